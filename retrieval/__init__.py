@@ -1,0 +1,1 @@
+"""The query layer: engine, ranking, metrics, evaluation and the `retrieve` command."""

@@ -1,0 +1,1 @@
+"""The subcommands of `retrieve`, one a file; imported only when called."""

@@ -1,0 +1,1 @@
+"""Dataset adapters: one a file, all giving the same `Dataset`."""

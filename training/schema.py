@@ -1,0 +1,273 @@
+"""Attributes, their values, the flat numbering 0..K-1, and conditions built by name.
+
+A *condition* is the vector of label states [K] (+1 known present, -1 known absent, 0 unknown)
+that an embedding is conditioned on (Eq. 1's A). A *type condition* marks all values of one
+attribute; a *value condition* marks the named values.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import DataError, UsageError
+
+Condition = NDArray[np.int8]
+"""Label states [K], int8 in {-1, 0, +1}."""
+
+
+def normalise_name(name: str) -> str:
+    """Fold case, spaces, dashes and underscores: `Sleeve_Length` and `sleeve length` are one."""
+    return re.sub(r"[\s_\-]+", "-", name.strip().casefold()).strip("-")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One attribute and its values, in order.
+
+    Args:
+        name: e.g. `sleeve-length`.
+        values: names of the values, unique within the attribute.
+        multi: whether one image can have several of the values (colour of a striped shirt).
+    """
+
+    name: str
+    values: tuple[str, ...]
+    multi: bool = False
+
+    def __post_init__(self) -> None:
+        folded = [normalise_name(v) for v in self.values]
+        if len(set(folded)) != len(folded):
+            twice = sorted({v for v in folded if folded.count(v) > 1})
+            raise DataError(f"attribute {self.name!r} lists a value twice: {', '.join(twice)}")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """An ordered set of attributes; values of all attributes are numbered flat, 0..K-1.
+
+    Raises:
+        DataError: if two attributes have the same name.
+    """
+
+    attributes: tuple[Attribute, ...]
+
+    def __post_init__(self) -> None:
+        folded = [normalise_name(a.name) for a in self.attributes]
+        if len(set(folded)) != len(folded):
+            twice = sorted({n for n in folded if folded.count(n) > 1})
+            raise DataError(f"the schema names an attribute twice: {', '.join(twice)}")
+
+    @cached_property
+    def size(self) -> int:
+        """K, the number of values of all attributes."""
+        return sum(len(a.values) for a in self.attributes)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First flat index of each attribute, and K at the end: length `len(attributes) + 1`."""
+        out = [0]
+        for attribute in self.attributes:
+            out.append(out[-1] + len(attribute.values))
+        return tuple(out)
+
+    def slice_of(self, attribute: int) -> slice:
+        """Flat indices of the values of attribute number `attribute`."""
+        return slice(self.offsets[attribute], self.offsets[attribute + 1])
+
+    @cached_property
+    def attribute_of(self) -> NDArray[np.int64]:
+        """Attribute number of each flat index, [K] int64."""
+        counts = [len(a.values) for a in self.attributes]
+        return np.repeat(np.arange(len(counts), dtype=np.int64), counts)
+
+    @cached_property
+    def multi(self) -> NDArray[np.bool_]:
+        """Whether each attribute is multi-valued, [number of attributes] bool."""
+        return np.array([a.multi for a in self.attributes], dtype=bool)
+
+    @cached_property
+    def value_names(self) -> tuple[str, ...]:
+        """Shortest unambiguous name of each flat index: `floral`, else `collar-shape:3`."""
+        names = [(a.name, v) for a in self.attributes for v in a.values]
+        return tuple(
+            v
+            if len(self._value_index[normalise_name(v)]) == 1 and not v.isdigit()
+            else f"{normalise_name(a)}:{v}"
+            for a, v in names
+        )
+
+    @cached_property
+    def _value_index(self) -> dict[str, list[int]]:
+        index: dict[str, list[int]] = {}
+        flat = 0
+        for attribute in self.attributes:
+            for value in attribute.values:
+                index.setdefault(normalise_name(value), []).append(flat)
+                flat += 1
+        return index
+
+    @cached_property
+    def _attribute_index(self) -> dict[str, int]:
+        return {normalise_name(a.name): i for i, a in enumerate(self.attributes)}
+
+    def attribute(self, name: str) -> int:
+        """Number of the attribute called `name`.
+
+        Raises:
+            UsageError: if there is none; the message lists the nearest names.
+        """
+        number = self._attribute_index.get(normalise_name(name))
+        if number is None:
+            raise UsageError(self._unknown("attribute", name, [a.name for a in self.attributes]))
+        return number
+
+    def value(self, name: str) -> int:
+        """Flat index of the value called `name`: `floral` or `pattern:floral`.
+
+        Raises:
+            UsageError: if there is none (the message lists the nearest names), or if the name
+                occurs in several attributes and none is given.
+        """
+        if ":" in name:
+            attribute_name, _, value_name = name.partition(":")
+            number = self.attribute(attribute_name)
+            attribute = self.attributes[number]
+            folded = [normalise_name(v) for v in attribute.values]
+            if normalise_name(value_name) in folded:
+                return self.offsets[number] + folded.index(normalise_name(value_name))
+            raise UsageError(
+                self._unknown(f"value of {attribute.name!r}", value_name, attribute.values)
+            )
+        found = self._value_index.get(normalise_name(name), [])
+        if len(found) == 1:
+            return found[0]
+        if len(found) > 1:
+            owners = [self.attributes[int(self.attribute_of[i])].name for i in found]
+            choices = ", ".join(f"{normalise_name(o)}:{normalise_name(name)}" for o in owners)
+            raise UsageError(f"{name!r} is a value of several attributes; say which: {choices}")
+        if normalise_name(name) in self._attribute_index:
+            number = self._attribute_index[normalise_name(name)]
+            values = ", ".join(self.value_names[self.slice_of(number)][:12])
+            raise UsageError(
+                f"{name!r} is an attribute, not a value; name one of its values ({values}) "
+                f"or compare by it with --like {normalise_name(name)}"
+            )
+        raise UsageError(self._unknown("value", name, self.value_names))
+
+    def _unknown(self, what: str, name: str, choices: Sequence[str]) -> str:
+        folded = {normalise_name(c.rpartition(":")[2]): c for c in choices}
+        folded |= {normalise_name(c): c for c in choices}
+        near = difflib.get_close_matches(normalise_name(name), list(folded), n=5, cutoff=0.5)
+        near = list(dict.fromkeys(folded[n] for n in near)) or list(choices)[:8]
+        return f"unknown {what} {name!r}; nearest: {', '.join(near) or '(there are none)'}"
+
+    def condition(
+        self,
+        present: Iterable[str] = (),
+        absent: Iterable[str] = (),
+        types: Iterable[str] = (),
+    ) -> Condition:
+        """Build a condition by name.
+
+        Args:
+            present: names of values marked +1.
+            absent: names of values marked -1.
+            types: names of attributes all of whose values are marked +1; a value in `absent`
+                still becomes -1.
+
+        Returns:
+            Label states [K] int8. Without names: the all-unknown condition, zeros.
+
+        Raises:
+            UsageError: an unknown, ambiguous or empty name, a value both present and absent, or
+                two present values of an attribute of which an image has only one.
+        """
+        states = np.zeros(self.size, dtype=np.int8)
+        for name in types:
+            states[self.slice_of(self.attribute(name))] = 1
+        wanted = {self.value(name): name for name in present}
+        unwanted = {self.value(name): name for name in absent}
+        both = sorted(set(wanted) & set(unwanted))
+        if both:
+            named = ", ".join(self.value_names[i] for i in both)
+            raise UsageError(f"contradictory condition: {named} is both present and absent")
+        by_attribute: dict[int, int] = {}
+        for flat in wanted:
+            number = int(self.attribute_of[flat])
+            if number in by_attribute and not self.attributes[number].multi:
+                first, second = self.value_names[by_attribute[number]], self.value_names[flat]
+                raise UsageError(
+                    f"contradictory condition: an image has only one value of "
+                    f"{self.attributes[number].name!r}, not both {first} and {second}"
+                )
+            by_attribute[number] = flat
+        states[list(wanted)] = 1
+        states[list(unwanted)] = -1
+        return states
+
+    def type_condition(self, attribute: int) -> Condition:
+        """All values of attribute number `attribute` marked +1, [K] int8."""
+        states = np.zeros(self.size, dtype=np.int8)
+        states[self.slice_of(attribute)] = 1
+        return states
+
+    def value_condition(self, values: Iterable[int]) -> Condition:
+        """The values with the given flat indices marked +1, [K] int8."""
+        states = np.zeros(self.size, dtype=np.int8)
+        states[list(values)] = 1
+        return states
+
+    def describe(self, condition: Condition) -> str:
+        """A condition in words: `sleeve-length=any + floral - striped`, or `all unknown`."""
+        parts: list[str] = []
+        for number, attribute in enumerate(self.attributes):
+            states = condition[self.slice_of(number)]
+            names = self.value_names[self.slice_of(number)]
+            if len(states) > 1 and np.all(states == 1):
+                parts.append(f"+ {normalise_name(attribute.name)}=any")
+                continue
+            parts += [f"+ {n}" for n, s in zip(names, states, strict=True) if s == 1]
+            parts += [f"- {n}" for n, s in zip(names, states, strict=True) if s == -1]
+        return " ".join(parts).removeprefix("+ ") or "all unknown"
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict; `from_json` reads it back."""
+        return {
+            "attributes": [
+                {"name": a.name, "values": list(a.values), "multi": a.multi}
+                for a in self.attributes
+            ]
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> Schema:
+        """Read what `to_json` wrote.
+
+        Raises:
+            DataError: if `data` is not of that form.
+        """
+        try:
+            return cls(
+                tuple(
+                    Attribute(str(a["name"]), tuple(str(v) for v in a["values"]), bool(a["multi"]))
+                    for a in data["attributes"]
+                )
+            )
+        except (KeyError, TypeError) as error:
+            raise DataError(f"not a schema: {error!r}") from error
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the schema's canonical JSON, hexadecimal."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
