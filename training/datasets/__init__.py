@@ -1,1 +1,71 @@
-"""Dataset adapters: one a file, all giving the same `Dataset`."""
+"""Dataset adapters: files as published or as a user keeps them, in; a `Dataset`, out."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from training.datasets.attribute_selection import select_attributes
+from training.datasets.dataset import Dataset
+from training.datasets.detect import detect
+from training.datasets.locate import find_root
+from training.errors import UsageError
+
+ADAPTERS = {
+    "catalogue": "training.datasets.catalogue:load",
+    "darn": "training.datasets.darn:load",
+    "deepfashion": "training.datasets.deepfashion:load",
+    "fashionai": "training.datasets.fashionai:load",
+    "wardrobe": "training.datasets.wardrobe:load",
+}
+"""Adapter name -> `module:function`; the function takes the root folder and gives a `Dataset`."""
+
+
+def adapter(name: str) -> Callable[[Path], Dataset]:
+    """Import the loader of adapter `name`, a key of `ADAPTERS`."""
+    module, _, function = ADAPTERS[name].partition(":")
+    loader: Callable[[Path], Dataset] = getattr(importlib.import_module(module), function)
+    return loader
+
+
+def load_dataset(
+    name_or_folder: str, root: Path | None = None, attributes: Sequence[str] | None = None
+) -> Dataset:
+    """Load a dataset by the name of its adapter, or a folder whose files tell what it is.
+
+    Args:
+        name_or_folder: a key of `ADAPTERS`, in any case, or a path to a folder.
+        root: the dataset's folder; None looks in `$RETRIEVE_DATA/<name>`, then `data/<name>`.
+            Only with a name.
+        attributes: attributes to keep, in this order; None keeps all. For a catalogue these are
+            columns, and one that would be skipped as text can be named too.
+
+    Raises:
+        UsageError: neither a name nor a folder (the message lists the nearest names), a folder
+            together with `root`, or an unknown attribute.
+        DataError: missing or malformed files.
+    """
+    name = name_or_folder.casefold()
+    if name not in ADAPTERS:
+        folder = Path(name_or_folder).expanduser()
+        if not name_or_folder or not folder.is_dir():
+            near = difflib.get_close_matches(name, ADAPTERS, n=3, cutoff=0.4) or list(ADAPTERS)
+            raise UsageError(
+                f"unknown dataset {name_or_folder!r}: neither an adapter nor a folder; nearest: "
+                f"{', '.join(near)}"
+            )
+        if root is not None:
+            raise UsageError(
+                f"{name_or_folder!r} is a folder already; leave --root {root} out, or name one of "
+                f"the adapters {', '.join(ADAPTERS)}"
+            )
+        name, root = detect(folder), folder
+    found = find_root(name, root)
+    if name == "catalogue":
+        from training.datasets import catalogue
+
+        return catalogue.load(found, attributes)
+    dataset = adapter(name)(found)
+    return dataset if attributes is None else select_attributes(dataset, attributes)

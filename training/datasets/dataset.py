@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,34 @@ class Dataset:
         if split == "all":
             return np.arange(len(self), dtype=np.int64)
         return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def subset(self, rows: NDArray[np.int64]) -> Dataset:
+        """The dataset of some rows only, renumbered 0..M-1 in the order given.
+
+        Published lists lose the entries whose row is not kept.
+        """
+        place = np.full(len(self), -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+
+        def kept(entries: RetrievalList) -> RetrievalList:
+            new = place[entries.rows]
+            inside = new >= 0
+            return RetrievalList(new[inside], entries.attributes[inside], entries.values[inside])
+
+        return replace(
+            self,
+            paths=[self.paths[row] for row in rows.tolist()],
+            labels=self.labels[rows],
+            category=self.category[rows],
+            splits=self.splits[rows],
+            items=None if self.items is None else self.items[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            landmarks=None if self.landmarks is None else self.landmarks[rows],
+            protocols={
+                name: RetrievalProtocol(kept(p.queries), kept(p.candidates))
+                for name, p in self.protocols.items()
+            },
+        )
 
 
 def states_from_values(

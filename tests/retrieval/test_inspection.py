@@ -1,0 +1,128 @@
+"""Counts of `retrieve inspect` against loops, and the command itself."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retrieval.cli import _run
+from retrieval.inspection import broken_images, count_attributes, inspect_dataset
+from training.datasets import load_dataset
+
+LABELS = """image,split,colour,neck
+a.png,train,red|blue,v
+b.png,train,blue,
+c.png,test,,round
+d.png,,red,v
+gone.png,test,red,[odd]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "labels.csv").write_text(LABELS)
+    for name in "abc":
+        Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / f"{name}.png")
+    (tmp_path / "d.png").write_bytes(b"not an image")
+    return tmp_path
+
+
+def test_counts_equal_loops(folder: Path) -> None:
+    dataset = load_dataset(str(folder))
+    rng = np.random.default_rng(0)
+    dataset.labels[:] = rng.integers(-1, 2, dataset.labels.shape)
+    counts = count_attributes(dataset)
+    rows = {"train": [0, 1], "valid": [], "test": [2, 4], "unassigned": [3], "all": range(5)}
+    for number, attribute in enumerate(counts):
+        where = dataset.schema.slice_of(number)
+        for key, members in rows.items():
+            labelled = sum(any(s == 1 for s in dataset.labels[r, where]) for r in members)
+            assert attribute.labelled[key] == labelled
+            for place, value in enumerate(attribute.values):
+                flat = where.start + place
+                assert value.images[key] == sum(dataset.labels[r, flat] == 1 for r in members)
+
+
+def test_missing_and_broken_images_are_told(folder: Path) -> None:
+    dataset = load_dataset(str(folder))
+    found = inspect_dataset(dataset)
+    assert found.missing == ["gone.png"]
+    assert found.broken is None
+    steps: list[int] = []
+    broken = broken_images(dataset, {"gone.png"}, lambda: steps.append(1))
+    assert [b.path for b in broken] == ["d.png"]
+    assert broken[0].reason
+    assert len(steps) == 5
+
+
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(f"image,c\n{'x' * 5000}.jpg,red\n")
+    assert len(inspect_dataset(load_dataset(str(tmp_path))).missing) == 1
+
+
+def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _run(["inspect", "--dataset", str(folder), "--images", "--json"], False) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert list(data) == [
+        "dataset",
+        "root",
+        "images",
+        "values",
+        "attributes",
+        "categories",
+        "items",
+        "boxes",
+        "landmarks",
+        "protocols",
+        "notes",
+        "missing",
+        "broken",
+    ]
+    assert data["images"] == {"train": 2, "valid": 0, "test": 2, "unassigned": 1, "all": 5}
+    colour = data["attributes"][0]
+    assert list(colour) == ["name", "multi", "labelled", "values"]
+    assert colour["values"][1] == {
+        "name": "red",
+        "images": {"train": 1, "valid": 0, "test": 1, "unassigned": 1, "all": 3},
+    }
+    assert data["missing"] == ["gone.png"]
+    assert [b["path"] for b in data["broken"]] == ["d.png"]
+
+
+def test_table_shows_values_splits_and_unusable_files(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["inspect", "--dataset", str(folder), "--attributes", "neck,colour", "--images"]
+    assert _run(arguments, False) == 0
+    out = capsys.readouterr().out
+    for text in ("neck", "colour (multi)", "[odd]", "unassigned", "missing images: 1", "gone.png"):
+        assert text in out
+    assert "broken images: 1" in out
+    assert out.index("neck") < out.index("colour")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--dataset", "drn"], 2, "nearest: darn"),
+        (["--dataset", "darn", "--root", "nowhere"], 3, "nowhere is not a folder"),
+        (["--dataset", ".", "--attributes", "size"], 2, "no attribute column 'size'"),
+        (["--dataset", ".", "--attributes", ","], 2, "names no attribute"),
+        ([], 2, "Missing option '--dataset'"),
+    ],
+)
+def test_errors_have_codes_and_messages(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(folder)
+    assert _run(["inspect", *arguments], False) == code
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.out == ""
