@@ -1,0 +1,40 @@
+"""Evaluation: protocols, attribute-specific MAP, combinations, and reports of them."""
+
+from retrieval.evaluation.attribute_map import Embed, MapReport, MapScore, Mode, evaluate_attributes
+from retrieval.evaluation.combination_score import (
+    ButScore,
+    CombinationReport,
+    Rank,
+    SameScore,
+    evaluate_combinations,
+)
+from retrieval.evaluation.combinations import (
+    Combination,
+    draw_combinations,
+    load_combinations,
+    save_combinations,
+)
+from retrieval.evaluation.protocol import AttributeTask, queries_and_candidates
+from retrieval.evaluation.report import to_json, to_markdown, to_tables
+
+__all__ = [
+    "AttributeTask",
+    "ButScore",
+    "Combination",
+    "CombinationReport",
+    "Embed",
+    "MapReport",
+    "MapScore",
+    "Mode",
+    "Rank",
+    "SameScore",
+    "draw_combinations",
+    "evaluate_attributes",
+    "evaluate_combinations",
+    "load_combinations",
+    "queries_and_candidates",
+    "save_combinations",
+    "to_json",
+    "to_markdown",
+    "to_tables",
+]

@@ -1,0 +1,163 @@
+"""Which images query which, and what counts as relevant: published lists or leave-one-out.
+
+A query is an image *and one value* that it has. An image with several values of a multi-valued
+attribute is several queries in leave-one-out, one a value; a candidate is relevant to a query if it
+has that value. The looser reading, each image once and any shared value relevant, is what
+`AttributeTask.relevant_any` is for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.datasets.dataset import Dataset, RetrievalProtocol
+from training.errors import DataError
+
+
+@dataclass(frozen=True)
+class AttributeTask:
+    """The queries and candidates of one attribute in one split.
+
+    Args:
+        attribute: number of the attribute, V its number of values.
+        query_rows: row of the dataset of each query, [Q] int64.
+        query_values: value of each query within the attribute, [Q] int64 in 0..V-1.
+        query_sets: all values of each query's image, [Q, V] bool; holds `query_values`.
+        candidate_rows: row of each candidate, ascending, [M] int64: ties are broken in this order.
+        candidate_values: the values that relevance to a query's value is judged by, [M, V] bool.
+            In a published list the one value that the list gives.
+        candidate_sets: all values of each candidate's image, [M, V] bool.
+        leave_one_out: whether the queries are the candidates, rather than published lists.
+        available: number of queries before `capped` took some away.
+    """
+
+    attribute: int
+    query_rows: NDArray[np.int64]
+    query_values: NDArray[np.int64]
+    query_sets: NDArray[np.bool_]
+    candidate_rows: NDArray[np.int64]
+    candidate_values: NDArray[np.bool_]
+    candidate_sets: NDArray[np.bool_]
+    leave_one_out: bool
+    available: int
+
+    def relevant(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each candidate has the value of each of `queries` (0..Q-1), [q, M] bool."""
+        return np.ascontiguousarray(self.candidate_values.T[self.query_values[queries]])
+
+    def relevant_any(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each candidate shares any value with the image of each query, [q, M] bool."""
+        shared = self.query_sets[queries].astype(np.float32) @ self.candidate_sets.T.astype(
+            np.float32
+        )
+        return np.asarray(shared > 0, dtype=bool)
+
+    def excluded(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether each candidate is the query's own image, [q, M] bool: it takes no part."""
+        return np.asarray(self.query_rows[queries, None] == self.candidate_rows[None, :])
+
+
+def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> AttributeTask:
+    """The queries and candidates of one attribute: the published lists, else leave-one-out.
+
+    Published lists are used where the dataset has them for this split. In leave-one-out every
+    image of the split that has at least one known value (+1) of the attribute queries all others
+    that do.
+
+    Args:
+        dataset: images and labels.
+        split: `train`, `valid`, `test`, or `all` for every image.
+        attribute: number of the attribute.
+
+    Returns:
+        The task; without queries where no image is labelled in the attribute.
+
+    Raises:
+        DataError: if the split has no images; the message lists those that have.
+    """
+    check_split(dataset, split)
+    protocol = dataset.protocols.get(split)
+    if protocol is not None:
+        return _published(dataset, protocol, attribute)
+    rows = dataset.rows_of(split)
+    sets = dataset.labels[rows, dataset.schema.slice_of(attribute)] == 1
+    labelled = sets.any(axis=1)
+    rows, sets = rows[labelled], sets[labelled]
+    image, value = np.nonzero(sets)
+    return AttributeTask(
+        attribute=attribute,
+        query_rows=rows[image],
+        query_values=value.astype(np.int64),
+        query_sets=sets[image],
+        candidate_rows=rows,
+        candidate_values=sets,
+        candidate_sets=sets,
+        leave_one_out=True,
+        available=len(image),
+    )
+
+
+def _published(dataset: Dataset, protocol: RetrievalProtocol, attribute: int) -> AttributeTask:
+    where = dataset.schema.slice_of(attribute)
+    one_hot = np.eye(where.stop - where.start, dtype=bool)
+    mine = protocol.queries.attributes == attribute
+    query_rows, query_values = protocol.queries.rows[mine], protocol.queries.values[mine]
+    mine = protocol.candidates.attributes == attribute
+    rows, values = protocol.candidates.rows[mine], protocol.candidates.values[mine]
+    order = np.argsort(rows, kind="stable")
+    rows, values = rows[order], values[order]
+    # The lists name one value an image; where its labels tell of more, `any` counts those too.
+    return AttributeTask(
+        attribute=attribute,
+        query_rows=query_rows,
+        query_values=query_values,
+        query_sets=one_hot[query_values] | (dataset.labels[query_rows, where] == 1),
+        candidate_rows=rows,
+        candidate_values=one_hot[values],
+        candidate_sets=one_hot[values] | (dataset.labels[rows, where] == 1),
+        leave_one_out=False,
+        available=len(query_rows),
+    )
+
+
+def capped(task: AttributeTask, queries: int, seed: int) -> AttributeTask:
+    """The task with at most `queries` of its queries, drawn by seed; all candidates stay.
+
+    Args:
+        task: queries and candidates.
+        queries: how many queries to keep, at least 0.
+        seed: the same seed keeps the same queries.
+
+    Returns:
+        A task whose `available` still is the number of queries before.
+    """
+    if len(task.query_rows) <= queries:
+        return task
+    generator = np.random.default_rng([seed, task.attribute])
+    keep = np.sort(generator.choice(len(task.query_rows), size=queries, replace=False))
+    return replace(
+        task,
+        query_rows=task.query_rows[keep],
+        query_values=task.query_values[keep],
+        query_sets=task.query_sets[keep],
+    )
+
+
+def check_split(dataset: Dataset, split: str) -> None:
+    """Make sure that the split has images.
+
+    Raises:
+        DataError: if it has none; the message lists the splits that have.
+    """
+    if len(dataset.rows_of(split)) or split in dataset.protocols:
+        return
+    counts = Counter(str(s) for s in dataset.splits if s)
+    known = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    raise DataError(
+        f"dataset {dataset.name!r} has no images in split {split!r}; "
+        + (f"it has {known}" if known else "its images have no splits: use --split all")
+    )

@@ -1,0 +1,181 @@
+"""An evaluation as JSON with stable keys, as Markdown, and as tables for the terminal.
+
+Units everywhere: MAP, chance and their intervals in percent; precision@10 and keep@10 in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from retrieval.evaluation.attribute_map import MapReport, MapScore
+from retrieval.evaluation.combination_score import CombinationReport
+from retrieval.evaluation.report_grid import grids, published_beside
+from retrieval.metrics import Interval
+
+
+def definition(report: MapReport) -> str:
+    """What the figures of a report mean, in one paragraph; no MAP is comparable without it."""
+    lists = (
+        "leave-one-out (every labelled image and each of its values queries all other images of "
+        "the split that are labelled in the attribute)"
+        if report.leave_one_out
+        else "the published query and candidate lists"
+    )
+    condition = (
+        "type: the condition marks all values of the attribute"
+        if report.mode == "type"
+        else "value: the condition names the query's value, so it tells what is asked; "
+        "not comparable with type conditions"
+    )
+    return (
+        "AP = mean over all relevant candidates of precision at their rank, full ranking by "
+        "(-cosine similarity, id); relevant = has the query's value; a query with no relevant "
+        "candidate scores 0 and stays in; all = mean over all queries. "
+        f"Queries: {lists}. Condition mode {condition}. "
+        "Chance = exact expected AP of a random ranking; lift = MAP / chance; "
+        "CI = 95 % bootstrap over query images."
+    )
+
+
+def to_json(
+    report: MapReport,
+    combinations: CombinationReport | None = None,
+    floor: MapReport | None = None,
+) -> dict[str, Any]:
+    """The evaluation as a JSON-ready dict.
+
+    Args:
+        report: MAP of the model.
+        combinations: `same` and `but`, if measured.
+        floor: MAP of the frozen, average-pooled backbone features, if measured.
+
+    Returns:
+        Keys dataset, split, mode, seed, all, attributes, combinations, floor (the last two None
+        if not measured), and definition, protocol, attribute_mean, unlabelled, published (None
+        where nothing published is comparable).
+    """
+    published = published_beside(report)
+    return {
+        "dataset": report.dataset,
+        "split": report.split,
+        "mode": report.mode,
+        "seed": report.seed,
+        "definition": definition(report),
+        "protocol": "leave-one-out" if report.leave_one_out else "published lists",
+        "all": _score_json(report.all),
+        "attribute_mean": _rounded(report.attribute_mean),
+        "attributes": {s.name: _score_json(s) for s in report.attributes},
+        "unlabelled": list(report.unlabelled),
+        "combinations": None if combinations is None else _combinations_json(combinations),
+        "floor": None
+        if floor is None
+        else {
+            "all": _score_json(floor.all),
+            "attribute_mean": _rounded(floor.attribute_mean),
+            "attributes": {s.name: _score_json(s) for s in floor.attributes},
+        },
+        "published": None
+        if published is None
+        else {
+            "reproduced": False,
+            "columns": list(published.columns),
+            "rows": {method: list(row) for method, row in published.rows.items()},
+            "remark": published.remark,
+        },
+    }
+
+
+def to_markdown(
+    report: MapReport,
+    combinations: CombinationReport | None = None,
+    floor: MapReport | None = None,
+) -> str:
+    """The evaluation as a Markdown document, arguments as in `to_json`."""
+    parts = [f"# Evaluation of {report.dataset}, split {report.split}, {report.mode} mode", ""]
+    parts += [definition(report), "", f"Seed {report.seed}."]
+    if report.unlabelled:
+        parts += ["", f"Not labelled in this split: {', '.join(report.unlabelled)}."]
+    for grid in grids(report, combinations, floor):
+        parts += ["", f"## {grid.title}", ""]
+        parts += [_markdown_row(grid.header), _markdown_row(["---"] + ["---:"] * grid.figures)]
+        parts += [_markdown_row(row) for row in grid.rows]
+        if grid.remark:
+            parts += ["", grid.remark]
+    return "\n".join(parts) + "\n"
+
+
+def to_tables(
+    report: MapReport,
+    combinations: CombinationReport | None = None,
+    floor: MapReport | None = None,
+) -> list[Table]:
+    """The evaluation as tables for the terminal, arguments as in `to_json`."""
+    tables = []
+    for grid in grids(report, combinations, floor):
+        table = Table(title=grid.title, caption=grid.remark or None, title_justify="left")
+        for i, name in enumerate(grid.header):
+            table.add_column(name, justify="right" if i else "left")
+        for row in grid.rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def _score_json(score: MapScore) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "map": _rounded(score.map),
+        "chance": _rounded(score.chance),
+        "lift": _rounded(score.lift),
+        "ci": _interval_json(score.ci),
+        "queries": score.queries,
+        "queries_available": score.queries_available,
+        "candidates": score.candidates,
+        "queries_without_relevant": score.queries_without_relevant,
+    }
+    if score.map_any is not None and score.chance_any is not None:
+        data |= {"map_any": _rounded(score.map_any), "chance_any": _rounded(score.chance_any)}
+    return data
+
+
+def _combinations_json(report: CombinationReport) -> dict[str, Any]:
+    same, but = report.same, report.but
+    return {
+        "same": {
+            "map": _rounded(same.map),
+            "chance": _rounded(same.chance),
+            "ci": _interval_json(same.ci),
+            "precision_at_10": _rounded(same.precision_at_10),
+            "precision_ci": _interval_json(same.precision_ci),
+            "precision_ceiling": _rounded(same.precision_ceiling),
+            "precision_chance": _rounded(same.precision_chance),
+            "queries": same.queries,
+        },
+        "but": {
+            "precision_at_10": _rounded(but.precision_at_10),
+            "precision_ci": _interval_json(but.precision_ci),
+            "precision_ceiling": _rounded(but.precision_ceiling),
+            "precision_chance": _rounded(but.precision_chance),
+            "keep_at_10": None if but.keep_at_10 is None else _rounded(but.keep_at_10),
+            "keep_chance": None if but.keep_chance is None else _rounded(but.keep_chance),
+            "queries": but.queries,
+        },
+        "combinations": report.combinations,
+        "queries_per_combination": report.queries_per_combination,
+        "seed": report.seed,
+    }
+
+
+def _interval_json(interval: Interval) -> list[float]:
+    return [_rounded(interval.low), _rounded(interval.high)]
+
+
+def _rounded(value: float) -> float:
+    """Four decimals: far below any interval's width, and readable in a diff."""
+    return round(value, 4)
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"

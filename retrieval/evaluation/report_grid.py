@@ -1,0 +1,133 @@
+"""The tables of an evaluation as cells of text, for Markdown and for the terminal alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from retrieval.evaluation.attribute_map import MapReport
+from retrieval.evaluation.combination_score import CombinationReport
+from retrieval.evaluation.published import PublishedTable, published_for
+from retrieval.metrics import Interval
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of cells; the first column is text, the others are figures."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    remark: str = ""
+
+    @property
+    def figures(self) -> int:
+        """Number of columns of figures."""
+        return len(self.header) - 1
+
+
+def grids(
+    report: MapReport, combinations: CombinationReport | None, floor: MapReport | None
+) -> list[Grid]:
+    """MAP, then combinations if measured, then published figures where they are comparable."""
+    out = [_map_grid(report, floor)]
+    if combinations is not None:
+        out.append(_combination_grid(combinations))
+    published = published_beside(report)
+    if published is not None:
+        out.append(_published_grid(published))
+    return out
+
+
+def _map_grid(report: MapReport, floor: MapReport | None) -> Grid:
+    multi = any(s.map_any is not None for s in report.attributes)
+    below = {} if floor is None else {s.name: s for s in (*floor.attributes, floor.all)}
+    header = ["attribute", "MAP", "95 % CI", "chance", "lift"]
+    header += ["floor", "gain"] if floor is not None else []
+    header += ["MAP any", "chance any"] if multi else []
+    header += ["queries", "candidates", "without relevant"]
+    rows = []
+    for score in (*report.attributes, report.all):
+        row = [score.name, _percent(score.map), _range(score.ci), _percent(score.chance)]
+        row.append(f"{score.lift:.2f}x")
+        if floor is not None:
+            under = below.get(score.name)
+            row.append("" if under is None else _percent(under.map))
+            row.append("" if under is None else f"{score.map - under.map:+.2f}")
+        if multi:
+            row += ["" if v is None else _percent(v) for v in (score.map_any, score.chance_any)]
+        capped = score.queries < score.queries_available
+        row.append(f"{score.queries:,}" + (f" of {score.queries_available:,}" if capped else ""))
+        row += [f"{score.candidates:,}", f"{score.queries_without_relevant:,}"]
+        rows.append(row)
+    mean = ["mean of attributes", _percent(report.attribute_mean)]
+    if floor is not None:
+        mean += ["", "", "", _percent(floor.attribute_mean)]
+        mean.append(f"{report.attribute_mean - floor.attribute_mean:+.2f}")
+    rows.append(mean + [""] * (len(header) - len(mean)))
+    mode = f"{report.mode} condition, split {report.split} of {report.dataset}"
+    return Grid(f"Attribute-specific MAP, percent ({mode})", header, rows)
+
+
+def _combination_grid(report: CombinationReport) -> Grid:
+    same, but = report.same, report.but
+    header = ["combinations", "figure", "95 % CI", "chance", "best reachable", "queries"]
+    rows = [_figure("same: MAP, percent", same.map, same.ci, same.chance, None, same.queries, 2)]
+    for name, score in (("same", same), ("but", but)):
+        rows.append(
+            _figure(
+                f"{name}: all-values precision@10",
+                score.precision_at_10,
+                score.precision_ci,
+                score.precision_chance,
+                score.precision_ceiling,
+                score.queries,
+                3,
+            )
+        )
+    if but.keep_at_10 is not None and but.keep_chance is not None:
+        rows.append(["but: keep@10", f"{but.keep_at_10:.3f}", "", f"{but.keep_chance:.3f}", "", ""])
+    return Grid(
+        f"{report.combinations} combinations of values",
+        header,
+        rows,
+        "Relevant = has all the values. same: the query image has them; but: it lacks at least "
+        "one. keep@10: share of the hits' known, unnamed attributes with the query's value. "
+        f"Up to {report.queries_per_combination} queries a combination, seed {report.seed}; "
+        "CI over combinations.",
+    )
+
+
+def _figure(
+    name: str,
+    value: float,
+    interval: Interval,
+    chance: float,
+    ceiling: float | None,
+    queries: int,
+    digits: int,
+) -> list[str]:
+    best = "" if ceiling is None else f"{ceiling:.{digits}f}"
+    figures = [f"{value:.{digits}f}", _range(interval, digits), f"{chance:.{digits}f}"]
+    return [name, *figures, best, f"{queries:,}"]
+
+
+def _published_grid(table: PublishedTable) -> Grid:
+    rows = [[method, *(_percent(v) for v in row)] for method, row in table.rows.items()]
+    remark = "As printed in the papers, not reproduced here. " + table.remark
+    return Grid("Published MAP, percent", ["published", *table.columns], rows, remark.strip())
+
+
+def published_beside(report: MapReport) -> PublishedTable | None:
+    """The published table that a report may be shown beside; None if nothing is comparable."""
+    if report.leave_one_out:
+        return None
+    return published_for(report.dataset, report.split, report.mode, report.all.queries_available)
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _range(interval: Interval, digits: int = 2) -> str:
+    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"

@@ -1,0 +1,48 @@
+"""What evaluation ranks: the engine's own scores, and the untrained floor."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation.attribute_map import Embed
+from retrieval.ranking import combine, presence
+from training.map_bank import MapBank
+from training.schema import Condition, Schema
+
+
+class CombinationRanker:
+    """Scores candidates for a query image and named values exactly as the engine does.
+
+    Args:
+        bank: maps of the split.
+        schema: attributes and values.
+    """
+
+    def __init__(self, bank: MapBank, schema: Schema) -> None:
+        self._bank = bank
+        self._schema = schema
+        self._predicted = bank.predict(bank.rows)
+        self._values: tuple[int, ...] | None = None
+        self._vectors: NDArray[np.float32] = np.zeros((0, bank.model.dim), dtype=np.float32)
+
+    def __call__(
+        self, query: int, values: list[int], candidates: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Scores [M] of candidate rows; the view of the last values asked for is kept."""
+        if self._values != tuple(values):
+            condition = self._schema.value_condition(values)
+            self._vectors = self._bank.embed(condition, self._bank.rows)
+            self._values = tuple(values)
+        places = self._bank.places(candidates)
+        likeness = self._vectors[places] @ self._vectors[self._bank.places(np.array([query]))[0]]
+        return combine(likeness, presence(self._predicted[places], values))
+
+
+def floor_embed(bank: MapBank) -> Embed:
+    """Average-pooled features of the backbone as it is, whatever the condition."""
+
+    def embed(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return bank.pooled[bank.places(rows)]
+
+    return embed
