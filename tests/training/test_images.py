@@ -1,0 +1,183 @@
+"""Pictures of every kind become RGB by one rule, or a DataError that says why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import warnings
+import zlib
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from training.errors import DataError
+from training.images import decode_rgb, open_rgb
+from training.preprocessing import Preprocessing
+
+RED = np.array([200, 30, 40])
+
+
+def saved(tmp_path: Path, image: Image.Image, name: str, **options) -> Path:
+    image.save(tmp_path / name, **options)
+    return tmp_path / name
+
+
+def pixels(path: Path) -> np.ndarray:
+    image = open_rgb(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def solid(mode: str, colour, size=(6, 4)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp", "a.tiff", "wrong.gif.png"])
+def test_formats(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path, solid("RGB", tuple(RED)), name)
+    assert np.abs(pixels(path) - RED).max() <= 4
+
+
+def test_modes(tmp_path: Path) -> None:
+    half = (200, 30, 40, 128)
+    over_white = np.round(RED * 128 / 255 + 255 * 127 / 255)
+    cases = [
+        (solid("RGBA", half), "a.png", over_white),
+        (solid("LA", (100, 0)), "b.png", 255),
+        (solid("L", 77), "c.png", 77),
+        (solid("1", 1), "d.png", 255),
+        (solid("RGB", tuple(RED)).quantize(4), "e.png", RED),
+        (solid("I;16", 257 * 90), "f.png", 90),
+        (solid("I", 70000), "g.tiff", 255),
+        (solid("F", 0.5), "h.tiff", 127),
+        (solid("F", 200.0), "i.tiff", 200),
+        (solid("CMYK", (0, 255, 255, 0)), "j.jpg", [255, 0, 0]),
+    ]
+    for image, name, expected in cases:
+        found = pixels(saved(tmp_path, image, name))
+        assert np.abs(found - expected).max() <= 6, name
+    palette = solid("P", 0)
+    palette.putpalette([200, 30, 40] * 256)
+    assert (pixels(saved(tmp_path, palette, "k.gif", transparency=0)) == 255).all()
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [solid("L", 255), solid("L", 0)]
+    for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
+        path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
+        assert pixels(path).min() > 250, name
+
+
+def test_exif_rotation(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 20))
+    image.paste((255, 0, 0), (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # show it turned clockwise by 90 degrees
+    found = pixels(saved(tmp_path, image, "a.jpg", exif=exif))
+    assert found.shape == (40, 20, 3)
+    assert found[5, 10, 0] > 200
+    assert found[35, 10, 0] < 50
+
+
+@pytest.mark.parametrize("mode", ["pad", "stretch", "crop"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1), (224, 224), (300, 500)])
+def test_any_size_gives_a_finite_square(tmp_path: Path, mode, size) -> None:
+    path = saved(tmp_path, solid("RGB", tuple(RED), size), "a.png")
+    preprocessing = Preprocessing(size=32, mode=mode)
+    fitted = preprocessing.open(path)
+    assert fitted.shape == (3, 32, 32)
+    assert fitted.dtype == np.uint8
+    middle = fitted[:, 15:17, 15:17].reshape(3, -1).T.astype(int)  # 1 pixel wide if padded
+    assert np.abs(middle - RED).max(1).min() <= 1
+    assert np.isfinite(preprocessing.apply(open_rgb(path))).all()
+
+
+def test_padding_keeps_the_shape_on_a_neutral_ground() -> None:
+    preprocessing = Preprocessing(size=40, mode="pad")
+    fitted = preprocessing.fit(solid("RGB", (255, 255, 255), (20, 10)))
+    assert (fitted[:, 10:30] == 255).all()
+    assert abs(preprocessing.apply(solid("RGB", (255, 255, 255), (20, 10)))[:, 5, 5]).max() < 0.01
+
+
+def test_drafting_changes_little(tmp_path: Path) -> None:
+    y, x = np.mgrid[0:1200, 0:900]
+    photo = np.stack([127 + 100 * np.sin(x / 90), 127 + 100 * np.cos(y / 70), x / 4], -1)
+    path = saved(tmp_path, Image.fromarray(photo.astype(np.uint8)), "a.jpg", quality=95)
+    assert open_rgb(path, draft=100).size == (113, 150)
+    preprocessing = Preprocessing(size=100)
+    drafted = preprocessing.open(path).astype(int)
+    assert np.abs(drafted - preprocessing.fit(open_rgb(path))).mean() < 1.5
+
+
+def png(width: int, height: int, body: bytes = b"") -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        checksum = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("side", [8_000, 13_000, 60_000])
+def test_bombs_are_refused_by_their_header(side: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DataError, match=r"bomb\.png: .*pixels"):
+            decode_rgb(png(side, side), "bomb.png")
+
+
+def test_broken_and_disguised_files(tmp_path: Path) -> None:
+    photo = tmp_path / "good.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(photo)
+    good = photo.read_bytes()
+    eps = BytesIO()
+    solid("RGB", tuple(RED)).save(eps, "EPS")
+    cases = {
+        "cut.jpg": (good[: len(good) // 2], "truncated"),
+        "empty.jpg": (b"", "empty file"),
+        "page.jpg": (b"<html></html>", "not an image of a known format"),
+        "eps.jpg": (eps.getvalue(), "not an image of a known format"),
+        "zero.png": (png(0, 0), "."),
+        "short.png": (png(500, 500, b"123"), "."),
+    }
+    for name, (content, reason) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name}: .*{reason}"):
+            open_rgb(tmp_path / name)
+    generator = np.random.default_rng(1)
+    for _ in range(200):  # any damage is a picture or a DataError, nothing else
+        damaged = bytearray(good)
+        for position in generator.integers(0, len(good), 20):
+            damaged[position] = generator.integers(0, 256)
+        with contextlib.suppress(DataError):
+            assert decode_rgb(bytes(damaged), "x").mode == "RGB"
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    for name, reason in {
+        "gone.jpg": "no such file",
+        ".": "directory",
+        "pipe.jpg": "not a regular file",
+        "loop.jpg": "symbolic links",
+        "nul\0.jpg": "null",
+    }.items():
+        with pytest.raises(DataError, match=reason):
+            open_rgb(tmp_path / name)
+
+
+def test_preprocessing_round_trip() -> None:
+    preprocessing = Preprocessing(size=64, mode="crop", mean=(0.1, 0.2, 0.3))
+    again = Preprocessing.from_json(preprocessing.to_json())
+    assert again == preprocessing
+    assert again.hash == preprocessing.hash != Preprocessing(size=64).hash
+    for bad in ({}, {"size": 0}, {"mode": "zoom"}, {"mean": [1, 2]}, {"std": [0, 1, 1]}):
+        with pytest.raises(DataError):
+            Preprocessing.from_json(preprocessing.to_json() | bad if bad else {})

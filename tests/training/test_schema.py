@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+
+from training.errors import DataError, UsageError
+from training.schema import Attribute, Schema, normalise_name
+
+SCHEMA = Schema(
+    (
+        Attribute("Collar Shape", ("v-neckline", "round", "0")),
+        Attribute("sleeve_length", ("long-sleeve", "short-sleeve")),
+        Attribute("pattern", ("floral", "striped", "none"), multi=True),
+        Attribute("belt", ("yes", "none")),
+    )
+)
+
+
+def test_values_are_numbered_flat_in_order() -> None:
+    assert SCHEMA.size == 10
+    assert SCHEMA.offsets == (0, 3, 5, 8, 10)
+    assert SCHEMA.attribute_of.tolist() == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+    assert SCHEMA.slice_of(2) == slice(5, 8)
+
+
+@pytest.mark.parametrize(
+    "name", ["v-neckline", "V NECKLINE", "v_neckline", " v - neckline ", "collar-shape:V_Neckline"]
+)
+def test_names_fold_case_spaces_dashes_and_underscores(name: str) -> None:
+    assert SCHEMA.value(name) == 0
+
+
+def test_unnamed_and_ambiguous_values_show_with_their_attribute() -> None:
+    assert SCHEMA.value_names[2] == "collar-shape:0"
+    assert SCHEMA.value_names[7] == "pattern:none"
+    assert SCHEMA.value_names[5] == "floral"
+
+
+def test_every_shown_name_resolves_to_its_own_value() -> None:
+    assert [SCHEMA.value(name) for name in SCHEMA.value_names] == list(range(SCHEMA.size))
+
+
+def test_condition_by_value_type_and_both() -> None:
+    states = SCHEMA.condition(present=["v-neckline"], absent=["striped"], types=["sleeve length"])
+    assert states.dtype == np.int8
+    assert states.tolist() == [1, 0, 0, 1, 1, 0, -1, 0, 0, 0]
+    assert SCHEMA.condition().tolist() == [0] * 10
+    # A value named absent wins over its attribute's type condition.
+    assert SCHEMA.condition(types=["pattern"], absent=["floral"]).tolist()[5:8] == [-1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("present", "absent", "message"),
+    [
+        (["v-nekline"], [], "v-neckline"),
+        (["pattern:flora"], [], "floral"),
+        (["none"], [], "pattern:none, belt:none"),
+        (["floral"], ["FLORAL"], "both present and absent"),
+        (["long-sleeve", "short-sleeve"], [], "only one value"),
+        (["sleeve-length"], [], "--like sleeve-length"),
+        (["colr:red"], [], "unknown attribute"),
+        ([""], [], "unknown value"),
+    ],
+)
+def test_wrong_names_raise_and_help(present: list[str], absent: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SCHEMA.condition(present, absent)
+
+
+def test_two_values_of_a_multi_valued_attribute_are_no_contradiction() -> None:
+    assert SCHEMA.condition(present=["floral", "striped"]).sum() == 2
+
+
+def test_json_round_trip_keeps_everything() -> None:
+    again = Schema.from_json(json.loads(json.dumps(SCHEMA.to_json())))
+    assert again == SCHEMA
+    assert again.hash == SCHEMA.hash
+    assert Schema(SCHEMA.attributes[:3]).hash != SCHEMA.hash
+
+
+@pytest.mark.parametrize("data", [None, {}, {"attributes": [{"name": "a"}]}, {"attributes": 3}])
+def test_malformed_json_is_refused(data: object) -> None:
+    with pytest.raises(DataError):
+        Schema.from_json(data)
+
+
+def test_twice_the_same_name_is_refused() -> None:
+    with pytest.raises(DataError, match="twice"):
+        Schema((Attribute("a", ("x",)), Attribute("A", ("y",))))
+    with pytest.raises(DataError, match="twice"):
+        Attribute("a", ("x y", "x-y"))
+
+
+def test_describe_reads_like_the_request() -> None:
+    states = SCHEMA.condition(present=["v-neckline"], absent=["striped"], types=["sleeve-length"])
+    assert SCHEMA.describe(states) == "v-neckline + sleeve-length=any - striped"
+    assert SCHEMA.describe(SCHEMA.condition()) == "all unknown"
+
+
+def test_normalise_name() -> None:
+    assert normalise_name(" Sleeve_Length ") == normalise_name("sleeve  length") == "sleeve-length"

@@ -1,0 +1,137 @@
+"""Which conditions a training batch sees: label masks, type conditions, value conditions.
+
+MODEL.md: training must see the states that retrieval uses, so a batch mixes label masks (for the
+multi-task heads) with type conditions and value conditions, single and combined (for triplets).
+Every draw comes from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.schema import Schema
+
+MIN_UNKNOWN = 0.25
+"""At least this share of the labels is hidden by a mask (C-Tran, CVPR 2021)."""
+
+
+def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> Tensor:
+    """Hide labels: half of the images lose whole attributes, half lose single values.
+
+    Value-wise hiding alone would let an exclusive value be read off its known siblings. How much
+    is hidden is uniform in [0.25, 1] of the labels, drawn for each image.
+
+    Args:
+        labels: label states [B, K] in {-1, 0, +1}, any dtype.
+        schema: attributes and values.
+        generator: source of all draws.
+
+    Returns:
+        Known label states [B, K]: `labels` where kept, 0 where hidden.
+    """
+    batch = labels.shape[0]
+    owner = torch.from_numpy(schema.attribute_of)
+    hidden = MIN_UNKNOWN + (1 - MIN_UNKNOWN) * torch.rand(batch, 1, generator=generator)
+    by_value = _hide(torch.rand(batch, schema.size, generator=generator), hidden)
+    groups = torch.rand(batch, len(schema.attributes), generator=generator)
+    by_group = _hide(groups, hidden)[:, owner]
+    whole = torch.rand(batch, 1, generator=generator) < 0.5
+    mask = torch.where(whole, by_group, by_value).to(labels.device)
+    return labels.masked_fill(mask, 0)
+
+
+def _hide(draws: Tensor, share: Tensor) -> Tensor:
+    """The `share` of each row with the smallest draws, rounded up: [B, M] bool."""
+    ranks = draws.argsort(1).argsort(1)
+    return ranks < torch.ceil(share * draws.shape[1])
+
+
+@dataclass(frozen=True)
+class ValueConditions:
+    """Value conditions drawn for a batch.
+
+    Args:
+        states: [M, K] float; +1 wanted, -1 unwanted.
+        fits: [B, M] int8: 1 the image has all wanted and no unwanted values, 0 it does not,
+            -1 that is not known.
+    """
+
+    states: Tensor
+    fits: Tensor
+
+
+def sample_value_conditions(
+    labels: Tensor,
+    schema: Schema,
+    count: int,
+    generator: torch.Generator,
+    max_values: int = 3,
+    unwanted_share: float = 0.15,
+) -> ValueConditions:
+    """Draw value conditions that at least one image of the batch fits.
+
+    An image is drawn, then how many values, then that many of its attributes, uniformly, and one
+    of its values in each: so that combinations that exist are asked for.
+
+    Args:
+        labels: label states [B, K].
+        schema: attributes and values.
+        count: M, how many conditions.
+        generator: source of all draws.
+        max_values: most values in one condition, at least 1.
+        unwanted_share: share of the conditions that also name a value the image lacks.
+
+    Returns:
+        The conditions and which images fit them. Fewer than `count` when images drawn have no
+        positive labels.
+    """
+    cpu = labels.cpu()
+    owner = torch.from_numpy(schema.attribute_of)
+    rows = []
+    for _ in range(count):
+        image = int(torch.randint(cpu.shape[0], (1,), generator=generator))
+        states = torch.zeros(schema.size)
+        positive = torch.nonzero(cpu[image] == 1).flatten()
+        if len(positive) == 0:
+            continue
+        wanted_count = int(torch.randint(1, max_values + 1, (1,), generator=generator))
+        shuffled = positive[torch.randperm(len(positive), generator=generator)]
+        seen: set[int] = set()
+        for value in shuffled.tolist():
+            if int(owner[value]) not in seen and len(seen) < wanted_count:
+                states[value] = 1
+                seen.add(int(owner[value]))
+        if float(torch.rand(1, generator=generator)) < unwanted_share:
+            lacking = torch.nonzero((cpu[image] == -1) & (states == 0)).flatten()
+            if len(lacking):
+                pick = int(torch.randint(len(lacking), (1,), generator=generator))
+                states[lacking[pick]] = -1
+        rows.append(states)
+    if not rows:
+        empty = torch.zeros(0, schema.size, device=labels.device)
+        return ValueConditions(empty, labels.new_zeros(labels.shape[0], 0, dtype=torch.int8))
+    stacked = torch.stack(rows).to(labels.device)
+    return ValueConditions(stacked, fits(labels, stacked))
+
+
+def fits(labels: Tensor, conditions: Tensor) -> Tensor:
+    """Whether images satisfy value conditions.
+
+    Args:
+        labels: label states [B, K].
+        conditions: [M, K] with +1 wanted, -1 unwanted, 0 indifferent.
+
+    Returns:
+        [B, M] int8: 1 all named states agree, 0 at least one is known to disagree, -1 otherwise.
+    """
+    known = labels.float()
+    named = conditions.float().abs().sum(1)
+    agreement = known @ conditions.float().T  # agreeing minus disagreeing
+    decided = known.abs() @ conditions.float().abs().T  # agreeing plus disagreeing
+    out = torch.full(agreement.shape, -1, dtype=torch.int8, device=labels.device)
+    out[decided > agreement] = 0
+    out[agreement == named] = 1
+    return out

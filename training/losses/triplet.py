@@ -1,0 +1,49 @@
+"""Triplet loss over all valid in-batch triplets, Eqs. 13 and 14 with their signs settled.
+
+max(0, m - sim(a, p) + sim(a, n)) with cosine similarity, m = 0.2. Differs from the paper: images
+go through the network once, and triplets are formed among them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from training.losses.pairs import Pairs
+
+
+def triplet_loss(
+    similarities: Tensor,
+    pairs: Pairs,
+    margin: float,
+    positives: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean hinge over the violating triplets, averaged over the conditions that have any.
+
+    Args:
+        similarities: cosine similarities [C, B, B].
+        pairs: which pairs are alike and unlike under each condition, [C, B, B].
+        margin: m, in units of cosine.
+        positives: positives drawn for each anchor (with replacement); all its negatives are used.
+        generator: source of the draws.
+
+    Returns:
+        Scalar; 0 (with a gradient of 0) when no triplet violates the margin. Averaging over
+        violating triplets only keeps the loss from fading as most triplets become easy.
+    """
+    weights = pairs.positive.flatten(0, 1).float()  # [C * B, B]
+    anchors = torch.nonzero((weights.sum(1) > 0) & pairs.negative.flatten(0, 1).any(1)).flatten()
+    if len(anchors) == 0:
+        return similarities.sum() * 0
+    flat = similarities.flatten(0, 1)[anchors]  # [A, B]
+    negative = pairs.negative.flatten(0, 1)[anchors]
+    draw_weights = weights[anchors]
+    picked = torch.multinomial(
+        draw_weights.cpu(), positives, replacement=True, generator=generator
+    ).to(flat.device)
+    near = flat.gather(1, picked)  # sim(a, p) [A, positives]
+    hinge = (margin - near.unsqueeze(2) + flat.unsqueeze(1)).clamp(min=0)  # [A, positives, B]
+    hinge = hinge * negative.unsqueeze(1)
+    violations = (hinge > 0).sum()
+    return hinge.sum() / violations.clamp(min=1)

@@ -1,0 +1,160 @@
+"""Maps of a split held in memory, and its embeddings under any condition.
+
+What evaluation and validation use instead of an index: I and P in half precision, the head run
+over them once a condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.datasets.dataset import Dataset
+from training.decoding import decode_batches
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+from training.schema import Condition
+from training.trunk_maps import Tick
+
+
+class MapBank:
+    """I and P of some rows of a dataset.
+
+    Args:
+        model: the embedder, in inference mode.
+        rows: dataset rows of the maps, [M] int64.
+        maps: I [M, d, H, W] float16.
+        keys: P [M, d, H, W] float16.
+        pooled: average-pooled F [M, channels] float32, L2-normalised: the untrained floor.
+    """
+
+    def __init__(
+        self,
+        model: M2Fashion,
+        rows: NDArray[np.int64],
+        maps: Tensor,
+        keys: Tensor,
+        pooled: NDArray[np.float32],
+    ) -> None:
+        self.model = model
+        self.rows = rows
+        self.maps = maps
+        self.keys = keys
+        self.pooled = pooled
+        self._place = {int(row): place for place, row in enumerate(rows)}
+
+    def renumber(self) -> None:
+        """Call the rows 0..M-1, to go with `dataset.subset(bank.rows)`."""
+        self.rows = np.arange(len(self.rows), dtype=np.int64)
+        self._place = {place: place for place in range(len(self.rows))}
+
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of dataset rows in the bank, [M] int64; KeyError for a row it does not hold."""
+        return np.array([self._place[int(row)] for row in rows], dtype=np.int64)
+
+    def embed(
+        self, condition: Condition, rows: NDArray[np.int64], chunk: int = 512
+    ) -> NDArray[np.float32]:
+        """Z of `rows` under one condition: float32 [M, d], L2-normalised.
+
+        Args:
+            condition: label states [K].
+            rows: dataset rows, [M].
+            chunk: maps taken to float32 at a time.
+        """
+        device = next(self.model.parameters()).device
+        states = torch.from_numpy(condition).float().unsqueeze(0).to(device)
+        places = self.places(rows)
+        out = np.empty((len(rows), self.model.dim), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(rows), chunk):
+                part = torch.from_numpy(places[start : start + chunk])
+                maps = self.maps[part].to(device).float()
+                keys = self.keys[part].to(device).float()
+                z = self.model.attend(maps, states, keys)
+                out[start : start + len(part)] = z.cpu().numpy()
+        return out
+
+    def predict(self, rows: NDArray[np.int64], chunk: int = 256) -> NDArray[np.float32]:
+        """Probability of every value for `rows`: float32 [M, K]."""
+        device = next(self.model.parameters()).device
+        places = self.places(rows)
+        out = np.empty((len(rows), self.model.schema.size), dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(rows), chunk):
+                part = torch.from_numpy(places[start : start + chunk])
+                maps = self.maps[part].to(device).float()
+                keys = self.keys[part].to(device).float()
+                out[start : start + len(part)] = self.model.predict(maps, keys).cpu().numpy()
+        return out
+
+
+def bank_from_trunk(model: M2Fashion, batches: Iterable[tuple[list[int], Tensor]]) -> MapBank:
+    """Run the 1x1 reduction and W_v1 over trunk maps and keep the results.
+
+    Args:
+        model: the embedder; it is put into inference mode.
+        batches: (dataset rows, F [B, channels, H, W] float32) of each batch.
+    """
+    model.eval()
+    rows: list[int] = []
+    maps, keys, pooled = [], [], []
+    with torch.inference_mode():
+        for batch_rows, trunk in batches:
+            reduced = model.reduce(trunk)
+            rows += batch_rows
+            maps.append(reduced.half().cpu())
+            keys.append(model.keys(reduced).half().cpu())
+            mean = torch.nn.functional.normalize(trunk.mean((2, 3)), dim=-1)
+            pooled.append(mean.float().cpu().numpy())
+    empty = torch.zeros(0, model.dim, *model.grid, dtype=torch.float16)
+    return MapBank(
+        model,
+        np.array(rows, dtype=np.int64),
+        torch.cat(maps) if maps else empty,
+        torch.cat(keys) if keys else empty,
+        np.concatenate(pooled) if pooled else np.zeros((0, 1), dtype=np.float32),
+    )
+
+
+def bank_from_images(
+    model: M2Fashion,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    workers: int,
+    tick: Tick,
+    batch_size: int = 64,
+) -> tuple[MapBank, tuple[tuple[str, str], ...]]:
+    """Decode and encode images into a bank.
+
+    Args:
+        model: the embedder.
+        dataset: where the images are.
+        rows: which of them.
+        preprocessing: size and mode.
+        workers: decoding processes.
+        tick: progress.
+        batch_size: images a forward pass.
+
+    Returns:
+        The bank of the readable images, and (path, reason) of the others.
+    """
+    failures: list[tuple[str, str]] = []
+    device = next(model.parameters()).device
+    model.eval()
+
+    def trunk_batches() -> Iterable[tuple[list[int], Tensor]]:
+        batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
+        for batch in decode_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
+            failures.extend((dataset.paths[f.row], f.reason) for f in batch.failures)
+            if batch.rows:
+                images = preprocessing.normalise(batch.pixels.to(device))
+                yield batch.rows, model.trunk(images.contiguous(memory_format=torch.channels_last))
+            tick(len(batch.rows) + len(batch.failures))
+
+    return bank_from_trunk(model, trunk_batches()), tuple(failures)

@@ -1,0 +1,59 @@
+"""The model card that is written beside every checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from training.models.m2fashion import M2Fashion
+from training.schema import normalise_name
+
+
+def model_card(model: M2Fashion, config: dict[str, Any]) -> str:
+    """Markdown: what the model is, what it was trained on, how well, and how to load it.
+
+    Args:
+        model: the embedder.
+        config: what goes into `config.json`.
+    """
+    training = config["training"]
+    parameters = sum(p.numel() for p in model.parameters())
+    lines = [
+        "---",
+        "library_name: m2fashion-retrieval",
+        "pipeline_tag: image-feature-extraction",
+        "---",
+        "",
+        "# M2Fashion",
+        "",
+        "An image embedding conditioned on attribute labels (Wan et al., MMM 2022), for "
+        "attribute-specific fashion retrieval.",
+        "",
+        f"- backbone: {model.config.backbone} up to {model.config.stage}; "
+        f"{parameters:,} parameters in all",
+        f"- embedding: {model.dim} numbers, from maps of {model.grid[0]} x {model.grid[1]} cells",
+        f"- trained on: {training.get('dataset', 'unknown')} "
+        f"({training.get('images', '?')} images), seed {training.get('seed', '?')}, "
+        f"epoch {training.get('epoch', '?')}",
+    ]
+    if training.get("validation") is not None:
+        lines.append(
+            f"- validation MAP (type mode, all attributes): {training['validation']:.2f} %"
+        )
+    lines += ["", "| attribute | values |", "|---|---|"]
+    for attribute in model.schema.attributes:
+        shown = ", ".join(attribute.values[:12]) + (", ..." if len(attribute.values) > 12 else "")
+        lines.append(f"| {normalise_name(attribute.name)} ({len(attribute.values)}) | {shown} |")
+    lines += [
+        "",
+        "```python",
+        "from pathlib import Path",
+        "from training.checkpoint import load_checkpoint",
+        "",
+        'model = load_checkpoint(Path(".")).model',
+        "```",
+        "",
+        "Limits: it knows the attributes and values above, as its training photographs show them. "
+        "Predicted labels are guesses; do not use them to describe people.",
+        "",
+    ]
+    return "\n".join(lines)

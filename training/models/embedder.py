@@ -1,0 +1,56 @@
+"""What the index asks of a model: features once an image, attention once a condition."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from training.schema import Schema
+
+
+class Embedder(Protocol):
+    """A conditioned embedder whose expensive half does not depend on the condition.
+
+    Any `torch.nn.Module` with these members fits; nothing has to inherit from this class.
+    """
+
+    @property
+    def schema(self) -> Schema:
+        """The K values that a condition speaks of."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """d, the channels of a feature map and the length of an embedding."""
+        ...
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(H, W) of a feature map."""
+        ...
+
+    def features(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> feature maps I [B, d, H, W]."""
+        ...
+
+    def keys(self, maps: Tensor) -> Tensor:
+        """Feature maps I [B, d, H, W] -> P = tanh(W_v1 I) [B, d, H, W], free of the condition."""
+        ...
+
+    def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Embed stored maps under a condition.
+
+        Args:
+            maps: feature maps I [B, d, H, W].
+            condition: label states [B or 1, K] float in {-1, 0, +1}.
+            keys: P [B, d, H, W] if it is at hand, else it is computed.
+
+        Returns:
+            Z [B, d], L2-normalised.
+        """
+        ...
+
+    def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Probability of every value, [B, K] in 0..1, from feature maps I [B, d, H, W]."""
+        ...

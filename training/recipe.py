@@ -1,0 +1,67 @@
+"""How a model is trained: every number of the recipe, with the defaults chosen on `valid`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Training options.
+
+    Args:
+        epochs: passes over the training split.
+        batch_size: images in a batch; conditions and triplets are formed among them.
+        optimizer: `adamw`, or `sgd` (the paper's).
+        learning_rate: of the new layers, at its peak.
+        backbone_learning_rate: of the backbone, when it is trained.
+        weight_decay: of AdamW.
+        schedule: `cosine` to zero with a short warm-up, or `decay` (times 0.95 each epoch).
+        freeze_backbone: keep the backbone as loaded; its feature maps are then computed once.
+        freeze_norm: keep the batch norms of the backbone in inference mode while it is trained.
+        category_weight: of the category loss (Eq. 10).
+        attribute_weight: lambda of Eq. 15, masked attribute loss.
+        triplet_weight: gamma of Eq. 15.
+        value_weight: of the cross-entropy of each attribute's values under its type condition.
+        contrast_weight: of the supervised contrastive loss.
+        margin: m of Eq. 14.
+        temperature: of the contrastive loss.
+        smoothing: label smoothing of the value loss.
+        triplets: `conditional` (ASEN) or `literal` (share any value, share none).
+        positives: positives drawn for each anchor and condition.
+        value_conditions: value conditions drawn for each batch, single and combined.
+        max_values: most values in one condition.
+        drop_maps: dropout on the channels of the feature map, 0..1.
+        crop: images (or stored maps) are cropped at random to at least this share of each side.
+        flip: mirror images (or stored maps) at random.
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    backbone_learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    schedule: Literal["cosine", "decay"] = "cosine"
+    freeze_backbone: bool = True
+    freeze_norm: bool = True
+    category_weight: float = 0.2
+    attribute_weight: float = 1.0
+    triplet_weight: float = 0.5
+    value_weight: float = 1.0
+    contrast_weight: float = 0.5
+    margin: float = 0.2
+    temperature: float = 0.1
+    smoothing: float = 0.0
+    triplets: Literal["conditional", "literal"] = "conditional"
+    positives: int = 4
+    value_conditions: int = 8
+    max_values: int = 3
+    drop_maps: float = 0.1
+    crop: float = 1.0
+    flip: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict of all options."""
+        return asdict(self)

@@ -1,0 +1,137 @@
+"""Where a run's batches come from: photographs, or the stored maps of a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.datasets.dataset import Dataset
+from training.decoding import decode_batches
+from training.map_bank import MapBank, bank_from_images, bank_from_trunk
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+from training.trunk_maps import Tick, trunk_maps
+
+VALIDATION_LIMIT = 4096
+"""At most this many images of `valid` are looked at after an epoch, drawn with a fixed seed."""
+
+CHUNK = 128
+
+
+class Source(Protocol):
+    """Batches to train on, and what to validate on."""
+
+    rows: NDArray[np.int64]
+    """Readable rows of the train split, [M] int64."""
+
+    frozen: bool
+    """Whether batches are maps F of the backbone rather than images."""
+
+    failures: list[tuple[str, str]]
+    """(path, reason) of unreadable images met so far."""
+
+    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """For each list of rows: the rows and their images or maps, float32."""
+        ...
+
+    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+        """The validation images' maps under the model as it is now; None without a split."""
+        ...
+
+
+def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
+    """Rows of `valid`, ascending, at most `VALIDATION_LIMIT` of them."""
+    rows = dataset.rows_of("valid")
+    if len(rows) > VALIDATION_LIMIT:
+        rows = np.sort(np.random.default_rng(0).choice(rows, VALIDATION_LIMIT, replace=False))
+    return rows
+
+
+class StoredMaps:
+    """Maps of a frozen backbone, computed once; see `trunk_maps`."""
+
+    frozen = True
+
+    def __init__(
+        self,
+        model: M2Fashion,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        cache: Path,
+        device: str,
+        workers: int,
+        tick: Tick,
+    ) -> None:
+        train = dataset.rows_of("train")
+        wanted = np.union1d(train, validation_rows(dataset))
+        stored = trunk_maps(model, dataset, wanted, preprocessing, cache, device, workers, tick)
+        self.failures = list(stored.failures)
+        self.rows = np.intersect1d(stored.rows, train)
+        self._stored = stored
+        self._place = {int(row): place for place, row in enumerate(stored.rows)}
+        self._valid_rows = np.setdiff1d(stored.rows, train)
+        self._valid = dataset.subset(self._valid_rows)
+        self._device = device
+
+    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Read the rows' maps, float32 [B, channels, H, W]."""
+        for rows in orders:
+            yield rows, self._read(rows)
+
+    def _read(self, rows: list[int]) -> Tensor:
+        places = [self._place[row] for row in rows]
+        return torch.from_numpy(self._stored.maps[places].astype(np.float32))
+
+    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+        """I and P of the validation rows."""
+        if len(self._valid_rows) == 0:
+            return None
+        every = range(len(self._valid_rows))
+        parts = [list(every[i : i + CHUNK]) for i in range(0, len(every), CHUNK)]
+        bank = bank_from_trunk(
+            model,
+            ((p, self._read(self._valid_rows[p].tolist()).to(self._device)) for p in parts),
+        )
+        return bank, self._valid
+
+
+class Photographs:
+    """Images, decoded anew each epoch by worker processes."""
+
+    frozen = False
+
+    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, workers: int) -> None:
+        self.rows = dataset.rows_of("train")
+        self.failures: list[tuple[str, str]] = []
+        self._dataset = dataset
+        self._preprocessing = preprocessing
+        self._workers = workers
+        self._valid = dataset.subset(validation_rows(dataset))
+
+    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        """Decode and normalise, float32 [B, 3, S, S]; unreadable images shorten a batch."""
+        for batch in decode_batches(
+            self._dataset.root, self._dataset.paths, orders, self._preprocessing, self._workers
+        ):
+            self.failures += [(self._dataset.paths[f.row], f.reason) for f in batch.failures]
+            yield batch.rows, self._preprocessing.normalise(batch.pixels)
+
+    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+        """I and P of the validation rows, from their photographs."""
+        if len(self._valid) == 0:
+            return None
+        every = np.arange(len(self._valid), dtype=np.int64)
+        bank, failures = bank_from_images(
+            model, self._valid, every, self._preprocessing, self._workers, lambda _: None
+        )
+        if failures:
+            valid = self._valid.subset(bank.rows)
+            bank.renumber()
+            return bank, valid
+        return bank, self._valid

@@ -1,0 +1,140 @@
+"""The frozen backbone's output for every image, computed once and kept in a file.
+
+With the backbone frozen, F does not change while the head is trained; epochs then read these maps
+instead of photographs. The file's name holds everything that F depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.datasets.dataset import Dataset
+from training.decoding import decode_batches
+from training.errors import DataError, ResourceError
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+
+Tick = Callable[[int], None]
+"""Called with the number of images just done."""
+
+
+@dataclass(frozen=True)
+class TrunkMaps:
+    """F of the rows of a dataset.
+
+    Args:
+        maps: float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`.
+        rows: dataset rows that could be read, ascending [M] int64.
+        failures: (path, reason) of those that could not.
+    """
+
+    maps: NDArray[np.float16]
+    rows: NDArray[np.int64]
+    failures: tuple[tuple[str, str], ...]
+
+
+def trunk_maps(
+    model: M2Fashion,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    cache: Path,
+    device: str,
+    workers: int,
+    tick: Tick,
+    batch_size: int = 64,
+) -> TrunkMaps:
+    """Read the maps from the cache, or compute them.
+
+    Args:
+        model: gives the backbone and the grid.
+        dataset: where the images are.
+        rows: which of them, ascending.
+        preprocessing: size and mode.
+        cache: folder of the cache files.
+        device: where the backbone runs.
+        workers: decoding processes.
+        tick: progress.
+        batch_size: images a forward pass.
+
+    Raises:
+        DataError: if no image could be read.
+        ResourceError: if the cache cannot be written.
+    """
+    path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing)}.npy"
+    record = path.with_suffix(".json")
+    if path.is_file() and record.is_file():
+        kept = json.loads(record.read_text())
+        tick(len(rows))
+        return TrunkMaps(
+            np.load(path, mmap_mode="r"),
+            np.array(kept["rows"], dtype=np.int64),
+            tuple((p, r) for p, r in kept["failures"]),
+        )
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        shape = (len(rows), *_map_shape(model, preprocessing, device))
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+    except OSError as error:
+        raise ResourceError(f"cannot write the map cache in {cache}: {error}") from error
+    try:
+        good: list[int] = []
+        failures: list[tuple[str, str]] = []
+        batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
+        model.eval()
+        with torch.inference_mode():
+            for batch in decode_batches(
+                dataset.root, dataset.paths, batches, preprocessing, workers
+            ):
+                failures += [(dataset.paths[f.row], f.reason) for f in batch.failures]
+                if batch.rows:
+                    images = preprocessing.normalise(batch.pixels.to(device))
+                    maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
+                    out[len(good) : len(good) + len(batch.rows)] = maps.half().cpu().numpy()
+                    good += batch.rows
+                tick(len(batch.rows) + len(batch.failures))
+        if not good:
+            raise DataError(f"no image of {dataset.root} could be read; first: {failures[:1]}")
+        out.flush()
+        os.replace(temporary, path)
+        record.write_text(json.dumps({"rows": good, "failures": failures}))
+    finally:
+        temporary.unlink(missing_ok=True)
+    return TrunkMaps(np.load(path, mmap_mode="r"), np.array(good, dtype=np.int64), tuple(failures))
+
+
+def _map_shape(model: M2Fashion, preprocessing: Preprocessing, device: str) -> tuple[int, ...]:
+    side = preprocessing.size
+    with torch.inference_mode():
+        return tuple(model.trunk(torch.zeros(1, 3, side, side, device=device)).shape[1:])
+
+
+def _cache_key(
+    model: M2Fashion, dataset: Dataset, rows: NDArray[np.int64], preprocessing: Preprocessing
+) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    digest.update(repr((model.config.backbone, model.config.stage, model.grid)).encode())
+    digest.update(preprocessing.hash.encode())
+    digest.update(str(dataset.root.resolve()).encode())
+    for row in rows.tolist():
+        path = dataset.paths[row]
+        digest.update(path.encode("utf-8", "surrogateescape"))
+        try:
+            status = (dataset.root / path).stat()
+        except (OSError, ValueError):
+            continue  # missing: it will be listed among the failures
+        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()[:24]
