@@ -1,130 +1,184 @@
-"""Decoding many pictures in worker processes, in a given order.
+"""Image files to uint8 batches, in worker processes.
 
-Workers are spawned, not forked: a FAISS index or an OpenMP pool that was used before a fork hangs
-the child. They hand over uint8; a broken picture comes back as a reason, never as an exception.
+Workers are spawned, not forked: a fork of a process whose torch or faiss has started threads can
+hang. They hand over numpy arrays through a pipe rather than tensors through shared memory, which
+containers often limit to 64 MB.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
 
-from training.errors import DataError
+from training.errors import DataError, ResourceError
 from training.images import read_image_file
 from training.preprocessing import Preprocessing
 
+NO_DIGEST = bytes(32)
+NO_STAT = (-1, -1)
 SERIAL_LIMIT = 256
-"""Up to this many pictures are decoded in the calling process: workers take seconds to start."""
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """One picture as a worker hands it over.
+class ReadImage:
+    """One image file, or why there is none.
 
     Args:
-        row: number that it was asked for by.
         pixels: uint8 [3, S, S]; None if it could not be read.
-        digest: SHA-256 of the file's bytes, 32 bytes; empty if it could not be read.
-        size: bytes of the file.
-        mtime_ns: time of last change.
-        reason: why it could not be read, else empty.
+        reason: why not; empty if it could.
+        digest: SHA-256 of the very bytes that were decoded; zeros if there were none.
+        stat: size in bytes and modification time in ns of the file that was read; -1, -1 if none.
     """
 
-    row: int
-    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | None
-    digest: bytes = b""
-    size: int = 0
-    mtime_ns: int = 0
-    reason: str = ""
+    pixels: NDArray[np.uint8] | None
+    reason: str
+    digest: bytes
+    stat: tuple[int, int]
 
 
 @dataclass(frozen=True)
-class DecodedBatch:
-    """What could be read of a batch, in order, and what could not.
+class ReadBatch:
+    """One batch, in the order of the list.
 
     Args:
-        pictures: the readable ones, without their pixels' being repeated here as a stack.
-        pixels: uint8 [len(pictures), 3, S, S].
-        failures: the unreadable ones.
+        pixels: uint8 [B, 3, S, S], those that could be read.
+        images: one a listed image, pixels removed.
+        listed: position in the list of paths of each listed image.
     """
 
-    pictures: tuple[Decoded, ...]
-    pixels: Tensor
-    failures: tuple[Decoded, ...]
+    pixels: NDArray[np.uint8]
+    images: list[ReadImage]
+    listed: list[int]
 
     @property
-    def rows(self) -> list[int]:
-        """Numbers of the readable pictures."""
-        return [p.row for p in self.pictures]
+    def good(self) -> list[int]:
+        """Positions in the list of paths of the images that could be read, B of them."""
+        return [n for n, image in zip(self.listed, self.images, strict=True) if not image.reason]
+
+    @property
+    def failures(self) -> list[tuple[int, str]]:
+        """Position and reason of those that could not."""
+        pairs = zip(self.listed, self.images, strict=True)
+        return [(n, image.reason) for n, image in pairs if image.reason]
 
 
-class _Pictures(TorchDataset[Decoded]):
+def leaves_root(path: str) -> bool:
+    """Whether a listed path is absolute or climbs out of the dataset's folder."""
+    pure = PurePosixPath(path)
+    return pure.is_absolute() or ".." in pure.parts
+
+
+def read_image(root: Path, path: str, preprocessing: Preprocessing) -> ReadImage:
+    """Read, hash, decode and fit the image `root / path`; never raises on a bad image."""
+    if leaves_root(path):
+        return ReadImage(None, "the path leaves the dataset's folder", NO_DIGEST, NO_STAT)
+    try:
+        file = read_image_file(root / path)
+    except DataError as error:
+        return ReadImage(None, _reason(error, root, path), NO_DIGEST, NO_STAT)
+    digest, stat = hashlib.sha256(file.content).digest(), (file.size, file.mtime_ns)
+    try:
+        pixels = preprocessing.decode(file.content, str(root / path))
+    except DataError as error:
+        return ReadImage(None, _reason(error, root, path), digest, stat)
+    except MemoryError:
+        return ReadImage(None, "out of memory while decoding", digest, stat)
+    return ReadImage(pixels, "", digest, stat)
+
+
+def _reason(error: DataError, root: Path, path: str) -> str:
+    """The error without the path, which stands beside it in the report."""
+    return str(error).partition(": ")[2] if str(error).startswith(str(root)) else str(error)
+
+
+class _Files(Dataset[tuple[int, ReadImage]]):
+    """The listed files, for a DataLoader; holds no open file, so it travels to a worker."""
+
     def __init__(self, root: Path, paths: Sequence[str], preprocessing: Preprocessing) -> None:
-        self.root, self.paths, self.preprocessing = root, paths, preprocessing
+        self._root, self._paths, self._preprocessing = root, list(paths), preprocessing
+
+    def __getitem__(self, index: int) -> tuple[int, ReadImage]:
+        return index, read_image(self._root, self._paths[index], self._preprocessing)
 
     def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> Decoded:
-        return decode_one(row, self.root / self.paths[row], self.preprocessing)
+        return len(self._paths)
 
 
-def decode_one(row: int, path: Path, preprocessing: Preprocessing) -> Decoded:
-    """Read and fit one picture; a failure is returned, not raised."""
-    try:
-        file = read_image_file(path)
-        pixels = preprocessing.decode(file.content, path.name)
-    except DataError as error:
-        return Decoded(row, None, reason=str(error))
-    digest = hashlib.sha256(file.content).digest()
-    return Decoded(row, pixels, digest, file.size, file.mtime_ns)
+@dataclass(frozen=True)
+class _Collate:
+    size: int
+
+    def __call__(self, items: list[tuple[int, ReadImage]]) -> ReadBatch:
+        listed, images = [n for n, _ in items], [image for _, image in items]
+        good = [image.pixels for image in images if image.pixels is not None]
+        pixels = np.stack(good) if good else np.zeros((0, 3, self.size, self.size), np.uint8)
+        bare = [ReadImage(None, i.reason, i.digest, i.stat) for i in images]
+        return ReadBatch(pixels, bare, listed)
 
 
-def decode_batches(
+def _ignore_interrupt(worker: int) -> None:
+    # Ctrl-C reaches the whole process group; the parent alone decides how to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def read_batches(
     root: Path,
     paths: Sequence[str],
     batches: Iterable[Sequence[int]],
     preprocessing: Preprocessing,
     workers: int,
-) -> Iterator[DecodedBatch]:
-    """Decode batches of rows, in their order.
+) -> Iterator[ReadBatch]:
+    """Read images in batches, in order.
 
     Args:
         root: folder that the paths are relative to.
-        paths: every path, by row.
-        batches: rows of each batch; may be a generator of many epochs, read a little ahead.
-        preprocessing: size and mode.
-        workers: processes; 0 decodes in this one, and so do lists of few pictures.
+        paths: image paths.
+        batches: positions in `paths` of each batch; a list of few images is read in this process,
+            an endless generator is read a little ahead.
+        preprocessing: the model's.
+        workers: processes; 0 reads in this one.
 
     Yields:
-        One `DecodedBatch` for each batch, also when none of its pictures could be read.
+        One ReadBatch a batch.
+
+    Raises:
+        ResourceError: if a worker dies (killed for memory, for example).
     """
     if isinstance(batches, list) and sum(map(len, batches)) <= SERIAL_LIMIT:
-        workers = 0
+        workers = 0  # workers take seconds to start
     loader = DataLoader(
-        _Pictures(root, list(paths), preprocessing),
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of row lists will do
+        _Files(root, paths, preprocessing),
+        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions
         num_workers=workers,
+        collate_fn=_Collate(preprocessing.size),
+        worker_init_fn=_ignore_interrupt if workers else None,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
-        collate_fn=_collate,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ResourceError(
+            f"a decoding process ended unexpectedly ({str(error).splitlines()[0]}); run again with "
+            "fewer --workers, the build goes on where it stopped"
+        ) from error
 
 
-def _collate(pictures: list[Decoded]) -> DecodedBatch:
-    good = [p for p in pictures if p.pixels is not None]
-    failures = tuple(p for p in pictures if p.pixels is None)
-    if not good:
-        return DecodedBatch((), torch.zeros(0, 3, 1, 1, dtype=torch.uint8), failures)
-    pixels = torch.from_numpy(np.stack([p.pixels for p in good if p.pixels is not None]))
-    bare = tuple(Decoded(p.row, None, p.digest, p.size, p.mtime_ns) for p in good)
-    return DecodedBatch(bare, pixels, failures)
+def default_workers(images: int, device: str) -> int:
+    """Decoding processes for so many images: none where starting them would cost more.
+
+    A CPU decodes some ten times faster than it encodes, so one process keeps it fed.
+    """
+    if images <= 256:
+        return 0
+    return 1 if device == "cpu" else max(1, min(16, (os.cpu_count() or 2) - 1))

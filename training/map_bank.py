@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.datasets.dataset import Dataset
-from training.decoding import decode_batches
+from training.decoding import read_batches
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
 from training.schema import Condition
@@ -150,11 +150,11 @@ def bank_from_images(
 
     def trunk_batches() -> Iterable[tuple[list[int], Tensor]]:
         batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
-        for batch in decode_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
-            failures.extend((dataset.paths[f.row], f.reason) for f in batch.failures)
-            if batch.rows:
-                images = preprocessing.normalise(batch.pixels.to(device))
-                yield batch.rows, model.trunk(images.contiguous(memory_format=torch.channels_last))
-            tick(len(batch.rows) + len(batch.failures))
+        for batch in read_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
+            failures.extend((dataset.paths[n], reason) for n, reason in batch.failures)
+            if batch.good:
+                images = preprocessing.normalise(torch.from_numpy(batch.pixels).to(device))
+                yield batch.good, model.trunk(images.contiguous(memory_format=torch.channels_last))
+            tick(len(batch.images))
 
     return bank_from_trunk(model, trunk_batches()), tuple(failures)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.datasets.dataset import Dataset
-from training.decoding import decode_batches
+from training.decoding import read_batches
 from training.map_bank import MapBank, bank_from_images, bank_from_trunk
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
@@ -116,11 +116,11 @@ class Photographs:
 
     def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
         """Decode and normalise, float32 [B, 3, S, S]; unreadable images shorten a batch."""
-        for batch in decode_batches(
+        for batch in read_batches(
             self._dataset.root, self._dataset.paths, orders, self._preprocessing, self._workers
         ):
-            self.failures += [(self._dataset.paths[f.row], f.reason) for f in batch.failures]
-            yield batch.rows, self._preprocessing.normalise(batch.pixels)
+            self.failures += [(self._dataset.paths[n], why) for n, why in batch.failures]
+            yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
 
     def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows, from their photographs."""

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from training.datasets.dataset import Dataset
-from training.decoding import decode_batches
+from training.decoding import read_batches
 from training.errors import DataError, ResourceError
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
@@ -70,6 +70,7 @@ def trunk_maps(
         DataError: if no image could be read.
         ResourceError: if the cache cannot be written.
     """
+    model.eval()  # before anything runs: in training mode batch norms would note what they see
     path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing)}.npy"
     record = path.with_suffix(".json")
     if path.is_file() and record.is_file():
@@ -91,18 +92,15 @@ def trunk_maps(
         good: list[int] = []
         failures: list[tuple[str, str]] = []
         batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
-        model.eval()
         with torch.inference_mode():
-            for batch in decode_batches(
-                dataset.root, dataset.paths, batches, preprocessing, workers
-            ):
-                failures += [(dataset.paths[f.row], f.reason) for f in batch.failures]
-                if batch.rows:
-                    images = preprocessing.normalise(batch.pixels.to(device))
+            for batch in read_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
+                failures += [(dataset.paths[n], reason) for n, reason in batch.failures]
+                if batch.good:
+                    images = preprocessing.normalise(torch.from_numpy(batch.pixels).to(device))
                     maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
-                    out[len(good) : len(good) + len(batch.rows)] = maps.half().cpu().numpy()
-                    good += batch.rows
-                tick(len(batch.rows) + len(batch.failures))
+                    out[len(good) : len(good) + len(batch.good)] = maps.half().cpu().numpy()
+                    good += batch.good
+                tick(len(batch.images))
         if not good:
             raise DataError(f"no image of {dataset.root} could be read; first: {failures[:1]}")
         out.flush()

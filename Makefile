@@ -1,0 +1,41 @@
+# `make demo` and `make test` need nothing but Python >= 3.11 and make: they install into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# Where make runs on a machine with a CUDA GPU, EXTRA=gpu installs faiss-gpu instead.
+EXTRA ?= cpu
+
+.PHONY: demo test lint format install clean
+
+demo: .venv/installed-$(EXTRA)
+	$(BIN)/python -m benchmarks.demo
+
+test: .venv/installed-dev
+	$(BIN)/pytest -n 2
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+install: .venv/installed-$(EXTRA)
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+
+.venv/installed-$(EXTRA): pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRA)]"
+	touch $@
+
+.venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRA),dev]"
+	touch $@ .venv/installed-$(EXTRA)
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,93 @@
+"""Files that appear whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.errors import ResourceError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def temporary_file(folder: Path) -> Iterator[Path]:
+    """A name in `folder` for a file that is being written; nothing of it stays after the block.
+
+    The caller writes to the name and hands it to `commit`; whatever else happens the file is
+    removed. The folder is made if it is missing.
+
+    Raises:
+        ResourceError: instead of any OSError within the block: disk full, read-only, no permission.
+    """
+    path = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    try:
+        with as_resource_error(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def as_resource_error(where: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a ResourceError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise _resource_error(error, where) from error
+
+
+def _resource_error(error: OSError, where: Path) -> ResourceError:
+    path = where if error.filename is None else error.filename
+    if error.errno == errno.ENOSPC:
+        return ResourceError(f"the disk is full: cannot write {path}; free some space, run again")
+    reason = (error.strerror or str(error)).lower()
+    return ResourceError(f"cannot write {path}: {reason}")
+
+
+def commit(temporary: Path, final: Path) -> None:
+    """Give a written file its name: fsync, replace, fsync of the folder; both on one file system.
+
+    After a crash at any point `final` is either what it was or the new file, whole.
+    """
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, final)
+    sync_folder(final.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a whole file atomically; raises ResourceError."""
+    with temporary_file(path.parent) as temporary:
+        temporary.write_bytes(content)
+        commit(temporary, path)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers left in `folder` and below; only for the holder of the lock."""
+    for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

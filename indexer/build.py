@@ -1,0 +1,303 @@
+"""Building an index: gallery images -> feature store -> views, resumable at every shard."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indexer.align_labels import align_labels
+from indexer.atomic import as_resource_error, remove_temporaries, write_file
+from indexer.encode_shards import encode_shards
+from indexer.gallery import open_gallery, write_gallery
+from indexer.lock import writer_lock
+from indexer.manifest import (
+    BUILDING_NAME,
+    MANIFEST_NAME,
+    Identity,
+    Manifest,
+    Reject,
+    ShardEntry,
+    ViewEntry,
+    read_manifest,
+    write_manifest,
+)
+from indexer.model_copy import copy_model
+from indexer.plan import ShardPlan, plan_shards, reusable
+from indexer.progress import Progress, Silent
+from indexer.shard import ShardFile
+from indexer.store import Store
+from indexer.store_file import is_intact
+from indexer.sweep import sweep
+from indexer.views import conditions_of, write_views
+from training.checkpoint import Checkpoint
+from training.datasets.dataset import Dataset
+from training.decoding import default_workers
+from training.errors import CorruptStoreError, DataError, UsageError
+
+REJECTS_NAME = "rejects.jsonl"
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Args:
+        folder: the index.
+        dataset: name of the dataset.
+        listed: images that were asked for.
+        images: images in the index.
+        rejected: images that could not be read; they stand in `rejects.jsonl`.
+        encoded: images that went through the model in this run, of `images`.
+        kept: images whose maps were there already, of `images`.
+        seconds: wall time of the whole build.
+        encode_seconds: of which decoding and encoding.
+        bytes: size of the index on disk.
+        views: names of all views in the index.
+        device: what encoded.
+    """
+
+    folder: Path
+    dataset: str
+    listed: int
+    images: int
+    rejected: int
+    encoded: int
+    kept: int
+    seconds: float
+    encode_seconds: float
+    bytes: int
+    views: tuple[str, ...]
+    device: str
+
+
+def build_index(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    checkpoint: Checkpoint,
+    out: Path,
+    views: Sequence[str] = ("types",),
+    device: str = "cpu",
+    batch_size: int = 64,
+    workers: int | None = None,
+    shard_rows: int = 1024,
+    max_reject_rate: float = 0.1,
+    progress: Progress | None = None,
+) -> BuildReport:
+    """Encode a gallery and commit it, with its views, as the index in `out`.
+
+    Interrupted at any point, the same call goes on after the last committed shard. On an index
+    that is there already, shards whose images are unchanged are kept; with another model all is
+    encoded anew while the old version stays readable until the new one is committed.
+
+    Args:
+        dataset: the gallery.
+        rows: dataset rows to index, [M] int64; the order becomes the index's.
+        checkpoint: the model; it is moved to `device`.
+        out: folder of the index.
+        views: sets of conditions, see `conditions_of`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        batch_size: images at a time, at least 1.
+        workers: decoding processes; 0 decodes in this one, None chooses.
+        shard_rows: images a shard, at least 1.
+        max_reject_rate: highest share of unreadable images, 0..1.
+        progress: a listener.
+
+    Returns:
+        What was done.
+
+    Raises:
+        UsageError: an argument out of its range.
+        DataError: no image, too many broken ones, or a broken model.
+        LockedError: another process writes to `out`.
+        ResourceError: disk, memory or permission.
+    """
+    for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
+        if value < low:
+            raise UsageError(f"{name} must be at least {low}, got {value}")
+    if not 0 <= max_reject_rate <= 1:
+        raise UsageError(f"max_reject_rate must be 0..1, got {max_reject_rate}")
+    if not len(rows):
+        raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
+    progress = progress or Silent()
+    started = time.monotonic()
+    wanted = conditions_of(checkpoint.schema, views)
+    checkpoint.model.to(device)
+    aligned = align_labels(dataset.labels, dataset.schema, checkpoint.schema)
+    if aligned.matched < checkpoint.schema.size:
+        progress.say(
+            f"the dataset knows {aligned.matched} of the model's {checkpoint.schema.size} values; "
+            "labels of the others are unknown"
+        )
+    with writer_lock(out):
+        with as_resource_error(out):
+            remove_temporaries(out)
+        draft = Manifest(
+            identity=_identity(checkpoint),
+            dataset=dataset.name,
+            root=str(dataset.root.resolve()),
+            schema=checkpoint.schema.to_json(),
+            preprocessing=checkpoint.preprocessing.to_json(),
+            model_files=copy_model(checkpoint.folder, out),
+        )
+        old = _previous(out / MANIFEST_NAME, draft.identity, progress)
+        halted = _previous(out / BUILDING_NAME, draft.identity, progress)
+        plans = plan_shards(rows, dataset.paths, shard_rows)
+        shards = _Shards(out, dataset.root, plans, old, halted)
+        encode_started = time.monotonic()
+        if shards.kept_rows:
+            progress.say(f"{shards.kept_rows:,} images are encoded already")
+        _encode(shards, draft, checkpoint, device, batch_size, workers, progress)
+        encode_seconds = time.monotonic() - encode_started
+        manifest = replace(draft, shards=shards.entries())
+        _settle_rejects(out, manifest, len(rows), max_reject_rate)
+        files = [ShardFile(out, s.file, verify=False) for s in manifest.shards if s.file]
+        listed = [p.rows for p, s in zip(plans, manifest.shards, strict=True) if s.file]
+        gallery = write_gallery(out, files, listed, aligned.labels, dataset.splits)
+        manifest = replace(manifest, gallery=gallery)
+        store = Store(out, manifest, open_gallery(out, gallery, False), files, False)
+        built = _valid_views(out, old, manifest)
+        have = {view.key for view in built}
+        missing = [condition for condition in wanted if condition.key not in have]
+        built += write_views(store, checkpoint.model, missing, device=device, progress=progress)
+        manifest = replace(manifest, views=tuple(built))
+        write_manifest(out / MANIFEST_NAME, manifest)  # the commit
+        with as_resource_error(out):
+            (out / BUILDING_NAME).unlink(missing_ok=True)
+        sweep(out, manifest)
+    return BuildReport(
+        folder=out,
+        dataset=dataset.name,
+        listed=len(rows),
+        images=manifest.rows,
+        rejected=len(manifest.rejects),
+        encoded=manifest.rows - shards.kept_rows,
+        kept=shards.kept_rows,
+        seconds=time.monotonic() - started,
+        encode_seconds=encode_seconds,
+        bytes=sum(entry.size for entry in manifest.files),
+        views=tuple(view.name for view in manifest.views),
+        device=device,
+    )
+
+
+class _Shards:
+    """Which shards of the plan are there; grows as they are committed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        plans: list[ShardPlan],
+        old: Manifest | None,
+        halted: Manifest | None,
+    ) -> None:
+        committed = {s.paths: s for m in (old, halted) if m is not None for s in m.shards}
+        found = {plan.number: reusable(folder, root, plan, committed) for plan in plans}
+        self.folder, self.root, self.plans = folder, root, plans
+        self.done = {number: entry for number, entry in found.items() if entry is not None}
+        self.kept_rows = sum(entry.rows for entry in self.done.values())
+
+    def missing(self) -> list[ShardPlan]:
+        return [plan for plan in self.plans if plan.number not in self.done]
+
+    def entries(self) -> tuple[ShardEntry, ...]:
+        """Committed shards, in row order."""
+        return tuple(self.done[number] for number in sorted(self.done))
+
+
+def _encode(
+    shards: _Shards,
+    draft: Manifest,
+    checkpoint: Checkpoint,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    progress: Progress,
+) -> None:
+    missing = shards.missing()
+    if not missing:
+        return
+    count = sum(len(plan.paths) for plan in missing)
+    progress.start("images", count)
+
+    def committed(plan: ShardPlan, entry: ShardEntry) -> None:
+        shards.done[plan.number] = entry
+        building = replace(draft, shards=shards.entries())
+        write_manifest(shards.folder / BUILDING_NAME, building)
+
+    model = checkpoint.model
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encode_shards(
+        shards.folder,
+        shards.root,
+        missing,
+        model,
+        checkpoint.preprocessing,
+        device,
+        batch_size,
+        default_workers(count, device) if workers is None else workers,
+        progress,
+        committed,
+    )
+
+
+def _identity(checkpoint: Checkpoint) -> Identity:
+    return Identity(
+        model=checkpoint.hash,
+        preprocessing=checkpoint.preprocessing.hash,
+        schema=checkpoint.schema.hash,
+        dim=checkpoint.model.dim,
+        grid=checkpoint.model.grid,
+    )
+
+
+def _previous(path: Path, identity: Identity, progress: Progress) -> Manifest | None:
+    """An earlier manifest whose maps can be mixed with ours, else None, saying why."""
+    try:
+        manifest = read_manifest(path)
+    except CorruptStoreError as error:
+        progress.say(f"{error}; meanwhile every image is encoded anew")
+        return None
+    if manifest is None or manifest.identity == identity:
+        return manifest
+    ours = asdict(identity)
+    names = [name for name, value in asdict(manifest.identity).items() if value != ours[name]]
+    progress.say(
+        f"{path.name} in {path.parent} is of another build ({', '.join(names)} differ): every "
+        "image is encoded anew; a finished index stays usable until then"
+    )
+    return None
+
+
+def _settle_rejects(out: Path, manifest: Manifest, listed: int, max_reject_rate: float) -> None:
+    """Write `rejects.jsonl`; raise DataError if they are too many."""
+    rejects = manifest.rejects
+    lines = [json.dumps(asdict(reject)) + "\n" for reject in rejects]
+    write_file(out / REJECTS_NAME, "".join(lines).encode())
+    if not rejects:
+        return
+    first = "; ".join(_shown(reject) for reject in rejects[:3])
+    if len(rejects) > max_reject_rate * listed or not manifest.rows:
+        raise DataError(
+            f"{len(rejects):,} of {listed:,} images could not be read, more than "
+            f"{max_reject_rate:.0%} allowed by --max-reject-rate: {first}; all of them are in "
+            f"{out / REJECTS_NAME}"
+        )
+
+
+def _shown(reject: Reject) -> str:
+    path = reject.path.encode("utf-8", "backslashreplace").decode()
+    return f"{path} ({reject.reason})"
+
+
+def _valid_views(out: Path, old: Manifest | None, manifest: Manifest) -> list[ViewEntry]:
+    """Views of the previous version that were made from just the same maps."""
+    views = old.views if old is not None else ()
+    return [v for v in views if v.content == manifest.content and is_intact(out, v.file)]

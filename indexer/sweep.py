@@ -1,0 +1,29 @@
+"""Removing what no version of an index needs any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from indexer.atomic import as_resource_error
+from indexer.manifest import Manifest
+
+_OURS = ("shards/*.h5", "gallery-*.h5", "views/*.faiss", "model/*/*")
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Remove files of other versions; files that this program does not make are left alone.
+
+    Only for the holder of the lock. Readers that hold such a file open keep reading it.
+
+    Raises:
+        ResourceError: if a file cannot be removed.
+    """
+    named = {folder / entry.name for entry in manifest.files}
+    with as_resource_error(folder):
+        for pattern in _OURS:
+            for path in folder.glob(pattern):
+                if path not in named and path.is_file():
+                    path.unlink()
+        for place in (folder / "model").glob("*"):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()

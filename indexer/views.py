@@ -1,0 +1,239 @@
+"""Views: the gallery's embeddings under one condition, as files or computed on demand."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexer.atomic import temporary_file
+from indexer.faiss_module import load_faiss
+from indexer.flat_file import FlatFileWriter
+from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
+from indexer.progress import Progress, Silent
+from indexer.store import Rows, Store
+from indexer.store_file import check_content, commit_file, open_file
+from training.errors import CorruptStoreError, ResourceError, UsageError
+from training.models.embedder import Embedder
+from training.schema import Condition, Schema
+
+VIEW_SETS = ("types", "values", "none", "all")
+
+_CHUNK = 128  # images at a time: 26 MB of float32 maps and keys at 7 x 7 x 512, measured best
+_FILES_A_PASS = 64  # views written in one pass over the store: a bound on open files
+
+
+@dataclass(frozen=True)
+class NamedCondition:
+    """A condition with its key and its name in words."""
+
+    key: str
+    name: str
+    condition: Condition
+
+
+def condition_key(condition: Condition) -> str:
+    """Short name of a condition: the first 16 hexadecimal digits of its bytes' SHA-256."""
+    return hashlib.sha256(np.asarray(condition, dtype=np.int8).tobytes()).hexdigest()[:16]
+
+
+def named(schema: Schema, condition: Condition) -> NamedCondition:
+    """A condition with its key and name."""
+    return NamedCondition(condition_key(condition), schema.describe(condition), condition)
+
+
+def conditions_of(schema: Schema, sets: Sequence[str]) -> list[NamedCondition]:
+    """The conditions of named sets, each once.
+
+    Args:
+        schema: the model's.
+        sets: of `types` (every type condition), `values` (every single value), `none` (the
+            all-unknown condition) and `all` (the three together).
+
+    Raises:
+        UsageError: another name.
+    """
+    wanted = set(sets)
+    unknown = wanted - set(VIEW_SETS)
+    if unknown:
+        raise UsageError(
+            f"unknown views {', '.join(sorted(unknown))!r}; choose from {', '.join(VIEW_SETS)}"
+        )
+    out: list[Condition] = []
+    if wanted & {"types", "all"}:
+        out += [schema.type_condition(number) for number in range(len(schema.attributes))]
+    if wanted & {"values", "all"}:
+        out += [schema.value_condition([value]) for value in range(schema.size)]
+    if wanted & {"none", "all"}:
+        out.append(schema.condition())
+    # The type condition of an attribute with one value is that value's condition.
+    return list({entry.key: entry for entry in (named(schema, c) for c in out)}.values())
+
+
+def embed(
+    store: Store,
+    model: Embedder,
+    condition: Condition,
+    rows: Rows | None = None,
+    chunk: int = _CHUNK,
+    device: str = "cpu",
+) -> NDArray[np.float32]:
+    """Embed stored images under a condition that may have no view.
+
+    Args:
+        store: the index.
+        model: its model, on `device`.
+        condition: label states [K].
+        rows: rows of the index, in the order of the result; all of them by default.
+        chunk: images at a time.
+        device: where the model is.
+
+    Returns:
+        Unit vectors [M, d] float32.
+    """
+    wanted = np.arange(len(store))
+    if rows is not None:
+        wanted = wanted[rows] if isinstance(rows, slice) else np.asarray(rows)
+    out = np.empty((len(wanted), store.dim), dtype=np.float32)
+    start = 0
+    for vectors in _stream(store, model, [condition], wanted, chunk, device):
+        out[start : start + len(vectors[0])] = vectors[0]
+        start += len(vectors[0])
+    return out
+
+
+def _stream(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[Condition],
+    rows: NDArray[np.int64],
+    chunk: int,
+    device: str,
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Vectors [<= chunk, d] of the next rows, one array a condition."""
+    states: list[Tensor] = [
+        torch.from_numpy(np.asarray(c, dtype=np.float32)).unsqueeze(0).to(device)
+        for c in conditions
+    ]
+    for start in range(0, len(rows), chunk):
+        with torch.inference_mode():
+            maps, keys = store.maps(rows[start : start + chunk], device)
+            yield [model.attend(maps, state, keys).float().cpu().numpy() for state in states]
+
+
+def write_views(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[NamedCondition],
+    chunk: int = _CHUNK,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> list[ViewEntry]:
+    """Embed the whole gallery under several conditions in one pass and commit one file each.
+
+    The files join the index when a manifest names them. Memory does not grow with the gallery.
+
+    Raises:
+        ResourceError: if the views do not fit on the disk; nothing is written then.
+    """
+    progress = progress or Silent()
+    needed = len(conditions) * len(store) * store.dim * 4
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        raise ResourceError(
+            f"{len(conditions)} views need {needed / 1e9:.1f} GB in {store.folder} and "
+            f"{free / 1e9:.1f} GB are free; ask for fewer with --views types (a condition without "
+            "a view is answered all the same)"
+        )
+    out: list[ViewEntry] = []
+    for first in range(0, len(conditions), _FILES_A_PASS):
+        batch = conditions[first : first + _FILES_A_PASS]
+        progress.start(f"{len(batch)} views", len(store))
+        out += _write_pass(store, model, batch, chunk, device, progress)
+    return out
+
+
+def _write_pass(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[NamedCondition],
+    chunk: int,
+    device: str,
+    progress: Progress,
+) -> list[ViewEntry]:
+    content = store.manifest.content
+    with ExitStack() as stack:
+        paths = [stack.enter_context(temporary_file(store.folder / "views")) for _ in conditions]
+        with ExitStack() as open_files:
+            writers = [
+                open_files.enter_context(FlatFileWriter(path, len(store), store.dim))
+                for path in paths
+            ]
+            states = [entry.condition for entry in conditions]
+            for vectors in _stream(store, model, states, np.arange(len(store)), chunk, device):
+                for writer, part in zip(writers, vectors, strict=True):
+                    writer.append(part)
+                progress.advance(len(vectors[0]))
+        return [
+            ViewEntry(
+                key=entry.key,
+                name=entry.name,
+                present=tuple(np.flatnonzero(entry.condition > 0).tolist()),
+                absent=tuple(np.flatnonzero(entry.condition < 0).tolist()),
+                content=content,
+                file=commit_file(path, store.folder, f"views/{entry.key}", ".faiss"),
+            )
+            for entry, path in zip(conditions, paths, strict=True)
+        ]
+
+
+def load(store: Store, condition: Condition) -> Any | None:
+    """The FAISS index of a condition's view; None if the index has none.
+
+    The vectors stay in the file, mapped into memory, where the installed faiss can do that.
+
+    Returns:
+        A faiss index of unit vectors [M, d] in row order, metric inner product.
+
+    Raises:
+        CorruptStoreError: if the file is damaged.
+    """
+    entry = store.view(condition_key(condition))
+    if entry is None:
+        return None
+    path = store.folder / entry.file.name
+    try:
+        with open_file(store.folder, entry.file) as handle:
+            if store.verify:
+                check_content(store.folder, entry.file, handle)
+            return _read(path, len(store), store.dim)
+    except CorruptStoreError:
+        # A finished build has replaced this version: its maps are still held open, its views not.
+        if not path.exists() and read_manifest(store.folder / MANIFEST_NAME) != store.manifest:
+            return None
+        raise
+
+
+def _read(path: Path, rows: int, dim: int) -> Any:
+    faiss = load_faiss()
+    # Plain IO_FLAG_MMAP maps inverted lists only and loads a flat index whole.
+    flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
+    try:
+        index = faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise CorruptStoreError(f"{path} is not a faiss index ({error}); build again") from error
+    if (index.ntotal, index.d) != (rows, dim):
+        raise CorruptStoreError(
+            f"{path} holds {index.ntotal} x {index.d} vectors instead of {rows} x {dim}; "
+            "run build-index again"
+        )
+    return index

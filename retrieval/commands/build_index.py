@@ -1,0 +1,260 @@
+"""`retrieve build-index`: encode a gallery, store its maps, write its views."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from indexer.lock import check_unlocked
+from retrieval.build_progress import BuildProgress
+from retrieval.console import print_json, stderr, stdout
+from training.datasets import ADAPTERS, load_dataset
+from training.errors import UsageError
+
+if TYPE_CHECKING:
+    from indexer.build import BuildReport
+    from training.datasets.dataset import Dataset
+    from training.schema import Schema
+
+
+@click.command("build-index")
+@click.option(
+    "--dataset",
+    "name",
+    required=True,
+    metavar="NAME|FOLDER",
+    help=f"One of {', '.join(ADAPTERS)}, or a folder.",
+)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="A trained model [default: the one in runs/NAME].",
+)
+@click.option("--split", default="all", show_default=True, help="train, valid, test or all.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder of the index [default: indexes/NAME]."
+)
+@click.option(
+    "--views",
+    default="types",
+    show_default=True,
+    metavar="SETS",
+    help="Conditions to index ahead: types, values, none, all; separated by commas.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Decoding processes [default: by need]."
+)
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    default=1024,
+    show_default=True,
+    help="Images a shard; an interrupted build goes on after the last whole one.",
+)
+@click.option(
+    "--max-reject-rate",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Highest share of unreadable images.",
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    name: str,
+    root: Path | None,
+    checkpoint: Path | None,
+    split: str,
+    out: Path | None,
+    views: str,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    shard_rows: int,
+    max_reject_rate: float,
+    limit: int | None,
+    as_json: bool,
+) -> int:
+    """Encode a gallery once and index it.
+
+    Interrupted, the same command goes on where it stopped; run again, it encodes only what
+    changed. Broken images are skipped, counted and listed in rejects.jsonl.
+    """
+    with _terminable():
+        report, run = _build(
+            name,
+            root,
+            checkpoint,
+            split,
+            out,
+            views,
+            device,
+            batch_size,
+            workers,
+            shard_rows,
+            max_reject_rate,
+            limit,
+        )
+    if as_json:
+        print_json(_to_json(report, run))
+    else:
+        _print(report)
+    return 0
+
+
+def _build(
+    name: str,
+    root: Path | None,
+    checkpoint: Path | None,
+    split: str,
+    out: Path | None,
+    views: str,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    shard_rows: int,
+    max_reject_rate: float,
+    limit: int | None,
+) -> tuple[BuildReport, Path]:
+    """Resolve the defaults and build; what was done, and the model's folder."""
+    short = _short_name(name)
+    out = Path("indexes") / short if out is None else out
+    check_unlocked(out)  # before torch is imported, which takes longer than the answer should
+    if name.casefold() not in ADAPTERS and not Path(name).expanduser().is_dir():
+        load_dataset(name, root)  # says what is wrong with the name
+    run = _find_checkpoint(short) if checkpoint is None else checkpoint
+
+    from indexer.build import build_index
+    from indexer.device import choose_device
+    from training.checkpoint import load_checkpoint
+
+    sets = [part.strip() for part in views.split(",") if part.strip()]
+    choice = choose_device(device)
+    loaded = load_checkpoint(run, choice.device)
+    dataset = _load(name, root, loaded.schema)
+    rows = _rows(dataset, split)[:limit]
+    with BuildProgress(stderr) as progress:
+        if choice.remark:
+            progress.say(choice.remark)
+        report = build_index(
+            dataset,
+            rows,
+            loaded,
+            out,
+            sets,
+            choice.device,
+            batch_size,
+            workers,
+            shard_rows,
+            max_reject_rate,
+            progress,
+        )
+    return report, run
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that temporary files go and workers end on the way out."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        click.echo("retrieve: terminated; run the same command again to go on", err=True)
+        raise SystemExit(143)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _short_name(name: str) -> str:
+    """What runs/ and indexes/ call a dataset: the adapter's name, or the folder's."""
+    return (
+        name.casefold() if name.casefold() in ADAPTERS else Path(name).expanduser().resolve().name
+    )
+
+
+def _find_checkpoint(short: str) -> Path:
+    """The one trained model of a dataset: `runs/NAME/best`, else the only `runs/NAME/*/best`."""
+    runs = Path("runs") / short
+    direct = runs / "best" / "config.json"
+    if direct.is_file():
+        return direct.parent
+    found = sorted(path.parent for path in runs.glob("*/best/config.json"))
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(str(path) for path in found)
+        raise UsageError(f"{len(found)} models in {runs}; choose with --checkpoint: {choices}")
+    raise UsageError(
+        f"no trained model in {runs}; train one with `retrieve train --dataset {short} "
+        f"--out {runs}`, or name one with --checkpoint RUN"
+    )
+
+
+def _load(name: str, root: Path | None, schema: Schema) -> Dataset:
+    """The dataset with the model's attributes, or with its own where it lacks some of them."""
+    try:
+        return load_dataset(name, root, [attribute.name for attribute in schema.attributes])
+    except UsageError:
+        return load_dataset(name, root)
+
+
+def _rows(dataset: Dataset, split: str) -> Any:
+    rows = dataset.rows_of(split)
+    if not len(rows):
+        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
+        raise UsageError(f"no image in split {split!r}; splits of this dataset: {there}, or all")
+    return rows
+
+
+def _to_json(report: BuildReport, run: Path) -> dict[str, Any]:
+    return {
+        "index": str(report.folder),
+        "dataset": report.dataset,
+        "checkpoint": str(run),
+        "device": report.device,
+        "listed": report.listed,
+        "images": report.images,
+        "rejected": report.rejected,
+        "encoded": report.encoded,
+        "kept": report.kept,
+        "seconds": round(report.seconds, 3),
+        "images_per_second": round(_rate(report), 3),
+        "bytes": report.bytes,
+        "views": list(report.views),
+    }
+
+
+def _rate(report: BuildReport) -> float:
+    return report.encoded / report.encode_seconds if report.encode_seconds > 0 else 0.0
+
+
+def _print(report: BuildReport) -> None:
+    rate = f", {_rate(report):.1f} images/s" if report.encoded else ""
+    lines = [
+        f"index     {report.folder}",
+        f"images    {report.images:,} ({report.encoded:,} encoded, {report.kept:,} kept)",
+        f"rejected  {report.rejected:,}"
+        + (f" (see {report.folder / 'rejects.jsonl'})" if report.rejected else ""),
+        f"time      {report.seconds:.1f} s on {report.device}{rate}",
+        f"size      {report.bytes / 1e6:,.1f} MB",
+        f"views     {len(report.views)}: {', '.join(report.views[:12])}"
+        + (f" and {len(report.views) - 12} more" if len(report.views) > 12 else ""),
+    ]
+    for line in lines:
+        stdout.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,151 @@
+"""`retrieve evaluate`: attribute-specific MAP of a checkpoint on a split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval.console import print_json, stderr, stdout
+from training.errors import DataError, ResourceError, UsageError
+
+if TYPE_CHECKING:
+    from training.datasets.dataset import Dataset
+    from training.schema import Schema
+
+
+@click.command("evaluate")
+@click.option("--dataset", "name", required=True, metavar="NAME|FOLDER", help="What to rank.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
+)
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
+@click.option("--mode", type=click.Choice(["type", "value"]), default="type", show_default=True)
+@click.option("--floor", is_flag=True, help="Also the frozen, average-pooled backbone features.")
+@click.option(
+    "--combinations",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="Combinations of two and three values to search by; 0: none.",
+)
+@click.option("--combination-queries", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("--max-queries", type=click.IntRange(min=1), help="Rank only about this many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of draws and intervals.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the reports [default: RUN/evaluation].",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    name: str,
+    root: Path | None,
+    checkpoint: Path,
+    split: str,
+    mode: str,
+    floor: bool,
+    combinations: int,
+    combination_queries: int,
+    max_queries: int | None,
+    seed: int,
+    out: Path | None,
+    device: str,
+    workers: int,
+    as_json: bool,
+) -> int:
+    """Measure attribute-specific MAP, chance, lift and intervals; combinations; the floor.
+
+    Prints a table and writes it as JSON and Markdown.
+    """
+    from indexer.device import choose_device
+    from retrieval.evaluation.attribute_map import evaluate_attributes
+    from retrieval.evaluation.combination_score import evaluate_combinations
+    from retrieval.evaluation.combinations import draw_combinations, save_combinations
+    from retrieval.evaluation.report import to_json, to_markdown, to_tables
+    from retrieval.evaluation.scoring import CombinationRanker, floor_embed
+    from retrieval.progress_bars import CountBar
+    from training.checkpoint import load_checkpoint
+    from training.datasets import load_dataset
+    from training.map_bank import bank_from_images
+
+    choice = choose_device(device)
+    loaded = load_checkpoint(checkpoint, choice.device)
+    dataset = load_dataset(name, root, [a.name for a in loaded.schema.attributes])
+    _check_schema(loaded.schema, dataset)
+    rows = dataset.rows_of(split)
+    if len(rows) == 0:
+        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
+        raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
+    part = dataset.subset(rows)
+    with CountBar("encoding", len(rows)) as bar:
+        every = part.rows_of("all")
+        bank, failures = bank_from_images(
+            loaded.model, part, every, loaded.preprocessing, workers, bar
+        )
+    if len(bank.rows) == 0:
+        raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
+    for path, reason in failures[:5]:
+        stderr.print(f"left out {path}: {reason}", markup=False, soft_wrap=True)
+    part = part.subset(bank.rows)
+    bank.renumber()
+
+    report = evaluate_attributes(
+        part, split, "value" if mode == "value" else "type", bank.embed, seed, max_queries
+    )
+    floor_report = None
+    if floor:
+        floor_report = evaluate_attributes(
+            part, split, "type", floor_embed(bank), seed, max_queries
+        )
+    drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
+    combined = None
+    if drawn:
+        ranker = CombinationRanker(bank, part.schema)
+        combined = evaluate_combinations(part, split, ranker, drawn, combination_queries, seed)
+    elif combinations:
+        stderr.print("no combination has enough images in this split; none measured")
+
+    data: dict[str, Any] = to_json(report, combined, floor_report)
+    data |= {
+        "checkpoint": str(loaded.folder),
+        "checkpoint_hash": loaded.hash,
+        "training_seed": loaded.training.get("seed"),
+        "images": len(part),
+        "unreadable": len(failures),
+    }
+    folder = loaded.folder / "evaluation" if out is None else out
+    stem = f"{dataset.name}-{split}-{mode}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{stem}.json").write_text(json.dumps(data, indent=2) + "\n")
+        (folder / f"{stem}.md").write_text(to_markdown(report, combined, floor_report))
+        if drawn:
+            drawn_file = folder / f"{dataset.name}-{split}-combinations.json"
+            save_combinations(drawn_file, drawn, part.schema, split, seed)
+    except OSError as error:
+        raise ResourceError(f"cannot write the reports to {folder}: {error}") from error
+    if as_json:
+        print_json(data)
+    else:
+        for table in to_tables(report, combined, floor_report):
+            stdout.print(table)
+        stdout.print(f"written to {folder / stem}.json and .md", markup=False, soft_wrap=True)
+    return 0
+
+
+def _check_schema(schema: Schema, dataset: Dataset) -> None:
+    """Refuse a dataset whose values are not the model's: its conditions would mean other things."""
+    if dataset.schema.hash != schema.hash:
+        raise DataError(
+            f"the checkpoint was trained on other attributes or values than {dataset.name} has "
+            f"({schema.size} values against {dataset.schema.size}); evaluate it on the dataset "
+            "that it was trained on"
+        )

@@ -1,0 +1,192 @@
+"""`retrieve train`: train an embedder on a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from retrieval.console import print_json, stderr, stdout
+from training.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.run import RunConfig
+    from training.trainer import TrainReport
+
+
+@click.command("train")
+@click.option("--dataset", "name", required=True, metavar="NAME|FOLDER", help="What to train on.")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
+)
+@click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
+@click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
+@click.option("--variant", help="m2fashion, paper, without-asa, without-aca or gap.")
+@click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet50v2.")
+@click.option("--stage", help="Last stage of the backbone: layer1 to layer4.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="Backbone weights: a .safetensors file, or imagenet (downloaded by torchvision).",
+)
+@click.option(
+    "--freeze/--no-freeze",
+    default=None,
+    help="Keep the backbone as loaded and train on its stored maps [default: if --weights].",
+)
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option("--batch-size", type=click.IntRange(min=2))
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
+@click.option("--image-size", type=click.IntRange(min=32))
+@click.option("--seed", type=int)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    name: str,
+    root: Path | None,
+    attributes: str | None,
+    out: Path,
+    config: Path | None,
+    variant: str | None,
+    backbone: str | None,
+    stage: str | None,
+    weights: str | None,
+    freeze: bool | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    image_size: int | None,
+    seed: int | None,
+    device: str,
+    workers: int,
+    resume: bool,
+    as_json: bool,
+) -> int:
+    """Train an embedder on the train split, choosing the best epoch on the valid split.
+
+    \b
+    retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
+    """
+    from indexer.device import choose_device
+    from retrieval.progress_bars import TrainingBars
+    from retrieval.validation import validation_map
+    from training.datasets import load_dataset
+    from training.models.config import VARIANTS, ModelConfig, from_mapping
+    from training.models.config import variant as with_variant
+    from training.preprocessing import Preprocessing
+    from training.recipe import Recipe
+    from training.run import RunConfig, read_config, run_training
+    from training.sources import validation_rows
+
+    base = read_config(config) if config is not None else RunConfig()
+    model = base.model
+    if variant is not None:
+        if variant not in VARIANTS:
+            raise UsageError(f"unknown variant {variant!r}; there are {', '.join(VARIANTS)}")
+        model = with_variant(variant, model)
+    model = from_mapping(
+        ModelConfig,
+        model.to_json() | _given(backbone=backbone, stage=stage),
+        "options",
+    )
+    chosen_weights = weights if weights is not None else base.weights
+    recipe = from_mapping(
+        Recipe,
+        base.recipe.to_json()
+        | _given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
+        "options",
+    )
+    if freeze is not None:
+        recipe = replace(recipe, freeze_backbone=freeze)
+    elif config is None:
+        recipe = replace(recipe, freeze_backbone=chosen_weights is not None)
+    if recipe.freeze_backbone and chosen_weights is None:
+        raise UsageError(
+            "a backbone with random weights is not worth freezing; pass --weights FILE, "
+            "or --no-freeze to train it from scratch"
+        )
+    preprocessing = base.preprocessing
+    if image_size is not None:
+        preprocessing = Preprocessing.from_json(preprocessing.to_json() | {"size": image_size})
+    run = RunConfig(
+        model, recipe, preprocessing, chosen_weights, base.seed if seed is None else seed
+    )
+    wanted = [part.strip() for part in attributes.split(",")] if attributes else None
+    dataset = load_dataset(name, root, wanted)
+    choice = choose_device(device)
+    stderr.print(_headline(run, len(dataset), choice.device), markup=False, soft_wrap=True)
+    images = len(dataset.rows_of("train")) + len(validation_rows(dataset))
+    with TrainingBars(images) as bars:
+        report, source = run_training(
+            dataset,
+            run,
+            out,
+            choice.device,
+            workers,
+            validation_map,
+            bars,
+            bars.encoded,
+            resume,
+        )
+    failures = sorted(set(source.failures))
+    for path, reason in failures[:5]:
+        stderr.print(f"skipped {path}: {reason}", markup=False, soft_wrap=True)
+    if failures:
+        stderr.print(f"{len(failures)} images could not be read and were skipped", markup=False)
+    data = _to_json(report, run, len(source.rows), len(failures))
+    if as_json:
+        print_json(data)
+    else:
+        _print(report)
+    return 0
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _headline(run: RunConfig, images: int, device: str) -> str:
+    how = "frozen" if run.recipe.freeze_backbone else "trained"
+    return (
+        f"{images:,} images; {run.model.backbone} to {run.model.stage} ({how}) at "
+        f"{run.preprocessing.size} px on {device}; {run.recipe.epochs} epochs, seed {run.seed}"
+    )
+
+
+def _to_json(report: TrainReport, run: RunConfig, images: int, skipped: int) -> dict[str, Any]:
+    return {
+        "run": str(report.out),
+        "checkpoint": str(report.out / "best"),
+        "images": images,
+        "skipped": skipped,
+        "seed": run.seed,
+        "best_epoch": report.best_epoch,
+        "validation_map": report.best_validation,
+        "seconds": round(sum(e.seconds for e in report.epochs), 3),
+        "epochs": [
+            {
+                "epoch": e.epoch,
+                "losses": {k: round(v, 6) for k, v in e.losses.items()},
+                "validation_map": e.validation,
+                "seconds": round(e.seconds, 3),
+            }
+            for e in report.epochs
+        ],
+    }
+
+
+def _print(report: TrainReport) -> None:
+    figure = "" if report.best_validation is None else f", valid MAP {report.best_validation:.2f} %"
+    stdout.print(
+        f"best epoch {report.best_epoch}{figure}; checkpoint {report.out / 'best'}",
+        markup=False,
+        soft_wrap=True,
+    )

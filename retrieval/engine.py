@@ -1,0 +1,301 @@
+"""The query layer: an open index and its model, kept warm, answering queries.
+
+    query image --features--> I --attend(A)--> Z --FAISS, or the stored maps--> hits
+
+The gallery is embedded under the query's condition: from a view if the index has one, else from
+the stored maps.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from indexer import views
+from indexer.device import choose_device
+from indexer.faiss_module import load_faiss
+from indexer.store import Store, open_store
+from retrieval.hits import Hit, QueryResult, RequestedValue, Verdict
+from retrieval.ranking import best, combine, presence
+from training.checkpoint import load_checkpoint
+from training.errors import UsageError
+from training.images import open_rgb
+from training.models.m2fashion import M2Fashion
+from training.schema import Condition, Schema, normalise_name
+
+VIEWS_KEPT = 2
+"""Views computed for conditions without one that are kept for the next query, [N, d] float32."""
+
+
+class Engine:
+    """An index that is open for queries. Use `Engine.open`.
+
+    Args:
+        store: the open index.
+        model: its model, in inference mode, on `device`.
+        device: where the head runs.
+    """
+
+    def __init__(self, store: Store, model: M2Fashion, device: str) -> None:
+        self.store = store
+        self.model = model
+        self.device = device
+        self._computed: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._loaded: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path, device: str = "auto", verify: bool = True) -> Engine:
+        """Open an index folder and the model inside it.
+
+        Args:
+            folder: what `retrieve build-index` wrote.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            verify: check each file's SHA-256 before it is parsed.
+
+        Raises:
+            DataError: there is no finished index.
+            CorruptStoreError: a file is damaged.
+            ResourceError: faiss is missing, or installed twice.
+        """
+        load_faiss()
+        choice = choose_device(device)
+        store = open_store(Path(folder), verify)
+        checkpoint = load_checkpoint(store.model_folder, choice.device)
+        return cls(store, checkpoint.model, choice.device)
+
+    @property
+    def schema(self) -> Schema:
+        """Attributes and values that can be named."""
+        return self.store.schema
+
+    def query(
+        self,
+        image: str | Path | Image.Image,
+        present: Sequence[str] = (),
+        absent: Sequence[str] = (),
+        like: Sequence[str] = (),
+        where: Mapping[str, str] | None = None,
+        top_k: int = 10,
+        trust_labels: bool = False,
+    ) -> QueryResult:
+        """Find the gallery images that are like a picture and have the named values.
+
+        Args:
+            image: a file or an RGB picture.
+            present: values that hits should have: `["v-neckline", "floral"]`.
+            absent: values that they should not have.
+            like: attributes to compare by (type conditions).
+            where: attribute -> value; only images whose *known* label is that value are searched.
+            top_k: how many hits at most, at least 1.
+            trust_labels: let known gallery labels settle whether a value is present.
+
+        Returns:
+            Hits, best first. Without any name: likeness under the all-unknown condition.
+
+        Raises:
+            UsageError: an unknown, repeated or contradictory name, or `top_k` < 1.
+            DataError: the image cannot be read.
+        """
+        if top_k < 1:
+            raise UsageError(f"top_k must be at least 1, not {top_k}")
+        for names in (present, absent, like):
+            _no_repeats(names)
+        condition = self.schema.condition(present, absent, like)
+        wanted = [self.schema.value(name) for name in present]
+        unwanted = [self.schema.value(name) for name in absent]
+        rows = self._where(where or {})
+        maps = self.encode(image)
+        z, own = self._embed_query(maps, condition)
+        named = bool(wanted or unwanted)
+        if not named and rows is None:
+            found, likeness = self._search(condition, z, top_k)
+            scores = likeness
+        else:
+            found, likeness, scores = self._rank(
+                condition, z, rows, wanted, unwanted, top_k, trust_labels
+            )
+        requested = [(v, True) for v in wanted] + [(v, False) for v in unwanted]
+        unknown = np.zeros(self.schema.size, dtype=np.int8)
+        return QueryResult(
+            image=str(image) if isinstance(image, str | Path) else "image",
+            condition=self.schema.describe(condition),
+            requested=self._requested(requested, unknown, own),
+            predicted=self._predicted(own),
+            hits=tuple(
+                self._hit(rank, int(row), float(like_), float(score), requested)
+                for rank, (row, like_, score) in enumerate(
+                    zip(found, likeness, scores, strict=True), start=1
+                )
+            ),
+            gallery=len(self.store),
+            searched=len(self.store) if rows is None else len(rows),
+        )
+
+    def encode(self, image: str | Path | Image.Image) -> Tensor:
+        """I of one picture, [1, d, H, W] on the engine's device; raises DataError."""
+        preprocessing = self.store.preprocessing
+        if isinstance(image, Image.Image):
+            picture = image.convert("RGB")
+        else:
+            picture = open_rgb(Path(image), draft=preprocessing.size)
+        pixels = torch.from_numpy(preprocessing.fit(picture)).unsqueeze(0).to(self.device)
+        with torch.inference_mode():
+            return self.model.features(preprocessing.normalise(pixels))
+
+    def vectors(self, condition: Condition) -> NDArray[np.float32]:
+        """The gallery's embeddings under a condition, [N, d] float32, row order.
+
+        From the index's view if it has one (mapped, not copied), else from the stored maps; the
+        last few computed ones are kept.
+        """
+        key = views.condition_key(condition)
+        index = self._view(condition, key)
+        if index is not None:
+            return _flat_vectors(index)
+        if key in self._computed:
+            self._computed.move_to_end(key)
+        else:
+            while len(self._computed) >= VIEWS_KEPT:
+                self._computed.popitem(last=False)
+            self._computed[key] = views.embed(self.store, self.model, condition, device=self.device)
+        return self._computed[key]
+
+    def _view(self, condition: Condition, key: str) -> Any | None:
+        if key not in self._loaded:
+            self._loaded[key] = views.load(self.store, condition)
+        return self._loaded[key]
+
+    def _embed_query(
+        self, maps: Tensor, condition: Condition
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Z [d] of the query, and the model's probability of every value in it [K]."""
+        states = torch.from_numpy(condition).float().unsqueeze(0).to(self.device)
+        with torch.inference_mode():
+            keys = self.model.keys(maps)
+            z = self.model.attend(maps, states, keys)[0].cpu().numpy()
+            own = self.model.predict(maps, keys)[0].cpu().numpy()
+        return z, own
+
+    def _search(
+        self, condition: Condition, z: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and cosines of the `k` nearest, through FAISS where there is a view."""
+        k = min(k, len(self.store))
+        index = self._view(condition, views.condition_key(condition))
+        if index is not None and k < len(self.store):
+            # One more than asked for: equal scores across the cut are settled by id below.
+            likeness, found = index.search(z[None, :], k + 1)
+            rounded = np.round(likeness[0], 6)
+            if rounded[k - 1] > rounded[k]:
+                order = np.lexsort((found[0, :k], -rounded[:k]))
+                return found[0, :k][order], likeness[0, :k][order]
+        scores = self.vectors(condition) @ z
+        rows = best(scores, k)
+        return rows, scores[rows]
+
+    def _rank(
+        self,
+        condition: Condition,
+        z: NDArray[np.float32],
+        rows: NDArray[np.int64] | None,
+        wanted: list[int],
+        unwanted: list[int],
+        k: int,
+        trust_labels: bool,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        if rows is not None and len(rows) == 0:
+            empty = np.zeros(0, dtype=np.float32)
+            return rows, empty, empty
+        likeness = self.vectors(condition) @ z
+        sure = None
+        if wanted or unwanted:
+            labels = self.store.labels() if trust_labels else None
+            sure = presence(self.store.predicted(), wanted, unwanted, labels)
+        if rows is not None:
+            likeness = likeness[rows]
+            sure = None if sure is None else sure[rows]
+        scores = combine(likeness, sure)
+        places = best(scores, k)
+        found = places if rows is None else rows[places]
+        return found, likeness[places], scores[places]
+
+    def _where(self, where: Mapping[str, str]) -> NDArray[np.int64] | None:
+        if not where:
+            return None
+        kept = np.ones(len(self.store), dtype=bool)
+        for attribute, value in where.items():
+            kept &= self.store.labels()[:, self.schema.value(f"{attribute}:{value}")] == 1
+        return np.flatnonzero(kept).astype(np.int64)
+
+    def _hit(
+        self, rank: int, row: int, likeness: float, score: float, requested: list[tuple[int, bool]]
+    ) -> Hit:
+        labels = np.asarray(self.store.labels()[row])
+        probabilities = np.asarray(self.store.predicted()[row], dtype=np.float32)
+        known: dict[str, list[str]] = {}
+        for number, attribute in enumerate(self.schema.attributes):
+            own = labels[self.schema.slice_of(number)]
+            if (own == 1).any():
+                names = [attribute.values[i] for i in np.flatnonzero(own == 1)]
+                known[normalise_name(attribute.name)] = names
+        return Hit(
+            rank=rank,
+            score=score,
+            likeness=likeness,
+            path=self.store.root / self.store.paths[row],
+            row=row,
+            known=known,
+            predicted=self._predicted(probabilities),
+            requested=self._requested(requested, labels, probabilities),
+        )
+
+    def _predicted(self, probabilities: NDArray[np.float32]) -> dict[str, tuple[str, float]]:
+        out = {}
+        for number, attribute in enumerate(self.schema.attributes):
+            own = probabilities[self.schema.slice_of(number)]
+            if len(own):
+                top = int(own.argmax())
+                out[normalise_name(attribute.name)] = (attribute.values[top], float(own[top]))
+        return out
+
+    def _requested(
+        self,
+        requested: Sequence[tuple[int, bool]],
+        labels: NDArray[np.int8],
+        probabilities: NDArray[np.float32],
+    ) -> tuple[RequestedValue, ...]:
+        out = []
+        for value, wanted in requested:
+            chance = float(probabilities[value])
+            verdict: Verdict
+            if labels[value]:
+                verdict = "present" if labels[value] > 0 else "absent"
+            else:
+                verdict = "predicted" if chance >= 0.5 else "predicted-absent"
+            out.append(RequestedValue(self.schema.value_names[value], wanted, verdict, chance))
+        return tuple(out)
+
+
+def _flat_vectors(index: Any) -> NDArray[np.float32]:
+    """The vectors of a flat FAISS index, [N, d] float32, where they lie."""
+    faiss = load_faiss()
+    flat = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d)
+    vectors: NDArray[np.float32] = flat.reshape(index.ntotal, index.d)
+    return vectors
+
+
+def _no_repeats(names: Sequence[str]) -> None:
+    folded = [normalise_name(name) for name in names]
+    for name, short in zip(names, folded, strict=True):
+        if not short:
+            raise UsageError("a name is empty; separate names by single commas")
+        if folded.count(short) > 1:
+            raise UsageError(f"{name!r} is named twice")

@@ -1,0 +1,127 @@
+"""The contact sheet of a query: the query first, then hits with scores and requested values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from retrieval.hits import QueryResult, RequestedValue
+from training.errors import DataError, ResourceError
+from training.images import open_rgb
+
+CELL = 224
+GAP = 12
+LINE = 20
+COLUMNS = 6
+
+_GREEN, _RED, _GREY, _INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
+
+
+def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
+    """Draw a query and its hits.
+
+    A requested value is marked `+` where its label is known to be present, `-` where it is known
+    to be absent, and `~` with a percentage where it is the model's prediction; green if that is
+    as wanted.
+
+    Args:
+        result: the hits.
+        query: the query's image file.
+
+    Returns:
+        RGB picture; a hit whose file cannot be read any more is an empty frame that says so.
+    """
+    lines = 2 + len(result.requested)
+    height = CELL + LINE * lines + GAP
+    cells = 1 + len(result.hits)
+    columns = min(COLUMNS, cells)
+    rows = -(-cells // columns)
+    title = LINE * 2 + GAP
+    size = (columns * (CELL + GAP) + GAP, title + rows * (height + GAP) + GAP)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(16), ImageFont.load_default(14)
+    draw.text((GAP, GAP), _fit(draw, result.condition, font, size[0] - 2 * GAP), _INK, font)
+    for number in range(cells):
+        left = GAP + (number % columns) * (CELL + GAP)
+        top = title + (number // columns) * (height + GAP)
+        hit = result.hits[number - 1] if number else None
+        _paste(sheet, draw, hit.path if hit else query, left, top, small)
+        if hit is None:
+            draw.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), None, _INK, 3)
+            caption, requested = ["query", ""], result.requested
+        else:
+            caption = [f"{hit.rank}.  {hit.score:.3f}", hit.path.name]
+            requested = hit.requested
+        y = top + CELL + 4
+        for text in caption:
+            draw.text((left, y), _fit(draw, text, small, CELL), _INK, small)
+            y += LINE
+        _marks(draw, requested, left, y, small)
+    return sheet
+
+
+def save_sheet(result: QueryResult, query: Path, out: Path) -> None:
+    """Draw the contact sheet into a file, format by its suffix.
+
+    Raises:
+        ResourceError: the file cannot be written, or its suffix names no image format.
+    """
+    sheet = contact_sheet(result, query)
+    try:
+        sheet.save(out)
+    except (OSError, ValueError) as error:
+        raise ResourceError(f"cannot write the contact sheet {out}: {error}") from error
+
+
+def _paste(
+    sheet: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    path: Path,
+    left: int,
+    top: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    try:
+        picture = open_rgb(path, draft=CELL)
+    except DataError:
+        draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f6f8fa", _GREY)
+        draw.text((left + 8, top + CELL // 2), "cannot be read any more", _GREY, font)
+        return
+    picture.thumbnail((CELL, CELL))
+    sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
+
+
+def _marks(
+    draw: ImageDraw.ImageDraw,
+    requested: Sequence[RequestedValue],
+    left: int,
+    y: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    for value in requested:
+        there = value.verdict in ("present", "predicted")
+        colour = _GREEN if there == value.wanted else _RED
+        if value.verdict == "present":
+            mark = "+ " + value.name
+        elif value.verdict == "absent":
+            mark = "- " + value.name
+        else:
+            mark = f"~ {value.name} {value.probability:.0%} predicted"
+        draw.text((left, y), _fit(draw, mark, font, CELL), colour, font)
+        y += LINE
+
+
+def _fit(
+    draw: ImageDraw.ImageDraw,
+    text: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    width: int,
+) -> str:
+    # What the font cannot draw (surrogates of odd file names) is escaped.
+    text = text.encode("ascii", "backslashreplace").decode("ascii")
+    while draw.textlength(text, font) > width and len(text) > 1:
+        text = text[:-2].rstrip("…") + "…" if len(text) > 2 else text[:1]
+    return text

@@ -1,0 +1,17 @@
+"""The validation figure that the trainer is handed: type-mode MAP over all attributes."""
+
+from __future__ import annotations
+
+from retrieval.evaluation.attribute_map import evaluate_attributes
+from training.datasets.dataset import Dataset
+from training.map_bank import MapBank
+
+
+def validation_map(bank: MapBank, dataset: Dataset) -> float:
+    """MAP (percent, query-weighted, type mode) on the `valid` split.
+
+    Args:
+        bank: maps of the split's images.
+        dataset: the split; its rows are the bank's.
+    """
+    return evaluate_attributes(dataset, "valid", "type", bank.embed).all.map

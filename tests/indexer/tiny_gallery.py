@@ -1,0 +1,106 @@
+"""A small deterministic embedder and a folder of generated JPEGs, for the tests of the indexer.
+
+Run as a script it builds an index, slowly enough to be killed: tiny_gallery.py ROOT OUT COUNT.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from indexer.build import BuildReport, build_index
+from training.datasets.dataset import Dataset
+from training.preprocessing import Preprocessing
+from training.schema import Attribute, Schema
+
+SCHEMA = Schema(
+    (
+        Attribute("neck", ("v", "round")),
+        Attribute("pattern", ("floral", "striped", "plain"), multi=True),
+    )
+)
+
+
+class TinyEmbedder(nn.Module):
+    """Two convolutions and an attention that depends on the condition."""
+
+    def __init__(self, seed: int = 0, dim: int = 8, delay: float = 0.0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.schema, self.dim, self.grid, self.delay = SCHEMA, dim, (2, 3), delay
+        self.encoded = 0
+        self.conv = nn.Conv2d(3, dim, 3, padding=1)
+        self.key = nn.Conv2d(dim, dim, 1)
+        self.query = nn.Linear(SCHEMA.size, dim)
+        self.head = nn.Linear(dim, SCHEMA.size)
+        self.eval().requires_grad_(False)
+
+    def features(self, images):
+        self.encoded += len(images)
+        time.sleep(self.delay)
+        return nn.functional.adaptive_avg_pool2d(self.conv(images), self.grid) * 3
+
+    def keys(self, maps):
+        return torch.tanh(self.key(maps))
+
+    def attend(self, maps, condition, keys=None):
+        keys = self.keys(maps) if keys is None else keys
+        query = self.query(condition).unsqueeze(-1).unsqueeze(-1)
+        weights = (keys * query).sum(1, keepdim=True).flatten(2).softmax(-1).view_as(keys[:, :1])
+        return nn.functional.normalize((maps * weights).sum((2, 3)) + self.query(condition), dim=-1)
+
+    def predict(self, maps, keys=None):
+        return self.head(maps.mean((2, 3))).sigmoid()
+
+
+@dataclass
+class TinyCheckpoint:
+    model: TinyEmbedder
+    schema: Schema
+    preprocessing: Preprocessing
+    hash: str
+    folder: Path
+
+
+def tiny_checkpoint(folder: Path, seed: int = 0, delay: float = 0.0) -> TinyCheckpoint:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(f'{{"seed": {seed}}}')
+    model = TinyEmbedder(seed, delay=delay)
+    return TinyCheckpoint(model, SCHEMA, Preprocessing(size=16), f"hash{seed}", folder)
+
+
+def write_images(root: Path, count: int) -> list[str]:
+    """`count` JPEGs of noise over a colour, each of its own size."""
+    names = [f"pic/{number:04d}.jpg" for number in range(count)]
+    for number, name in enumerate(names):
+        generator = np.random.default_rng(number)
+        size = (20 + number % 7, 16 + number % 5, 3)
+        pixels = generator.integers(0, 60, size) + generator.integers(0, 195, 3)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / name, quality=95)
+    return names
+
+
+def gallery(root: Path, paths: list[str]) -> Dataset:
+    n = len(paths)
+    labels = np.random.default_rng(n).integers(-1, 2, (n, SCHEMA.size)).astype(np.int8)
+    splits = np.array([("train", "valid", "test", "")[i % 4] for i in range(n)])
+    return Dataset("tiny", root, SCHEMA, paths, labels, np.full(n, -1, dtype=np.int64), (), splits)
+
+
+def build(dataset: Dataset, checkpoint: TinyCheckpoint, out: Path, **options) -> BuildReport:
+    options = {"shard_rows": 8, "batch_size": 3, "workers": 0, "views": ("types",)} | options
+    return build_index(dataset, np.arange(len(dataset)), checkpoint, out, **options)
+
+
+if __name__ == "__main__":
+    root, out, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    names = [f"pic/{number:04d}.jpg" for number in range(count)]
+    build(gallery(root, names), tiny_checkpoint(root / "run", delay=0.05), out)

@@ -1,0 +1,126 @@
+"""`retrieve build-index` from the command line to an index, on a small catalogue."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from indexer import views
+from indexer.store import open_store
+from retrieval.cli import main
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.datasets import load_dataset
+from training.models.config import ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+
+SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a catalogue `shop` of 12 images and a model in runs/shop/best."""
+    monkeypatch.chdir(tmp_path)
+    lines = ["image,split,neck,pattern"]
+    (tmp_path / "shop").mkdir()
+    for number in range(12):
+        noise = np.random.default_rng(number).integers(0, 255, (40, 30, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "shop" / f"{number}.jpg")
+        split = ("train", "valid", "test")[number % 3]
+        lines.append(f"{number}.jpg,{split},{'v' if number % 2 else 'round'},floral|plain")
+    (tmp_path / "shop" / "labels.csv").write_text("\n".join(lines) + "\n")
+    schema = load_dataset("shop").schema
+    model = M2Fashion(schema, ModelConfig(backbone="resnet18", stage="layer1", grid=2, dim=16))
+    save_checkpoint(tmp_path / "runs/shop/best", model, Preprocessing(size=32), (), {})
+    return tmp_path
+
+
+def retrieve(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        main(["build-index", *arguments])
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code
+
+
+def test_json_and_nothing_else_on_standard_output(shop: Path, capsys) -> None:
+    assert retrieve("--dataset", "shop", "--views", "types, none", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "index", "dataset", "checkpoint", "device", "listed", "images", "rejected", "encoded",
+        "kept", "seconds", "images_per_second", "bytes", "views",
+    }  # fmt: skip
+    assert (found["images"], found["encoded"], found["index"]) == (12, 12, "indexes/shop")
+    assert found["views"] == ["neck=any", "pattern=any", "all unknown"]
+    on_disk = [p for p in (shop / "indexes/shop").rglob("*") if p.is_file()]
+    assert found["bytes"] <= sum(p.stat().st_size for p in on_disk)
+    assert retrieve("--dataset", "shop", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == 12
+
+
+def test_the_index_opens_by_itself(shop: Path, capsys) -> None:
+    assert retrieve("--dataset", "shop", "--split", "test", "--limit", "3") == 0
+    assert "images    3 (3 encoded, 0 kept)" in capsys.readouterr().out
+    store = open_store(Path("indexes/shop"))
+    assert list(store.paths) == ["2.jpg", "5.jpg", "8.jpg"]
+    copied = load_checkpoint(store.model_folder)
+    assert copied.hash == store.manifest.identity.model
+    condition = store.schema.type_condition(0)
+    index = views.load(store, condition)
+    direct = views.embed(store, copied.model, condition)
+    np.testing.assert_allclose(index.reconstruct_n(0, 3), direct, atol=1e-5)
+
+
+def test_the_broken_are_counted(shop: Path, capsys) -> None:
+    (shop / "shop/3.jpg").write_bytes(b"no image")
+    assert retrieve("--dataset", "shop", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rejected"] == 1
+    assert retrieve("--dataset", "shop", "--max-reject-rate", "0.05") == 3
+    assert "indexes/shop/rejects.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--dataset", "shpo"], 2, "unknown dataset 'shpo'"),
+        (["--dataset", "shop", "--split", "tset"], 2, "splits of this dataset: test, train, valid"),
+        (["--dataset", "shop", "--views", "shapes"], 2, "choose from types"),
+        (["--dataset", "shop", "--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["--dataset", "shop", "--batch-size", "0"], 2, "batch-size"),
+        (["--dataset", "shop", "--checkpoint", "gone"], 3, "gone is no checkpoint"),
+        (["--dataset", "other"], 2, "retrieve train --dataset other"),
+        (["--dataset", "shop", "--out", "shop/labels.csv"], 6, "labels.csv"),
+    ],
+)
+def test_mistakes(shop: Path, capsys, arguments: list[str], code: int, words: str) -> None:
+    (shop / "other").mkdir()
+    assert retrieve(*arguments) == code
+    assert words in capsys.readouterr().err
+    assert not (shop / "indexes").exists()
+
+
+@pytest.mark.shared
+@pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ../shared beside the checkout")
+def test_stored_maps_of_photographs_embed_as_the_model_does(tmp_path: Path, monkeypatch) -> None:
+    data = (SHARED / "data/street-clothing").resolve()
+    weights = str((SHARED / "weights/resnet18-imagenet-layer3.safetensors").resolve())
+    dataset = load_dataset(str(data))
+    torch.manual_seed(0)
+    model = M2Fashion(dataset.schema, ModelConfig(backbone="resnet18", dim=128), weights=weights)
+    save_checkpoint(tmp_path / "run", model, Preprocessing(size=128), (), {})
+    arguments = ["--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
+    assert retrieve("--dataset", str(data), *arguments, "--limit", "24", "--views", "all") == 0
+    store = open_store(tmp_path / "out")
+    loaded = load_checkpoint(store.model_folder)
+    pixels = np.stack([loaded.preprocessing.open(data / path) for path in store.paths])
+    with torch.inference_mode():
+        maps = loaded.model.features(loaded.preprocessing.normalise(torch.from_numpy(pixels)))
+        for entry in store.manifest.views:
+            condition = entry.condition(store.schema.size)
+            direct = loaded.model.attend(maps, torch.from_numpy(condition).float()[None]).numpy()
+            stored = views.load(store, condition).reconstruct_n(0, 24)
+            assert (direct * stored).sum(1).min() > 0.9999, entry.name

@@ -1,0 +1,187 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_catalogue import write_tiny_catalogue
+
+from training.checkpoint import FILES, load_checkpoint
+from training.datasets import load_dataset
+from training.datasets.dataset import Dataset
+from training.errors import DataError, UsageError
+from training.map_bank import MapBank
+from training.models.config import ModelConfig
+from training.preprocessing import Preprocessing
+from training.recipe import Recipe
+from training.run import RunConfig, read_config, run_training
+from training.trainer import Progress, TrainReport
+
+CONFIG = RunConfig(
+    ModelConfig(backbone="resnet18", stage="layer1", grid=4, dim=32),
+    Recipe(epochs=3, batch_size=20, freeze_backbone=False, learning_rate=3e-3, crop=0.8),
+    Preprocessing(size=32),
+)
+
+
+class _Recorder(Progress):
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.value: list[float] = []
+
+    def step(self, losses: dict[str, float]) -> None:
+        self.losses.append(losses["total"])
+        self.value.append(losses["value"])
+
+
+def _validate(bank: MapBank, dataset: Dataset) -> float:
+    """Share of validation images whose nearest other image under the type condition agrees."""
+    right = []
+    for number in range(len(dataset.schema.attributes)):
+        z = bank.embed(dataset.schema.type_condition(number), bank.rows)
+        similarity = z @ z.T - 2 * np.eye(len(z))
+        own = dataset.labels[:, dataset.schema.slice_of(number)]
+        right.append((own == own[similarity.argmax(1)]).all(1).mean())
+    return float(100 * np.mean(right))
+
+
+def _run(
+    dataset: Dataset, out: Path, config: RunConfig, resume: bool = False
+) -> tuple[TrainReport, list[float]]:
+    recorder = _Recorder()
+    report, _ = run_training(
+        dataset, config, out, "cpu", 0, _validate, recorder, lambda _: None, resume
+    )
+    return report, recorder.losses
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return load_dataset(str(write_tiny_catalogue(tmp_path_factory.mktemp("tiny") / "shapes")))
+
+
+def test_training_learns_and_keeps_its_best_epoch(dataset: Dataset, tmp_path: Path) -> None:
+    config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=24, crop=1.0))
+    recorder = _Recorder()
+    report, _ = run_training(
+        dataset, config, tmp_path / "run", "cpu", 0, _validate, recorder, lambda _: None
+    )
+    assert len(recorder.losses) == 24 * 3
+    assert np.mean(recorder.value[-3:]) < 0.7 * np.mean(recorder.value[:3])
+    assert report.best_validation is not None
+    assert report.best_validation > 75  # chance is about 44
+    checkpoint = load_checkpoint(tmp_path / "run")
+    assert checkpoint.folder.name == "best"
+    assert checkpoint.training["validation"] == report.best_validation
+    assert checkpoint.categories == ("angular", "round")
+    assert all((checkpoint.folder / name).is_file() for name in FILES)
+    figures = [e.validation for e in report.epochs]
+    assert report.best_validation == max(figures)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_resumed_training_goes_on_with_the_same_losses(
+    dataset: Dataset, tmp_path: Path, frozen: bool
+) -> None:
+    config = replace(CONFIG, recipe=replace(CONFIG.recipe, freeze_backbone=frozen))
+    _, whole = _run(dataset, tmp_path / "whole", config)
+
+    class _Stop(Exception):
+        pass
+
+    class _StopAfterTwo(_Recorder):
+        def end_epoch(self, report: object) -> None:
+            if len(self.losses) == 6:
+                raise _Stop
+
+    recorder = _StopAfterTwo()
+    arguments = (dataset, config, tmp_path / "part", "cpu", 0, _validate)
+    with pytest.raises(_Stop):
+        run_training(*arguments, recorder, lambda _: None)
+    rest = _Recorder()
+    report, _ = run_training(*arguments, rest, lambda _: None, resume=True)
+    assert recorder.losses + rest.losses == whole
+    assert [e.epoch for e in report.epochs] == [1, 2, 3]
+    final = [load_checkpoint(tmp_path / r / "last").model.state_dict() for r in ("whole", "part")]
+    assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
+
+
+def test_resume_refuses_another_recipe_and_a_fresh_run_refuses_an_old_folder(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=1))
+    _run(dataset, tmp_path / "run", config)
+    with pytest.raises(UsageError, match="--resume"):
+        _run(dataset, tmp_path / "run", config)
+    other = replace(config, recipe=replace(config.recipe, margin=0.3))
+    with pytest.raises(DataError, match=r"margin: 0\.2 there, 0\.3 here"):
+        _run(dataset, tmp_path / "run", other, resume=True)
+    with pytest.raises(DataError, match="nothing to resume"):
+        _run(dataset, tmp_path / "new", config, resume=True)
+
+
+def test_frozen_backbone_does_not_move_and_a_trained_one_does(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    for frozen in (True, False):
+        config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=1, freeze_backbone=frozen))
+        torch.manual_seed(config.seed)
+        out = tmp_path / str(frozen)
+        _run(dataset, out, config)
+        torch.manual_seed(config.seed)
+        from training.models.m2fashion import M2Fashion
+
+        fresh = M2Fashion(dataset.schema, config.model, 2).state_dict()
+        trained = load_checkpoint(out).model.state_dict()
+        same = all(torch.equal(fresh[k], trained[k]) for k in fresh if k.startswith("backbone."))
+        assert same == frozen
+        assert not torch.equal(fresh["reduce.weight"], trained["reduce.weight"])
+
+
+def test_a_broken_training_image_is_skipped_and_counted(tmp_path: Path) -> None:
+    root = write_tiny_catalogue(tmp_path / "shapes", 60)
+    (root / "images/005.png").write_bytes(b"not a picture")
+    broken = load_dataset(str(root))
+    for frozen in (True, False):
+        recipe = replace(CONFIG.recipe, epochs=1, freeze_backbone=frozen)
+        report, source = run_training(
+            broken,
+            replace(CONFIG, recipe=recipe),
+            tmp_path / str(frozen),
+            "cpu",
+            0,
+            _validate,
+            Progress(),
+            lambda _: None,
+        )
+        assert {p for p, _ in source.failures} == {"images/005.png"}
+        assert len(report.epochs) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recipe]\nepoch = 3", "unknown option 'epoch'"),
+        ("[recipe]\nepochs = 'x'", "not of type int"),
+        ("recipe = 3", "must be a table"),
+        ("[model", "cannot read"),
+        ("[preprocessing]\nsize = 0", "size"),
+        ("colour = 1", "unknown option 'colour'"),
+    ],
+)
+def test_a_config_file_with_a_mistake_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        read_config(tmp_path / "c.toml")
+
+
+def test_a_config_file_sets_every_table(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(
+        'weights = "imagenet"\nseed = 7\n[model]\nspatial = "tanh"\n'
+        "[recipe]\nmargin = 1\n[preprocessing]\nsize = 96\n"
+    )
+    config = read_config(tmp_path / "c.toml")
+    assert (config.weights, config.seed) == ("imagenet", 7)
+    assert config.model.spatial == "tanh"
+    assert config.recipe.margin == 1
+    assert config.preprocessing.size == 96

@@ -1,0 +1,1 @@
+"""Garments that the project draws itself: labelled, located, deterministic by seed."""

@@ -1,0 +1,95 @@
+"""A picture in the making: figure units in, antialiased pixels out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from training.wardrobe.fabric import Grid
+from training.wardrobe.pose import Points
+
+Ink = tuple[int, int, int]
+"""Red, green and blue, 0 to 255."""
+
+Cloth = Callable[[Grid, Grid], NDArray[np.float32]]
+"""Places across and along a part [h, w] -> colours [h, w, 3] float32, 0 to 255."""
+
+SUPERSAMPLE = 2
+
+
+def ink(colour: NDArray[np.floating], factor: float = 1.0) -> Ink:
+    """A colour [3] as a tuple, `factor` times as bright."""
+    red, green, blue = np.clip(np.asarray(colour) * factor, 0, 255).astype(int).tolist()
+    return red, green, blue
+
+
+class Canvas:
+    """Draws at twice the size; `finish` scales down.
+
+    Args:
+        backdrop: RGB image of twice the final size, drawn upon.
+        matrix: affine map [2, 3] from figure units to picture widths, see `Pose.matrix`.
+    """
+
+    def __init__(self, backdrop: Image.Image, matrix: Points) -> None:
+        self.image = backdrop
+        self.scale = backdrop.width
+        self._matrix = matrix * self.scale
+        self._draw = ImageDraw.Draw(self.image)
+        # Line widths shrink with the figure.
+        self._unit = float(np.sqrt(abs(np.linalg.det(self._matrix[:, :2]))))
+        self._inverse = np.linalg.inv(self._matrix[:, :2])
+
+    def pixels(self, line: Points) -> Points:
+        """Figure units [n, 2] to pixels of the large canvas [n, 2]."""
+        return line @ self._matrix[:, :2].T + self._matrix[:, 2]
+
+    def polygon(self, outline: Points, colour: Ink) -> None:
+        """Fill a closed outline."""
+        self._draw.polygon(self.pixels(outline).ravel().tolist(), fill=colour)
+
+    def line(self, line: Points, colour: Ink, width: float, closed: bool = False) -> None:
+        """Draw a line of a width in figure units, at least one pixel of the large canvas."""
+        xy = self.pixels(np.concatenate([line, line[:1]]) if closed else line)
+        pixels = max(1, round(width * self._unit))
+        self._draw.line(xy.ravel().tolist(), fill=colour, width=pixels, joint="curve")
+
+    def disc(self, centre: tuple[float, float], radius: float, colour: Ink) -> None:
+        """Fill a circle."""
+        x, y = self.pixels(np.array([centre]))[0]
+        r = max(1.0, radius * self._unit)
+        self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+
+    def cloth(self, outline: Points, cloth: Cloth, origin: Points, angle: float) -> None:
+        """Fill a closed outline with cloth whose threads run from `origin` [2] along `angle`.
+
+        Args:
+            outline: [n, 2].
+            cloth: colours by place.
+            origin: where both coordinates are 0, [2].
+            angle: of the threads along, radians from straight down towards positive x.
+        """
+        xy = self.pixels(outline)
+        left, top = np.floor(np.maximum(xy.min(axis=0), 0)).astype(int)
+        right, bottom = np.ceil(np.minimum(xy.max(axis=0) + 1, self.scale)).astype(int)
+        if right <= left or bottom <= top:
+            return
+        stencil = Image.new("L", (right - left, bottom - top))
+        ImageDraw.Draw(stencil).polygon((xy - (left, top)).ravel().tolist(), fill=255)
+        x = (np.arange(left, right, dtype=np.float32) + 0.5 - self._matrix[0, 2])[None, :]
+        y = (np.arange(top, bottom, dtype=np.float32) + 0.5 - self._matrix[1, 2])[:, None]
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        places = (turn @ self._inverse).astype(np.float32)
+        start = (turn @ origin).astype(np.float32)
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        across = places[0, 0] * x + places[0, 1] * y - start[0]
+        along = places[1, 0] * x + places[1, 1] * y - start[1]
+        colours = np.clip(cloth(across, along), 0, 255).astype(np.uint8)
+        self.image.paste(Image.fromarray(colours), (int(left), int(top)), stencil)
+
+    def finish(self) -> Image.Image:
+        """The picture at its final size."""
+        return self.image.reduce(SUPERSAMPLE)
