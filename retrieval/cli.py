@@ -1,4 +1,4 @@
-"""The `retrieve` command: a lazy click group and the one place where errors become exit codes.
+"""The `retrieve` command: its subcommands, and the one place where errors become exit codes.
 
 A subcommand's module is imported only when it is called, so that `retrieve --help` does not
 import torch and `bench` can live in `benchmarks/` without a backward import.
@@ -6,14 +6,20 @@ import torch and `bench` can live in `benchmarks/` without a backward import.
 
 from __future__ import annotations
 
-import importlib
+import io
+import os
+import signal
 import sys
 import traceback
-from typing import Any
+from itertools import takewhile
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
-from training.errors import RetrieveError
+from retrieval.lazy_group import LazyGroup
+from retrieval.printable import printable
+from training.errors import ResourceError, RetrieveError
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
@@ -30,29 +36,7 @@ COMMANDS = {
 """Subcommand name -> (module with a click command called `command`, one-line help)."""
 
 
-class LazyGroup(click.Group):
-    """A group whose subcommands are imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of `COMMANDS`."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a subcommand and return its `command`."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
-        command = module.command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the subcommands with their one-line help, without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="m2fashion-retrieval", prog_name="retrieve")
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 @click.pass_context
@@ -72,39 +56,80 @@ def main(arguments: list[str] | None = None) -> None:
     130 and 143 after SIGINT and SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # A label that the terminal's encoding lacks is shown escaped, not an error.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if sys.stdout is None:  # closed by the caller
+        sys.stdout = io.StringIO()
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments, debug))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End through an exception: killed outright, a command would leave its workers behind."""
+    click.echo("retrieve: terminated", err=True)
+    raise SystemExit(143)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
     try:
-        result: Any = cli.main(args=arguments, prog_name="retrieve", standalone_mode=False)
+        # Not `cli.main`: click turns a closed pipe into exit code 1, which is a bug's.
+        with cli.make_context("retrieve", list(arguments)) as context:
+            result: Any = cli.invoke(context)
         return result if isinstance(result, int) else 0
-    except RetrieveError as error:
-        if debug:
-            traceback.print_exc()
-        click.echo(f"retrieve: {error}", err=True)
+    except click.exceptions.Exit as error:  # after --help or --version
         return error.exit_code
+    except RetrieveError as error:
+        return _report(error, debug)
     except click.exceptions.Abort:
         click.echo("retrieve: interrupted", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        message = io.StringIO()
+        error.show(message)
+        _say(message.getvalue().rstrip())
         return 2
     except KeyboardInterrupt:
         click.echo("retrieve: interrupted", err=True)
         return 130
     except BrokenPipeError:
-        return 0
+        return _reader_gone()
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # so rich ends a program
+            return _reader_gone()
+        raise
+    except MemoryError as error:
+        return _report(ResourceError(f"out of memory {error}".strip()), debug)
+    except OSError as error:
+        return _report(ResourceError(str(error)), debug)
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        click.echo(
+            _say(traceback.format_exc())
+        _say(
             f"retrieve: internal error: {type(error).__name__}: {error}\n"
-            "This is a bug; run again with --debug for the traceback.",
-            err=True,
+            "This is a bug; `retrieve --debug ...` shows the traceback."
         )
         return 1
+
+
+def _reader_gone() -> int:
+    """End well when a reader such as `head` has closed the pipe; what is left is not written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report(error: RetrieveError, debug: bool) -> int:
+    if debug:
+        _say(traceback.format_exc())
+    _say(f"retrieve: {error}")
+    return error.exit_code
+
+
+def _say(text: str) -> None:
+    """Write to standard error; a file name in the text may hold anything."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ the stored maps.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from indexer.store import Store, open_store
 from retrieval.hits import Hit, QueryResult, RequestedValue, Verdict
 from retrieval.ranking import best, combine, presence
 from training.checkpoint import load_checkpoint
-from training.errors import UsageError
+from training.errors import DataError, UsageError
 from training.images import open_rgb
 from training.models.m2fashion import M2Fashion
 from training.schema import Condition, Schema, normalise_name
@@ -65,6 +66,11 @@ class Engine:
             CorruptStoreError: a file is damaged.
             ResourceError: faiss is missing, or installed twice.
         """
+        if not os.path.isdir(folder):
+            raise DataError(
+                f"no index in {folder}: that is no folder; build one with: "
+                "retrieve build-index --dataset ..."
+            )
         load_faiss()
         choice = choose_device(device)
         store = open_store(Path(folder), verify)
@@ -106,11 +112,10 @@ class Engine:
         """
         if top_k < 1:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
-        for names in (present, absent, like):
-            _no_repeats(names)
+        wanted = _distinct(present, self.schema.value)
+        unwanted = _distinct(absent, self.schema.value)
+        _distinct(like, self.schema.attribute)
         condition = self.schema.condition(present, absent, like)
-        wanted = [self.schema.value(name) for name in present]
-        unwanted = [self.schema.value(name) for name in absent]
         rows = self._where(where or {})
         maps = self.encode(image)
         z, own = self._embed_query(maps, condition)
@@ -292,10 +297,15 @@ def _flat_vectors(index: Any) -> NDArray[np.float32]:
     return vectors
 
 
-def _no_repeats(names: Sequence[str]) -> None:
-    folded = [normalise_name(name) for name in names]
-    for name, short in zip(names, folded, strict=True):
-        if not short:
-            raise UsageError("a name is empty; separate names by single commas")
-        if folded.count(short) > 1:
-            raise UsageError(f"{name!r} is named twice")
+def _distinct(names: Sequence[str], resolve: Callable[[str], int]) -> list[int]:
+    """Numbers of names, in their order; `floral` and `pattern:floral` are one name twice."""
+    found: dict[int, str] = {}
+    for name in names:
+        if not normalise_name(name):
+            raise UsageError(f"the name {name!r} is empty; separate names by single commas")
+        number = resolve(name)
+        if number in found:
+            other = "" if found[number] == name else f" (also as {found[number]!r})"
+            raise UsageError(f"{name!r} is named twice{other}; once is enough")
+        found[number] = name
+    return list(found)

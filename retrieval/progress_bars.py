@@ -29,6 +29,7 @@ def bar() -> Progress:
         TimeRemainingColumn(),
         console=stderr,
         transient=True,
+        disable=not stderr.is_terminal,  # a log gets a line an epoch, not the bars
     )
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from retrieval.metrics import top_k
 
 PRESENCE_WEIGHT = 2.0
-"""Weight of the probability beside the cosine. Chosen on the valid split of fashion-products
-(benchmarks/NOTES.md): all-values precision@10 is flat from 2 upwards and keep@10 falls."""
+"""Weight of the probability beside the cosine, chosen on a valid split: `python -m
+benchmarks.presence_weight`, whose figures are in benchmarks/NOTES.md."""
 
 _DECIMALS = 6  # scores that differ by float32 rounding alone are ties, broken by id
 
@@ -49,20 +49,23 @@ def presence(
 
 
 def combine(
-    likeness: NDArray[np.float32], present: NDArray[np.float32] | None
+    likeness: NDArray[np.float32],
+    present: NDArray[np.float32] | None,
+    weight: float = PRESENCE_WEIGHT,
 ) -> NDArray[np.float32]:
     """Scores by which hits are ranked.
 
     Args:
         likeness: cosine of query and candidate under the condition, [M].
         present: what `presence` gave, or None when no value is named.
+        weight: of the probability beside the cosine.
 
     Returns:
         [M] float32; likeness alone without named values.
     """
     if present is None:
         return likeness
-    return (likeness + PRESENCE_WEIGHT * present).astype(np.float32)
+    return (likeness + weight * present).astype(np.float32)
 
 
 def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:

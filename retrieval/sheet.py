@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.hits import QueryResult, RequestedValue
-from training.errors import DataError, ResourceError
+from retrieval.printable import printable
+from training.errors import DataError, ResourceError, UsageError
 from training.images import open_rgb
 
 CELL = 224
 GAP = 12
 LINE = 20
 COLUMNS = 6
+MOST_HITS = 119
+"""Hits that are drawn, 20 rows: every cell takes 0.2 MB while the sheet is made."""
 
 _GREEN, _RED, _GREY, _INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
 
@@ -31,11 +35,13 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
         query: the query's image file.
 
     Returns:
-        RGB picture; a hit whose file cannot be read any more is an empty frame that says so.
+        RGB picture of the first `MOST_HITS` hits; one whose file cannot be read any more is an
+        empty frame that says so.
     """
     lines = 2 + len(result.requested)
     height = CELL + LINE * lines + GAP
-    cells = 1 + len(result.hits)
+    hits = result.hits[:MOST_HITS]
+    cells = 1 + len(hits)
     columns = min(COLUMNS, cells)
     rows = -(-cells // columns)
     title = LINE * 2 + GAP
@@ -43,11 +49,12 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     sheet = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(16), ImageFont.load_default(14)
-    draw.text((GAP, GAP), _fit(draw, result.condition, font, size[0] - 2 * GAP), _INK, font)
+    more = f" (first {len(hits)} of {len(result)} hits)" if len(hits) < len(result) else ""
+    draw.text((GAP, GAP), _fit(draw, result.condition + more, font, size[0] - 2 * GAP), _INK, font)
     for number in range(cells):
         left = GAP + (number % columns) * (CELL + GAP)
         top = title + (number // columns) * (height + GAP)
-        hit = result.hits[number - 1] if number else None
+        hit = hits[number - 1] if number else None
         _paste(sheet, draw, hit.path if hit else query, left, top, small)
         if hit is None:
             draw.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), None, _INK, 3)
@@ -67,13 +74,30 @@ def save_sheet(result: QueryResult, query: Path, out: Path) -> None:
     """Draw the contact sheet into a file, format by its suffix.
 
     Raises:
-        ResourceError: the file cannot be written, or its suffix names no image format.
+        UsageError: as `check_sheet_name`.
+        ResourceError: the file cannot be written.
     """
+    check_sheet_name(out, query)
     sheet = contact_sheet(result, query)
     try:
         sheet.save(out)
     except (OSError, ValueError) as error:
         raise ResourceError(f"cannot write the contact sheet {out}: {error}") from error
+
+
+def check_sheet_name(out: Path, query: Path) -> None:
+    """Make sure that a contact sheet can have this name, before anything is computed.
+
+    Raises:
+        UsageError: its suffix names no image format, its folder is not there, or it is the query.
+    """
+    Image.init()
+    if Image.EXTENSION.get(out.suffix.lower()) not in Image.SAVE:
+        raise UsageError(f"the contact sheet {out} needs a name that ends in .png, .jpg or .webp")
+    if not os.path.isdir(out.parent):
+        raise UsageError(f"the contact sheet {out} needs a folder that exists: {out.parent}")
+    if os.path.realpath(out) == os.path.realpath(query):
+        raise UsageError(f"the contact sheet {out} would overwrite the query image")
 
 
 def _paste(
@@ -120,8 +144,8 @@ def _fit(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     width: int,
 ) -> str:
-    # What the font cannot draw (surrogates of odd file names) is escaped.
-    text = text.encode("ascii", "backslashreplace").decode("ascii")
+    # What the font cannot draw, and a newline, which it would not measure, are escaped.
+    text = printable(text).encode("ascii", "backslashreplace").decode("ascii")
     while draw.textlength(text, font) > width and len(text) > 1:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else text[:1]
     return text

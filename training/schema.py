@@ -138,17 +138,9 @@ class Schema:
             UsageError: if there is none (the message lists the nearest names), or if the name
                 occurs in several attributes and none is given.
         """
-        if ":" in name:
-            attribute_name, _, value_name = name.partition(":")
-            number = self.attribute(attribute_name)
-            attribute = self.attributes[number]
-            folded = [normalise_name(v) for v in attribute.values]
-            if normalise_name(value_name) in folded:
-                return self.offsets[number] + folded.index(normalise_name(value_name))
-            raise UsageError(
-                self._unknown(f"value of {attribute.name!r}", value_name, attribute.values)
-            )
         found = self._value_index.get(normalise_name(name), [])
+        if ":" in name and not found:
+            return self._value_of_attribute(name)
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
@@ -163,6 +155,21 @@ class Schema:
                 f"or compare by it with --like {normalise_name(name)}"
             )
         raise UsageError(self._unknown("value", name, self.value_names))
+
+    def _value_of_attribute(self, name: str) -> int:
+        """`pattern:floral`; the attribute's own name may hold a colon as well."""
+        parts = name.split(":")
+        for cut in range(1, len(parts)):
+            number = self._attribute_index.get(normalise_name(":".join(parts[:cut])))
+            if number is None:
+                continue
+            attribute, value = self.attributes[number], ":".join(parts[cut:])
+            folded = [normalise_name(v) for v in attribute.values]
+            if normalise_name(value) in folded:
+                return self.offsets[number] + folded.index(normalise_name(value))
+            raise UsageError(self._unknown(f"value of {attribute.name!r}", value, attribute.values))
+        names = [a.name for a in self.attributes]
+        raise UsageError(self._unknown("attribute", name.partition(":")[0], names))
 
     def _unknown(self, what: str, name: str, choices: Sequence[str]) -> str:
         folded = {normalise_name(c.rpartition(":")[2]): c for c in choices}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from retrieval.console import print_json, stderr, stdout
+from retrieval.console import print_json, print_table, stderr, stdout
 from training.errors import DataError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,13 @@ if TYPE_CHECKING:
 )
 @click.option("--combination-queries", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option("--max-queries", type=click.IntRange(min=1), help="Rank only about this many.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of draws and intervals.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**32 - 1),
+    default=0,
+    show_default=True,
+    help="Of draws and intervals.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -73,13 +79,11 @@ def command(
     from retrieval.evaluation.scoring import CombinationRanker, floor_embed
     from retrieval.progress_bars import CountBar
     from training.checkpoint import load_checkpoint
-    from training.datasets import load_dataset
     from training.map_bank import bank_from_images
 
     choice = choose_device(device)
     loaded = load_checkpoint(checkpoint, choice.device)
-    dataset = load_dataset(name, root, [a.name for a in loaded.schema.attributes])
-    _check_schema(loaded.schema, dataset)
+    dataset = _load(name, root, loaded.schema)
     rows = dataset.rows_of(split)
     if len(rows) == 0:
         there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
@@ -121,12 +125,14 @@ def command(
         "images": len(part),
         "unreadable": len(failures),
     }
-    folder = loaded.folder / "evaluation" if out is None else out
+    folder = checkpoint / "evaluation" if out is None else out
     stem = f"{dataset.name}-{split}-{mode}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.json").write_text(json.dumps(data, indent=2) + "\n")
-        (folder / f"{stem}.md").write_text(to_markdown(report, combined, floor_report))
+        # A folder's name may hold bytes that are not UTF-8.
+        markdown = to_markdown(report, combined, floor_report).encode("utf-8", "backslashreplace")
+        (folder / f"{stem}.md").write_bytes(markdown)
         if drawn:
             drawn_file = folder / f"{dataset.name}-{split}-combinations.json"
             save_combinations(drawn_file, drawn, part.schema, split, seed)
@@ -136,16 +142,28 @@ def command(
         print_json(data)
     else:
         for table in to_tables(report, combined, floor_report):
-            stdout.print(table)
+            print_table(table)
         stdout.print(f"written to {folder / stem}.json and .md", markup=False, soft_wrap=True)
     return 0
 
 
-def _check_schema(schema: Schema, dataset: Dataset) -> None:
-    """Refuse a dataset whose values are not the model's: its conditions would mean other things."""
+def _load(name: str, root: Path | None, schema: Schema) -> Dataset:
+    """The dataset with the model's attributes.
+
+    Raises:
+        DataError: its attributes or values are not the model's: conditions would mean other things.
+    """
+    from training.datasets import load_dataset
+
+    try:
+        dataset = load_dataset(name, root, [a.name for a in schema.attributes])
+    except UsageError:
+        dataset = load_dataset(name, root)  # raises again if the name itself is wrong
     if dataset.schema.hash != schema.hash:
+        theirs = ", ".join(a.name for a in dataset.schema.attributes)
         raise DataError(
             f"the checkpoint was trained on other attributes or values than {dataset.name} has "
-            f"({schema.size} values against {dataset.schema.size}); evaluate it on the dataset "
-            "that it was trained on"
+            f"({schema.size} values of {', '.join(a.name for a in schema.attributes)} against "
+            f"{dataset.schema.size} of {theirs}); evaluate it on the dataset that it was trained on"
         )
+    return dataset

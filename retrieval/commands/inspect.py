@@ -6,11 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from retrieval.console import print_json, stderr, stdout
+from retrieval.console import print_json, print_table, stderr, stdout
 from retrieval.inspection import (
     COLUMNS,
     BrokenImage,
@@ -18,6 +17,7 @@ from retrieval.inspection import (
     broken_images,
     inspect_dataset,
 )
+from retrieval.printable import plain
 from training.datasets import ADAPTERS, load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
@@ -63,7 +63,7 @@ def command(
 
 def print_inspection(found: Inspection) -> None:
     """Write an inspection as tables to standard output, for a person."""
-    stdout.print(f"[bold]{escape(found.dataset)}[/bold]  {escape(found.root)}")
+    stdout.print(f"[bold]{plain(found.dataset)}[/bold]  {plain(found.root)}")
     columns = [c for c in COLUMNS if found.images[c] or c == "all"]
     overview = Table(title="images and labels by split", title_justify="left")
     overview.add_column("attribute")
@@ -72,10 +72,10 @@ def print_inspection(found: Inspection) -> None:
         overview.add_column(column, justify="right")
     overview.add_row("(images)", "", *(f"{found.images[c]:,}" for c in columns), end_section=True)
     for a in found.attributes:
-        label = escape(a.name) + (" (multi)" if a.multi else "")
+        label = plain(a.name) + (" (multi)" if a.multi else "")
         overview.add_row(label, str(len(a.values)), *(f"{a.labelled[c]:,}" for c in columns))
-    stdout.print(overview)
-    stdout.print(_values_table(found, columns))
+    print_table(overview)
+    print_table(_values_table(found, columns))
     for split, lists in found.protocols.items():
         stdout.print(
             f"published lists, {split}: {lists.queries:,} queries, {lists.candidates:,} candidates"
@@ -89,10 +89,10 @@ def print_inspection(found: Inspection) -> None:
     if any(extras):
         stdout.print("also: " + ", ".join(e for e in extras if e))
     for note in found.notes:
-        stdout.print(f"note: {escape(note)}")
-    _print_unusable("missing", [escape(path) for path in found.missing])
+        stdout.print(f"note: {plain(note)}")
+    _print_unusable("missing", [plain(path) for path in found.missing])
     if found.broken is not None:
-        _print_unusable("broken", [f"{escape(b.path)}: {escape(b.reason)}" for b in found.broken])
+        _print_unusable("broken", [f"{plain(b.path)}: {plain(b.reason)}" for b in found.broken])
 
 
 def _values_table(found: Inspection, columns: list[str]) -> Table:
@@ -105,8 +105,8 @@ def _values_table(found: Inspection, columns: list[str]) -> Table:
         ranked = sorted(a.values, key=lambda v: -v.images["all"])
         shown = ranked[:VALUES_SHOWN] if len(ranked) > VALUES_SHOWN + 1 else ranked
         for place, value in enumerate(shown):
-            name = escape(a.name) if place == 0 else ""
-            table.add_row(name, escape(value.name), *(f"{value.images[c]:,}" for c in columns))
+            name = plain(a.name) if place == 0 else ""
+            table.add_row(name, plain(value.name), *(f"{value.images[c]:,}" for c in columns))
         if len(shown) < len(ranked):
             table.add_row("", f"and {len(ranked) - len(shown)} more (all with --json)")
         table.add_section()

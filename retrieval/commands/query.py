@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from retrieval.console import print_json, stderr, stdout
-from retrieval.hits import QueryResult, RequestedValue
+from retrieval.console import print_json, print_table, stderr
+from retrieval.hits import Hit, QueryResult, RequestedValue
+from retrieval.printable import printable
 from training.errors import DataError, UsageError
+from training.schema import normalise_name
 
 
 @click.command("query")
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--attrs", metavar="A,B", help="Values that hits should have.")
-@click.option("--without", metavar="C,D", help="Values that hits should not have.")
-@click.option("--like", metavar="ATTRIBUTE", help="Attributes to compare by, such as colour.")
+@click.option("--attrs", multiple=True, metavar="A,B", help="Values that hits should have.")
+@click.option("--without", multiple=True, metavar="C,D", help="Values that hits should not have.")
+@click.option(
+    "--like", multiple=True, metavar="ATTRIBUTE", help="Attributes to compare by, such as colour."
+)
 @click.option(
     "--where",
     multiple=True,
@@ -42,9 +47,9 @@ from training.errors import DataError, UsageError
 )
 def command(
     image: Path,
-    attrs: str | None,
-    without: str | None,
-    like: str | None,
+    attrs: tuple[str, ...],
+    without: tuple[str, ...],
+    like: tuple[str, ...],
     where: tuple[str, ...],
     top_k: int,
     index: Path | None,
@@ -63,19 +68,22 @@ def command(
     Without --attrs and --like, likeness as a whole. Names are matched whatever their case, spaces,
     dashes and underscores; write attribute:value where a value name occurs in two attributes.
     """
-    present, absent, types = _names(attrs), _names(without), _names(like)
+    present, absent = _names("--attrs", attrs), _names("--without", without)
+    types = _names("--like", like)
     conditions = _filters(where)
     folder = _only_index() if index is None else index
-    if not image.is_file():
+    if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
+    if sheet is not None:
+        from retrieval.sheet import check_sheet_name, save_sheet
+
+        check_sheet_name(sheet, image)
 
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, device)
     result = engine.query(image, present, absent, types, conditions, top_k, trust_labels)
     if sheet is not None:
-        from retrieval.sheet import save_sheet
-
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)
     if result.searched == 0:
@@ -86,33 +94,33 @@ def command(
     if as_json:
         print_json(result.to_json())
     else:
-        stdout.print(_table(result))
+        print_table(_table(result))
     return 0
 
 
-def _names(text: str | None) -> list[str]:
-    """Names of a comma-separated option.
+def _names(option: str, given: tuple[str, ...]) -> list[str]:
+    """Names of a comma-separated option that may be given more than once.
 
     Raises:
         UsageError: if one of them is empty.
     """
-    if text is None:
-        return []
-    names = [part.strip() for part in text.split(",")]
+    names = [part.strip() for text in given for part in text.split(",")]
     if not all(names):
-        raise UsageError(f"{text!r} holds an empty name; write names separated by single commas")
+        raise UsageError(
+            f"{option} {','.join(given)!r} holds an empty name; separate names by single commas"
+        )
     return names
 
 
 def _filters(where: tuple[str, ...]) -> dict[str, str]:
     filters: dict[str, str] = {}
     for text in where:
-        attribute, equals, value = text.partition("=")
-        if not (equals and attribute.strip() and value.strip()):
+        attribute, equals, value = (part.strip() for part in text.partition("="))
+        if not (equals and attribute and value):
             raise UsageError(f"--where {text!r} is not of the form attribute=value")
-        if attribute.strip() in filters:
-            raise UsageError(f"--where names {attribute.strip()!r} twice")
-        filters[attribute.strip()] = value.strip()
+        if normalise_name(attribute) in map(normalise_name, filters):
+            raise UsageError(f"--where names {attribute!r} twice; an image has to fit all of them")
+        filters[attribute] = value
     return filters
 
 
@@ -131,37 +139,46 @@ def _only_index() -> Path:
 
 def _table(result: QueryResult) -> Table:
     searched = f"{result.searched:,} of {result.gallery:,} images"
-    table = Table(
-        title=f"{escape(result.condition)}   ({searched})", title_justify="left", title_style="bold"
-    )
+    title = Text(f"{printable(result.condition)}   ({searched})", style="bold")
+    table = Table(title=title, title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
-    table.add_column("path", overflow="fold")
-    table.add_column("requested")
+    table.add_column("path", overflow="fold", ratio=2)
+    if result.requested:
+        table.add_column("requested", overflow="fold")
     table.add_column("known labels", overflow="fold")
     table.add_column("predicted", overflow="fold")
     for hit in result:
-        known = ", ".join("|".join(values) for values in hit.known.values())
-        guesses = [
-            f"{value} {probability:.0%}"
-            for attribute, (value, probability) in hit.predicted.items()
-            if attribute not in hit.known
-        ]
-        table.add_row(
-            str(hit.rank),
-            f"{hit.score:.3f}",
-            escape(str(hit.path).encode("utf-8", "backslashreplace").decode()),
-            "\n".join(map(_mark, hit.requested)),
-            escape(known) or "-",
-            escape(", ".join(guesses)) or "-",
-        )
+        cells = [Text(str(hit.rank)), Text(f"{hit.score:.3f}"), Text(_shown(hit.path))]
+        if result.requested:
+            cells.append(Text("\n").join(map(_mark, hit.requested)))
+        # As Text: labels and paths may look like rich's markup.
+        table.add_row(*cells, Text(_known(hit)), Text(_guesses(hit)))
     return table
 
 
-def _mark(value: RequestedValue) -> str:
+def _shown(path: Path) -> str:
+    """The path, relative to the working folder if it lies below it."""
+    here = Path.cwd()
+    return printable(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _known(hit: Hit) -> str:
+    return printable(", ".join("|".join(values) for values in hit.known.values())) or "-"
+
+
+def _guesses(hit: Hit) -> str:
+    guesses = [
+        f"{value} {probability:.0%}"
+        for attribute, (value, probability) in hit.predicted.items()
+        if attribute not in hit.known
+    ]
+    return printable(", ".join(guesses)) or "-"
+
+
+def _mark(value: RequestedValue) -> Text:
     there = value.verdict in ("present", "predicted")
     colour = "green" if there == value.wanted else "red"
-    name = escape(value.name)
-    if value.verdict in ("present", "absent"):
-        return f"[{colour}]{name} {value.verdict}[/]"
-    return f"[{colour}]{name} {value.probability:.0%}[/]"
+    settled = value.verdict in ("present", "absent")
+    state = value.verdict if settled else f"{value.probability:.0%}"
+    return Text(f"{printable(value.name)} {state}", colour)

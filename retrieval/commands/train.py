@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.console import print_json, stderr, stdout
-from training.errors import UsageError
+from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from training.run import RunConfig
     from training.trainer import TrainReport
+
+_LARGEST_SEED = 2**32 - 1
 
 
 @click.command("train")
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(min=2))
 @click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
 @click.option("--image-size", type=click.IntRange(min=32))
-@click.option("--seed", type=int)
+@click.option("--seed", type=click.IntRange(0, _LARGEST_SEED))
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the run.")
@@ -118,10 +120,13 @@ def command(
     run = RunConfig(
         model, recipe, preprocessing, chosen_weights, base.seed if seed is None else seed
     )
-    wanted = [part.strip() for part in attributes.split(",")] if attributes else None
-    dataset = load_dataset(name, root, wanted)
+    if not 0 <= run.seed <= _LARGEST_SEED:  # of the config; the option is checked by its type
+        raise UsageError(f"seed must be 0..{_LARGEST_SEED}, got {run.seed}")
+    dataset = load_dataset(name, root, _attributes(attributes))
     choice = choose_device(device)
     stderr.print(_headline(run, len(dataset), choice.device), markup=False, soft_wrap=True)
+    if not resume:
+        _make_folder(out)
     images = len(dataset.rows_of("train")) + len(validation_rows(dataset))
     with TrainingBars(images) as bars:
         report, source = run_training(
@@ -146,6 +151,23 @@ def command(
     else:
         _print(report)
     return 0
+
+
+def _attributes(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise UsageError(f"--attributes {text!r} holds an empty name; give e.g. colour,pattern")
+    return names
+
+
+def _make_folder(out: Path) -> None:
+    """Make the run's folder now: that it cannot be made should not be found after an epoch."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"cannot make the folder {out}: {error.strerror}") from error
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import CombinationReport
 from retrieval.evaluation.report_grid import grids, published_beside
 from retrieval.metrics import Interval
+from retrieval.printable import plain
 
 
 def definition(report: MapReport) -> str:
@@ -112,16 +114,31 @@ def to_tables(
     combinations: CombinationReport | None = None,
     floor: MapReport | None = None,
 ) -> list[Table]:
-    """The evaluation as tables for the terminal, arguments as in `to_json`."""
+    """The evaluation as tables for a terminal of 80 columns, arguments as in `to_json`.
+
+    Columns that a person can do without are left to the Markdown and the JSON.
+    """
     tables = []
     for grid in grids(report, combinations, floor):
-        table = Table(title=grid.title, caption=grid.remark or None, title_justify="left")
-        for i, name in enumerate(grid.header):
-            table.add_column(name, justify="right" if i else "left")
+        # Escaped: a name of the dataset's may look like rich's markup.
+        table = Table(
+            title=plain(grid.title),
+            caption=grid.remark or None,
+            title_justify="left",
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        shown = [i for i, name in enumerate(grid.header) if name not in _ON_DISK_ONLY]
+        for i in shown:
+            column = plain(grid.header[i])
+            table.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
         for row in grid.rows:
-            table.add_row(*row)
+            table.add_row(*(plain(row[i]) for i in shown))
         tables.append(table)
     return tables
+
+
+_ON_DISK_ONLY = ("candidates", "without relevant")
 
 
 def _score_json(score: MapScore) -> dict[str, Any]:

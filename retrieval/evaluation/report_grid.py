@@ -60,13 +60,17 @@ def _map_grid(report: MapReport, floor: MapReport | None) -> Grid:
         row.append(f"{score.queries:,}" + (f" of {score.queries_available:,}" if capped else ""))
         row += [f"{score.candidates:,}", f"{score.queries_without_relevant:,}"]
         rows.append(row)
-    mean = ["mean of attributes", _percent(report.attribute_mean)]
+    mean = ["mean", _percent(report.attribute_mean)]
     if floor is not None:
         mean += ["", "", "", _percent(floor.attribute_mean)]
         mean.append(f"{report.attribute_mean - floor.attribute_mean:+.2f}")
     rows.append(mean + [""] * (len(header) - len(mean)))
     mode = f"{report.mode} condition, split {report.split} of {report.dataset}"
-    return Grid(f"Attribute-specific MAP, percent ({mode})", header, rows)
+    unanswerable = report.all.queries_without_relevant
+    remark = "all: mean over the queries; mean: plain mean over the attributes."
+    if unanswerable:
+        remark += f" Queries with no relevant candidate, scored 0: {unanswerable:,}."
+    return Grid(f"Attribute-specific MAP, percent ({mode})", header, rows, remark)
 
 
 def _combination_grid(report: CombinationReport) -> Grid:
@@ -129,5 +133,5 @@ def _percent(value: float) -> str:
     return f"{value:.2f}"
 
 
-def _range(interval: Interval, digits: int = 2) -> str:
+def _range(interval: Interval, digits: int = 1) -> str:
     return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.ranking import combine, presence
+from retrieval.ranking import PRESENCE_WEIGHT, combine, presence
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
 
@@ -17,11 +17,13 @@ class CombinationRanker:
     Args:
         bank: maps of the split.
         schema: attributes and values.
+        weight: of the presence term, the engine's by default.
     """
 
-    def __init__(self, bank: MapBank, schema: Schema) -> None:
+    def __init__(self, bank: MapBank, schema: Schema, weight: float = PRESENCE_WEIGHT) -> None:
         self._bank = bank
         self._schema = schema
+        self._weight = weight
         self._predicted = bank.predict(bank.rows)
         self._values: tuple[int, ...] | None = None
         self._vectors: NDArray[np.float32] = np.zeros((0, bank.model.dim), dtype=np.float32)
@@ -36,7 +38,7 @@ class CombinationRanker:
             self._values = tuple(values)
         places = self._bank.places(candidates)
         likeness = self._vectors[places] @ self._vectors[self._bank.places(np.array([query]))[0]]
-        return combine(likeness, presence(self._predicted[places], values))
+        return combine(likeness, presence(self._predicted[places], values), self._weight)
 
 
 def floor_embed(bank: MapBank) -> Embed:

@@ -40,6 +40,13 @@ def test_every_shown_name_resolves_to_its_own_value() -> None:
     assert [SCHEMA.value(name) for name in SCHEMA.value_names] == list(range(SCHEMA.size))
 
 
+def test_names_that_hold_a_colon_can_be_named() -> None:
+    odd = Schema((Attribute("fit:type", ("slim", "none")), Attribute("x", ("disc:1", "none"))))
+    assert [odd.value(name) for name in odd.value_names] == [0, 1, 2, 3]
+    assert odd.value("x:disc:1") == 2
+    assert odd.value("fit:type:none") == 1
+
+
 def test_condition_by_value_type_and_both() -> None:
     states = SCHEMA.condition(present=["v-neckline"], absent=["striped"], types=["sleeve length"])
     assert states.dtype == np.int8

@@ -6,6 +6,7 @@ A backbone maps normalised images [B, 3, S, S] to F [B, channels, S / stride, S 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from training.errors import DataError, ResourceError, UsageError
-from training.models.resnet50v2 import STAGES, ResNet50V2
+from training.models import resnet50v2, small_cnn
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet50v2")
+NAMES = ("resnet18", "resnet34", "resnet50", "resnet50v2", "small")
 _EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
 _WIDTH = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
 
@@ -29,9 +30,11 @@ def backbone_channels(name: str, stage: str) -> int:
         UsageError: if the backbone has no such stage.
     """
     if name == "resnet50v2":
-        if stage not in STAGES:
-            raise UsageError(f"resnet50v2 has the stages {', '.join(STAGES)}, not {stage!r}")
-        return STAGES[stage][1]
+        _check_stage(name, stage, resnet50v2.STAGES)
+        return resnet50v2.STAGES[stage][1]
+    if name == "small":
+        _check_stage(name, stage, small_cnn.STAGES)
+        return small_cnn.STAGES[stage][-1][1]
     if name not in _EXPANSION or stage not in _WIDTH:
         raise UsageError(
             f"no backbone {name!r} with stage {stage!r}; backbones: {', '.join(NAMES)}; "
@@ -58,7 +61,9 @@ def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Modu
     """
     backbone_channels(name, stage)
     if name == "resnet50v2":
-        network: nn.Module = ResNet50V2(stage)
+        network: nn.Module = resnet50v2.ResNet50V2(stage)
+    elif name == "small":
+        network = small_cnn.small_cnn(stage)
     else:
         network = _torchvision_until(name, stage)
     if weights is None:
@@ -69,6 +74,11 @@ def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Modu
         state = _enum_weights(name, weights)
     load_backbone_weights(network, state, weights)
     return network
+
+
+def _check_stage(name: str, stage: str, stages: Collection[str]) -> None:
+    if stage not in stages:
+        raise UsageError(f"{name} has the stages {', '.join(stages)}, not {stage!r}")
 
 
 def _torchvision_until(name: str, stage: str) -> nn.Module:
@@ -84,8 +94,8 @@ def _torchvision_until(name: str, stage: str) -> nn.Module:
 
 
 def _enum_weights(name: str, weights: str) -> dict[str, Tensor]:
-    if name == "resnet50v2":
-        raise UsageError("torchvision has no weights for resnet50v2; pass a .safetensors file")
+    if name not in _EXPANSION:
+        raise UsageError(f"torchvision has no weights for {name}; pass a .safetensors file")
     from training.torchvision_shim import models
 
     enum: Any = models.get_model_weights(name)

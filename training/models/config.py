@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from training.errors import UsageError
 
 T = TypeVar("T")
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2"]
+Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 
 

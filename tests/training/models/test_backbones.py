@@ -5,14 +5,14 @@ import torch
 from safetensors.torch import save_file
 
 from training.errors import DataError, UsageError
-from training.models.backbones import backbone_channels, build_backbone
+from training.models.backbones import NAMES, backbone_channels, build_backbone
 from training.models.resnet50v2 import ResNet50V2
 from training.torchvision_shim import models
 
 WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet50v2"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stage", ["layer1", "layer2", "layer3"])
 def test_shapes_by_stage(name: str, stage: str) -> None:
     stride = {"layer1": 4, "layer2": 8, "layer3": 16}[stage]
@@ -61,6 +61,8 @@ def test_preactivation_block_by_hand() -> None:
         ("resnet50v2", "layer4", None),
         ("resnet18", "layer3", "IMAGENET1K_V7"),
         ("resnet50v2", "layer3", "imagenet"),
+        ("small", "layer4", None),
+        ("small", "layer3", "imagenet"),
     ],
 )
 def test_unknown_names_are_usage_errors(name: str, stage: str, weights: str | None) -> None:

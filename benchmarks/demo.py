@@ -1,0 +1,107 @@
+"""`make demo`: the main job on a bare machine, through the commands that a user types.
+
+Renders garments to train on and a gallery of garments never seen in training, trains a model from
+scratch, indexes the gallery, measures it against chance, and asks for v-necklines with floral
+prints: once with a picture that has both, once with one that lacks both. Leaves
+`demo/report.json`, `demo/query.png` and `demo/query-but.png`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import click
+
+from benchmarks.command_line import retrieve
+
+CONFIG = Path(__file__).with_name("demo.toml")
+NAMES = ("v-neckline", "floral")
+
+
+@click.command("demo")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--layout", type=click.Choice(["catalogue", "darn"]), default="catalogue")
+@click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
+@click.option("--gallery-count", type=click.IntRange(min=100), default=2000, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(
+    out: Path,
+    layout: str,
+    train_count: int,
+    gallery_count: int,
+    epochs: int | None,
+    seed: int,
+) -> None:
+    """Render, train, index, query and evaluate; print every command that is run."""
+    started = time.monotonic()
+    _clear(out)
+    train, gallery, run, index = (out / n for n in ("wardrobe", "gallery", "run", "index"))
+    size = ["--size", "96", "--workers", "2", "--layout", layout]
+    retrieve("wardrobe", train, "--count", train_count, "--seed", 2 * seed, *size)
+    retrieve("wardrobe", gallery, "--count", gallery_count, "--seed", 2 * seed + 1, *size)
+    limit = [] if epochs is None else ["--epochs", epochs]
+    garments = ["--dataset", "wardrobe" if layout == "catalogue" else layout, "--root"]
+    options = ["--config", CONFIG, "--seed", seed, *limit]
+    retrieve("train", *garments, train, *options, "--out", run)
+    retrieve("build-index", *garments, gallery, "--checkpoint", run, "--out", index)
+
+    has, lacks = query_pictures(train)
+    for picture, sheet in ((has, "query.png"), (lacks, "query-but.png")):
+        retrieve(
+            "query", picture, "--attrs", ",".join(NAMES), "--index", index, "--sheet", out / sheet
+        )
+
+    measure = ["evaluate", *garments, gallery, "--checkpoint", run, "--out", out, "--floor"]
+    retrieve(*measure, "--split", "all")
+    if layout == "darn":  # its published form: query and candidate lists of the test split
+        retrieve(*measure, "--split", "test", "--combinations", 0)
+    report = json.loads(next(out.glob("*-all-type.json")).read_text())
+    summary = {
+        "map": report["all"]["map"],
+        "chance": report["all"]["chance"],
+        "same_precision_at_10": report["combinations"]["same"]["precision_at_10"],
+        "but_precision_at_10": report["combinations"]["but"]["precision_at_10"],
+        "seconds": round(time.monotonic() - started, 1),
+        "attributes": {
+            name: {key: score[key] for key in ("map", "chance")}
+            for name, score in report["attributes"].items()
+        },
+        "keep_at_10": report["combinations"]["but"]["keep_at_10"],
+    }
+    (out / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
+    click.echo(json.dumps(summary, indent=2))
+    click.echo(f"contact sheets: {out / 'query.png'}, {out / 'query-but.png'}")
+
+
+def _clear(out: Path) -> None:
+    """Start with an empty folder; only what an earlier demo left is removed."""
+    mark = out / ".demo"
+    if out.exists() and any(out.iterdir()) and not mark.is_file():
+        raise SystemExit(f"{out} holds something that is not a demo's; choose another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    mark.touch()
+
+
+def query_pictures(folder: Path) -> tuple[Path, Path]:
+    """Two pictures of the test split: one that has the named values, one that has none of them.
+
+    Neither was trained on, nor is in the gallery.
+    """
+    from training.datasets import load_dataset
+
+    dataset = load_dataset(str(folder))
+    rows = dataset.rows_of("test")
+    states = dataset.labels[rows][:, [dataset.schema.value(name) for name in NAMES]]
+    has, lacks = rows[(states == 1).all(axis=1)], rows[(states == -1).all(axis=1)]
+    if not len(has) or not len(lacks):
+        raise SystemExit(f"no test picture in {folder} with and without {NAMES}; render more")
+    return dataset.root / dataset.paths[has[0]], dataset.root / dataset.paths[lacks[0]]
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,173 @@
+"""The main job on photographs, timed: train, build-index, evaluate, and queries that are checked.
+
+    python -m benchmarks.main_job --dataset fashion-products --weights resnet18.safetensors \
+        --attrs check,shirts --attrs stripe,blue
+
+Each query list is asked with every test picture that has the values (`same`) and with as many
+that lack them all (`but`); hits are checked against the gallery's labels. The gallery is the test
+split: no image of it was trained on. Writes the figures to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from benchmarks.command_line import retrieve, retrieve_json
+from training.datasets import load_dataset
+from training.datasets.dataset import Dataset
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@click.command("main-job")
+@click.option("--dataset", "name", required=True, help="Name or folder of the dataset.")
+@click.option("--backbone", default="resnet18", show_default=True)
+@click.option("--weights", required=True, help="Backbone weights, kept frozen.")
+@click.option("--attrs", multiple=True, help="Values to query by; may be repeated.")
+@click.option("--epochs", type=click.IntRange(min=1))
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--work", type=click.Path(path_type=Path), default=Path("runs/main-job"))
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+def command(
+    name: str,
+    backbone: str,
+    weights: str,
+    attrs: tuple[str, ...],
+    epochs: int | None,
+    seed: int,
+    work: Path,
+    results: Path,
+) -> None:
+    """Run the main job and write what it measured."""
+    dataset = load_dataset(name)
+    run, index = work / f"run-{seed}", work / f"index-{seed}"
+    limit = [] if epochs is None else ["--epochs", epochs]
+    seconds = {}
+    started = time.monotonic()
+    model = ["--backbone", backbone, "--weights", weights]
+    retrieve("train", "--dataset", name, *model, "--seed", seed, "--out", run, *limit)
+    seconds["train"] = _lap(started)
+    arguments = ["--dataset", name, "--checkpoint", run]
+    retrieve("build-index", *arguments, "--split", "test", "--out", index)
+    seconds["build-index"] = _lap(started) - seconds["train"]
+    report: dict[str, Any] = json.loads(retrieve_json("evaluate", *arguments, "--floor"))
+    seconds["evaluate"] = _lap(started) - seconds["train"] - seconds["build-index"]
+    seconds["all"] = _lap(started)
+    report["seconds"] = seconds
+    report["machine"] = f"{platform.machine()}, {_cores()} cores, no GPU"
+    report["queries"] = {text: check_queries(dataset, index, text) for text in attrs}
+    stem = f"main-{dataset.name}-{backbone}"
+    results.mkdir(parents=True, exist_ok=True)
+    # Where the data and the run lie is this machine's business.
+    report["checkpoint"] = f"run-{seed}"
+    (results / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
+    (results / f"{stem}.md").write_text(markdown(report))
+    click.echo(markdown(report))
+
+
+def check_queries(dataset: Dataset, index: Path, text: str, most: int = 20) -> dict[str, Any]:
+    """All-values precision@10 of one list of values, by the gallery's labels.
+
+    Args:
+        dataset: the gallery's labels.
+        index: the gallery's index, of the test split.
+        text: names of values, separated by commas.
+        most: query pictures of each kind.
+
+    Returns:
+        `relevant` images in the gallery; for `same` and `but` the number of queries and the mean
+        share of the first ten hits, the query itself left out, that have all the values.
+    """
+    from retrieval.engine import Engine
+
+    engine = Engine.open(index, verify=False)
+    names = text.split(",")
+    wanted = [dataset.schema.value(n) for n in names]
+    rows = dataset.rows_of("test")
+    states = dataset.labels[rows][:, wanted]
+    labels = engine.store.labels()[:, wanted]
+    out: dict[str, Any] = {"relevant": int((states == 1).all(1).sum())}
+    for kind, where in (("same", (states == 1).all(1)), ("but", (states == -1).all(1))):
+        queries = rows[where]
+        if len(queries) > most:
+            queries = np.random.default_rng(0).choice(queries, most, replace=False)
+        shares = []
+        for row in queries.tolist():
+            path = dataset.root / dataset.paths[row]
+            hits = [h for h in engine.query(path, names, top_k=11) if h.path != path][:10]
+            shares.append(np.mean([(labels[h.row] == 1).all() for h in hits]))
+        out[kind] = {
+            "queries": len(queries),
+            "precision_at_10": round(float(np.mean(shares)), 4) if shares else None,
+        }
+    return out
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The figures as Markdown, for the README."""
+    attributes, floor = report["attributes"], report["floor"]
+    names = list(attributes)
+    lines = [
+        f"| {report['dataset']}, test, type mode, MAP % | {' | '.join(names)} | All |",
+        "|---|" + "---:|" * (len(names) + 1),
+    ]
+    rows = {
+        "M2Fashion": {**{n: attributes[n]["map"] for n in names}, "all": report["all"]["map"]},
+        "average-pooled backbone features": {
+            **{n: floor["attributes"][n]["map"] for n in names},
+            "all": floor["all"]["map"],
+        },
+        "chance": {
+            **{n: attributes[n]["chance"] for n in names},
+            "all": report["all"]["chance"],
+        },
+    }
+    for title, row in rows.items():
+        lines.append(f"| {title} | " + " | ".join(f"{row[n]:.2f}" for n in [*names, "all"]) + " |")
+    combined = report["combinations"]
+    same, but = combined["same"], combined["but"]
+    lines += [
+        "",
+        "| values asked for | pictures that have them, precision@10 | "
+        "pictures that lack them, precision@10 |",
+        "|---|---:|---:|",
+        f"| {combined['combinations']} combinations of two and three values | "
+        f"{same['precision_at_10']:.2f} (ceiling {same['precision_ceiling']:.2f}) | "
+        f"{but['precision_at_10']:.2f} (ceiling {but['precision_ceiling']:.2f}) |",
+    ]
+    for text, found in report.get("queries", {}).items():
+        cells = [
+            "-" if found[k]["precision_at_10"] is None else f"{found[k]['precision_at_10']:.2f}"
+            for k in ("same", "but")
+        ]
+        lines.append(f"| `{text}` ({found['relevant']} in the gallery) | {' | '.join(cells)} |")
+    seconds = report["seconds"]
+    lines += [
+        "",
+        f"Seconds on {report['machine']}: train {seconds['train']:.0f}, build-index "
+        f"{seconds['build-index']:.0f}, evaluate {seconds['evaluate']:.0f}, "
+        f"all {seconds['all']:.0f}. Training seed {report['training_seed']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _lap(started: float) -> float:
+    return round(time.monotonic() - started, 1)
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    command()
