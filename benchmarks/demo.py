@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -73,8 +74,28 @@ def command(
         "keep_at_10": report["combinations"]["but"]["keep_at_10"],
     }
     (out / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
-    click.echo(json.dumps(summary, indent=2))
-    click.echo(f"contact sheets: {out / 'query.png'}, {out / 'query-but.png'}")
+    (out / "report.md").write_text(markdown(summary))
+    click.echo("\n" + markdown(summary))
+    click.echo(f"left in {out}: report.json, report.md, query.png, query-but.png")
+
+
+def markdown(summary: dict[str, Any]) -> str:
+    """The figures as Markdown, for the README."""
+    attributes = summary["attributes"]
+    rows = [f"| rendered gallery, type mode, MAP % | {' | '.join(attributes)} | All |"]
+    rows.append("|---|" + "---:|" * (len(attributes) + 1))
+    for title, key in (("M2Fashion", "map"), ("chance", "chance")):
+        figures = [score[key] for score in attributes.values()] + [summary[key]]
+        rows.append(f"| {title} | " + " | ".join(f"{f:.2f}" for f in figures) + " |")
+    rows += [
+        "",
+        "All-values precision@10 over combinations of two and three values: "
+        f"{summary['same_precision_at_10']:.2f} for pictures that have them, "
+        f"{summary['but_precision_at_10']:.2f} for pictures that lack at least one. "
+        f"{summary['seconds']:.0f} seconds in all.",
+        "",
+    ]
+    return "\n".join(rows)
 
 
 def _clear(out: Path) -> None:

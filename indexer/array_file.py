@@ -107,6 +107,7 @@ def _lay_out(path: Path, specs: Mapping[str, ArraySpec]) -> dict[str, int | None
         how.set_layout(h5py.h5d.CONTIGUOUS)
         how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # so that the place is known
         how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        how.set_obj_track_times(False)  # equal content gives equal bytes, whenever it is written
         return {
             name: h5py.h5d.create(
                 file.id,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.atomic import as_resource_error, remove_temporaries, write_file
+from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
 from indexer.gallery import open_gallery, write_gallery
 from indexer.lock import writer_lock
@@ -29,6 +30,7 @@ from indexer.manifest import (
     write_manifest,
 )
 from indexer.model_copy import copy_model
+from indexer.onnx_runtime import Runtime, choose_runtime, onnx_forward
 from indexer.plan import ShardPlan, plan_shards, reusable
 from indexer.progress import Progress, Silent
 from indexer.shard import ShardFile
@@ -61,6 +63,7 @@ class BuildReport:
         bytes: size of the index on disk.
         views: names of all views in the index.
         device: what encoded.
+        runtime: what ran the model on it, `torch` or `onnx`.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class BuildReport:
     bytes: int
     views: tuple[str, ...]
     device: str
+    runtime: Runtime
 
 
 def build_index(
@@ -89,6 +93,7 @@ def build_index(
     shard_rows: int = 1024,
     max_reject_rate: float = 0.1,
     progress: Progress | None = None,
+    runtime: str = "torch",
 ) -> BuildReport:
     """Encode a gallery and commit it, with its views, as the index in `out`.
 
@@ -108,6 +113,8 @@ def build_index(
         shard_rows: images a shard, at least 1.
         max_reject_rate: highest share of unreadable images, 0..1.
         progress: a listener.
+        runtime: `torch`, `onnx` (on the CPU) or `auto`. The maps agree so closely that it is no
+            part of the index's identity: shards that another runtime encoded are kept.
 
     Returns:
         What was done.
@@ -116,7 +123,7 @@ def build_index(
         UsageError: an argument out of its range.
         DataError: no image, too many broken ones, or a broken model.
         LockedError: another process writes to `out`.
-        ResourceError: disk, memory or permission.
+        ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
     for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
         if value < low:
@@ -126,6 +133,9 @@ def build_index(
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
     progress = progress or Silent()
+    choice = choose_runtime(runtime, device)
+    if choice.remark:
+        progress.say(choice.remark)
     started = time.monotonic()
     wanted = conditions_of(checkpoint.schema, views)
     checkpoint.model.to(device)
@@ -153,7 +163,7 @@ def build_index(
         encode_started = time.monotonic()
         if shards.kept_rows:
             progress.say(f"{shards.kept_rows:,} images are encoded already")
-        _encode(shards, draft, checkpoint, device, batch_size, workers, progress)
+        _encode(shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress)
         encode_seconds = time.monotonic() - encode_started
         manifest = replace(draft, shards=shards.entries())
         _settle_rejects(out, manifest, len(rows), max_reject_rate)
@@ -184,6 +194,7 @@ def build_index(
         bytes=sum(entry.size for entry in manifest.files),
         views=tuple(view.name for view in manifest.views),
         device=device,
+        runtime=choice.runtime,
     )
 
 
@@ -217,6 +228,7 @@ def _encode(
     draft: Manifest,
     checkpoint: Checkpoint,
     device: str,
+    runtime: Runtime,
     batch_size: int,
     workers: int | None,
     progress: Progress,
@@ -233,12 +245,17 @@ def _encode(
         write_manifest(shards.folder / BUILDING_NAME, building)
 
     model = checkpoint.model
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if runtime == "onnx":
+        forward = onnx_forward(model, checkpoint.preprocessing.size, shards.folder)
+    else:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        forward = torch_forward(model)
     encode_shards(
         shards.folder,
         shards.root,
         missing,
         model,
+        forward,
         checkpoint.preprocessing,
         device,
         batch_size,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from indexer.quantise import QuantisedMaps, quantise
 from training.errors import DataError, ResourceError
@@ -24,8 +25,38 @@ class EncodedBatch:
     predicted: NDArray[np.float16]
 
 
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a model gives for B images under no condition, float.
+
+    Args:
+        maps: I [B, d, H, W].
+        keys: P [B, d, H, W].
+        predicted: probability of every value [B, K].
+    """
+
+    maps: Tensor
+    keys: Tensor
+    predicted: Tensor
+
+
+Forward = Callable[[Tensor], ModelOutput]
+"""The condition-free half of a model: normalised images [B, 3, S, S] -> `ModelOutput`."""
+
+
+def torch_forward(model: Embedder) -> Forward:
+    """A model's condition-free half, run by torch on the device that the images are on."""
+
+    def forward(images: Tensor) -> ModelOutput:
+        maps = model.features(images.contiguous(memory_format=torch.channels_last))
+        keys = model.keys(maps)
+        return ModelOutput(maps, keys, model.predict(maps, keys))
+
+    return forward
+
+
 def encode(
-    model: Embedder, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
+    forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
 ) -> EncodedBatch:
     """Encode uint8 images [B, 3, S, S].
 
@@ -35,38 +66,40 @@ def encode(
     """
     with torch.inference_mode():
         images = preprocessing.normalise(torch.from_numpy(pixels).to(device))
-        maps = model.features(images.contiguous(memory_format=torch.channels_last))
-        keys = model.keys(maps)
-        predicted = model.predict(maps, keys).float()
-        out = EncodedBatch(
-            quantise(maps), quantise(keys), predicted.cpu().numpy().astype(np.float16)
-        )
+        given = forward(images)
+        predicted = given.predicted.float().cpu().numpy().astype(np.float16)
+        out = EncodedBatch(quantise(given.maps), quantise(given.keys), predicted)
     for part in (out.maps.scales, out.keys.scales, out.predicted):
-        if not np.isfinite(part).all():
-            raise DataError(
-                "the model gives values that are not finite; its checkpoint is broken: train again"
-            )
+        check_finite(torch.from_numpy(part))
     return out
+
+
+def check_finite(values: Tensor) -> None:
+    """Raise DataError if a model's values, of any shape, hold NaN or infinity."""
+    if not bool(torch.isfinite(values).all()):
+        raise DataError(
+            "the model gives values that are not finite; its checkpoint is broken: train again"
+        )
 
 
 class BatchEncoder:
     """Encode batches, in smaller pieces once a batch did not fit on the device.
 
     Args:
-        model: on `device`, in eval mode.
+        forward: the model, from `torch_forward` or `onnx_forward`.
         preprocessing: the model's.
-        device: `cpu`, `cuda` or `cuda:N`.
+        device: `cpu`, `cuda` or `cuda:N`, where `forward` takes its images.
         say: is told when the pieces become smaller.
     """
 
     def __init__(
         self,
-        model: Embedder,
+        forward: Forward,
         preprocessing: Preprocessing,
         device: str,
         say: Callable[[str], None],
     ) -> None:
-        self._model, self._preprocessing, self._device = model, preprocessing, device
+        self._forward, self._preprocessing, self._device = forward, preprocessing, device
         self._say, self._piece = say, 1 << 30
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[EncodedBatch]:
@@ -81,7 +114,7 @@ class BatchEncoder:
         while done < len(pixels):
             piece = pixels[done : done + self._piece]
             try:
-                out.append(encode(self._model, piece, self._preprocessing, self._device))
+                out.append(encode(self._forward, piece, self._preprocessing, self._device))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(piece) == 1:
                     raise ResourceError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from indexer.encode import BatchEncoder
+from indexer.encode import BatchEncoder, Forward
 from indexer.manifest import Reject, ShardEntry
 from indexer.plan import ShardPlan, content_hash, listing_hash, paths_hash
 from indexer.progress import Progress
@@ -21,6 +21,7 @@ def encode_shards(
     root: Path,
     plans: Sequence[ShardPlan],
     model: Embedder,
+    forward: Forward,
     preprocessing: Preprocessing,
     device: str,
     batch_size: int,
@@ -36,7 +37,8 @@ def encode_shards(
         folder: the index.
         root: the dataset's folder.
         plans: the shards to encode.
-        model: on `device`, in eval mode.
+        model: gives d, (H, W) and K.
+        forward: the same model, from `torch_forward` or `onnx_forward`.
         preprocessing: the model's.
         device: `cpu`, `cuda` or `cuda:N`.
         batch_size: images at a time.
@@ -55,7 +57,7 @@ def encode_shards(
         stop = start + len(plan.paths)
         batches += [range(i, min(i + batch_size, stop)) for i in range(start, stop, batch_size)]
         start = stop
-    encoder = BatchEncoder(model, preprocessing, device, progress.say)
+    encoder = BatchEncoder(forward, preprocessing, device, progress.say)
     stream = read_batches(root, paths, batches, preprocessing, workers)
     cells = model.grid[0] * model.grid[1]
     for plan in plans:

@@ -28,6 +28,15 @@ class RequestedValue:
     verdict: Verdict
     probability: float
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict with stable keys."""
+        return {
+            "value": self.name,
+            "wanted": self.wanted,
+            "verdict": self.verdict,
+            "probability": round(self.probability, 4),
+        }
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -66,15 +75,7 @@ class Hit:
             "predicted": {
                 a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()
             },
-            "requested": [
-                {
-                    "value": r.name,
-                    "wanted": r.wanted,
-                    "verdict": r.verdict,
-                    "probability": round(r.probability, 4),
-                }
-                for r in self.requested
-            ],
+            "requested": [value.to_json() for value in self.requested],
         }
 
 
@@ -120,6 +121,7 @@ class QueryResult(Sequence[Hit]):
             "condition": self.condition,
             "gallery": self.gallery,
             "searched": self.searched,
+            "query_requested": [value.to_json() for value in self.requested],
             "query_predicted": {
                 a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()
             },

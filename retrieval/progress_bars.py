@@ -61,7 +61,7 @@ class TrainingBars(TrainerProgress):
     """A bar an epoch with the running losses, and a line an epoch with their means.
 
     Args:
-        images: images that a frozen run encodes before its first epoch.
+        images: images that are read, or encoded by a frozen backbone, before the first epoch.
     """
 
     def __init__(self, images: int) -> None:
@@ -82,9 +82,9 @@ class TrainingBars(TrainerProgress):
         self._close()
 
     def encoded(self, count: int) -> None:
-        """Count images that went through the frozen backbone."""
+        """Count images that were read before the first epoch."""
         if self._bar is None:
-            self._open("encoding", self._images)
+            self._open("reading images", self._images)
         assert self._bar is not None
         self._bar.advance(self._task, count)
 

@@ -26,7 +26,7 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         groups.append({"params": old, "lr": rate, "peak": rate})
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
 
 
 def set_learning_rate(

@@ -122,7 +122,7 @@ def run_training(
         source = StoredMaps(model, dataset, config.preprocessing, cache, device, workers, tick)
     else:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        source = Photographs(dataset, config.preprocessing, workers)
+        source = Photographs(dataset, config.preprocessing, workers, tick)
     report = train(
         model,
         dataset,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.datasets.dataset import Dataset
-from training.decoding import read_batches
-from training.map_bank import MapBank, bank_from_images, bank_from_trunk
+from training.decoding import ReadBatch, read_batches
+from training.map_bank import MapBank, bank_from_trunk
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
 from training.trunk_maps import Tick, trunk_maps
 
 VALIDATION_LIMIT = 4096
 """At most this many images of `valid` are looked at after an epoch, drawn with a fixed seed."""
+
+PIXEL_MEMORY = 1 << 30
+"""Decoded images that take at most this many bytes are kept in memory."""
 
 CHUNK = 128
 
@@ -103,36 +106,73 @@ class StoredMaps:
 
 
 class Photographs:
-    """Images, decoded anew each epoch by worker processes."""
+    """Images: kept decoded in memory if they fit, else decoded anew each epoch by workers."""
 
     frozen = False
 
-    def __init__(self, dataset: Dataset, preprocessing: Preprocessing, workers: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        preprocessing: Preprocessing,
+        workers: int,
+        tick: Tick,
+        memory: int = PIXEL_MEMORY,
+    ) -> None:
         self.rows = dataset.rows_of("train")
         self.failures: list[tuple[str, str]] = []
         self._dataset = dataset
         self._preprocessing = preprocessing
         self._workers = workers
-        self._valid = dataset.subset(validation_rows(dataset))
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        valid = validation_rows(dataset)
+        wanted = np.union1d(self.rows, valid)
+        if len(wanted) * 3 * preprocessing.size**2 <= memory:
+            for batch in self._read(_chunks(wanted)):
+                self._kept.update(zip(batch.good, batch.pixels, strict=True))
+                tick(len(batch.images))
+            readable = np.array(sorted(self._kept), dtype=np.int64)
+            self.rows = np.intersect1d(self.rows, readable)
+            valid = np.intersect1d(valid, readable)
+        self._valid_rows = valid
+
+    def _read(self, batches: Iterable[list[int]]) -> Iterator[ReadBatch]:
+        dataset = self._dataset
+        for batch in read_batches(
+            dataset.root, dataset.paths, batches, self._preprocessing, self._workers
+        ):
+            self.failures += [(dataset.paths[n], why) for n, why in batch.failures]
+            yield batch
+
+    def _images(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+        if self._kept:
+            for rows in batches:
+                pixels = np.stack([self._kept[row] for row in rows])
+                yield rows, self._preprocessing.normalise(torch.from_numpy(pixels))
+        else:
+            for batch in self._read(batches):
+                yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
 
     def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Decode and normalise, float32 [B, 3, S, S]; unreadable images shorten a batch."""
-        for batch in read_batches(
-            self._dataset.root, self._dataset.paths, orders, self._preprocessing, self._workers
-        ):
-            self.failures += [(self._dataset.paths[n], why) for n, why in batch.failures]
-            yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
+        """Normalised images, float32 [B, 3, S, S]; unreadable ones shorten a batch."""
+        return self._images(orders)
 
     def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows, from their photographs."""
-        if len(self._valid) == 0:
+        if len(self._valid_rows) == 0:
             return None
-        every = np.arange(len(self._valid), dtype=np.int64)
-        bank, failures = bank_from_images(
-            model, self._valid, every, self._preprocessing, self._workers, lambda _: None
+        device = next(model.parameters()).device
+        bank = bank_from_trunk(
+            model,
+            (
+                (rows, model.trunk(images.to(device)))
+                for rows, images in self._images(_chunks(self._valid_rows))
+                if rows
+            ),
         )
-        if failures:
-            valid = self._valid.subset(bank.rows)
-            bank.renumber()
-            return bank, valid
-        return bank, self._valid
+        valid = self._dataset.subset(bank.rows)
+        bank.renumber()
+        return bank, valid
+
+
+def _chunks(rows: NDArray[np.int64]) -> list[list[int]]:
+    return [rows[i : i + CHUNK].tolist() for i in range(0, len(rows), CHUNK)]

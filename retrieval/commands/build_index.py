@@ -14,6 +14,7 @@ import click
 from indexer.lock import check_unlocked
 from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
+from retrieval.printable import printable
 from training.datasets import ADAPTERS, load_dataset
 from training.errors import UsageError
 
@@ -54,6 +55,13 @@ if TYPE_CHECKING:
     help="Conditions to index ahead: types, values, none, all; separated by commas.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--runtime",
+    type=click.Choice(["torch", "onnx", "auto"]),
+    default="torch",
+    show_default=True,
+    help="What encodes; onnx is faster on the CPU and needs the [onnx] extra.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--workers", type=click.IntRange(min=0), help="Decoding processes [default: by need]."
@@ -82,6 +90,7 @@ def command(
     out: Path | None,
     views: str,
     device: str,
+    runtime: str,
     batch_size: int,
     workers: int | None,
     shard_rows: int,
@@ -103,6 +112,7 @@ def command(
             out,
             views,
             device,
+            runtime,
             batch_size,
             workers,
             shard_rows,
@@ -124,6 +134,7 @@ def _build(
     out: Path | None,
     views: str,
     device: str,
+    runtime: str,
     batch_size: int,
     workers: int | None,
     shard_rows: int,
@@ -162,6 +173,7 @@ def _build(
             shard_rows,
             max_reject_rate,
             progress,
+            runtime,
         )
     return report, run
 
@@ -228,6 +240,7 @@ def _to_json(report: BuildReport, run: Path) -> dict[str, Any]:
         "dataset": report.dataset,
         "checkpoint": str(run),
         "device": report.device,
+        "runtime": report.runtime,
         "listed": report.listed,
         "images": report.images,
         "rejected": report.rejected,
@@ -251,10 +264,10 @@ def _print(report: BuildReport) -> None:
         f"images    {report.images:,} ({report.encoded:,} encoded, {report.kept:,} kept)",
         f"rejected  {report.rejected:,}"
         + (f" (see {report.folder / 'rejects.jsonl'})" if report.rejected else ""),
-        f"time      {report.seconds:.1f} s on {report.device}{rate}",
+        f"time      {report.seconds:.1f} s on {report.device} by {report.runtime}{rate}",
         f"size      {report.bytes / 1e6:,.1f} MB",
         f"views     {len(report.views)}: {', '.join(report.views[:12])}"
         + (f" and {len(report.views) - 12} more" if len(report.views) > 12 else ""),
     ]
     for line in lines:
-        stdout.print(line, markup=False, soft_wrap=True)
+        stdout.print(printable(line), markup=False, soft_wrap=True)

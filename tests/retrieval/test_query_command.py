@@ -36,7 +36,10 @@ def test_json_has_stable_keys_and_says_what_the_engine_says(shop: Shop, capsys) 
     code, out, err = run(capsys, "query", PICTURE, *arguments, "--json")
     assert (code, err) == (0, "")
     found = json.loads(out)
-    assert set(found) == {"image", "condition", "gallery", "searched", "query_predicted", "hits"}
+    assert set(found) == {"image", "condition", "gallery", "searched", "hits"} | {
+        "query_requested",
+        "query_predicted",
+    }
     assert [set(hit) for hit in found["hits"]] == [
         {"rank", "score", "likeness", "path", "row", "known", "predicted", "requested"}
     ] * 4

@@ -1,0 +1,104 @@
+"""The condition-free half of a model as an ONNX file: images -> I, P and predictions."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from training.errors import ResourceError
+from training.models.embedder import Embedder
+
+INPUT, OUTPUTS = "images", ("maps", "keys", "predicted")
+
+_OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
+
+
+def export_onnx(model: Embedder, size: int, path: Path) -> None:
+    """Write a model as ONNX, with a free batch axis.
+
+    The graph takes `images`, normalised [B, 3, S, S] float32, and gives `maps` I [B, d, H, W],
+    `keys` P [B, d, H, W] and `predicted` [B, K]. It is traced, so H, W and S are fixed in it.
+
+    Args:
+        model: a `torch.nn.Module` on the CPU; it is put in eval mode.
+        size: S, side of its images in pixels.
+        path: the file to write.
+
+    Raises:
+        ResourceError: the model holds an operation that cannot be exported.
+        OSError: the file cannot be written.
+    """
+    names = (INPUT, *OUTPUTS)
+    # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
+    # and a new wrapper is in training mode, which would leave batch normalisation adapting.
+    traced = _ConditionFree(model).eval()
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # this exporter is deprecated; the new one needs more
+            torch.onnx.export(
+                traced,
+                (torch.zeros(2, 3, size, size),),  # not 1, which a trace might take for constant
+                path,
+                dynamo=False,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_axes={name: {0: "batch"} for name in names},
+                opset_version=_OPSET,
+            )
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ResourceError(
+            f"this model cannot be exported to ONNX ({reason}); use --runtime torch"
+        ) from error
+
+
+class _ConditionFree(nn.Module):
+    def __init__(self, model: Embedder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with _ExactPooling():
+            maps = self.model.features(images)
+            keys = self.model.keys(maps)
+            return maps, keys, self.model.predict(maps, keys)
+
+
+class _ExactPooling(TorchFunctionMode):
+    """Adaptive average pooling as two matrix products where the cells are of unequal size.
+
+    ONNX has no adaptive pooling; the exporter writes a plain one where H and W divide the input.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.adaptive_avg_pool2d:
+            images, cells = args
+            height, width = (cells, cells) if isinstance(cells, int) else cells
+            # int: within a trace a size is a tensor, and the graph is for one size of images.
+            rows, columns = int(images.shape[-2]), int(images.shape[-1])
+            if rows % height or columns % width:
+                across = _averages(columns, width).T
+                return _averages(rows, height) @ images @ across
+        return func(*args, **kwargs or {})
+
+
+def _averages(inputs: int, outputs: int) -> Tensor:
+    """The matrix [outputs, inputs] of one axis of `adaptive_avg_pool2d`; its rows sum to 1."""
+    matrix = torch.zeros(outputs, inputs)
+    for cell in range(outputs):
+        start, stop = cell * inputs // outputs, -(-(cell + 1) * inputs // outputs)
+        matrix[cell, start:stop] = 1 / (stop - start)
+    return matrix

@@ -1,0 +1,219 @@
+"""Encoding by ONNX Runtime gives what torch gives, and says clearly when it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+
+from indexer import onnx_runtime, views
+from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
+from indexer.onnx_export import export_onnx
+from indexer.onnx_runtime import choose_runtime, onnx_forward
+from indexer.quantise import dequantise
+from indexer.store import open_store
+from training.errors import DataError, ResourceError, UsageError
+from training.models.config import VARIANTS, ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+PHOTOGRAPHS = SHARED / "data/street-clothing"
+WEIGHTS = SHARED / "weights/resnet18-imagenet-layer3.safetensors"
+
+MODELS = {
+    "resnet18": (ModelConfig("resnet18", "layer2", grid=4, dim=16), 32),
+    "resnet50": (ModelConfig("resnet50", "layer2", grid=2, dim=16), 32),
+    "resnet50v2": (ModelConfig("resnet50v2", "layer2", grid=2, dim=16), 32),
+    "uneven cells": (ModelConfig("small", "layer3", grid=7, dim=16), 72),  # 9 x 9 -> 7 x 7
+    "upwards": (ModelConfig("small", "layer3", grid=7, dim=16), 64),  # 4 x 4 -> 7 x 7
+} | {
+    name: (dataclasses.replace(ModelConfig("small", "layer2", grid=4, dim=16), **options), 32)
+    for name, options in VARIANTS.items()
+}
+
+
+def lively_model(config: ModelConfig, size: int, seed: int = 0) -> M2Fashion:
+    """A random model whose batch normalisation has seen images, so that mode mistakes show."""
+    torch.manual_seed(seed)
+    model = M2Fashion(SCHEMA, config)
+    with torch.no_grad():
+        model.features(torch.randn(8, 3, size, size) * 2 + 0.5)
+    return model.eval().requires_grad_(False)
+
+
+def cosines_of_types(model: M2Fashion, pixels, preprocessing, folder: Path) -> torch.Tensor:
+    """Cosine [T, B] of Z from int8 maps by torch and by onnx, under each type condition."""
+    embeddings = []
+    for forward in (torch_forward(model), onnx_forward(model, preprocessing.size, folder)):
+        batch = encode(forward, pixels, preprocessing, "cpu")
+        maps, keys = (dequantise(part, model.grid) for part in (batch.maps, batch.keys))
+        with torch.inference_mode():
+            types = model.type_conditions.split(1)
+            embeddings.append(torch.stack([model.attend(maps, a, keys) for a in types]))
+    return (embeddings[0] * embeddings[1]).sum(-1)
+
+
+@pytest.fixture
+def runtime() -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
+    config, size = MODELS[name]
+    model = lively_model(config, size)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    forward = onnx_forward(model, size, tmp_path)
+    assert not list(tmp_path.iterdir())  # the exported file is gone
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+    for batch in (1, 2, 5, 3):
+        images = torch.randn(batch, 3, size, size)
+        found = forward(images)
+        with torch.inference_mode():
+            maps = model.features(images)
+            expected = ModelOutput(maps, model.keys(maps), model.predict(maps))
+        for part in ("maps", "keys", "predicted"):
+            torch.testing.assert_close(
+                getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4
+            )
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("name", ["resnet18", "uneven cells", "paper", "gap"])
+def test_quantised_embeddings_agree(name: str, tmp_path: Path) -> None:
+    config, size = MODELS[name]
+    model = lively_model(config, size)
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 3, size, size)).astype(np.uint8)
+    cosines = cosines_of_types(model, pixels, Preprocessing(size=size), tmp_path)
+    assert cosines.shape == (2, 13)
+    assert cosines.min() >= 0.9999
+
+
+@pytest.mark.usefixtures("runtime")
+def test_an_index_by_either_runtime_is_one_index(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 20)
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    first, more = gallery(tmp_path, paths[:8]), gallery(tmp_path, paths)
+    stores = {}
+    for name in ("torch", "onnx"):
+        report = build(more, checkpoint, tmp_path / name, runtime=name)
+        assert (report.runtime, report.encoded) == (name, 20)
+        stores[name] = open_store(tmp_path / name)
+    assert not list((tmp_path / "onnx").rglob(".tmp-*"))
+    assert stores["torch"].manifest.identity == stores["onnx"].manifest.identity
+    assert build(first, checkpoint, tmp_path / "mixed", runtime="torch").encoded == 8
+    report = build(more, checkpoint, tmp_path / "mixed", runtime="onnx")
+    assert (report.encoded, report.kept) == (12, 8)
+    stores["mixed"] = open_store(tmp_path / "mixed")
+    for entry in stores["torch"].manifest.views:
+        condition = entry.condition(SCHEMA.size)
+        vectors = [views.load(s, condition).reconstruct_n(0, 20) for s in stores.values()]
+        assert (vectors[0] * vectors[1]).sum(1).min() >= 0.9999
+        assert (vectors[0] * vectors[2]).sum(1).min() >= 0.9999
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_broken_model_is_refused(tmp_path: Path) -> None:
+    dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
+    checkpoint.model.conv.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(DataError, match="not finite"):
+        build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
+    checkpoint.model.conv.weight[0, 0, 0, 0] = 0.1
+    checkpoint.model.keys = lambda maps: torch.fft.fft2(maps).real
+    with pytest.raises(ResourceError, match=r"cannot be exported .* use --runtime torch"):
+        build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
+    assert not list((tmp_path / "out").rglob(".tmp-*"))
+
+
+@pytest.mark.usefixtures("runtime")
+def test_results_that_are_not_those_of_torch_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, size = MODELS["gap"]
+    model, other = lively_model(config, size), lively_model(config, size, seed=1)
+    monkeypatch.setattr(
+        onnx_runtime, "export_onnx", lambda _, size, path: export_onnx(other, size, path)
+    )
+    with pytest.raises(ResourceError, match="onnxruntime gives other maps than torch"):
+        onnx_forward(model, size, tmp_path)
+    monkeypatch.setattr(onnx_runtime, "export_onnx", lambda _, size, path: path.write_text("no"))
+    with pytest.raises(ResourceError, match="cannot read the exported model"):
+        onnx_forward(model, size, tmp_path)
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_batch_that_does_not_fit_is_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    class Small(onnxruntime.InferenceSession):
+        def run(self, names, feeds):
+            if len(feeds["images"]) > 3:
+                raise RuntimeError("Failed to allocate memory for requested buffer of size 9")
+            return super().run(names, feeds)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Small)
+    config, size = MODELS["gap"]
+    said: list[str] = []
+    forward = onnx_forward(lively_model(config, size), size, tmp_path)
+    encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
+    pieces = encoder(np.zeros((8, 3, size, size), dtype=np.uint8))
+    assert [len(piece.predicted) for piece in pieces] == [2, 2, 2, 2]
+    assert said[-1] == "out of memory on cpu: going on with 2 at a time"
+
+
+@pytest.mark.parametrize("absent", ["onnx", "onnxruntime"])
+def test_without_the_extra(absent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, absent, None)
+    dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
+    with pytest.raises(ResourceError) as raised:
+        build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
+    assert raised.value.exit_code == 6
+    assert 'pip install "m2fashion-retrieval[onnx]"' in str(raised.value)
+    assert not (tmp_path / "out").exists()
+    choice = choose_runtime("auto", "cpu")
+    assert choice.runtime == "torch"
+    assert choice.remark is not None
+    assert "m2fashion-retrieval[onnx]" in choice.remark
+    assert build(dataset, checkpoint, tmp_path / "out", runtime="auto").runtime == "torch"
+
+
+def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_runtime, "load_onnxruntime", lambda: None)
+    assert choose_runtime("torch", "cuda").runtime == "torch"
+    assert choose_runtime("torch", "cpu").remark is None
+    assert choose_runtime("onnx", "cpu").runtime == "onnx"
+    automatic = choose_runtime("auto", "cpu")
+    assert (automatic.runtime, automatic.remark) == ("onnx", "encoding by onnxruntime")
+    assert choose_runtime("auto", "cuda:1").runtime == "torch"
+    with pytest.raises(UsageError, match="add --device cpu"):
+        choose_runtime("onnx", "cuda:1")
+    with pytest.raises(UsageError, match="unknown runtime 'openvino'; choose torch, onnx, auto"):
+        choose_runtime("openvino", "cpu")
+
+
+@pytest.mark.shared
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.skipif(
+    not (PHOTOGRAPHS.is_dir() and WEIGHTS.is_file()), reason="no ../shared beside the checkout"
+)
+def test_photographs_through_a_pretrained_backbone(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = M2Fashion(SCHEMA, ModelConfig("resnet18", dim=128), weights=str(WEIGHTS))
+    model.eval().requires_grad_(False)
+    preprocessing = Preprocessing(size=112)
+    files = sorted(PHOTOGRAPHS.rglob("*.jpg"))[:24]
+    pixels = np.stack([preprocessing.open(file) for file in files])
+    cosines = cosines_of_types(model, pixels, preprocessing, tmp_path)
+    assert cosines.shape == (2, 24)
+    assert cosines.min() >= 0.9999
