@@ -114,7 +114,12 @@ def _paste(
         draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f6f8fa", _GREY)
         draw.text((left + 8, top + CELL // 2), "cannot be read any more", _GREY, font)
         return
-    picture.thumbnail((CELL, CELL))
+    scale = CELL / max(picture.size)  # small pictures are shown larger than they are
+    picture = picture.resize(
+        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
+        Image.Resampling.LANCZOS,
+        reducing_gap=3.0,
+    )
     sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
 
 

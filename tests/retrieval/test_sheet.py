@@ -37,7 +37,7 @@ def result(paths: list[Path], requested: list[tuple[RequestedValue, ...]]) -> Qu
     return QueryResult("q.png", "floral", own, {}, hits, len(hits), len(hits))
 
 
-def noise(path: Path, seed: int, size: tuple[int, int] = (64, 48)) -> Path:
+def noise(path: Path, seed: int, size: tuple[int, int] = (CELL, 48)) -> Path:
     pixels = np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3)).astype(np.uint8)
     Image.fromarray(pixels).save(path)
     return path
@@ -57,7 +57,7 @@ def place(number: int, values: int, cells: int) -> tuple[int, int]:
 @pytest.mark.parametrize("values", [0, 2])
 def test_size_and_pictures_in_order(tmp_path: Path, count: int, values: int) -> None:
     query = noise(tmp_path / "q.png", 99)
-    paths = [noise(tmp_path / f"{n}.png", n, (40 + n, 64 - n)) for n in range(count)]
+    paths = [noise(tmp_path / f"{n}.png", n, (CELL, 64 - n)) for n in range(count)]
     requested = [tuple(value("present") for _ in range(values))] * count
     sheet = contact_sheet(result(paths, requested), query)
     drawn = values if count else 0
@@ -80,6 +80,17 @@ def test_size_and_pictures_in_order(tmp_path: Path, count: int, values: int) -> 
     if count:
         left, top = place(1, drawn, count + 1)
         assert (pixels[top - 2, left + 4 : left + CELL] == 255).all() or count + 1 > COLUMNS
+
+
+@pytest.mark.parametrize("size", [(8, 4), (4, 8), (900, 450), (1, 3000)])
+def test_pictures_of_any_size_fill_their_cell(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (10, 200, 30)).save(tmp_path / "q.png")
+    pixels = np.asarray(contact_sheet(result([], []), tmp_path / "q.png"))
+    left, top = place(0, 0, 1)
+    cell = pixels[top : top + CELL, left : left + CELL]
+    green = (cell == (10, 200, 30)).all(-1)
+    width, height = (max(1, round(CELL * side / max(size))) for side in size)
+    assert (green.any(0).sum(), green.any(1).sum()) == (width, height)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +136,7 @@ def test_a_hit_that_vanished_is_an_empty_frame(tmp_path: Path, name: str) -> Non
     left, top = place(1, 1, 3)
     assert tuple(pixels[top, left]) == ImageColor.getrgb("#57606a")
     left, top = place(2, 1, 3)
-    middle = pixels[top + (CELL - 48) // 2 :, left + (CELL - 64) // 2 :][:48, :64]
+    middle = pixels[top + (CELL - 48) // 2 :, left:][:48, :CELL]
     with Image.open(there) as picture:
         np.testing.assert_array_equal(middle, np.asarray(picture))
     bytes_ = tmp_path / "broken.png"
