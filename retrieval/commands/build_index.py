@@ -14,6 +14,7 @@ import click
 from indexer.lock import check_unlocked
 from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
+from retrieval.dataset_options import dataset_options
 from retrieval.printable import printable
 from training.datasets import ADAPTERS, load_dataset
 from training.errors import UsageError
@@ -25,18 +26,7 @@ if TYPE_CHECKING:
 
 
 @click.command("build-index")
-@click.option(
-    "--dataset",
-    "name",
-    required=True,
-    metavar="NAME|FOLDER",
-    help=f"One of {', '.join(ADAPTERS)}, or a folder.",
-)
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
-)
+@dataset_options
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path),

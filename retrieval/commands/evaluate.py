@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.console import print_json, print_table, stderr, stdout
+from retrieval.dataset_options import dataset_options
 from training.errors import DataError, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command("evaluate")
-@click.option("--dataset", "name", required=True, metavar="NAME|FOLDER", help="What to rank.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
-)
+@dataset_options
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
 @click.option("--mode", type=click.Choice(["type", "value"]), default="type", show_default=True)
@@ -75,7 +71,7 @@ def command(
     from retrieval.evaluation.attribute_map import evaluate_attributes
     from retrieval.evaluation.combination_score import evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
-    from retrieval.evaluation.report import to_json, to_markdown, to_tables
+    from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
     from retrieval.evaluation.scoring import CombinationRanker, floor_embed
     from retrieval.progress_bars import CountBar
     from training.checkpoint import load_checkpoint
@@ -143,6 +139,8 @@ def command(
     else:
         for table in to_tables(report, combined, floor_report):
             print_table(table)
+        trained = f"{loaded.training.get('seed', 'unknown')} (training), {seed} (evaluation)"
+        stdout.print(f"{definition(report)} Seeds: {trained}.", markup=False)
         stdout.print(f"written to {folder / stem}.json and .md", markup=False, soft_wrap=True)
     return 0
 

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from retrieval.console import print_json, print_table, stderr, stdout
+from retrieval.dataset_options import dataset_options
 from retrieval.inspection import (
     COLUMNS,
     BrokenImage,
@@ -18,7 +19,7 @@ from retrieval.inspection import (
     inspect_dataset,
 )
 from retrieval.printable import plain
-from training.datasets import ADAPTERS, load_dataset
+from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
 
@@ -27,18 +28,7 @@ PATHS_SHOWN = 5
 
 
 @click.command("inspect")
-@click.option(
-    "--dataset",
-    "name",
-    required=True,
-    metavar="NAME|FOLDER",
-    help=f"One of {', '.join(ADAPTERS)}, or a folder.",
-)
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
-)
+@dataset_options
 @click.option("--attributes", metavar="A,B", help="Only these attributes.")
 @click.option("--images/--no-images", default=False, help="Decode every image; find broken ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.console import print_json, stderr, stdout
+from retrieval.dataset_options import dataset_options
 from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -19,12 +20,7 @@ _LARGEST_SEED = 2**32 - 1
 
 
 @click.command("train")
-@click.option("--dataset", "name", required=True, metavar="NAME|FOLDER", help="What to train on.")
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
-)
+@dataset_options
 @click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
