@@ -62,21 +62,25 @@ def command(
     seconds["evaluate"] = round(seconds["all"] - seconds["train"] - seconds["build-index"], 1)
     report["seconds"] = seconds
     report["seeds"] = {"0": report["all"]["map"]}
+    report["machine"] = f"{platform.machine()}, {_cores()} cores, no GPU"
+    report["queries"] = {text: check_queries(dataset, index, text) for text in attrs}
+    report["checkpoint"] = "run-0"  # where the run lies is this machine's business
+    stem = f"main-{dataset.name}-{backbone}"
+    _write(report, results, stem)
     for seed in range(1, seeds):
         run = work / f"run-{seed}"
         retrieve("train", "--dataset", name, *model, "--seed", seed, "--out", run, *limit)
         other = ["--dataset", name, "--checkpoint", run, "--combinations", 0]
         measured = json.loads(retrieve_json("evaluate", *other))
         report["seeds"][str(seed)] = measured["all"]["map"]
-    report["machine"] = f"{platform.machine()}, {_cores()} cores, no GPU"
-    report["queries"] = {text: check_queries(dataset, index, text) for text in attrs}
-    stem = f"main-{dataset.name}-{backbone}"
+        _write(report, results, stem)
+    click.echo(markdown(report))
+
+
+def _write(report: dict[str, Any], results: Path, stem: str) -> None:
     results.mkdir(parents=True, exist_ok=True)
-    # Where the data and the run lie is this machine's business.
-    report["checkpoint"] = "run-0"
     (results / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
     (results / f"{stem}.md").write_text(markdown(report))
-    click.echo(markdown(report))
 
 
 def check_queries(dataset: Dataset, index: Path, text: str, most: int = 20) -> dict[str, Any]:

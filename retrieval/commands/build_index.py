@@ -141,7 +141,10 @@ def _build(
 
     from indexer.build import build_index
     from indexer.device import choose_device
+    from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
+
+    keep_freed_memory()
 
     sets = [part.strip() for part in views.split(",") if part.strip()]
     choice = choose_device(device)

@@ -74,8 +74,11 @@ def command(
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
     from retrieval.evaluation.scoring import CombinationRanker, floor_embed
     from retrieval.progress_bars import CountBar
+    from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
     from training.map_bank import bank_from_images
+
+    keep_freed_memory()
 
     choice = choose_device(device)
     loaded = load_checkpoint(checkpoint, choice.device)

@@ -75,6 +75,7 @@ def command(
     from indexer.device import choose_device
     from retrieval.progress_bars import TrainingBars
     from retrieval.validation import validation_map
+    from training.allocator import keep_freed_memory
     from training.datasets import load_dataset
     from training.models.config import VARIANTS, ModelConfig, from_mapping
     from training.models.config import variant as with_variant
@@ -82,6 +83,8 @@ def command(
     from training.recipe import Recipe
     from training.run import RunConfig, read_config, run_training
     from training.sources import validation_rows
+
+    keep_freed_memory()
 
     base = read_config(config) if config is not None else RunConfig()
     model = base.model
