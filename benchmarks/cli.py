@@ -8,7 +8,8 @@ from retrieval.lazy_group import LazyGroup
 
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
-    "main-job": ("benchmarks.main_job", "The main job on photographs, timed and checked."),
+    "main-job": ("benchmarks.main_job", "The main job on photographs, timed."),
+    "queries": ("benchmarks.queries", "Check that queries return what they say."),
     "presence-weight": ("benchmarks.presence_weight", "Sweep the weight of named values."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }

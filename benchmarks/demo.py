@@ -26,7 +26,7 @@ NAMES = ("v-neckline", "floral")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
 @click.option("--layout", type=click.Choice(["catalogue", "darn"]), default="catalogue")
 @click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
-@click.option("--gallery-count", type=click.IntRange(min=100), default=3000, show_default=True)
+@click.option("--gallery-count", type=click.IntRange(min=100), default=2000, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(

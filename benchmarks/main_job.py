@@ -1,11 +1,9 @@
-"""The main job on photographs, timed: train, build-index, evaluate, and queries that are checked.
+"""The main job on photographs, timed: train, build-index, evaluate.
 
-    python -m benchmarks.main_job --dataset fashion-products --weights resnet18.safetensors \
-        --attrs check,shirts --attrs stripe,blue
+    retrieve bench main-job --dataset data/fashion-products --weights resnet18.safetensors
 
-Each query list is asked with every test picture that has the values (`same`) and with as many
-that lack them all (`but`); hits are checked against the gallery's labels. The gallery is the test
-split: no image of it was trained on. Writes the figures to `benchmarks/results/`.
+The gallery is the test split: no image of it was trained on. Writes the figures to
+`benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -17,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from benchmarks.command_line import retrieve, retrieve_json
 from training.datasets import load_dataset
-from training.datasets.dataset import Dataset
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -30,7 +26,6 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--dataset", "name", required=True, help="Name or folder of the dataset.")
 @click.option("--backbone", default="resnet18", show_default=True)
 @click.option("--weights", required=True, help="Backbone weights, kept frozen.")
-@click.option("--attrs", multiple=True, help="Values to query by; may be repeated.")
 @click.option("--epochs", type=click.IntRange(min=1))
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--work", type=click.Path(path_type=Path), default=Path("runs/main-job"))
@@ -39,7 +34,6 @@ def command(
     name: str,
     backbone: str,
     weights: str,
-    attrs: tuple[str, ...],
     epochs: int | None,
     seeds: int,
     work: Path,
@@ -63,7 +57,6 @@ def command(
     report["seconds"] = seconds
     report["seeds"] = {"0": report["all"]["map"]}
     report["machine"] = f"{platform.machine()}, {_cores()} cores, no GPU"
-    report["queries"] = {text: check_queries(dataset, index, text) for text in attrs}
     report["checkpoint"] = "run-0"  # where the run lies is this machine's business
     stem = f"main-{dataset.name}-{backbone}"
     _write(report, results, stem)
@@ -81,44 +74,6 @@ def _write(report: dict[str, Any], results: Path, stem: str) -> None:
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
     (results / f"{stem}.md").write_text(markdown(report))
-
-
-def check_queries(dataset: Dataset, index: Path, text: str, most: int = 20) -> dict[str, Any]:
-    """All-values precision@10 of one list of values, by the gallery's labels.
-
-    Args:
-        dataset: the gallery's labels.
-        index: the gallery's index, of the test split.
-        text: names of values, separated by commas.
-        most: query pictures of each kind.
-
-    Returns:
-        `relevant` images in the gallery; for `same` and `but` the number of queries and the mean
-        share of the first ten hits, the query itself left out, that have all the values.
-    """
-    from retrieval.engine import Engine
-
-    engine = Engine.open(index, verify=False)
-    names = text.split(",")
-    wanted = [dataset.schema.value(n) for n in names]
-    rows = dataset.rows_of("test")
-    states = dataset.labels[rows][:, wanted]
-    labels = engine.store.labels()[:, wanted]
-    out: dict[str, Any] = {"relevant": int((states == 1).all(1).sum())}
-    for kind, where in (("same", (states == 1).all(1)), ("but", (states == -1).all(1))):
-        queries = rows[where]
-        if len(queries) > most:
-            queries = np.random.default_rng(0).choice(queries, most, replace=False)
-        shares = []
-        for row in queries.tolist():
-            path = dataset.root / dataset.paths[row]
-            hits = [h for h in engine.query(path, names, top_k=11) if h.path != path][:10]
-            shares.append(np.mean([(labels[h.row] == 1).all() for h in hits]))
-        out[kind] = {
-            "queries": len(queries),
-            "precision_at_10": round(float(np.mean(shares)), 4) if shares else None,
-        }
-    return out
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -153,12 +108,6 @@ def markdown(report: dict[str, Any]) -> str:
         f"{same['precision_at_10']:.2f} (ceiling {same['precision_ceiling']:.2f}) | "
         f"{but['precision_at_10']:.2f} (ceiling {but['precision_ceiling']:.2f}) |",
     ]
-    for text, found in report.get("queries", {}).items():
-        cells = [
-            "-" if found[k]["precision_at_10"] is None else f"{found[k]['precision_at_10']:.2f}"
-            for k in ("same", "but")
-        ]
-        lines.append(f"| `{text}` ({found['relevant']} in the gallery) | {' | '.join(cells)} |")
     seconds = report["seconds"]
     figures = [f"{figure:.2f}" for figure in report["seeds"].values()]
     lines += [
