@@ -6,7 +6,7 @@ over them once a condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -68,28 +68,31 @@ class MapBank:
         """
         device = next(self.model.parameters()).device
         states = torch.from_numpy(condition).float().unsqueeze(0).to(device)
-        places = self.places(rows)
-        out = np.empty((len(rows), self.model.dim), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(rows), chunk):
-                part = torch.from_numpy(places[start : start + chunk])
-                maps = self.maps[part].to(device).float()
-                keys = self.keys[part].to(device).float()
-                z = self.model.attend(maps, states, keys)
-                out[start : start + len(part)] = z.cpu().numpy()
-        return out
+        return self._run(
+            lambda maps, keys: self.model.attend(maps, states, keys), rows, self.model.dim, chunk
+        )
 
     def predict(self, rows: NDArray[np.int64], chunk: int = 256) -> NDArray[np.float32]:
         """Probability of every value for `rows`: float32 [M, K]."""
+        return self._run(self.model.predict, rows, self.model.schema.size, chunk)
+
+    def _run(
+        self,
+        head: Callable[[Tensor, Tensor], Tensor],
+        rows: NDArray[np.int64],
+        width: int,
+        chunk: int,
+    ) -> NDArray[np.float32]:
+        """`head` of I and P of `rows`, `chunk` of them at a time: float32 [M, width]."""
         device = next(self.model.parameters()).device
         places = self.places(rows)
-        out = np.empty((len(rows), self.model.schema.size), dtype=np.float32)
+        out = np.empty((len(rows), width), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(rows), chunk):
                 part = torch.from_numpy(places[start : start + chunk])
                 maps = self.maps[part].to(device).float()
                 keys = self.keys[part].to(device).float()
-                out[start : start + len(part)] = self.model.predict(maps, keys).cpu().numpy()
+                out[start : start + len(part)] = head(maps, keys).cpu().numpy()
         return out
 
 
