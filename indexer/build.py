@@ -17,6 +17,7 @@ from indexer.atomic import as_resource_error, remove_temporaries, write_file
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
 from indexer.gallery import open_gallery, write_gallery
+from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
     BUILDING_NAME,
@@ -120,11 +121,12 @@ def build_index(
         What was done.
 
     Raises:
-        UsageError: an argument out of its range.
+        UsageError: an argument out of its range, or a model that is not M2Fashion.
         DataError: no image, too many broken ones, or a broken model.
         LockedError: another process writes to `out`.
         ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
+    check_indexable(checkpoint.model)
     for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
         if value < low:
             raise UsageError(f"{name} must be at least {low}, got {value}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from indexer.indexable import check_indexable
 from training.errors import ResourceError
 from training.models.embedder import Embedder
 
@@ -32,9 +33,11 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
         path: the file to write.
 
     Raises:
+        UsageError: the model is not M2Fashion.
         ResourceError: the model holds an operation that cannot be exported.
         OSError: the file cannot be written.
     """
+    check_indexable(model)
     names = (INPUT, *OUTPUTS)
     # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
     # and a new wrapper is in training mode, which would leave batch normalisation adapting.

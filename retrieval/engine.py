@@ -23,13 +23,22 @@ from torch import Tensor
 from indexer import views
 from indexer.device import choose_device
 from indexer.faiss_module import load_faiss
+from indexer.indexable import check_indexable
 from indexer.store import Store, open_store
 from retrieval.hits import Hit, QueryResult, RequestedValue, Verdict
-from retrieval.ranking import best, combine, presence
+from retrieval.ranking import (
+    PRESENCE_WEIGHT,
+    SETTLED_WEIGHT,
+    best,
+    combine,
+    kept_attributes,
+    likeness,
+    presence,
+)
 from training.checkpoint import load_checkpoint
 from training.errors import DataError, UsageError
 from training.images import open_rgb
-from training.models.m2fashion import M2Fashion
+from training.models.conditioned import ConditionedEmbedder
 from training.schema import Condition, Schema, normalise_name
 
 VIEWS_KEPT = 2
@@ -45,7 +54,7 @@ class Engine:
         device: where the head runs.
     """
 
-    def __init__(self, store: Store, model: M2Fashion, device: str) -> None:
+    def __init__(self, store: Store, model: ConditionedEmbedder, device: str) -> None:
         self.store = store
         self.model = model
         self.device = device
@@ -63,6 +72,7 @@ class Engine:
 
         Raises:
             DataError: there is no finished index.
+            UsageError: its model is not M2Fashion.
             CorruptStoreError: a file is damaged.
             ResourceError: faiss is missing, or installed twice.
         """
@@ -75,6 +85,7 @@ class Engine:
         choice = choose_device(device)
         store = open_store(Path(folder), verify)
         checkpoint = load_checkpoint(store.model_folder, choice.device)
+        check_indexable(checkpoint.model)
         return cls(store, checkpoint.model, choice.device)
 
     @property
@@ -114,19 +125,25 @@ class Engine:
             raise UsageError(f"top_k must be at least 1, not {top_k}")
         wanted = _distinct(present, self.schema.value)
         unwanted = _distinct(absent, self.schema.value)
-        _distinct(like, self.schema.attribute)
+        compared = _distinct(like, self.schema.attribute)
         condition = self.schema.condition(present, absent, like)
         rows = self._where(where or {})
         maps = self.encode(image)
         z, own = self._embed_query(maps, condition)
-        named = bool(wanted or unwanted)
+        named = [*wanted, *unwanted]
         if not named and rows is None:
-            found, likeness = self._search(condition, z, top_k)
-            scores = likeness
+            found, alike = self._search(condition, z, top_k)
+            scores = alike
         else:
-            found, likeness, scores = self._rank(
-                condition, z, rows, wanted, unwanted, top_k, trust_labels
-            )
+            alike = self.vectors(condition) @ z
+            sure = None
+            if named:
+                labels = self.store.labels() if trust_labels else None
+                sure = presence(self.store.predicted(), wanted, unwanted, labels)
+                kept = self._kept(maps, kept_attributes(self.schema, named, compared))
+                alike = likeness(alike, kept, float(presence(own[None], wanted, unwanted)[0]))
+            weight = SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT
+            found, alike, scores = _ranked(alike, sure, weight, rows, top_k)
         requested = [(v, True) for v in wanted] + [(v, False) for v in unwanted]
         unknown = np.zeros(self.schema.size, dtype=np.int8)
         return QueryResult(
@@ -137,7 +154,7 @@ class Engine:
             hits=tuple(
                 self._hit(rank, int(row), float(like_), float(score), requested)
                 for rank, (row, like_, score) in enumerate(
-                    zip(found, likeness, scores, strict=True), start=1
+                    zip(found, alike, scores, strict=True), start=1
                 )
             ),
             gallery=len(self.store),
@@ -206,31 +223,15 @@ class Engine:
         rows = best(scores, k)
         return rows, scores[rows]
 
-    def _rank(
-        self,
-        condition: Condition,
-        z: NDArray[np.float32],
-        rows: NDArray[np.int64] | None,
-        wanted: list[int],
-        unwanted: list[int],
-        k: int,
-        trust_labels: bool,
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        if rows is not None and len(rows) == 0:
-            empty = np.zeros(0, dtype=np.float32)
-            return rows, empty, empty
-        likeness = self.vectors(condition) @ z
-        sure = None
-        if wanted or unwanted:
-            labels = self.store.labels() if trust_labels else None
-            sure = presence(self.store.predicted(), wanted, unwanted, labels)
-        if rows is not None:
-            likeness = likeness[rows]
-            sure = None if sure is None else sure[rows]
-        scores = combine(likeness, sure)
-        places = best(scores, k)
-        found = places if rows is None else rows[places]
-        return found, likeness[places], scores[places]
+    def _kept(self, maps: Tensor, attributes: Sequence[int]) -> NDArray[np.float32] | None:
+        """Mean cosine [N] of the gallery and a picture under the attributes' type conditions."""
+        total: NDArray[np.float32] | None = None
+        for number in attributes:
+            condition = self.schema.type_condition(number)
+            z, _ = self._embed_query(maps, condition)
+            alike = self.vectors(condition) @ z / np.float32(len(attributes))
+            total = alike if total is None else total + alike
+        return total
 
     def _where(self, where: Mapping[str, str]) -> NDArray[np.int64] | None:
         if not where:
@@ -287,6 +288,22 @@ class Engine:
                 verdict = "predicted" if chance >= 0.5 else "predicted-absent"
             out.append(RequestedValue(self.schema.value_names[value], wanted, verdict, chance))
         return tuple(out)
+
+
+def _ranked(
+    alike: NDArray[np.float32],
+    sure: NDArray[np.float32] | None,
+    weight: float,
+    rows: NDArray[np.int64] | None,
+    k: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+    """The `k` best of the gallery, or of its `rows`: rows, likeness and scores."""
+    if rows is not None:
+        alike = alike[rows]
+        sure = None if sure is None else sure[rows]
+    scores = combine(alike, sure, weight)
+    places = best(scores, k)
+    return places if rows is None else rows[places], alike[places], scores[places]
 
 
 def _flat_vectors(index: Any) -> NDArray[np.float32]:

@@ -1,8 +1,10 @@
-"""How hits are ranked: likeness under the condition, and how surely the named values are there.
+"""How hits are ranked: likeness to the query, and how surely the named values are there.
 
 An embedding conditioned on "v-neckline" of an image without one lands among those without one. So
-a value condition's score adds the probability that the candidate has every named value and no
-unwanted one. Both are bounded, so that once a candidate surely has the values, likeness decides.
+likeness under a value condition counts as far as the query has the values; likeness in what was
+not named, under the type conditions of those attributes, always counts: "like this, but". The score
+adds the probability that the candidate has every named value and no unwanted one. All terms are
+bounded, so that once a candidate surely has the values, likeness decides.
 """
 
 from __future__ import annotations
@@ -13,10 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.metrics import top_k
+from training.schema import Schema
 
-PRESENCE_WEIGHT = 2.0
-"""Weight of the probability beside the cosine, chosen on a valid split: `python -m
+PRESENCE_WEIGHT = 1.0
+"""Weight of the probability beside the likeness, chosen on a valid split: `python -m
 benchmarks.presence_weight`, whose figures are in benchmarks/NOTES.md."""
+
+SETTLED_WEIGHT = 2.0
+"""The same where known labels settle the matter: likeness spans 2, so no known absence outranks a
+known presence."""
 
 _DECIMALS = 6  # scores that differ by float32 rounding alone are ties, broken by id
 
@@ -48,6 +55,37 @@ def presence(
     return product
 
 
+def likeness(
+    conditioned: NDArray[np.float32], kept: NDArray[np.float32] | None, has: float
+) -> NDArray[np.float32]:
+    """Likeness of candidates to a query for which values are named.
+
+    Args:
+        conditioned: cosines under the condition, [M].
+        kept: mean cosines under the type conditions of the attributes that should stay as they
+            are, [M]; None if there are none.
+        has: probability that the query has what is named, 0..1.
+
+    Returns:
+        [M] float32 in -1..1: the mean of both, the first weighted by `has`.
+    """
+    if kept is None:
+        return conditioned
+    return ((has * conditioned + kept) / (has + 1)).astype(np.float32)
+
+
+def kept_attributes(schema: Schema, named: Sequence[int], like: Sequence[int] = ()) -> list[int]:
+    """Attributes that hits should share with the query: those asked for, else all not named.
+
+    Args:
+        schema: attributes and values.
+        named: flat indices of wanted and unwanted values.
+        like: attributes to compare by.
+    """
+    taken = {int(schema.attribute_of[v]) for v in named}
+    return list(like) or [n for n in range(len(schema.attributes)) if n not in taken]
+
+
 def combine(
     likeness: NDArray[np.float32],
     present: NDArray[np.float32] | None,
@@ -56,9 +94,9 @@ def combine(
     """Scores by which hits are ranked.
 
     Args:
-        likeness: cosine of query and candidate under the condition, [M].
+        likeness: of query and candidate, [M].
         present: what `presence` gave, or None when no value is named.
-        weight: of the probability beside the cosine.
+        weight: of the probability beside the likeness.
 
     Returns:
         [M] float32; likeness alone without named values.

@@ -20,7 +20,9 @@ COLUMNS = 6
 MOST_HITS = 119
 """Hits that are drawn, 20 rows: every cell takes 0.2 MB while the sheet is made."""
 
-_GREEN, _RED, _GREY, _INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
+GREEN, RED, GREY, INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
@@ -50,23 +52,25 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     font, small = ImageFont.load_default(16), ImageFont.load_default(14)
     more = f" (first {len(hits)} of {len(result)} hits)" if len(hits) < len(result) else ""
-    draw.text((GAP, GAP), _fit(draw, result.condition + more, font, size[0] - 2 * GAP), _INK, font)
+    draw.text(
+        (GAP, GAP), fit_text(draw, result.condition + more, font, size[0] - 2 * GAP), INK, font
+    )
     for number in range(cells):
         left = GAP + (number % columns) * (CELL + GAP)
         top = title + (number // columns) * (height + GAP)
         hit = hits[number - 1] if number else None
         _paste(sheet, draw, hit.path if hit else query, left, top, small)
         if hit is None:
-            draw.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), None, _INK, 3)
+            draw.rectangle((left - 3, top - 3, left + CELL + 2, top + CELL + 2), None, INK, 3)
             caption, requested = ["query", ""], result.requested
         else:
             caption = [f"{hit.rank}.  {hit.score:.3f}", hit.path.name]
             requested = hit.requested
         y = top + CELL + 4
         for text in caption:
-            draw.text((left, y), _fit(draw, text, small, CELL), _INK, small)
+            draw.text((left, y), fit_text(draw, text, small, CELL), INK, small)
             y += LINE
-        _marks(draw, requested, left, y, small)
+        draw_marks(draw, requested, left, y, small)
     return sheet
 
 
@@ -78,26 +82,39 @@ def save_sheet(result: QueryResult, query: Path, out: Path) -> None:
         ResourceError: the file cannot be written.
     """
     check_sheet_name(out, query)
-    sheet = contact_sheet(result, query)
+    write_picture(contact_sheet(result, query), out, "contact sheet")
+
+
+def write_picture(picture: Image.Image, out: Path, what: str) -> None:
+    """Write a picture, format by its suffix.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
     try:
-        sheet.save(out)
+        picture.save(out)
     except (OSError, ValueError) as error:
-        raise ResourceError(f"cannot write the contact sheet {out}: {error}") from error
+        raise ResourceError(f"cannot write the {what} {out}: {error}") from error
 
 
-def check_sheet_name(out: Path, query: Path) -> None:
-    """Make sure that a contact sheet can have this name, before anything is computed.
+def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> None:
+    """Make sure that a picture can be written under this name, before anything is computed.
+
+    Args:
+        out: the name.
+        query: the query's image file.
+        what: the picture is, for the message.
 
     Raises:
         UsageError: its suffix names no image format, its folder is not there, or it is the query.
     """
     Image.init()
     if Image.EXTENSION.get(out.suffix.lower()) not in Image.SAVE:
-        raise UsageError(f"the contact sheet {out} needs a name that ends in .png, .jpg or .webp")
+        raise UsageError(f"the {what} {out} needs a name that ends in .png, .jpg or .webp")
     if not os.path.isdir(out.parent):
-        raise UsageError(f"the contact sheet {out} needs a folder that exists: {out.parent}")
+        raise UsageError(f"the {what} {out} needs a folder that exists: {out.parent}")
     if os.path.realpath(out) == os.path.realpath(query):
-        raise UsageError(f"the contact sheet {out} would overwrite the query image")
+        raise UsageError(f"the {what} {out} would overwrite the query image")
 
 
 def _paste(
@@ -106,13 +123,12 @@ def _paste(
     path: Path,
     left: int,
     top: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
     try:
         picture = open_rgb(path, draft=CELL)
     except DataError:
-        draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f6f8fa", _GREY)
-        draw.text((left + 8, top + CELL // 2), "cannot be read any more", _GREY, font)
+        draw_missing(draw, left, top, font)
         return
     scale = CELL / max(picture.size)  # small pictures are shown larger than they are
     picture = picture.resize(
@@ -123,32 +139,35 @@ def _paste(
     sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
 
 
-def _marks(
+def draw_missing(draw: ImageDraw.ImageDraw, left: int, top: int, font: Font) -> None:
+    """Draw the empty frame of a picture that cannot be read any more."""
+    draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f6f8fa", GREY)
+    draw.text((left + 8, top + CELL // 2), "cannot be read any more", GREY, font)
+
+
+def draw_marks(
     draw: ImageDraw.ImageDraw,
     requested: Sequence[RequestedValue],
     left: int,
     y: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
 ) -> None:
+    """Draw the marks of requested values, one a line from `y` on, as `contact_sheet` says."""
     for value in requested:
         there = value.verdict in ("present", "predicted")
-        colour = _GREEN if there == value.wanted else _RED
+        colour = GREEN if there == value.wanted else RED
         if value.verdict == "present":
             mark = "+ " + value.name
         elif value.verdict == "absent":
             mark = "- " + value.name
         else:
             mark = f"~ {value.name} {value.probability:.0%} predicted"
-        draw.text((left, y), _fit(draw, mark, font, CELL), colour, font)
+        draw.text((left, y), fit_text(draw, mark, font, CELL), colour, font)
         y += LINE
 
 
-def _fit(
-    draw: ImageDraw.ImageDraw,
-    text: str,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    width: int,
-) -> str:
+def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> str:
+    """The text in one line of at most `width` pixels, cut with an ellipsis where it is longer."""
     # What the font cannot draw, and a newline, which it would not measure, are escaped.
     text = printable(text).encode("ascii", "backslashreplace").decode("ascii")
     while draw.textlength(text, font) > width and len(text) > 1:

@@ -5,49 +5,83 @@ No hue or brightness jitter: colour is an attribute.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def augment(batch: Tensor, flip: bool, crop: float, generator: torch.Generator) -> Tensor:
-    """Mirror each picture with probability 1/2 and crop it at random, scaled back to size.
+@dataclass(frozen=True)
+class Augmentation:
+    """How the pictures of a batch are changed.
+
+    Args:
+        mirrored: [B] bool.
+        scale: share of the width and the height that is kept, [B, 2] in (0, 1].
+        shift: centre of the crop, [B, 2] in -1..1 of half a side.
+        kept: channels of the maps that are kept, [B, C, 1, 1] bool.
+    """
+
+    mirrored: Tensor
+    scale: Tensor
+    shift: Tensor
+    kept: Tensor
+
+    def of(self, part: slice) -> Augmentation:
+        """That of some of the pictures."""
+        return Augmentation(
+            self.mirrored[part], self.scale[part], self.shift[part], self.kept[part]
+        )
+
+
+def draw_augmentation(
+    size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
+) -> Augmentation:
+    """Draw for `size` pictures: mirrored with probability 1/2, cropped at random, channels dropped.
+
+    Args:
+        size: B.
+        channels: of the feature map.
+        flip: whether to mirror.
+        crop: smallest share of each side that is kept, in (0, 1]; 1 does not crop.
+        drop: share of each picture's channels that is dropped, in [0, 1).
+        generator: source of the draws.
+    """
+    mirrored = torch.rand(size, generator=generator) < (0.5 if flip else 0.0)
+    scale = crop + (1 - crop) * torch.rand(size, 2, generator=generator)
+    shift = (2 * torch.rand(size, 2, generator=generator) - 1) * (1 - scale)
+    kept = torch.ones(size, channels, 1, 1, dtype=torch.bool)
+    if drop > 0:
+        kept = torch.rand(size, channels, 1, 1, generator=generator) >= drop
+    return Augmentation(mirrored, scale, shift, kept)
+
+
+def augment(batch: Tensor, drawn: Augmentation) -> Tensor:
+    """Mirror and crop pictures, scaled back to size.
 
     Args:
         batch: float [B, C, H, W]: images, or feature maps of a frozen backbone.
-        flip: whether to mirror.
-        crop: smallest share of each side that is kept, in (0, 1]; 1 does not crop.
-        generator: source of the draws.
+        drawn: what to do.
 
     Returns:
         float [B, C, H, W].
     """
-    size = batch.shape[0]
-    mirrored = torch.rand(size, generator=generator) < 0.5
-    scale = crop + (1 - crop) * torch.rand(size, 2, generator=generator)
-    shift = (2 * torch.rand(size, 2, generator=generator) - 1) * (1 - scale)
-    if crop >= 1:
-        if not flip:
+    if bool((drawn.scale >= 1).all()):
+        if not bool(drawn.mirrored.any()):
             return batch
-        where = mirrored.to(batch.device)[:, None, None, None]
+        where = drawn.mirrored.to(batch.device)[:, None, None, None]
         return torch.where(where, batch.flip(-1), batch)
-    theta = torch.zeros(size, 2, 3)
-    theta[:, 0, 0] = torch.where(mirrored, -scale[:, 0], scale[:, 0]) if flip else scale[:, 0]
-    theta[:, 1, 1] = scale[:, 1]
-    theta[:, :, 2] = shift
+    theta = torch.zeros(len(batch), 2, 3)
+    theta[:, 0, 0] = torch.where(drawn.mirrored, -drawn.scale[:, 0], drawn.scale[:, 0])
+    theta[:, 1, 1] = drawn.scale[:, 1]
+    theta[:, :, 2] = drawn.shift
     field = F.affine_grid(theta.to(batch.device), list(batch.shape), align_corners=False)
     return F.grid_sample(batch, field, padding_mode="border", align_corners=False)
 
 
-def drop_channels(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """Set a share of each image's channels to zero and scale up the rest.
-
-    Args:
-        maps: [B, C, H, W].
-        share: of the channels, in [0, 1).
-        generator: source of the draws.
-    """
+def drop_channels(maps: Tensor, drawn: Augmentation, share: float) -> Tensor:
+    """Set the dropped channels of maps [B, C, H, W] to zero and scale up the rest."""
     if share <= 0:
         return maps
-    kept = torch.rand(maps.shape[0], maps.shape[1], 1, 1, generator=generator) >= share
-    return maps * kept.to(maps.device) / (1 - share)
+    return maps * drawn.kept.to(maps.device) / (1 - share)

@@ -19,13 +19,16 @@ from torch import Tensor
 from training.errors import DataError, ResourceError
 from training.model_card import model_card
 from training.models.backbones import read_weights
+from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig, from_mapping
-from training.models.m2fashion import M2Fashion
+from training.models.registry import ARCHITECTURES, build_model
 from training.preprocessing import Preprocessing
 from training.schema import Schema
 
 FORMAT = 1
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
+_BEFORE: dict[str, Any] = {"readout": "none", "lower_stages": False}
+"""Options of models that were written before there were such options."""
 FILES = (WEIGHTS, CONFIG, SCHEMA, CARD)
 
 
@@ -43,7 +46,7 @@ class Checkpoint:
         folder: where it was read from.
     """
 
-    model: M2Fashion
+    model: ConditionedEmbedder
     schema: Schema
     preprocessing: Preprocessing
     categories: tuple[str, ...]
@@ -54,7 +57,7 @@ class Checkpoint:
 
 def save_checkpoint(
     folder: Path,
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     preprocessing: Preprocessing,
     categories: tuple[str, ...],
     training: dict[str, Any],
@@ -73,7 +76,7 @@ def save_checkpoint(
     """
     config = {
         "format": FORMAT,
-        "architecture": "m2fashion",
+        "architecture": model.architecture,
         "model": model.config.to_json(),
         "preprocessing": preprocessing.to_json(),
         "categories": list(categories),
@@ -117,8 +120,11 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
             "`retrieve train --dataset D --out RUN` makes one"
         )
     config = _read_json(folder / CONFIG)
-    if not isinstance(config, dict) or config.get("architecture") != "m2fashion":
-        raise DataError(f"{folder / CONFIG} is not the config of an M2Fashion checkpoint")
+    if not isinstance(config, dict) or str(config.get("architecture")) not in ARCHITECTURES:
+        raise DataError(
+            f"{folder / CONFIG} is not the config of a checkpoint: its architecture must be one of "
+            f"{', '.join(ARCHITECTURES)}"
+        )
     if not isinstance(config.get("format"), int) or config["format"] > FORMAT:
         raise DataError(
             f"{folder / CONFIG} has format {config.get('format')!r}, this version reads up to "
@@ -126,13 +132,18 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         )
     schema = Schema.from_json(_read_json(folder / SCHEMA))
     try:
-        model_config = from_mapping(ModelConfig, config["model"], str(folder / CONFIG))
+        model_config = from_mapping(ModelConfig, _BEFORE | config["model"], str(folder / CONFIG))
         preprocessing = Preprocessing.from_json(config["preprocessing"])
         categories = tuple(str(c) for c in config["categories"])
         training = dict(config["training"])
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{folder / CONFIG} is incomplete or malformed: {error!r}") from error
-    model = M2Fashion(schema, model_config, len(categories))
+    if model_config.architecture != config["architecture"]:
+        raise DataError(
+            f"{folder / CONFIG} contradicts itself: architecture {config['architecture']!r}, but "
+            f"{model_config.architecture!r} in its model options"
+        )
+    model = build_model(schema, model_config, len(categories))
     _load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     model.eval().requires_grad_(False).to(device)
     return Checkpoint(
@@ -160,7 +171,7 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"{path} is not readable JSON: {error}") from error
 
 
-def _load_exactly(model: M2Fashion, state: dict[str, Tensor], path: Path) -> None:
+def _load_exactly(model: ConditionedEmbedder, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
     if missing or extra:

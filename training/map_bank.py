@@ -7,6 +7,7 @@ over them once a condition.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
-from training.models.m2fashion import M2Fashion
+from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 from training.schema import Condition
-from training.trunk_maps import Tick
+from training.trunk_maps import Tick, trunk_maps
 
 
 class MapBank:
@@ -27,14 +28,14 @@ class MapBank:
     Args:
         model: the embedder, in inference mode.
         rows: dataset rows of the maps, [M] int64.
-        maps: I [M, d, H, W] float16.
-        keys: P [M, d, H, W] float16.
+        maps: I [M, *, h, w] float16.
+        keys: P [M, *, h, w] float16; its channels need not be those of I.
         pooled: average-pooled F [M, channels] float32, L2-normalised: the untrained floor.
     """
 
     def __init__(
         self,
-        model: M2Fashion,
+        model: ConditionedEmbedder,
         rows: NDArray[np.int64],
         maps: Tensor,
         keys: Tensor,
@@ -96,8 +97,10 @@ class MapBank:
         return out
 
 
-def bank_from_trunk(model: M2Fashion, batches: Iterable[tuple[list[int], Tensor]]) -> MapBank:
-    """Run the 1x1 reduction and W_v1 over trunk maps and keep the results.
+def bank_from_trunk(
+    model: ConditionedEmbedder, batches: Iterable[tuple[list[int], Tensor]]
+) -> MapBank:
+    """Run `reduce` and `keys` over trunk maps and keep the results.
 
     Args:
         model: the embedder; it is put into inference mode.
@@ -108,11 +111,11 @@ def bank_from_trunk(model: M2Fashion, batches: Iterable[tuple[list[int], Tensor]
     maps, keys, pooled = [], [], []
     with torch.inference_mode():
         for batch_rows, trunk in batches:
-            reduced = model.reduce(trunk)
+            reduced = model.condense(trunk)
             rows += batch_rows
             maps.append(reduced.half().cpu())
             keys.append(model.keys(reduced).half().cpu())
-            mean = torch.nn.functional.normalize(trunk.mean((2, 3)), dim=-1)
+            mean = torch.nn.functional.normalize(trunk[:, model.last_stage].mean((2, 3)), dim=-1)
             pooled.append(mean.float().cpu().numpy())
     empty = torch.zeros(0, model.dim, *model.grid, dtype=torch.float16)
     return MapBank(
@@ -125,7 +128,7 @@ def bank_from_trunk(model: M2Fashion, batches: Iterable[tuple[list[int], Tensor]
 
 
 def bank_from_images(
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     dataset: Dataset,
     rows: NDArray[np.int64],
     preprocessing: Preprocessing,
@@ -161,3 +164,37 @@ def bank_from_images(
             tick(len(batch.images))
 
     return bank_from_trunk(model, trunk_batches()), tuple(failures)
+
+
+def bank_from_cache(
+    model: ConditionedEmbedder,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    cache: Path,
+    workers: int,
+    tick: Tick,
+    batch_size: int = 128,
+) -> tuple[MapBank, tuple[tuple[str, str], ...]]:
+    """As `bank_from_images`, through a cache of the backbone's maps (float16).
+
+    Args:
+        model: the embedder.
+        dataset: where the images are.
+        rows: which of them, ascending.
+        preprocessing: size and mode.
+        cache: folder of the cache, as `trunk_maps` keeps it.
+        workers: decoding processes.
+        tick: progress.
+        batch_size: images a pass of the head.
+    """
+    device = next(model.parameters()).device
+    stored = trunk_maps(model, dataset, rows, preprocessing, cache, str(device), workers, tick)
+    batches = (
+        (
+            stored.rows[i : i + batch_size].tolist(),
+            torch.from_numpy(stored.maps[i : i + batch_size].astype(np.float32)).to(device),
+        )
+        for i in range(0, len(stored.rows), batch_size)
+    )
+    return bank_from_trunk(model, batches), stored.failures

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from training.models.m2fashion import M2Fashion
+from training.models.conditioned import ConditionedEmbedder
 from training.schema import normalise_name
 
 
-def model_card(model: M2Fashion, config: dict[str, Any]) -> str:
+def model_card(model: ConditionedEmbedder, config: dict[str, Any]) -> str:
     """Markdown: what the model is, what it was trained on, how well, and how to load it.
 
     Args:
@@ -23,12 +23,12 @@ def model_card(model: M2Fashion, config: dict[str, Any]) -> str:
         "pipeline_tag: image-feature-extraction",
         "---",
         "",
-        "# M2Fashion",
+        f"# {model.title}",
         "",
-        "An image embedding conditioned on attribute labels (Wan et al., MMM 2022), for "
-        "attribute-specific fashion retrieval.",
+        f"{_kind(model)} ({model.paper}), for attribute-specific fashion retrieval.",
         "",
-        f"- backbone: {model.config.backbone} up to {model.config.stage}; "
+        f"- backbone: {model.config.backbone} up to {model.config.stage}"
+        f"{', with the stages below it and the pixels' if model.config.lower_stages else ''}; "
         f"{parameters:,} parameters in all",
         f"- embedding: {model.dim} numbers, from maps of {model.grid[0]} x {model.grid[1]} cells",
         f"- trained on: {training.get('dataset', 'unknown')} "
@@ -57,3 +57,12 @@ def model_card(model: M2Fashion, config: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _kind(model: ConditionedEmbedder) -> str:
+    if model.sees_values:
+        return "An image embedding conditioned on attribute labels"
+    return (
+        "A model to compare M2Fashion with (`retrieve evaluate` measures it, it cannot be "
+        "indexed): an image embedding"
+    )

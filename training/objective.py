@@ -1,8 +1,9 @@
 """The loss of one batch, Eq. 15 and the terms added to it: every image under many conditions.
 
 L = category + lambda * attribute + gamma * triplet (+ value + contrast). The backbone has seen
-each image once; here the head looks at its map under a label mask, under every type condition
-and under the value conditions drawn for the batch.
+each image once; the head looks at its map under a label mask, under every type condition and under
+the value conditions drawn for the batch. Three steps, so that several processes can share a batch:
+`draw_looks` for all of its images, `look` at one's own, `batch_losses` over all embeddings.
 """
 
 from __future__ import annotations
@@ -11,14 +12,13 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.conditions import mask_labels, sample_value_conditions
 from training.losses.contrastive import contrastive_loss
 from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
 from training.losses.pairs import Pairs, literal_pairs, type_pairs, value_pairs
-from training.losses.triplet import triplet_loss
-from training.models.m2fashion import M2Fashion
+from training.losses.triplet import hinge_loss, triplet_loss
+from training.models.conditioned import ConditionedEmbedder
 from training.recipe import Recipe
 
 
@@ -38,9 +38,69 @@ class Losses:
         return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Under which conditions a batch is looked at.
+
+    Args:
+        shown: label states that each image's masked look may know [B, K], None without that look.
+        conditions: conditions of all images [C, K]: the types, then the drawn values.
+        fits: whether images fit the drawn value conditions [B, C - types] int8.
+    """
+
+    shown: Tensor | None
+    conditions: Tensor
+    fits: Tensor
+
+
+def draw_looks(
+    model: ConditionedEmbedder, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Looks:
+    """Draw a batch's masks and conditions.
+
+    A model that sees only which attributes are asked for is shown types alone.
+
+    Args:
+        model: gives the schema.
+        labels: label states [B, K] float.
+        recipe: weights and options.
+        generator: source of the draws.
+    """
+    shown = None
+    if (recipe.category_weight or recipe.attribute_weight) and model.sees_values:
+        shown = torch.zeros_like(labels)
+        if recipe.mask_labels:
+            shown = mask_labels(labels, model.schema, generator)
+    count = recipe.value_conditions if model.sees_values else 0
+    drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
+    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
+
+
+def look(
+    model: ConditionedEmbedder, maps: Tensor, shown: Tensor | None, conditions: Tensor
+) -> Tensor:
+    """Z before normalisation under the conditions and, if there is one, the mask.
+
+    Args:
+        model: the embedder.
+        maps: I [B, *, h, w].
+        shown: [B, K] or None.
+        conditions: [C, K].
+
+    Returns:
+        [B, C, d], or [B, C + 1, d] with the masked look last.
+    """
+    keys = model.keys(maps)
+    z = model.attend_raw(maps, conditions.unsqueeze(0), keys)
+    if shown is None:
+        return z
+    return torch.cat([z, model.attend_raw(maps, shown.unsqueeze(1), keys)], 1)
+
+
 def batch_losses(
-    model: M2Fashion,
-    maps: Tensor,
+    model: ConditionedEmbedder,
+    seen: Tensor,
+    looks: Looks,
     labels: Tensor,
     category: Tensor,
     recipe: Recipe,
@@ -49,47 +109,38 @@ def batch_losses(
     """All losses of a batch.
 
     Args:
-        model: the embedder.
-        maps: I [B, d, H, W].
+        model: gives the heads.
+        seen: what `look` gave, float32.
+        looks: the conditions that it was given.
         labels: label states [B, K] in {-1, 0, +1}, float.
         category: [B] int64, -1 unknown.
         recipe: weights and options.
-        generator: source of masks, conditions and triplets.
+        generator: source of triplets.
 
     Returns:
         The terms; a weight of 0 skips the computation of its term.
     """
-    zero = maps.sum() * 0
-    keys = model.keys(maps)
-    by_category = by_attribute = by_value = zero
-
-    if recipe.category_weight or recipe.attribute_weight:
-        shown = mask_labels(labels, model.schema, generator)
-        z = model.attend_raw(maps, shown.unsqueeze(1), keys).squeeze(1)
-        by_attribute = masked_attribute_loss(model.attribute_head(z), labels, shown)
+    zero = seen.sum() * 0
+    by_category = by_attribute = by_value = contrast = triplet = zero
+    types, count = len(model.schema.attributes), len(looks.conditions)
+    if looks.shown is not None:
+        z = seen[:, -1]
+        by_attribute = masked_attribute_loss(model.attribute_head(z), labels, looks.shown)
         if model.category_head is not None:
             by_category = category_loss(model.category_head(z), category)
-
-    types = len(model.schema.attributes)
-    drawn = sample_value_conditions(
-        labels, model.schema, recipe.value_conditions, generator, recipe.max_values
-    )
-    conditions = torch.cat([model.type_conditions, drawn.states])
-    z = model.attend_raw(maps, conditions.unsqueeze(0), keys)  # [B, C, d]
     if recipe.value_weight:
-        logits = model.value_logits(z[:, :types])
+        logits = model.value_logits(seen[:, :types])
         by_value = value_loss(logits, labels, model.schema, recipe.smoothing)
-    normal = F.normalize(z, dim=-1).transpose(0, 1)  # [C, B, d]
-    similarities = normal @ normal.transpose(1, 2)  # Eq. 13
-    pairs = _join(type_pairs(labels, model.schema), value_pairs(drawn.fits))
-    contrast = triplet = zero
-    if recipe.contrast_weight:
-        contrast = contrastive_loss(similarities, pairs, recipe.temperature)
-    if recipe.triplet_weight:
-        if recipe.triplets == "literal":
-            pairs = literal_pairs(labels, len(conditions))
-        triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
-
+    if recipe.contrast_weight or recipe.triplet_weight:
+        normal = model.readout(seen[:, :count], looks.conditions.unsqueeze(0)).transpose(0, 1)
+        similarities = normal @ normal.transpose(1, 2)  # Eq. 13
+        pairs = _join(type_pairs(labels, model.schema), value_pairs(looks.fits))
+        if recipe.contrast_weight:
+            contrast = contrastive_loss(similarities, pairs, recipe.temperature)
+        if recipe.triplet_weight:
+            if recipe.triplets == "literal":
+                pairs = literal_pairs(labels, count)
+            triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
     total = (
         recipe.category_weight * by_category
         + recipe.attribute_weight * by_attribute
@@ -98,6 +149,27 @@ def batch_losses(
         + recipe.contrast_weight * contrast
     )
     return Losses(total, by_category, by_attribute, triplet, by_value, contrast)
+
+
+def sampled_losses(
+    model: ConditionedEmbedder, seen: Tensor, attribute: Tensor, recipe: Recipe
+) -> Losses:
+    """The hinge loss of sampled triplets alone.
+
+    Args:
+        model: gives the readout.
+        seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
+            float32: anchor, positive and negative of one triplet, then those of the next.
+        attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
+        recipe: the margin.
+    """
+    zero = seen.sum() * 0
+    kept = attribute >= 0
+    asked = model.type_conditions[attribute[kept]].unsqueeze(1)
+    z = model.readout(seen[kept].unsqueeze(1), asked).squeeze(1)
+    anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
+    hinge = hinge_loss(anchor, positive, negative, recipe.margin)
+    return Losses(hinge, zero, zero, hinge, zero, zero)
 
 
 def _join(first: Pairs, second: Pairs) -> Pairs:

@@ -38,7 +38,7 @@ def set_learning_rate(
     """
     total = recipe.epochs * steps_per_epoch
     if recipe.schedule == "decay":
-        factor = 0.95 ** (step // max(1, steps_per_epoch))
+        factor = recipe.decay ** (step // max(1, steps_per_epoch))
     else:
         warm_up = max(1, min(WARM_UP, total // 10))
         factor = min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / total))

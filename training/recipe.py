@@ -17,7 +17,8 @@ class Recipe:
         learning_rate: of the new layers, at its peak.
         backbone_learning_rate: of the backbone, when it is trained.
         weight_decay: of AdamW.
-        schedule: `cosine` to zero with a short warm-up, or `decay` (times 0.95 each epoch).
+        schedule: `cosine` to zero with a short warm-up, or `decay` (a factor each epoch).
+        decay: that factor.
         freeze_backbone: keep the backbone as loaded; its feature maps are then computed once.
         freeze_norm: keep the batch norms of the backbone in inference mode while it is trained.
         category_weight: of the category loss (Eq. 10).
@@ -28,6 +29,11 @@ class Recipe:
         margin: m of Eq. 14.
         temperature: of the contrastive loss.
         smoothing: label smoothing of the value loss.
+        sampling: `batch` (all conditions of all images of a batch) or `triplets` (triplets drawn
+            over the split, three images each, under their attribute's type condition and with the
+            hinge loss alone: the way of the methods compared with).
+        triplets_per_epoch: with `triplets`, how many are an epoch; `batch_size` are a batch.
+        mask_labels: show the masked-label heads some of an image's labels; otherwise none.
         triplets: `conditional` (ASEN) or `literal` (share any value, share none).
         positives: positives drawn for each anchor and condition.
         value_conditions: value conditions drawn for each batch, single and combined.
@@ -35,6 +41,8 @@ class Recipe:
         drop_maps: dropout on the channels of the feature map, 0..1.
         crop: images (or stored maps) are cropped at random to at least this share of each side.
         flip: mirror images (or stored maps) at random.
+        precision: `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or
+            `auto`: bfloat16 where the machine has instructions for it.
     """
 
     epochs: int = 20
@@ -44,6 +52,7 @@ class Recipe:
     backbone_learning_rate: float = 1e-4
     weight_decay: float = 0.05
     schedule: Literal["cosine", "decay"] = "cosine"
+    decay: float = 0.95
     freeze_backbone: bool = True
     freeze_norm: bool = True
     category_weight: float = 0.2
@@ -54,13 +63,17 @@ class Recipe:
     margin: float = 0.2
     temperature: float = 0.1
     smoothing: float = 0.0
+    sampling: Literal["batch", "triplets"] = "batch"
+    triplets_per_epoch: int = 10000
+    mask_labels: bool = True
     triplets: Literal["conditional", "literal"] = "conditional"
     positives: int = 4
     value_conditions: int = 8
     max_values: int = 3
-    drop_maps: float = 0.1
+    drop_maps: float = 0.2
     crop: float = 1.0
     flip: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""

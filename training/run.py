@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from training.batch_plans import check_shares
 from training.datasets.dataset import Dataset
+from training.distributed import ALONE, Processes
 from training.errors import DataError, UsageError
 from training.models.config import ModelConfig, from_mapping
-from training.models.m2fashion import M2Fashion
+from training.models.registry import build_model
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.sources import Photographs, Source, StoredMaps
@@ -85,6 +87,7 @@ def run_training(
     progress: Progress,
     tick: Tick,
     resume: bool = False,
+    processes: Processes = ALONE,
 ) -> tuple[TrainReport, Source]:
     """Build the model, bring the data up, train, and write the checkpoints below `out`.
 
@@ -98,15 +101,17 @@ def run_training(
         progress: told of every step.
         tick: told of every image encoded before the first epoch of a frozen run.
         resume: go on from `out/last`.
+        processes: which of several training together this is.
 
     Raises:
-        UsageError: `out` holds a run and `resume` is not given.
+        UsageError: `out` holds a run and `resume` is not given, or a batch cannot be shared evenly.
         DataError: no training images.
     """
     if (out / "last").exists() and not resume:
         raise UsageError(
             f"{out} already holds a run; --resume goes on with it, another --out keeps both"
         )
+    check_shares(config.recipe, processes.count)  # now, not after the maps are computed
     if len(dataset.rows_of("train")) == 0:
         raise DataError(f"{dataset.name} has no images in its train split")
     torch.manual_seed(config.seed)
@@ -114,12 +119,16 @@ def run_training(
     if config.weights is None and recipe.freeze_norm and not recipe.freeze_backbone:
         # Batch norms that never saw data have nothing to keep.
         recipe = replace(recipe, freeze_norm=False)
-    model = M2Fashion(dataset.schema, config.model, len(dataset.category_names), config.weights)
+    model = build_model(dataset.schema, config.model, len(dataset.category_names), config.weights)
     model.to(device)
     source: Source
     if recipe.freeze_backbone:
         cache = out.parent / "cache"
+        if not processes.first:  # one process computes the maps, the others then find them
+            processes.wait()
         source = StoredMaps(model, dataset, config.preprocessing, cache, device, workers, tick)
+        if processes.first:
+            processes.wait()
     else:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         source = Photographs(dataset, config.preprocessing, workers, tick)
@@ -135,5 +144,6 @@ def run_training(
         validate,
         progress,
         resume,
+        processes,
     )
     return report, source

@@ -14,7 +14,7 @@ from torch import Tensor
 from training.datasets.dataset import Dataset
 from training.decoding import ReadBatch, read_batches
 from training.map_bank import MapBank, bank_from_trunk
-from training.models.m2fashion import M2Fashion
+from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 from training.trunk_maps import Tick, trunk_maps
 
@@ -43,7 +43,7 @@ class Source(Protocol):
         """For each list of rows: the rows and their images or maps, float32."""
         ...
 
-    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """The validation images' maps under the model as it is now; None without a split."""
         ...
 
@@ -64,7 +64,7 @@ class StoredMaps:
 
     def __init__(
         self,
-        model: M2Fashion,
+        model: ConditionedEmbedder,
         dataset: Dataset,
         preprocessing: Preprocessing,
         cache: Path,
@@ -92,7 +92,7 @@ class StoredMaps:
         places = [self._place[row] for row in rows]
         return torch.from_numpy(self._stored.maps[places].astype(np.float32))
 
-    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows."""
         if len(self._valid_rows) == 0:
             return None
@@ -156,7 +156,7 @@ class Photographs:
         """Normalised images, float32 [B, 3, S, S]; unreadable ones shorten a batch."""
         return self._images(orders)
 
-    def validation_bank(self, model: M2Fashion) -> tuple[MapBank, Dataset] | None:
+    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows, from their photographs."""
         if len(self._valid_rows) == 0:
             return None

@@ -10,25 +10,25 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from training.augmentation import augment, drop_channels
+from training.batch_plans import BatchPlan, BatchPlans, epoch_seed
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets.dataset import Dataset
+from training.distributed import ALONE, Processes
 from training.errors import DataError
 from training.map_bank import MapBank
 from training.models.backbones import read_weights
-from training.models.m2fashion import M2Fashion
-from training.objective import batch_losses
+from training.models.conditioned import ConditionedEmbedder
 from training.optimisation import (
     build_optimizer,
     optimizer_tensors,
@@ -38,6 +38,7 @@ from training.optimisation import (
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.sources import Source
+from training.step import Batch, Objective, lay_out, train_step
 
 Validate = Callable[[MapBank, Dataset], float]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split."""
@@ -79,7 +80,7 @@ class Progress:
 
 
 def train(
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     dataset: Dataset,
     source: Source,
     recipe: Recipe,
@@ -90,6 +91,7 @@ def train(
     validate: Validate,
     progress: Progress,
     resume: bool = False,
+    processes: Processes = ALONE,
 ) -> TrainReport:
     """Train a model and write `out/best` and `out/last`.
 
@@ -101,13 +103,15 @@ def train(
         preprocessing: goes into the checkpoint.
         out: the run's folder.
         seed: of every draw.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda` or `cuda:N`.
         validate: called after each epoch if there is a validation split.
         progress: told of every step.
-        resume: go on from `out/last`, which must be of the same recipe and seed.
+        resume: go on from `out/last`, which must be of the same options and seed.
+        processes: which share of every batch is this process'; the first one validates and writes.
 
     Raises:
         DataError: no training images, a loss that is not finite, or nothing fit to resume.
+        UsageError: a batch cannot be shared evenly.
     """
     rows = source.rows
     if len(rows) < 2:
@@ -115,33 +119,34 @@ def train(
     optimizer = build_optimizer(model, recipe)
     report = TrainReport(out)
     if resume:
-        _restore(out / "last", model, optimizer, recipe, seed, report)
-    size = min(recipe.batch_size, len(rows))
-    steps = len(rows) // size
+        _restore(out / "last", model, optimizer, preprocessing, recipe, seed, report)
+    elif model.config.lower_stages and _fixed_norm(recipe):
+        _calibrate(model, source, seed, device)
+    plans = BatchPlans(dataset, rows, recipe, seed, processes.count)
     labels = torch.from_numpy(dataset.labels)
     category = torch.from_numpy(dataset.category)
-    batches = source.batches(_orders(rows, size, seed, len(report.epochs), recipe.epochs))
-    for epoch in range(len(report.epochs), recipe.epochs):
+    objective: nn.Module = Objective(model, recipe, source.frozen, processes)
+    done = len(report.epochs)
+    _set_mode(model, recipe)
+    if processes.count > 1:
+        objective = DistributedDataParallel(objective, find_unused_parameters=True)
+    batches = source.batches(plan.rows[plan.own(processes)] for plan in plans.after(done))
+    coming = plans.after(done)
+    for epoch in range(done, recipe.epochs):
         started = time.monotonic()
-        progress.start_epoch(epoch + 1, recipe.epochs, steps)
-        generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch) + 1)
+        progress.start_epoch(epoch + 1, recipe.epochs, plans.steps)
+        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch) + 1)
         _set_mode(model, recipe)
         sums: dict[str, float] = {}
-        for step in range(steps):
-            set_learning_rate(optimizer, recipe, epoch * steps + step, steps)
-            batch_rows, inputs = next(batches)
-            if len(batch_rows) < 2:  # nearly all of the batch's images are unreadable
+        for step in range(plans.steps):
+            set_learning_rate(optimizer, recipe, epoch * plans.steps + step, plans.steps)
+            plan = next(coming)
+            inputs, known = lay_out(plan.rows[plan.own(processes)], *next(batches))
+            known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
+            if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
-            losses = train_step(
-                model,
-                optimizer,
-                inputs.to(device),
-                labels[batch_rows].float().to(device),
-                category[batch_rows].to(device),
-                recipe,
-                source.frozen,
-                generator,
-            )
+            batch = _batch(plan, inputs, known, labels, category, device)
+            losses = train_step(objective, optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(
                     f"the loss became {losses['total']} in epoch {epoch + 1}, step {step + 1}; "
@@ -150,72 +155,86 @@ def train(
             sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
             progress.step(losses)
         model.eval()
-        bank = source.validation_bank(model)
-        figure = None if bank is None else validate(*bank)
+        figure = None
+        if processes.first:
+            bank = source.validation_bank(model)
+            figure = None if bank is None else validate(*bank)
         epoch_report = EpochReport(
             epoch + 1,
-            {k: v / steps for k, v in sums.items()},
+            {k: v / plans.steps for k, v in sums.items()},
             figure,
             time.monotonic() - started,
         )
         report.epochs.append(epoch_report)
-        _save(model, optimizer, dataset, preprocessing, recipe, seed, len(rows), report)
+        if processes.first:
+            _save(model, optimizer, dataset, preprocessing, recipe, seed, len(rows), report)
+        processes.wait()
         progress.end_epoch(epoch_report)
     return report
 
 
-def train_step(
-    model: M2Fashion,
-    optimizer: torch.optim.Optimizer,
+def _batch(
+    plan: BatchPlan,
     inputs: Tensor,
+    known: Tensor,
     labels: Tensor,
     category: Tensor,
-    recipe: Recipe,
-    frozen: bool,
-    generator: torch.Generator,
-) -> dict[str, float]:
-    """One step: every image once through the backbone, many conditions on its map.
-
-    Args:
-        model: in training mode.
-        optimizer: over its parameters.
-        inputs: normalised images [B, 3, S, S], or F [B, channels, H, W] if `frozen`.
-        labels: label states [B, K] float.
-        category: [B] int64, -1 unknown.
-        recipe: options.
-        frozen: whether `inputs` are stored maps.
-        generator: source of all draws.
-
-    Returns:
-        The terms of the loss.
-    """
-    inputs = augment(inputs, recipe.flip, recipe.crop, generator)
-    trunk = inputs if frozen else model.trunk(inputs)
-    maps = model.reduce(drop_channels(trunk, recipe.drop_maps, generator))
-    losses = batch_losses(model, maps, labels, category, recipe, generator)
-    optimizer.zero_grad(set_to_none=True)
-    losses.total.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return losses.numbers()
+    device: str,
+) -> Batch:
+    """A step's batch; of an image that could not be read nothing is known."""
+    states = labels[plan.rows].float()
+    states[~known] = 0
+    names = category[plan.rows].clone()
+    names[~known] = -1
+    attribute = None
+    if plan.attribute is not None:
+        attribute = torch.from_numpy(plan.attribute).clone()
+        whole = plan.by_triplet(known).all(0)
+        attribute[~plan.by_image(whole)] = -1
+        attribute = attribute.to(device)
+    return Batch(inputs.to(device), states.to(device), names.to(device), attribute)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return (seed * 1_000_003 + epoch) * 2
+def _fixed_norm(recipe: Recipe) -> bool:
+    return recipe.freeze_backbone or recipe.freeze_norm
 
 
-def _orders(
-    rows: NDArray[np.int64], size: int, seed: int, first: int, epochs: int
-) -> Iterator[list[int]]:
-    """Rows of every batch of every epoch from `first` on; the remainder of an epoch is left out."""
-    for epoch in range(first, epochs):
-        generator = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
-        order = rows[torch.randperm(len(rows), generator=generator).numpy()]
-        for start in range(0, len(rows) // size * size, size):
-            yield order[start : start + size].tolist()
+CALIBRATION = 1024
+"""Training images that the scales of the stages are measured on."""
 
 
-def _set_mode(model: M2Fashion, recipe: Recipe) -> None:
+def _calibrate(model: ConditionedEmbedder, source: Source, seed: int, device: str) -> None:
+    """Measure the mean and the variance of each channel of F, which then stay."""
+    norm = model.standardise
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    order = np.random.default_rng(seed).permutation(source.rows)[:CALIBRATION]
+    parts = [order[i : i + 128].tolist() for i in range(0, len(order), 128)]
+    model.eval()
+    sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
+    count = 0
+    with torch.inference_mode():
+        for _, inputs in source.batches(iter(parts)):
+            if len(inputs) == 0:  # none of them could be read
+                continue
+            trunk = inputs if source.frozen else model.trunk(inputs.to(device)).cpu()
+            flat = trunk.double().transpose(0, 1).flatten(1)
+            sums += torch.stack([flat.sum(1), flat.square().sum(1)])
+            count += flat.shape[1]
+    if count == 0:
+        raise DataError(
+            f"none of {len(order)} training images could be read; `retrieve inspect` lists them"
+        )
+    mean = sums[0] / count
+    norm.running_mean.copy_(mean)
+    norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
+
+
+def _set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
     model.train()
+    if _fixed_norm(recipe):
+        model.standardise.eval()
     if recipe.freeze_backbone:
         model.backbone.eval().requires_grad_(False)
     elif recipe.freeze_norm:
@@ -225,7 +244,7 @@ def _set_mode(model: M2Fashion, recipe: Recipe) -> None:
 
 
 def _save(
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     optimizer: torch.optim.Optimizer,
     dataset: Dataset,
     preprocessing: Preprocessing,
@@ -269,8 +288,9 @@ def _save(
 
 def _restore(
     last: Path,
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     optimizer: torch.optim.Optimizer,
+    preprocessing: Preprocessing,
     recipe: Recipe,
     seed: int,
     report: TrainReport,
@@ -279,14 +299,21 @@ def _restore(
         state = json.loads((last / STATE).read_text())
     except (OSError, ValueError) as error:
         raise DataError(f"nothing to resume in {last}: {error}") from error
-    if state["recipe"] != recipe.to_json() or state["seed"] != seed:
-        theirs = {**state["recipe"], "seed": state["seed"]}
-        ours = {**recipe.to_json(), "seed": seed}
-        differing = [
-            f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v
-        ]
-        raise DataError(f"{last} is of another run ({'; '.join(differing)}); drop --resume")
-    model.load_state_dict(load_checkpoint(last).model.state_dict())
+    kept = load_checkpoint(last)
+    ours = recipe.to_json() | model.config.to_json() | preprocessing.to_json() | {"seed": seed}
+    theirs = state["recipe"] | kept.model.config.to_json() | kept.preprocessing.to_json()
+    theirs |= {"seed": state["seed"]}
+    differing = [
+        f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v
+    ]
+    if kept.schema.hash != model.schema.hash:
+        differing.append("other attributes or values")
+    if differing:
+        raise DataError(
+            f"{last} is of another run ({'; '.join(differing)}); "
+            "drop --resume and pass another --out"
+        )
+    model.load_state_dict(kept.model.state_dict())
     restore_optimizer(optimizer, read_weights(last / OPTIMIZER))
     report.best_epoch, report.best_validation = state["best_epoch"], state["best_validation"]
     report.epochs = [EpochReport(**e) for e in state["epochs"]]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
 from training.errors import DataError, ResourceError
-from training.models.m2fashion import M2Fashion
+from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 
 Tick = Callable[[int], None]
@@ -43,7 +43,7 @@ class TrunkMaps:
 
 
 def trunk_maps(
-    model: M2Fashion,
+    model: ConditionedEmbedder,
     dataset: Dataset,
     rows: NDArray[np.int64],
     preprocessing: Preprocessing,
@@ -111,20 +111,26 @@ def trunk_maps(
     return TrunkMaps(np.load(path, mmap_mode="r"), np.array(good, dtype=np.int64), tuple(failures))
 
 
-def _map_shape(model: M2Fashion, preprocessing: Preprocessing, device: str) -> tuple[int, ...]:
+def _map_shape(
+    model: ConditionedEmbedder, preprocessing: Preprocessing, device: str
+) -> tuple[int, ...]:
     side = preprocessing.size
     with torch.inference_mode():
         return tuple(model.trunk(torch.zeros(1, 3, side, side, device=device)).shape[1:])
 
 
 def _cache_key(
-    model: M2Fashion, dataset: Dataset, rows: NDArray[np.int64], preprocessing: Preprocessing
+    model: ConditionedEmbedder,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    preprocessing: Preprocessing,
 ) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.backbone.state_dict().items():
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
-    digest.update(repr((model.config.backbone, model.config.stage, model.grid)).encode())
+    config = model.config
+    digest.update(repr((config.backbone, config.stage, config.lower_stages, model.grid)).encode())
     digest.update(preprocessing.hash.encode())
     digest.update(str(dataset.root.resolve()).encode())
     for row in rows.tolist():

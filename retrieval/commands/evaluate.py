@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     help="Combinations of two and three values to search by; 0: none.",
 )
 @click.option("--combination-queries", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option(
+    "--presence-weight",
+    type=click.FloatRange(min=0),
+    help="Of the predicted values beside likeness, in combinations [default: as queries have it].",
+)
 @click.option("--max-queries", type=click.IntRange(min=1), help="Rank only about this many.")
 @click.option(
     "--seed",
@@ -44,6 +49,11 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Folder of the reports [default: RUN/evaluation].",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Folder that keeps the backbone's maps for the next checkpoint of the same backbone.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -56,9 +66,11 @@ def command(
     floor: bool,
     combinations: int,
     combination_queries: int,
+    presence_weight: float | None,
     max_queries: int | None,
     seed: int,
     out: Path | None,
+    cache: Path | None,
     device: str,
     workers: int,
     as_json: bool,
@@ -74,9 +86,10 @@ def command(
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
     from retrieval.evaluation.scoring import CombinationRanker, floor_embed
     from retrieval.progress_bars import CountBar
+    from retrieval.ranking import PRESENCE_WEIGHT
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
-    from training.map_bank import bank_from_images
+    from training.map_bank import bank_from_cache, bank_from_images
 
     keep_freed_memory()
 
@@ -90,9 +103,13 @@ def command(
     part = dataset.subset(rows)
     with CountBar("encoding", len(rows)) as bar:
         every = part.rows_of("all")
-        bank, failures = bank_from_images(
-            loaded.model, part, every, loaded.preprocessing, workers, bar
-        )
+        prepared = loaded.preprocessing
+        if cache is None:
+            bank, failures = bank_from_images(loaded.model, part, every, prepared, workers, bar)
+        else:
+            bank, failures = bank_from_cache(
+                loaded.model, part, every, prepared, cache, workers, bar
+            )
     if len(bank.rows) == 0:
         raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
     for path, reason in failures[:5]:
@@ -111,7 +128,8 @@ def command(
     drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
     combined = None
     if drawn:
-        ranker = CombinationRanker(bank, part.schema)
+        weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
+        ranker = CombinationRanker(bank, part.schema, weight)
         combined = evaluate_combinations(part, split, ranker, drawn, combination_queries, seed)
     elif combinations:
         stderr.print("no combination has enough images in this split; none measured")
@@ -121,6 +139,7 @@ def command(
         "checkpoint": str(loaded.folder),
         "checkpoint_hash": loaded.hash,
         "training_seed": loaded.training.get("seed"),
+        "parameters": loaded.model.parameters_of_embedder(),
         "images": len(part),
         "unreadable": len(failures),
     }

@@ -45,6 +45,12 @@ from training.schema import normalise_name
 @click.option(
     "--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a contact sheet."
 )
+@click.option(
+    "--explain",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
+    help="Draw where the model looked, in the picture and in the hits.",
+)
 def command(
     image: Path,
     attrs: tuple[str, ...],
@@ -57,6 +63,7 @@ def command(
     device: str,
     as_json: bool,
     sheet: Path | None,
+    explain: Path | None,
 ) -> int:
     """Find the gallery images that are like IMAGE and have the named values.
 
@@ -78,6 +85,13 @@ def command(
         from retrieval.sheet import check_sheet_name, save_sheet
 
         check_sheet_name(sheet, image)
+    if explain is not None:
+        from retrieval.explanation import conditions_of, save_explanation
+        from retrieval.sheet import check_sheet_name
+
+        check_sheet_name(explain, image, "explanation")
+        if sheet is not None and os.path.realpath(sheet) == os.path.realpath(explain):
+            raise UsageError(f"--sheet and --explain name one file, {explain}; name two")
 
     from retrieval.engine import Engine
 
@@ -86,6 +100,10 @@ def command(
     if sheet is not None:
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)
+    if explain is not None:
+        asked = conditions_of(engine.schema, present, absent, types)
+        save_explanation(engine, result, image, asked, explain)
+        stderr.print(f"explanation written to {explain}", markup=False, soft_wrap=True)
     if result.searched == 0:
         stderr.print(
             f"no gallery image is known to have {', '.join(where)}; nothing was searched",

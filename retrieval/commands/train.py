@@ -24,7 +24,11 @@ _LARGEST_SEED = 2**32 - 1
 @click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
-@click.option("--variant", help="m2fashion, paper, without-asa, without-aca or gap.")
+@click.option(
+    "--variant",
+    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, gap; "
+    "triplet, csn, asen or asenet-v2.",
+)
 @click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet50v2.")
 @click.option("--stage", help="Last stage of the backbone: layer1 to layer4.")
 @click.option(
@@ -71,18 +75,23 @@ def command(
 
     \b
     retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
+
+    Several GPUs: torchrun --nproc-per-node 4 -m retrieval.cli train ... (each takes its share of
+    every batch; the losses are those of the whole batch).
     """
     from indexer.device import choose_device
     from retrieval.progress_bars import TrainingBars
     from retrieval.validation import validation_map
     from training.allocator import keep_freed_memory
     from training.datasets import load_dataset
+    from training.distributed import joined
     from training.models.config import VARIANTS, ModelConfig, from_mapping
     from training.models.config import variant as with_variant
     from training.preprocessing import Preprocessing
     from training.recipe import Recipe
     from training.run import RunConfig, read_config, run_training
     from training.sources import validation_rows
+    from training.trainer import Progress
 
     keep_freed_memory()
 
@@ -123,22 +132,27 @@ def command(
         raise UsageError(f"seed must be 0..{_LARGEST_SEED}, got {run.seed}")
     dataset = load_dataset(name, root, _attributes(attributes))
     choice = choose_device(device)
-    stderr.print(_headline(run, len(dataset), choice.device), markup=False, soft_wrap=True)
-    if not resume:
-        _make_folder(out)
     images = len(dataset.rows_of("train")) + len(validation_rows(dataset))
-    with TrainingBars(images) as bars:
-        report, source = run_training(
-            dataset,
-            run,
-            out,
-            choice.device,
-            workers,
-            validation_map,
-            bars,
-            bars.encoded,
-            resume,
-        )
+    with joined(choice.device) as (processes, where):
+        if processes.first:
+            stderr.print(_headline(run, len(dataset), where), markup=False, soft_wrap=True)
+        if not resume:
+            _make_folder(out)
+        with TrainingBars(images) as bars:
+            report, source = run_training(
+                dataset,
+                run,
+                out,
+                where,
+                workers,
+                validation_map,
+                bars if processes.first else Progress(),
+                bars.encoded if processes.first else lambda count: None,
+                resume,
+                processes,
+            )
+    if not processes.first:
+        return 0
     failures = sorted(set(source.failures))
     for path, reason in failures[:5]:
         stderr.print(f"skipped {path}: {reason}", markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.ranking import PRESENCE_WEIGHT, combine, presence
+from retrieval.ranking import PRESENCE_WEIGHT, combine, kept_attributes, likeness, presence
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
 
@@ -25,6 +25,8 @@ class CombinationRanker:
         self._schema = schema
         self._weight = weight
         self._predicted = bank.predict(bank.rows)
+        types = range(len(schema.attributes))
+        self._by_type = [bank.embed(schema.type_condition(n), bank.rows) for n in types]
         self._values: tuple[int, ...] | None = None
         self._vectors: NDArray[np.float32] = np.zeros((0, bank.model.dim), dtype=np.float32)
 
@@ -37,8 +39,15 @@ class CombinationRanker:
             self._vectors = self._bank.embed(condition, self._bank.rows)
             self._values = tuple(values)
         places = self._bank.places(candidates)
-        likeness = self._vectors[places] @ self._vectors[self._bank.places(np.array([query]))[0]]
-        return combine(likeness, presence(self._predicted[places], values), self._weight)
+        own = int(self._bank.places(np.array([query]))[0])
+        by_type = [
+            self._by_type[n][places] @ self._by_type[n][own]
+            for n in kept_attributes(self._schema, values)
+        ]
+        kept = np.stack(by_type).mean(axis=0) if by_type else None
+        has = float(presence(self._predicted[[own]], values)[0])
+        alike = likeness(self._vectors[places] @ self._vectors[own], kept, has)
+        return combine(alike, presence(self._predicted[places], values), self._weight)
 
 
 def floor_embed(bank: MapBank) -> Embed:

@@ -45,7 +45,7 @@ def test_round_trip_gives_the_same_embeddings(saved: tuple[Path, M2Fashion]) -> 
 def test_model_card_names_what_it_knows(saved: tuple[Path, M2Fashion]) -> None:
     card = (saved[0] / "README.md").read_text()
     assert "floral, striped" in card
-    assert "resnet18 up to layer1" in card
+    assert "resnet18 up to layer1, with the stages below it and the pixels;" in card
 
 
 def test_hash_follows_weights_and_schema_not_remarks(

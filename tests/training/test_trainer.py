@@ -1,5 +1,7 @@
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,15 +13,23 @@ from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
 from training.map_bank import MapBank
-from training.models.config import ModelConfig
+from training.models.config import ModelConfig, variant
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, read_config, run_training
+from training.sources import Photographs
 from training.trainer import Progress, TrainReport
 
 CONFIG = RunConfig(
     ModelConfig(backbone="resnet18", stage="layer1", grid=4, dim=32),
-    Recipe(epochs=3, batch_size=20, freeze_backbone=False, learning_rate=3e-3, crop=0.8),
+    Recipe(
+        epochs=3,
+        batch_size=20,
+        freeze_backbone=False,
+        learning_rate=3e-3,
+        crop=0.8,
+        precision="float32",
+    ),
     Preprocessing(size=32),
 )
 
@@ -80,12 +90,17 @@ def test_training_learns_and_keeps_its_best_epoch(tmp_path: Path) -> None:
     assert report.best_validation == max(figures)  # type: ignore[type-var]
 
 
+@pytest.mark.parametrize("sampling", ["batch", "triplets"])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_resumed_training_goes_on_with_the_same_losses(
-    dataset: Dataset, tmp_path: Path, frozen: bool
+    dataset: Dataset, tmp_path: Path, frozen: bool, sampling: Literal["batch", "triplets"]
 ) -> None:
-    config = replace(CONFIG, recipe=replace(CONFIG.recipe, freeze_backbone=frozen))
+    recipe = replace(
+        CONFIG.recipe, freeze_backbone=frozen, sampling=sampling, triplets_per_epoch=60
+    )
+    config = replace(CONFIG, recipe=recipe)
     _, whole = _run(dataset, tmp_path / "whole", config)
+    assert len(whole) == 9
 
     class _Stop(Exception):
         pass
@@ -107,6 +122,51 @@ def test_resumed_training_goes_on_with_the_same_losses(
     assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
 
 
+@pytest.mark.parametrize("variant_name", ["m2fashion", "asen"])
+def test_sampled_triplets_train_a_model_that_tells_the_attributes_apart(
+    tmp_path: Path, variant_name: str
+) -> None:
+    dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 300)))
+    recipe = replace(CONFIG.recipe, epochs=6, sampling="triplets", triplets_per_epoch=200, crop=1.0)
+    config = replace(CONFIG, model=variant(variant_name, CONFIG.model), recipe=recipe)
+    recorder = _Recorder()
+    report, _ = run_training(
+        dataset, config, tmp_path / "run", "cpu", 0, _validate, recorder, lambda _: None
+    )
+    assert len(recorder.losses) == 6 * 10
+    assert np.mean(recorder.losses[-10:]) < 0.6 * np.mean(recorder.losses[:5])
+    assert report.best_validation is not None
+    assert report.best_validation > 75  # chance is about 44
+    assert {k for k, v in report.epochs[-1].losses.items() if v} == {"total", "triplet"}
+
+
+@pytest.mark.parametrize("sampling", ["batch", "triplets"])
+def test_an_image_that_breaks_while_it_is_trained_on_is_left_out(
+    tmp_path: Path, sampling: Literal["batch", "triplets"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that do not fit into memory are read when their batch comes."""
+    root = write_tiny_catalogue(tmp_path / "shapes", 30)
+    (root / "images/005.png").write_bytes(b"not a picture")
+    monkeypatch.setattr("training.run.Photographs", partial(Photographs, memory=0))
+    recipe = replace(
+        CONFIG.recipe, epochs=2, batch_size=10, sampling=sampling, triplets_per_epoch=20
+    )
+    recorder = _Recorder()
+    _, source = run_training(
+        load_dataset(str(root)),
+        replace(CONFIG, recipe=recipe),
+        tmp_path / "run",
+        "cpu",
+        0,
+        _validate,
+        recorder,
+        lambda _: None,
+    )
+    assert {path for path, _ in source.failures} == {"images/005.png"}
+    assert len(recorder.losses) == 4
+    assert np.isfinite(recorder.losses).all()
+
+
 def test_resume_refuses_another_recipe_and_a_fresh_run_refuses_an_old_folder(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -117,6 +177,14 @@ def test_resume_refuses_another_recipe_and_a_fresh_run_refuses_an_old_folder(
     other = replace(config, recipe=replace(config.recipe, margin=0.3))
     with pytest.raises(DataError, match=r"margin: 0\.2 there, 0\.3 here"):
         _run(dataset, tmp_path / "run", other, resume=True)
+    without = replace(config, model=replace(config.model, lower_stages=False))
+    with pytest.raises(DataError, match="lower_stages: True there, False here"):
+        _run(dataset, tmp_path / "run", without, resume=True)
+    with pytest.raises(DataError, match="size: 32 there, 48 here"):
+        _run(dataset, tmp_path / "run", replace(config, preprocessing=Preprocessing(48)), True)
+    narrower = load_dataset(str(dataset.root), None, ["colour"])
+    with pytest.raises(DataError, match="other attributes or values"):
+        _run(narrower, tmp_path / "run", config, resume=True)
     with pytest.raises(DataError, match="nothing to resume"):
         _run(dataset, tmp_path / "new", config, resume=True)
 

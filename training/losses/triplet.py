@@ -1,13 +1,15 @@
-"""Triplet loss over all valid in-batch triplets, Eqs. 13 and 14 with their signs settled.
+"""Triplet losses, Eqs. 13 and 14 with their signs settled.
 
-max(0, m - sim(a, p) + sim(a, n)) with cosine similarity, m = 0.2. Differs from the paper: images
-go through the network once, and triplets are formed among them.
+max(0, m - sim(a, p) + sim(a, n)) with cosine similarity, m = 0.2. `triplet_loss` differs from the
+paper: images go through the network once, and all valid triplets are formed among them;
+`hinge_loss` is the plain form over triplets that were sampled, as in ASEN's recipe.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.losses.pairs import Pairs
 
@@ -47,3 +49,22 @@ def triplet_loss(
     hinge = hinge * negative.unsqueeze(1)
     violations = (hinge > 0).sum()
     return hinge.sum() / violations.clamp(min=1)
+
+
+def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Mean over triplets of max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included.
+
+    Args:
+        anchor: embeddings [M, d], of any length: the cosine sees directions alone.
+        positive: [M, d], alike the anchor.
+        negative: [M, d], unlike it.
+        margin: m, in units of cosine.
+
+    Returns:
+        Scalar; 0 (with a gradient of 0) when M is 0.
+    """
+    if len(anchor) == 0:
+        return anchor.sum() * 0
+    near = F.cosine_similarity(anchor, positive, dim=-1)
+    far = F.cosine_similarity(anchor, negative, dim=-1)
+    return (margin - near + far).clamp(min=0).mean()

@@ -1,4 +1,4 @@
-"""What an M2Fashion model is made of: every choice of MODEL.md as a named option."""
+"""What a model is made of: every choice of MODEL.md as a named option."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from training.errors import UsageError
 
 T = TypeVar("T")
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
+Architecture = Literal["m2fashion", "triplet", "csn", "asen", "asenet-v2"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 
 
@@ -17,17 +18,23 @@ Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 class ModelConfig:
     """Architecture of one model; the defaults are MODEL.md's settled form.
 
+    `embedding`, `spatial`, `pooling`, `channel` and `readout` are M2Fashion's; others ignore them.
+
     Args:
         backbone: the convolutional network.
         stage: its last stage that is kept.
         grid: the backbone's output is average-pooled to grid x grid cells.
-        dim: d, the channels of the feature map and the length of the embedding.
+        dim: d, the length of the embedding and, in M2Fashion, the channels of the feature map
+            (asenet-v2: always the channels of F).
         embedding: `tables` (separate tables for +1 and -1, averaged over their counts, plus a
             bias, then tanh) or `paper` (Eq. 1, 6: tanh(W A)).
         spatial: `temperature` (logits scaled by a learned temperature), `tanh` (Eq. 3 to the
             letter) or `none` (w/o ASA: V_s = GMP(I)).
         pooling: `max` (GMP) or `mean` (GAP, which is Eq. 5) over the weighted map.
         channel: `relu` or `sigmoid` (Eq. 7 to the letter) inside ACA, or `none` (w/o ACA: Z = V_s).
+        readout: `prototypes` (Z is moved towards the prototypes of likely values) or `none`.
+        lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.
+        architecture: the model; `training.models.registry` has its class.
     """
 
     backbone: Backbone = "resnet50"
@@ -38,6 +45,9 @@ class ModelConfig:
     spatial: Literal["temperature", "tanh", "none"] = "temperature"
     pooling: Literal["max", "mean"] = "max"
     channel: Literal["relu", "sigmoid", "none"] = "relu"
+    readout: Literal["prototypes", "none"] = "prototypes"
+    lower_stages: bool = True
+    architecture: Architecture = "m2fashion"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
@@ -46,10 +56,23 @@ class ModelConfig:
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "m2fashion": {},
-    "paper": {"embedding": "paper", "spatial": "tanh", "pooling": "max", "channel": "sigmoid"},
+    "paper": {
+        "embedding": "paper",
+        "spatial": "tanh",
+        "pooling": "max",
+        "channel": "sigmoid",
+        "readout": "none",
+        "lower_stages": False,
+    },
     "without-asa": {"spatial": "none"},
     "without-aca": {"channel": "none"},
     "gap": {"pooling": "mean"},
+    "without-readout": {"readout": "none"},
+    "without-lower-stages": {"lower_stages": False},
+    "triplet": {"architecture": "triplet", "dim": 1024, "lower_stages": False},
+    "csn": {"architecture": "csn", "dim": 1024, "lower_stages": False},
+    "asen": {"architecture": "asen", "dim": 1024, "lower_stages": False},
+    "asenet-v2": {"architecture": "asenet-v2", "lower_stages": False},
 }
 """Named variants: the options in which each differs from the default."""
 
@@ -62,7 +85,8 @@ def variant(name: str, base: ModelConfig) -> ModelConfig:
     """
     if name not in VARIANTS:
         raise UsageError(f"unknown model variant {name!r}; there are {', '.join(VARIANTS)}")
-    return replace(base, **VARIANTS[name])
+    # A variant that names no architecture is one of M2Fashion, whatever `base` is.
+    return replace(base, **({"architecture": "m2fashion"} | VARIANTS[name]))
 
 
 def from_mapping(kind: type[T], data: Mapping[str, Any], where: str) -> T:

@@ -78,8 +78,15 @@ class ResNet50V2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, S, S] -> [B, channels, S / 16, S / 16] (layer3)."""
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The output of every stage, lowest first; only the last has passed `post` and ReLU."""
         x = F.relu(self.bn1(self.conv0(self.bn0(images))))
         x = F.max_pool2d(x, 3, 2, 1)
+        out = []
         for name in self._stages:
             x = self.get_submodule(name)(x)
-        return F.relu(self.post(x))
+            out.append(x)
+        out[-1] = F.relu(self.post(x))
+        return out

@@ -9,6 +9,7 @@ matrix-vector product: s_l = P_l . (w_v2 * T1).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,5 +69,38 @@ class SpatialAttention(nn.Module):
         if self.mode == "none":
             return flat.amax(-1).unsqueeze(1).expand(-1, embedding.shape[1], -1)
         # alpha_l I_l, times H W so that its scale stays that of I.
-        weighted = (alpha * flat.shape[-1]).unsqueeze(2) * flat.unsqueeze(1)
-        return weighted.amax(-1)
+        return weighted_max(flat, alpha * flat.shape[-1])
+
+
+def weighted_max(flat: Tensor, weights: Tensor) -> Tensor:
+    """max over l of weights_l flat_l: [B, d, L], [B, C, L] -> [B, C, d].
+
+    With a gradient asked for, the gradient goes through the first maximal location alone, which
+    is remembered: no [B, C, d, L] is kept, and backward is a gather instead of a pass over it.
+    """
+    if torch.is_grad_enabled() and (flat.requires_grad or weights.requires_grad):
+        out: Tensor = _WeightedMax.apply(flat, weights)  # type: ignore[no-untyped-call]
+        return out
+    return (weights.unsqueeze(2) * flat.unsqueeze(1)).amax(-1)
+
+
+class _WeightedMax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, weights: Tensor) -> Tensor:
+        best = [(flat * weights[:, c, None]).max(-1) for c in range(weights.shape[1])]
+        where = torch.stack([b.indices for b in best], 1)  # [B, C, d]
+        ctx.save_for_backward(flat, weights, where)
+        return torch.stack([b.values for b in best], 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        (gradient,) = gradients
+        flat, weights, where = ctx.saved_tensors
+        across = where.transpose(1, 2)  # [B, d, C]
+        chosen = flat.gather(2, across).transpose(1, 2)
+        share = gradient * chosen
+        to_weights = torch.zeros_like(weights, dtype=share.dtype).scatter_add_(2, where, share)
+        share = (gradient * weights.gather(2, where)).transpose(1, 2)
+        to_flat = torch.zeros_like(flat, dtype=share.dtype).scatter_add_(2, across, share)
+        # Under autocast on a GPU the maps are bfloat16, the softmax's weights float32.
+        return to_flat.to(flat.dtype), to_weights.to(weights.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 from training.losses.contrastive import contrastive_loss
 from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
 from training.losses.pairs import Pairs, literal_pairs, type_pairs, value_pairs
-from training.losses.triplet import triplet_loss
+from training.losses.triplet import hinge_loss, triplet_loss
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("a", ("x", "y", "z")), Attribute("b", ("p", "q"), multi=True)))
@@ -166,3 +166,24 @@ def test_value_loss_softmax_for_single_sigmoid_for_multi() -> None:
                 multi.append(-math.log(chance if LABELS[i, k] > 0 else 1 - chance))
     expected = (np.mean(single) + np.mean(multi)) / 2
     assert float(value_loss(logits, LABELS, SCHEMA)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_hinge_loss_by_hand() -> None:
+    anchor, positive, negative = torch.randn(3, 7, 5, dtype=torch.float64)
+    total, active = 0.0, 0
+    for a, p, n in zip(anchor.tolist(), positive.tolist(), negative.tolist(), strict=True):
+
+        def cosine(x: list[float], y: list[float]) -> float:
+            dot = sum(i * j for i, j in zip(x, y, strict=True))
+            return dot / math.sqrt(sum(i * i for i in x)) / math.sqrt(sum(j * j for j in y))
+
+        violation = 0.2 - cosine(a, p) + cosine(a, n)
+        total += max(0.0, violation)
+        active += violation > 0
+    assert 0 < active < 7  # satisfied triplets count in the mean
+    got = hinge_loss(anchor, positive, negative, 0.2)
+    assert got.item() == pytest.approx(total / 7, abs=1e-12)
+    longer = hinge_loss(3 * anchor, positive, 5 * negative, 0.2)
+    assert longer.item() == pytest.approx(got.item(), abs=1e-12)
+    nothing = torch.zeros(0, 5, requires_grad=True)
+    hinge_loss(nothing, nothing, nothing, 0.2).backward()

@@ -1,0 +1,25 @@
+"""Which models an index can be built of."""
+
+from __future__ import annotations
+
+from training.errors import UsageError
+from training.models.conditioned import ConditionedEmbedder
+from training.models.embedder import Embedder
+from training.models.m2fashion import M2Fashion
+
+
+def check_indexable(model: Embedder) -> None:
+    """Refuse a rival: a store holds maps I and P of one shape, and its views name values.
+
+    Args:
+        model: any embedder; of this project's own only M2Fashion passes.
+
+    Raises:
+        UsageError: the model is one of those that M2Fashion is compared with.
+    """
+    if isinstance(model, ConditionedEmbedder) and not isinstance(model, M2Fashion):
+        raise UsageError(
+            f"this checkpoint holds the model {model.architecture!r}: `retrieve evaluate` measures "
+            "it, but only m2fashion can be indexed; train one with `retrieve train --variant "
+            "m2fashion`"
+        )

@@ -1,0 +1,154 @@
+"""Whether attention lies where an attribute is to be seen: mass in the region against its area."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.metrics import Interval
+from training.errors import UsageError
+
+LOCATED_BELOW = 0.15
+"""An attribute is located if its region covers on average less than this share of the picture.
+
+A property of the pictures alone: whatever a model does, the same attributes are located.
+"""
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class RegionScore:
+    """Attention under one attribute's type condition, against that attribute's region.
+
+    Args:
+        attribute: its name.
+        inside: mean share of the attention mass that is inside the region, 0..1.
+        area: mean share of the picture that is region, 0..1: chance.
+        ratio: `inside / area`.
+        ratio_ci: 95 % percentile bootstrap interval of `ratio`.
+        others: mean share inside the same region under the *other* attributes' conditions, 0..1;
+            NaN with one attribute. What attention to garments in general would give.
+        located: whether `area` is below `LOCATED_BELOW`.
+        images: pictures that are labelled in the attribute.
+    """
+
+    attribute: str
+    inside: float
+    area: float
+    ratio: float
+    ratio_ci: Interval
+    others: float
+    located: bool
+    images: int
+
+
+@dataclass(frozen=True)
+class LocatedMean:
+    """Plain means over the located attributes.
+
+    Args:
+        inside, area, ratio: means of those of `RegionScore`; `ratio` is a mean of ratios.
+        ratio_ci: 95 % bootstrap interval of `ratio`.
+        ratio_of_means: `inside / area`, which small regions weigh less in.
+    """
+
+    inside: float
+    area: float
+    ratio: float
+    ratio_ci: Interval
+    ratio_of_means: float
+
+
+@dataclass(frozen=True)
+class AttentionReport:
+    """One score an attribute, in order, and their mean (None if nothing is located)."""
+
+    rows: tuple[RegionScore, ...]
+    located: LocatedMean | None
+
+
+def attention_report(
+    attributes: Sequence[str],
+    inside: NDArray[np.float64],
+    area: NDArray[np.float64],
+    others: NDArray[np.float64],
+    groups: NDArray[np.int64],
+    seed: int = 0,
+) -> AttentionReport:
+    """Average the shares of many pictures, with intervals.
+
+    Args:
+        attributes: A names.
+        inside: share of the mass inside the attribute's region [M, A]; NaN where the picture is
+            not labelled in the attribute, which leaves it out there.
+        area: share of the picture that is region [M, A]; above 0.
+        others: mean share inside under the other conditions [M, A]; NaN allowed.
+        groups: what is resampled as a whole, such as the garment of each picture, [M].
+        seed: of the intervals.
+
+    Raises:
+        UsageError: shapes differ, or an attribute has no labelled picture.
+    """
+    shape = (len(groups), len(attributes))
+    if not inside.shape == area.shape == others.shape == shape:
+        raise UsageError(
+            f"shares must be {shape}, got {inside.shape}, {area.shape} and {others.shape}"
+        )
+    seen = ~np.isnan(inside)
+    counts = seen.sum(axis=0)
+    if not counts.all():
+        missing = [attributes[int(n)] for n in np.flatnonzero(counts == 0)]
+        raise UsageError(f"no picture is labelled in {', '.join(missing)}; draw more pictures")
+    mass, region = np.where(seen, inside, 0.0), np.where(seen, area, 0.0)
+    means, areas = mass.sum(axis=0) / counts, region.sum(axis=0) / counts
+    # The ratio of the sums over the drawn groups; both vary from sample to sample.
+    ratios = _resampled(mass, groups, seed) / _resampled(region, groups, seed)  # [R, A]
+    rows = tuple(
+        RegionScore(
+            attribute=name,
+            inside=float(means[n]),
+            area=float(areas[n]),
+            ratio=float(means[n] / areas[n]),
+            ratio_ci=_interval(ratios[:, n]),
+            others=float(others[seen[:, n], n].mean()),
+            located=bool(areas[n] < LOCATED_BELOW),
+            images=int(counts[n]),
+        )
+        for n, name in enumerate(attributes)
+    )
+    kept = [n for n, row in enumerate(rows) if row.located]
+    if not kept:
+        return AttentionReport(rows, None)
+    mean_inside, mean_area = float(means[kept].mean()), float(areas[kept].mean())
+    return AttentionReport(
+        rows,
+        LocatedMean(
+            inside=mean_inside,
+            area=mean_area,
+            ratio=float((means / areas)[kept].mean()),
+            ratio_ci=_interval(ratios[:, kept].mean(axis=1)),
+            ratio_of_means=mean_inside / mean_area,
+        ),
+    )
+
+
+def _resampled(
+    values: NDArray[np.float64], groups: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Sums over groups drawn with replacement: [M, A] -> [R, A]; the same draws for one seed."""
+    names, member = np.unique(groups, return_inverse=True)
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, member, values)
+    drawn = np.random.default_rng(seed).integers(0, len(names), size=(_RESAMPLES, len(names)))
+    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
+    return counts.astype(np.float64) @ sums
+
+
+def _interval(samples: NDArray[np.float64]) -> Interval:
+    # A sample without any labelled picture (0 / 0) says nothing.
+    low, high = np.nanquantile(samples, [0.025, 0.975])
+    return Interval(float(low), float(high))

@@ -1,0 +1,99 @@
+"""Small runs that several processes can share; as a script it is one of those processes.
+
+    torchrun --nproc-per-node 2 shared_runs.py CATALOGUE WEIGHTS OUT
+
+Each process writes what it was told of every run to OUT/report-RANK.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import training.trainer
+from retrieval.validation import validation_map
+from training.datasets import load_dataset
+from training.datasets.dataset import Dataset
+from training.distributed import ALONE, Processes, joined
+from training.models.config import ModelConfig
+from training.preprocessing import Preprocessing
+from training.recipe import Recipe
+from training.run import RunConfig, run_training
+from training.trainer import EpochReport, Progress
+
+_RECIPE = Recipe(
+    epochs=2,
+    batch_size=12,
+    learning_rate=2e-3,
+    backbone_learning_rate=1e-3,
+    crop=0.8,
+    drop_maps=0.2,
+    precision="float32",
+    triplets_per_epoch=24,
+)
+
+
+def shared_configs(weights: str) -> dict[str, RunConfig]:
+    """Frozen or not, batches or triplets. With weights, so that batch norms are kept as loaded:
+    they would see each process' share alone."""
+    recipes = {
+        "frozen": _RECIPE,
+        "unfrozen": replace(_RECIPE, freeze_backbone=False),
+        "frozen triplets": replace(_RECIPE, sampling="triplets"),
+        "unfrozen triplets": replace(_RECIPE, sampling="triplets", freeze_backbone=False),
+    }
+    model = ModelConfig("small", "layer3", 2, 8)
+    return {
+        name: RunConfig(model, recipe, Preprocessing(size=32), weights)
+        for name, recipe in recipes.items()
+    }
+
+
+class Told(Progress):
+    """What a process was told."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.epochs: list[EpochReport] = []
+
+    def step(self, losses: dict[str, float]) -> None:
+        self.steps.append(losses)
+
+    def end_epoch(self, report: EpochReport) -> None:
+        self.epochs.append(report)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "steps": self.steps,
+            "losses": [epoch.losses for epoch in self.epochs],
+            "validation": [epoch.validation for epoch in self.epochs],
+        }
+
+
+def run_all(
+    dataset: Dataset, weights: str, out: Path, processes: Processes = ALONE
+) -> dict[str, dict[str, object]]:
+    """Every run, one after another."""
+    told = {}
+    for name, config in shared_configs(weights).items():
+        told[name] = Told()
+        run_training(
+            dataset, config, out / name / "run", "cpu", 0, validation_map, told[name],
+            lambda _: None, processes=processes,
+        )  # fmt: skip
+    return {name: one.to_json() for name, one in told.items()}
+
+
+def _main(catalogue: str, weights: str, out: Path) -> None:
+    with joined("cpu") as (processes, _):
+        assert processes.count == 2
+        if not processes.first:  # it must not write
+            training.trainer._save = None  # type: ignore[assignment]
+        reports = run_all(load_dataset(catalogue), weights, out, processes)
+        (out / f"report-{processes.rank}.json").write_text(json.dumps(reports))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))

@@ -1,0 +1,139 @@
+"""Which images a batch holds: the same from a seed, however many processes share it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from training.batch_plans import BatchPlan, BatchPlans
+from training.datasets.dataset import Dataset
+from training.distributed import Processes
+from training.errors import UsageError
+from training.recipe import Recipe
+from training.schema import Attribute, Schema
+
+SCHEMA = Schema((Attribute("pattern", ("floral", "striped")), Attribute("fit", ("slim", "loose"))))
+ROWS = np.array([3, 4, 7, 8, 9, 12, 13, 20, 21, 22, 30], dtype=np.int64)
+BATCH = Recipe(epochs=4, batch_size=4)
+TRIPLETS = replace(BATCH, sampling="triplets", triplets_per_epoch=14)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2, (40, 2))
+    labels = -np.ones((40, 4), dtype=np.int8)
+    for row, (pattern, fit) in enumerate(values):
+        labels[row, [pattern, 2 + fit]] = 1
+    return Dataset(
+        "tiny", tmp_path_factory.mktemp("none"), SCHEMA, [f"{n}.jpg" for n in range(40)], labels,
+        np.full(40, -1, dtype=np.int64), (), np.full(40, "train"),
+    )  # fmt: skip
+
+
+def _plans(
+    dataset: Dataset, recipe: Recipe, seed: int = 1, shares: int = 1, done: int = 0
+) -> list[BatchPlan]:
+    return list(BatchPlans(dataset, ROWS, recipe, seed, shares).after(done))
+
+
+def _rows(plans: list[BatchPlan]) -> list[list[int]]:
+    return [plan.rows for plan in plans]
+
+
+def test_an_epoch_has_every_image_once_but_the_remainder(dataset: Dataset) -> None:
+    plans = _plans(dataset, BATCH)
+    assert [len(rows) for rows in _rows(plans)] == [4, 4] * 4
+    for epoch in range(4):
+        seen = [row for plan in plans[2 * epoch : 2 * epoch + 2] for row in plan.rows]
+        assert len(set(seen)) == 8
+        assert set(seen) <= set(ROWS.tolist())
+    assert all(plan.attribute is None for plan in plans)
+    everything = _plans(dataset, replace(BATCH, batch_size=100, epochs=1))
+    assert sorted(everything[0].rows) == ROWS.tolist()
+
+
+def test_a_triplet_lies_side_by_side_with_its_attribute(dataset: Dataset) -> None:
+    plans = _plans(dataset, TRIPLETS)
+    assert len(plans) == 14 // 4 * 4
+    for plan in plans:
+        assert len(plan.rows) == 12
+        assert plan.attribute is not None
+        assert set(plan.rows) <= set(ROWS.tolist())
+        for number in range(4):
+            (attribute,) = set(plan.attribute[3 * number : 3 * number + 3].tolist())
+            own = dataset.labels[plan.rows[3 * number : 3 * number + 3], SCHEMA.slice_of(attribute)]
+            assert np.array_equal(own[0], own[1])
+            assert not np.array_equal(own[0], own[2])
+
+
+@pytest.mark.parametrize("recipe", [BATCH, TRIPLETS], ids=["batch", "triplets"])
+def test_a_seed_gives_the_same_batches_and_another_others(dataset: Dataset, recipe: Recipe) -> None:
+    first = _rows(_plans(dataset, recipe))
+    assert _rows(_plans(dataset, recipe)) == first
+    assert _rows(_plans(dataset, recipe, seed=2)) != first
+    assert len({tuple(rows) for rows in first}) == len(first)  # no batch twice
+
+
+@pytest.mark.parametrize("recipe", [BATCH, TRIPLETS], ids=["batch", "triplets"])
+@pytest.mark.parametrize("done", [0, 1, 3, 4])
+def test_a_resumed_run_has_the_rest(dataset: Dataset, recipe: Recipe, done: int) -> None:
+    whole = _plans(dataset, recipe)
+    rest = _plans(dataset, recipe, done=done)
+    steps = len(whole) // 4
+    assert _rows(rest) == _rows(whole)[done * steps :]
+    for one, other in zip(rest, whole[done * steps :], strict=True):
+        np.testing.assert_equal(one.attribute, other.attribute)
+
+
+@pytest.mark.parametrize("recipe", [BATCH, TRIPLETS], ids=["batch", "triplets"])
+@pytest.mark.parametrize("shares", [2, 4])
+def test_the_shares_end_to_end_are_what_one_process_has(
+    dataset: Dataset, recipe: Recipe, shares: int
+) -> None:
+    whole, shared = _plans(dataset, recipe), _plans(dataset, recipe, shares=shares)
+    assert len(whole) == len(shared)
+    for one, plan in zip(whole, shared, strict=True):
+        parts = [plan.own(Processes(rank, shares)) for rank in range(shares)]
+        assert [row for part in parts for row in plan.rows[part]] == one.rows
+        assert {len(plan.rows[part]) for part in parts} == {len(one.rows) // shares}
+        if plan.attribute is not None:  # no triplet is torn apart
+            assert all(part.start % 3 == 0 and part.stop % 3 == 0 for part in parts)
+            np.testing.assert_array_equal(plan.attribute, one.attribute)
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+def test_by_triplet_and_by_image_undo_the_layout(dataset: Dataset, shares: int) -> None:
+    plan = _plans(dataset, TRIPLETS, shares=shares)[0]
+    rows = torch.tensor(plan.rows)
+    columns = plan.by_triplet(rows)
+    assert columns.shape == (3, 4)
+    for number in range(4):
+        assert columns[:, number].tolist() == plan.rows[3 * number : 3 * number + 3]
+    torch.testing.assert_close(plan.by_image(columns[0])[::3], rows[::3])
+    assert plan.attribute is not None
+    attribute = torch.from_numpy(plan.attribute)
+    torch.testing.assert_close(plan.by_image(plan.by_triplet(attribute)[2]), attribute)
+
+
+def test_a_small_split_is_shared_evenly(dataset: Dataset) -> None:
+    """One process has all 11 images in its batch, two leave the odd one out."""
+    recipe = replace(BATCH, batch_size=100, epochs=1)
+    (plan,) = _plans(dataset, recipe, shares=2)
+    assert len(plan.rows) == 10
+    assert len(set(plan.rows)) == 10
+
+
+def _refused(rows: NDArray[np.int64], batch_size: int, shares: int, dataset: Dataset) -> str:
+    with pytest.raises(UsageError) as caught:
+        BatchPlans(dataset, rows, replace(BATCH, batch_size=batch_size), 0, shares)
+    return str(caught.value)
+
+
+def test_what_cannot_be_shared_is_refused(dataset: Dataset) -> None:
+    message = _refused(ROWS, 7, 2, dataset)
+    assert "a batch of 7 cannot be shared by 2 processes evenly" in message
+    assert "a multiple of 2" in message
+    assert "4 processes cannot share 3 training images" in _refused(ROWS[:3], 8, 4, dataset)

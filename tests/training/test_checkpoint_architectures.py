@@ -1,0 +1,104 @@
+"""Checkpoints of every architecture, and of the time before there was more than one."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional
+
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import DataError
+from training.models.config import ModelConfig, from_mapping, variant
+from training.models.registry import ARCHITECTURES, build_model
+from training.preprocessing import Preprocessing
+from training.schema import Attribute, Schema
+
+SCHEMA = Schema((Attribute("pattern", ("floral", "striped")), Attribute("fit", ("slim", "loose"))))
+
+
+def _save(folder: Path, name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    config = variant(name, ModelConfig("resnet18", "layer1", 4))
+    config = from_mapping(ModelConfig, config.to_json() | {"dim": 16}, "test")
+    model = build_model(SCHEMA, config, categories=2).eval()
+    save_checkpoint(folder, model, Preprocessing(size=32), ("dress", "coat"), {})
+    return model
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_round_trip(name: str, tmp_path: Path) -> None:
+    model = _save(tmp_path, name)
+    loaded = load_checkpoint(tmp_path).model
+    assert type(loaded) is ARCHITECTURES[name]
+    assert loaded.config == model.config
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        for condition in loaded.type_conditions.split(1):
+            assert torch.equal(loaded(images, condition), model(images, condition))
+        maps = loaded.features(images)
+        assert torch.equal(loaded.predict(maps), model.predict(maps))
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == name
+    card = (tmp_path / "README.md").read_text()
+    assert f"# {loaded.title}\n" in card
+    assert loaded.paper in card
+    assert ("cannot be indexed" in card) == (name != "m2fashion")
+
+
+def test_a_config_without_the_option_is_m2fashions(tmp_path: Path) -> None:
+    model = _save(tmp_path, "m2fashion")
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model"]["architecture"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_checkpoint(tmp_path).model
+    assert loaded.architecture == "m2fashion"
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+def test_a_checkpoint_from_before_readout_and_lower_stages_gives_its_old_numbers(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig("resnet18", "layer1", 4, 16, readout="none", lower_stages=False)
+    model = build_model(SCHEMA, config).eval()
+    save_checkpoint(tmp_path, model, Preprocessing(size=32), (), {})
+    stored = json.loads((tmp_path / "config.json").read_text())
+    for option in ("readout", "lower_stages", "architecture"):
+        del stored["model"][option]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    loaded = load_checkpoint(tmp_path).model
+    assert loaded.config == config
+    images = torch.randn(2, 3, 32, 32)
+    condition = torch.from_numpy(SCHEMA.condition(["floral"], ["slim"])).float().reshape(1, 1, -1)
+    with torch.inference_mode():  # the old model, part by part
+        maps = model.reduce(functional.adaptive_avg_pool2d(model.backbone(images), 4))
+        keys = torch.tanh(model.spatial.key(maps))
+        attended = model.spatial(maps, keys, model.spatial_embedding(condition))
+        z = model.channel(attended, model.channel_embedding(condition))[:, 0]
+        assert torch.equal(loaded(images, condition[0]), functional.normalize(z, dim=-1))
+        types = model.attend_raw(maps, model.type_conditions.unsqueeze(0))
+        logits = [model.attribute_head(types[:, t])[:, 2 * t : 2 * t + 2] for t in range(2)]
+        chances = torch.cat([part.softmax(-1) for part in logits], 1)
+        torch.testing.assert_close(loaded.predict(loaded.features(images)), chances)
+
+
+@pytest.mark.parametrize(
+    ("top", "inner", "message"),
+    [
+        ("transformer", "asen", "must be one of m2fashion, triplet, csn, asen, asenet-v2"),
+        (["asen"], "asen", "not the config"),
+        ("asen", "csn", "'asen', but 'csn'"),
+        ("m2fashion", "csn", "contradicts itself"),
+        ("csn", "csn", "does not fit its config"),
+    ],
+)
+def test_another_architecture_than_the_weights_are_of_is_refused(
+    tmp_path: Path, top: object, inner: str, message: str
+) -> None:
+    _save(tmp_path, "asen")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["architecture"], config["model"]["architecture"] = top, inner
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=message):
+        load_checkpoint(tmp_path)

@@ -1,0 +1,124 @@
+"""Which images each batch of a run holds: a pure function of the seed and the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.datasets.dataset import Dataset
+from training.distributed import Processes
+from training.errors import UsageError
+from training.recipe import Recipe
+from training.triplets import TripletSampler
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The images of one batch.
+
+    Args:
+        rows: dataset rows [B]; with sampled triplets the three of one, then the three of the next.
+        attribute: with sampled triplets, the attribute of each row's triplet [B] int64.
+    """
+
+    rows: list[int]
+    attribute: NDArray[np.int64] | None = None
+
+    def own(self, processes: Processes) -> slice:
+        """Where a process' share lies."""
+        return processes.share(len(self.rows))
+
+    @staticmethod
+    def by_triplet(values: Tensor) -> Tensor:
+        """What belongs to the rows, [B], as [3, M], a column a triplet."""
+        return values.reshape(-1, 3).T
+
+    @staticmethod
+    def by_image(values: Tensor) -> Tensor:
+        """What belongs to the triplets, [M], for each row [B]."""
+        return values.repeat_interleave(3)
+
+
+class BatchPlans:
+    """The batches of a run.
+
+    Args:
+        dataset: labels, for triplets.
+        rows: readable rows of the train split, [M] int64.
+        recipe: batch size, sampling, epochs.
+        seed: of every draw.
+        shares: processes that share each batch.
+
+    Raises:
+        UsageError: a batch cannot be shared evenly.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        rows: NDArray[np.int64],
+        recipe: Recipe,
+        seed: int,
+        shares: int = 1,
+    ) -> None:
+        check_shares(recipe, shares)
+        self._rows, self._recipe, self._seed = rows, recipe, seed
+        self._sampler: TripletSampler | None = None
+        if recipe.sampling == "triplets":
+            self._sampler = TripletSampler(dataset.labels, dataset.schema, rows)
+            self._size = recipe.batch_size
+            self.steps = max(1, recipe.triplets_per_epoch // self._size)
+        else:
+            self._size = min(recipe.batch_size, len(rows))
+            if shares > 1:  # a small split's last images are left out
+                self._size -= self._size % shares
+            self.steps = len(rows) // max(1, self._size)
+        if self._size < shares:
+            raise UsageError(
+                f"{shares} processes cannot share {len(rows)} training images; start fewer"
+            )
+
+    def after(self, epochs: int) -> Iterator[BatchPlan]:
+        """The batches of all epochs but the first `epochs`."""
+        for epoch in range(epochs, self._recipe.epochs):
+            generator = torch.Generator().manual_seed(epoch_seed(self._seed, epoch))
+            yield from self._triplets(generator) if self._sampler else self._orders(generator)
+
+    def _orders(self, generator: torch.Generator) -> Iterator[BatchPlan]:
+        order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
+        for start in range(0, self.steps * self._size, self._size):
+            yield BatchPlan(order[start : start + self._size].tolist())
+
+    def _triplets(self, generator: torch.Generator) -> Iterator[BatchPlan]:
+        assert self._sampler is not None
+        for _ in range(self.steps):
+            drawn = self._sampler.sample(self._size, generator)
+            # A triplet's images side by side: any even share of a batch holds whole triplets.
+            yield BatchPlan(drawn.rows.T.reshape(-1).tolist(), drawn.attribute.repeat(3))
+
+
+def check_shares(recipe: Recipe, shares: int) -> None:
+    """Refuse a batch that processes cannot share evenly.
+
+    Args:
+        recipe: gives the batch size.
+        shares: processes that share each batch.
+
+    Raises:
+        UsageError: `batch_size` is no multiple of `shares`.
+    """
+    if recipe.batch_size % shares:
+        raise UsageError(
+            f"a batch of {recipe.batch_size} cannot be shared by {shares} processes evenly; "
+            f"choose a --batch-size that is a multiple of {shares}"
+        )
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """An even number; the next odd one is free for the epoch's other draws."""
+    return (seed * 1_000_003 + epoch) * 2

@@ -1,0 +1,94 @@
+"""Training by several processes (`torchrun`): who is who, and whose images are whose.
+
+Every process draws what one process would draw for the whole batch and works on its share of the
+images; embeddings are gathered, so that pairs are formed across the shares and the loss is that
+of the whole batch. Only batch norms that are being trained differ: each sees its process' share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_gather
+
+from training.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train one model together.
+
+    Args:
+        rank: this one's number, 0..count-1; 0 writes and reports.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes and reports."""
+        return self.rank == 0
+
+    def share(self, total: int) -> slice:
+        """This process' part of `total` items; all parts are equally long, some items left over."""
+        size = total // self.count
+        return slice(self.rank * size, (self.rank + 1) * size)
+
+    def gather(self, part: Tensor) -> Tensor:
+        """The parts of all processes end to end along the first axis, with their gradients."""
+        if self.count == 1:
+            return part
+        if part.requires_grad:
+            return torch.cat(list(all_gather(part)))  # type: ignore[no-untyped-call]
+        parts = [torch.empty_like(part) for _ in range(self.count)]
+        dist.all_gather(parts, part.contiguous())
+        return torch.cat(parts)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+
+ALONE = Processes()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Processes, str]]:
+    """Join the processes that `torchrun` started; alone without it.
+
+    Args:
+        device: `cpu` or `cuda`, which becomes `cuda:N` by the process' local rank.
+
+    Yields:
+        The processes and this one's device.
+
+    Raises:
+        UsageError: the environment that torchrun sets is broken.
+    """
+    if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE, device
+        return
+    if device == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    try:
+        dist.init_process_group(backend)
+    except (ValueError, RuntimeError) as error:
+        raise UsageError(
+            f"cannot join the other processes ({error}); "
+            "start with `torchrun --nproc-per-node N -m retrieval.cli train ...`"
+        ) from error
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()

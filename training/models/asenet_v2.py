@@ -1,0 +1,74 @@
+"""ASENet V2: what the authors of ASEN made of it in their code and in ASEN++'s global branch.
+
+Ma et al., AAAI 2020 (the code's second model), and Dong et al., Fine-Grained Fashion Similarity
+Prediction by Attribute-Specific Embedding Learning (TIP 2021). Differs from ASEN: one attribute
+embedding, transformed for each attention; batch norm in P; logits are scaled dot products, not
+squashed; no output layer, so an embedding has the channels of F.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from training.models.asen import ASEN, WIDTH
+from training.models.backbones import backbone_channels
+from training.models.config import Architecture, ModelConfig
+from training.models.lower_stages import lower_channels
+from training.schema import Schema
+
+
+class ASENetV2(ASEN):
+    """As ASEN; whatever `config.dim` says, d is the channels of F.
+
+    Args:
+        schema: attributes and values; K.
+        config: the architecture; the model's own `config` says what d is.
+        categories: C, the number of categories (0: no category head).
+        weights: backbone weights, see `build_backbone`.
+    """
+
+    architecture: ClassVar[Architecture] = "asenet-v2"
+    title = "ASENet V2"
+    paper = "Ma et al., AAAI 2020; Dong et al., TIP 2021"
+
+    def __init__(
+        self,
+        schema: Schema,
+        config: ModelConfig,
+        categories: int = 0,
+        weights: str | None = None,
+    ) -> None:
+        channels = backbone_channels(config.backbone, config.stage)
+        if config.lower_stages:
+            channels += lower_channels(config.backbone, config.stage)
+        super().__init__(schema, replace(config, dim=channels), categories, weights)
+
+    def build(self, channels: int) -> None:
+        """Two attentions that share the attribute embedding [T, 512]."""
+        self.reduce = nn.Identity()
+        self.attribute_embedding = nn.Parameter(torch.randn(len(self.schema.attributes), WIDTH))
+        self.key = nn.Conv2d(channels, WIDTH, 1)
+        self.key_norm = nn.BatchNorm2d(WIDTH)
+        self.spatial_attribute = nn.Linear(WIDTH, WIDTH)
+        self.channel_attribute = nn.Linear(WIDTH, WIDTH)
+        self.squeeze = nn.Linear(channels + WIDTH, WIDTH)
+        self.excite = nn.Linear(WIDTH, channels)
+        self.output = nn.Identity()
+
+    def keys(self, maps: Tensor) -> Tensor:
+        """P = tanh(norm(conv I)): [B, channels, H, W] -> [B, 512, H, W]."""
+        return torch.tanh(self.key_norm(self.key(maps)))
+
+    def spatial_logits(self, keys: Tensor, weights: Tensor) -> Tensor:
+        """Scaled dot products [B, C, H * W] of P [B, 512, H, W] and attributes [B or 1, C, T]."""
+        t = torch.tanh(self.spatial_attribute(weights @ self.attribute_embedding))
+        return t @ keys.flatten(2) / math.sqrt(WIDTH)
+
+    def beside(self, weights: Tensor) -> Tensor:
+        """What stands beside the feature in the channel attention: [*, T] -> [*, 512], >= 0."""
+        return torch.relu(self.channel_attribute(weights @ self.attribute_embedding))

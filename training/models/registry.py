@@ -1,0 +1,40 @@
+"""All architectures by name; a new one is a file and a line here (and its name in the config)."""
+
+from __future__ import annotations
+
+from training.models.asen import ASEN
+from training.models.asenet_v2 import ASENetV2
+from training.models.conditioned import ConditionedEmbedder
+from training.models.config import ModelConfig
+from training.models.csn import CSN
+from training.models.m2fashion import M2Fashion
+from training.models.triplet_network import TripletNetwork
+from training.schema import Schema
+
+ARCHITECTURES: dict[str, type[ConditionedEmbedder]] = {
+    "m2fashion": M2Fashion,
+    "triplet": TripletNetwork,
+    "csn": CSN,
+    "asen": ASEN,
+    "asenet-v2": ASENetV2,
+}
+"""`ModelConfig.architecture` -> class."""
+
+
+def build_model(
+    schema: Schema, config: ModelConfig, categories: int = 0, weights: str | None = None
+) -> ConditionedEmbedder:
+    """A new model of `config.architecture`, its layers random.
+
+    Args:
+        schema: attributes and values; K.
+        config: all options.
+        categories: C, the number of categories (0: no category head).
+        weights: backbone weights, see `build_backbone`.
+
+    Raises:
+        UsageError: an unknown backbone, stage or weight enum.
+        DataError: a weights file that is missing, broken or does not fit.
+        ResourceError: torchvision could not download the weights.
+    """
+    return ARCHITECTURES[config.architecture](schema, config, categories, weights)

@@ -1,0 +1,136 @@
+"""One step of training: every image once through the backbone, many conditions on its map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.augmentation import augment, draw_augmentation, drop_channels
+from training.distributed import ALONE, Processes
+from training.models.conditioned import ConditionedEmbedder
+from training.objective import Losses, batch_losses, draw_looks, look, sampled_losses
+from training.precision import autocast
+from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is given. With several processes `inputs` are this one's share, the rest is of
+    the whole batch.
+
+    Args:
+        inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
+        labels: label states [B, K] float.
+        category: [B] int64, -1 unknown.
+        attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
+            leave the triplet out; the three images of a triplet follow each other.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    category: Tensor
+    attribute: Tensor | None = None
+
+
+class Objective(nn.Module):
+    """A model with its losses, as one module: `forward` is all that a step differentiates.
+
+    Args:
+        model: the embedder.
+        recipe: options.
+        frozen: whether inputs are stored maps.
+        processes: which share of a batch is this process'.
+    """
+
+    def __init__(
+        self,
+        model: ConditionedEmbedder,
+        recipe: Recipe,
+        frozen: bool,
+        processes: Processes = ALONE,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.frozen = frozen
+        self.processes = processes
+        self.channels = model.last_stage.stop
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
+        """The losses of a batch; all draws are made for the whole of it, by every process.
+
+        Args:
+            batch: images and labels.
+            generator: source of all draws, in the same state in every process.
+        """
+        recipe, model = self.recipe, self.model
+        total, own = len(batch.labels), self.processes.share(len(batch.labels))
+        drawn = draw_augmentation(
+            total, self.channels, recipe.flip, recipe.crop, recipe.drop_maps, generator
+        ).of(own)
+        device = batch.inputs.device
+        with autocast(recipe.precision, device.type):
+            inputs = augment(batch.inputs, drawn)
+            if not self.frozen:
+                inputs = model.trunk(inputs.contiguous(memory_format=torch.channels_last))
+            trunk = drop_channels(model.standardise(inputs), drawn, recipe.drop_maps)
+            maps = model.reduce(trunk)
+            if batch.attribute is not None:
+                asked = model.type_conditions[batch.attribute[own]].unsqueeze(1)
+                seen = model.attend_raw(maps, asked)[:, 0]
+            else:
+                looks = draw_looks(model, batch.labels, recipe, generator)
+                shown = None if looks.shown is None else looks.shown[own]
+                seen = look(model, maps, shown, looks.conditions)
+        seen = self.processes.gather(seen.float())
+        if batch.attribute is not None:
+            return sampled_losses(model, seen, batch.attribute, recipe)
+        return batch_losses(model, seen, looks, batch.labels, batch.category, recipe, generator)
+
+
+def train_step(
+    objective: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """One step.
+
+    Args:
+        objective: an `Objective` in training mode, or one wrapped to average gradients.
+        optimizer: over its parameters.
+        batch: images and labels.
+        generator: source of all draws.
+
+    Returns:
+        The terms of the loss.
+    """
+    losses: Losses = objective(batch, generator)
+    optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return losses.numbers()
+
+
+def lay_out(rows: Sequence[int], read: Sequence[int], inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs in the order of `rows`; those that could not be read are zeros.
+
+    Args:
+        rows: wanted, [b].
+        read: the rows that `inputs` are of.
+        inputs: [len(read), ...].
+
+    Returns:
+        [b, ...] and which of them were read [b] bool.
+    """
+    if list(read) == list(rows):
+        return inputs, torch.ones(len(rows), dtype=torch.bool)
+    place = {row: number for number, row in enumerate(read)}
+    known = torch.tensor([row in place for row in rows])
+    out = inputs.new_zeros(len(rows), *inputs.shape[1:])
+    if bool(known.any()):
+        out[known] = inputs[torch.tensor([place[row] for row in rows if row in place])]
+    return out, known
