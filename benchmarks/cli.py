@@ -8,9 +8,15 @@ from retrieval.lazy_group import LazyGroup
 
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
+    "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
+    "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
+    "combinations": ("benchmarks.combinations_table", "Searching by several values at once."),
+    "classification": ("benchmarks.classification", "Predicting categories and attributes."),
     "main-job": ("benchmarks.main_job", "The main job on photographs, timed."),
     "queries": ("benchmarks.queries", "Check that queries return what they say."),
     "presence-weight": ("benchmarks.presence_weight", "Sweep the weight of named values."),
+    "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
+    "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 

@@ -15,12 +15,15 @@ def retrieve(*arguments: Any) -> None:
 
 
 def retrieve_json(*arguments: Any) -> str:
-    """Run a command with `--json` and return what it prints on standard output."""
+    """Run a command with `--json` and return what it prints on standard output.
+
+    The command itself is shown on standard error, so that the caller may print JSON as well.
+    """
     return _run([*(str(a) for a in arguments), "--json"], capture=True)
 
 
 def _run(words: list[str], capture: bool) -> str:
-    click.echo(f"\n$ retrieve {' '.join(words)}")
+    click.echo(f"\n$ retrieve {' '.join(words)}", err=capture)
     done = subprocess.run(
         [sys.executable, "-m", "retrieval.cli", *words],
         check=False,

@@ -9,7 +9,6 @@ The gallery is the test split: no image of it was trained on. Writes the figures
 from __future__ import annotations
 
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import click
 
 from benchmarks.command_line import retrieve, retrieve_json
+from benchmarks.machine import machine_name
+from benchmarks.write_results import RESULTS, write_results
 from training.datasets import load_dataset
-
-RESULTS = Path(__file__).parent / "results"
 
 
 @click.command("main-job")
@@ -56,24 +55,18 @@ def command(
     seconds["evaluate"] = round(seconds["all"] - seconds["train"] - seconds["build-index"], 1)
     report["seconds"] = seconds
     report["seeds"] = {"0": report["all"]["map"]}
-    report["machine"] = f"{platform.machine()}, {_cores()} cores, no GPU"
+    report["machine"] = machine_name("auto")
     report["checkpoint"] = "run-0"  # where the run lies is this machine's business
     stem = f"main-{dataset.name}-{backbone}"
-    _write(report, results, stem)
+    write_results(results, stem, report, markdown(report))
     for seed in range(1, seeds):
         run = work / f"run-{seed}"
         retrieve("train", "--dataset", name, *model, "--seed", seed, "--out", run, *limit)
         other = ["--dataset", name, "--checkpoint", run, "--combinations", 0]
         measured = json.loads(retrieve_json("evaluate", *other))
         report["seeds"][str(seed)] = measured["all"]["map"]
-        _write(report, results, stem)
+        write_results(results, stem, report, markdown(report))
     click.echo(markdown(report))
-
-
-def _write(report: dict[str, Any], results: Path, stem: str) -> None:
-    results.mkdir(parents=True, exist_ok=True)
-    (results / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (results / f"{stem}.md").write_text(markdown(report))
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -123,12 +116,6 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _lap(started: float) -> float:
     return round(time.monotonic() - started, 1)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ over, and their share of the first ten is told. Writes the figures to `benchmark
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from benchmarks.main_job import RESULTS
+from benchmarks.write_results import RESULTS, write_results
 from retrieval.engine import Engine
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -37,10 +36,7 @@ def command(name: str, index: Path, attrs: tuple[str, ...], most: int, results: 
     engine = Engine.open(index)
     report = {text: check_queries(dataset, engine, text, most) for text in attrs}
     backbone = engine.model.config.backbone
-    results.mkdir(parents=True, exist_ok=True)
-    stem = f"queries-{dataset.name}-{backbone}"
-    (results / f"{stem}.json").write_text(json.dumps(report, indent=1) + "\n")
-    (results / f"{stem}.md").write_text(markdown(report))
+    write_results(results, f"queries-{dataset.name}-{backbone}", report, markdown(report))
     click.echo(markdown(report))
 
 

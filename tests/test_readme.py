@@ -34,8 +34,12 @@ def test_every_command_parses(line: str) -> None:
     with click.Context(cli) as context:
         command = cli.get_command(context, words[1])
         assert command is not None, words[1]
+        rest = words[2:]
+        while isinstance(command, click.Group):
+            command, rest = command.get_command(context, rest[0]), rest[1:]
+            assert command is not None, line
         # Options and their types are checked here; nothing is run.
-        command.make_context(words[1], words[2:], parent=context)
+        command.make_context(line, rest, parent=context)
 
 
 def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +68,15 @@ def test_pictures_and_linked_files_exist() -> None:
 
 
 def test_figures_are_those_of_the_committed_results() -> None:
-    """Each block between figure markers is the Markdown that a benchmark wrote beside its JSON."""
+    """Each block between figure markers is (part of) the Markdown that a benchmark wrote."""
     blocks = re.findall(r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", README, re.DOTALL)
     assert blocks
     for name, text in blocks:
         results = ROOT / "benchmarks" / "results"
-        assert text.strip() == (results / f"{name}.md").read_text().strip()
+        assert text.strip() in (results / f"{name}.md").read_text()
         data = json.loads((results / f"{name}.json").read_text())
+        if "rows" in data:  # a table of many models: means over seeds, rendered in one place
+            continue
         figures = [data["all"]["map"]] if "all" in data else [data.get("map")]
         if name.startswith("queries-"):
             figures = [

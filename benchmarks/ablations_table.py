@@ -1,0 +1,30 @@
+"""What each part of M2Fashion and of its recipe is worth: the model without it.
+
+    retrieve bench ablations --dataset data/fashion-products --backbone resnet18 --weights FILE
+
+Rows: `benchmarks/tables/ablations.toml`, a line each. Shares its runs with `retrieve bench map`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmarks.tables.options import Options, table_options
+
+ROWS = Path(__file__).parent / "tables" / "ablations.toml"
+
+
+@click.command("ablations")
+@table_options
+def command(options: Options) -> int:
+    """Train and measure M2Fashion without each of its parts.
+
+    Resumes and skips as `retrieve bench map` does, and shares its runs.
+    """
+    from benchmarks.tables.chart import draw_chart
+    from benchmarks.tables.make_table import make_table
+    from benchmarks.tables.map_markdown import map_markdown
+
+    return make_table("ablations", ROWS, options, map_markdown, draw_chart)

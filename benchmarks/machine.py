@@ -1,0 +1,56 @@
+"""On what and from which commit a figure was measured; never names of folders or hosts."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+CODE = ("training", "indexer", "retrieval", "benchmarks")
+
+
+def machine_name(device: str) -> str:
+    """Such as `x86_64, 2 cores, no GPU`, for a device as the commands take it (auto, cpu, ...)."""
+    from indexer.device import choose_device
+
+    return f"{platform.machine()}, {cores()} cores, {_accelerator(choose_device(device).device)}"
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def commit_name() -> str:
+    """The commit of this checkout, short; with `+` if the code was changed since, or `unknown`."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    if commit is None:
+        return "unknown"
+    changed = _git("status", "--porcelain", "--", *(f"{room}/*.py" for room in CODE))
+    return commit + ("+" if changed else "")
+
+
+def _accelerator(device: str) -> str:
+    if not device.startswith("cuda"):
+        return "no GPU"
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
+def _git(*words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *words],
+            cwd=Path(__file__).parent.parent,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

@@ -1,0 +1,69 @@
+"""The floor: the frozen backbone's features, average-pooled, whatever the condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from indexer.device import choose_device
+from retrieval.evaluation.attribute_map import evaluate_attributes
+from retrieval.evaluation.combination_score import evaluate_combinations
+from retrieval.evaluation.combinations import draw_combinations
+from retrieval.evaluation.report import to_json
+from retrieval.evaluation.scoring import floor_embed
+from retrieval.progress_bars import CountBar
+from training.allocator import keep_freed_memory
+from training.datasets.dataset import Dataset
+from training.errors import DataError
+from training.map_bank import bank_from_images
+from training.models.registry import build_model
+from training.run import RunConfig
+
+COMBINATIONS = 50  # as many as `retrieve evaluate` draws
+SPLIT = "test"
+
+
+def measure_floor(dataset: Dataset, config: RunConfig, device: str, workers: int) -> dict[str, Any]:
+    """MAP and combinations of the pooled features on the test split.
+
+    Args:
+        dataset: with a test split.
+        config: backbone, weights and preprocessing; its other layers stay random and unused.
+        device: auto, cpu, cuda or cuda:N.
+        workers: decoding processes.
+
+    Returns:
+        What `retrieve evaluate --json` prints; `parameters` are the backbone's. Combinations are
+        ranked by likeness alone.
+
+    Raises:
+        DataError: no image of the split can be read.
+    """
+    keep_freed_memory()
+    torch.manual_seed(config.seed)  # of a backbone without weights
+    model = build_model(dataset.schema, config.model, 0, config.weights)
+    model.eval().requires_grad_(False).to(choose_device(device).device)
+    part = dataset.subset(dataset.rows_of(SPLIT))
+    with CountBar("encoding", len(part)) as bar:
+        rows = part.rows_of("all")
+        bank, failures = bank_from_images(model, part, rows, config.preprocessing, workers, bar)
+    if len(bank.rows) == 0:
+        raise DataError(f"no image of split {SPLIT!r} in {dataset.root} could be read")
+    part = part.subset(bank.rows)
+    bank.renumber()
+    report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
+    drawn = draw_combinations(part, SPLIT, COMBINATIONS)
+
+    def rank(query: int, values: list[int], candidates: NDArray[np.int64]) -> NDArray[np.float32]:
+        likeness = bank.pooled[candidates] @ bank.pooled[query]
+        return np.asarray(likeness, dtype=np.float32)
+
+    combined = evaluate_combinations(part, SPLIT, rank, drawn) if drawn else None
+    return to_json(report, combined) | {
+        "images": len(part),
+        "unreadable": len(failures),
+        "parameters": sum(p.numel() for p in model.backbone.parameters()),
+    }

@@ -1,0 +1,168 @@
+"""What a run depends on, as hashes: config, data, backbone weights, code.
+
+Code counts as what Python executes: comments, docstrings and layout do not change a key. What is
+measured on a trained model has a key of its own, so that a change of the evaluation alone
+evaluates again and trains nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tables.config_toml import config_tables
+from indexer.atomic import file_sha256
+from training.datasets.dataset import Dataset
+from training.errors import DataError
+from training.run import RunConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TRAINING_CODE = (
+    "training/**/*.py",
+    "retrieval/validation.py",  # chooses the best epoch, through the three below
+    "retrieval/evaluation/attribute_map.py",
+    "retrieval/evaluation/protocol.py",
+    "retrieval/metrics/*.py",
+)
+"""What decides a checkpoint. `retrieve train` itself does not: it is given a full config."""
+
+NOT_TRAINING_CODE = (
+    "training/wardrobe/*.py",
+    "training/model_card.py",
+    "training/datasets/*.py",  # what they give is hashed instead
+)
+
+EVALUATION_CODE = (
+    *TRAINING_CODE,
+    "retrieval/commands/evaluate.py",
+    "retrieval/evaluation/combination_score.py",
+    "retrieval/evaluation/combinations.py",
+    "retrieval/evaluation/report.py",
+    "retrieval/evaluation/scoring.py",
+    "retrieval/ranking.py",
+    "benchmarks/tables/floor.py",
+)
+"""What decides the figures that `retrieve evaluate` gives for a checkpoint."""
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What all runs of a table rest on: hashes of data, weights and code, hexadecimal."""
+
+    data: str
+    weights: str
+    training_code: str
+    evaluation_code: str
+
+
+def ground(dataset: Dataset, weights: str | None) -> Ground:
+    """Hash the data, the backbone's weights and the code as they are now.
+
+    Raises:
+        DataError: a weights file that does not exist.
+    """
+    return Ground(
+        data_hash(dataset),
+        weights_hash(weights),
+        code_hash(ROOT, TRAINING_CODE, NOT_TRAINING_CODE),
+        code_hash(ROOT, EVALUATION_CODE, NOT_TRAINING_CODE),
+    )
+
+
+def training_key(config: RunConfig, ground: Ground) -> str:
+    """Identifies a checkpoint: changes with anything that may change its weights."""
+    return _digest(config_hash(config), ground.data, ground.weights, ground.training_code)
+
+
+def evaluation_key(config: RunConfig, ground: Ground, how: str) -> str:
+    """Identifies what was measured on a checkpoint; `how` tells the kinds of measurement apart."""
+    return _digest(training_key(config, ground), ground.evaluation_code, how)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Of all options and the seed; where the weights file lies does not count."""
+    return _digest({"seed": config.seed} | config_tables(config))
+
+
+def data_hash(dataset: Dataset) -> str:
+    """Of labels, splits, published lists, and the images' paths and sizes in bytes.
+
+    The folder that it lies in and the times of its files do not count.
+    """
+    digest = hashlib.sha256(dataset.schema.hash.encode())
+    for array in (dataset.labels, dataset.category):
+        digest.update(array.tobytes())
+    digest.update(json.dumps([dataset.category_names, dataset.splits.tolist()]).encode())
+    for name, protocol in sorted(dataset.protocols.items()):
+        digest.update(name.encode())
+        for entries in (protocol.queries, protocol.candidates):
+            for array in (entries.rows, entries.attributes, entries.values):
+                digest.update(array.tobytes())
+    for path in dataset.paths:
+        digest.update(path.encode("utf-8", "surrogateescape"))
+        digest.update(f"\0{_size(dataset.root / path)}\0".encode())
+    return digest.hexdigest()
+
+
+def weights_hash(weights: str | None) -> str:
+    """Of the file's content; the name itself for weights that torchvision downloads."""
+    if weights is None:
+        return "random"
+    if not weights.endswith(".safetensors") and "/" not in weights:
+        return weights
+    if not Path(weights).is_file():
+        raise DataError(f"weights file {weights} does not exist; pass --weights FILE.safetensors")
+    return file_sha256(Path(weights))
+
+
+def code_hash(root: Path, globs: Iterable[str], without: Iterable[str] = ()) -> str:
+    """Of the source files below `root` that match, and the versions of what they run on."""
+    left_out = {path for pattern in without for path in root.glob(pattern)}
+    files = {path for pattern in globs for path in root.glob(pattern)} - left_out
+    sources = [[path.relative_to(root).as_posix(), executed(path)] for path in sorted(files)]
+    return _digest(sources, [[name, _version(name)] for name in PACKAGES])
+
+
+def executed(path: Path) -> str:
+    """A source file without what does not run: comments, docstrings, layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]  # 2.13.0 on the CPU and on CUDA is one version
+    except PackageNotFoundError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
+
+
+def _digest(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

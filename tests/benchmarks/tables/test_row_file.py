@@ -1,0 +1,180 @@
+"""Row files give the run configs that they say, and the project's own files are sound."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ablations_table import ROWS as ABLATIONS
+from benchmarks.map_table import ROWS as MAP
+from benchmarks.tables.config_toml import config_toml
+from benchmarks.tables.row_file import RowFile, read_row_file, row_config
+from training.errors import UsageError
+from training.models.config import ModelConfig
+from training.recipe import Recipe
+from training.run import RunConfig, read_config
+
+TEXT = """
+title = "Some rows"
+order = ["floor", "plain"]
+reference = "plain"
+[base.model]
+grid = 5
+[base.recipe]
+epochs = 8
+[base.preprocessing]
+size = 96
+[recipes.quick]
+learning_rate = 0.01
+margin = 0.5
+[rows]
+floor = { title = "the floor", floor = true }
+plain = { recipes = ["quick"], recipe = { margin = 0.4 } }
+mean = { title = "GAP", variant = "gap", model = { dim = 64 } }
+[tuned.shop-small]
+"*" = { epochs = 6, crop = 0.8 }
+mean = { epochs = 5 }
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> RowFile:
+    path = tmp_path / "rows.toml"
+    path.write_text(TEXT)
+    return read_row_file(path)
+
+
+def config(table: RowFile, row: str, dataset: str = "shop", seed: int = 3) -> RunConfig:
+    return row_config(table, table.rows[row], dataset, "small", None, seed)
+
+
+def test_a_row_is_base_then_recipes_then_its_own_then_tuned(table: RowFile) -> None:
+    plain = config(table, "plain", dataset="other")
+    assert plain.model == ModelConfig(backbone="small", grid=5)
+    # Without weights the backbone is trained.
+    assert plain.recipe == Recipe(epochs=8, learning_rate=0.01, margin=0.4, freeze_backbone=False)
+    assert (plain.preprocessing.size, plain.seed, plain.weights) == (96, 3, None)
+    tuned = config(table, "plain")
+    assert tuned.recipe == replace(plain.recipe, epochs=6, crop=0.8)
+    mean = config(table, "mean")
+    assert mean.model == ModelConfig(backbone="small", grid=5, dim=64, pooling="mean")
+    assert mean.recipe == Recipe(epochs=5, crop=0.8, freeze_backbone=False)
+    assert table.rows["plain"].title == "plain"
+    assert table.rows["floor"].floor
+
+
+def test_limits_for_trying_out(table: RowFile) -> None:
+    row = table.rows["mean"]
+    small = row_config(table, row, "shop", "small", "w.safetensors", 0, epochs=2, image_size=64)
+    assert (small.recipe.epochs, small.preprocessing.size) == (2, 64)
+    assert small.recipe.freeze_backbone
+    assert row_config(table, row, "shop", "small", None, 0, epochs=99).recipe.epochs == 5
+
+
+def test_rows_are_chosen_by_name_in_the_order_of_the_file(table: RowFile) -> None:
+    assert [row.name for row in table.chosen(None)] == ["floor", "plain", "mean"]
+    assert [row.name for row in table.chosen("mean, floor")] == ["floor", "mean"]
+    with pytest.raises(UsageError, match="unknown row 'avg'; there are floor, plain, mean"):
+        table.chosen("mean,avg")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('recipes = ["quick"]', 'recipes = ["slow"]', "no recipe 'slow'; there are quick"),
+        ('title = "GAP"', 'tittle = "GAP"', "unknown field 'tittle'"),
+        ("[base.model]", "[base.modell]", "unknown field 'modell'"),
+        ('reference = "plain"', 'reference = "plane"', "'plane' is none of its rows"),
+        ("mean = { epochs = 5 }", "meen = { epochs = 5 }", "'meen' is none of its rows"),
+        ("order = [", "order = ", "cannot read the rows"),
+        ('title = "GAP", variant', "recipe = 3, variant", "a table stands where"),
+        ('reference = "plain"', "", "'' is none of its rows"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = tmp_path / "rows.toml"
+    assert before in TEXT
+    path.write_text(TEXT.replace(before, after))
+    with pytest.raises(UsageError, match=message):
+        read_row_file(path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("margin = 0.4", "marginn = 0.4", "row 'plain': unknown option 'marginn'"),
+        ("dim = 64", 'dim = "64"', "row 'mean': dim = '64' is not of type int"),
+        ('variant = "gap"', 'variant = "gmp"', "unknown model variant 'gmp'"),
+    ],
+)
+def test_wrong_options_name_their_row(
+    tmp_path: Path, before: str, after: str, message: str
+) -> None:
+    path = tmp_path / "rows.toml"
+    path.write_text(TEXT.replace(before, after))
+    table = read_row_file(path)
+    with pytest.raises(UsageError, match=message):
+        [config(table, name) for name in table.rows]
+
+
+@pytest.mark.parametrize("path", [MAP, ABLATIONS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("weights", [None, '/some "odd"\\path/w.safetensors'])
+def test_every_row_of_the_project_survives_its_config_file(
+    path: Path, weights: str | None, tmp_path: Path
+) -> None:
+    table = read_row_file(path)
+    for row in table.chosen(None):
+        made = row_config(table, row, "shop", "resnet18", weights, 7)
+        file = tmp_path / "config.toml"
+        file.write_text(config_toml(made))
+        assert read_config(file) == made, row.name
+
+
+def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
+    maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
+    rivals = ["triplet", "csn", "asen", "asenet-v2"]
+    assert list(maps.rows) == [
+        "floor", *rivals, *(f"{name}-ours" for name in rivals), "asen-ours-stages",
+        "asenet-v2-ours-stages", "m2fashion-paper", "m2fashion",
+    ]  # fmt: skip
+    assert list(ablations.rows) == [
+        "m2fashion", "without-asa", "without-aca", "gap", "without-readout",
+        "without-lower-stages", "category-only", "attribute-only", "without-label-masks",
+        "without-triplets", "paper",
+    ]  # fmt: skip
+    default = Recipe()
+    for name in rivals:
+        own, ours = config(maps, name), config(maps, f"{name}-ours")
+        assert own.model == ours.model
+        assert own.model.architecture == name
+        assert not own.model.lower_stages  # our addition
+        assert (own.recipe.sampling, own.recipe.value_weight) == ("triplets", 0)
+        unlike = {
+            option
+            for option, value in ours.recipe.to_json().items()
+            if value != default.to_json()[option]
+        }
+        assert unlike == {
+            "value_conditions", "attribute_weight", "category_weight", "freeze_backbone",
+        }  # fmt: skip
+    for name in ("asen", "asenet-v2"):
+        ours, stages = config(maps, f"{name}-ours"), config(maps, f"{name}-ours-stages")
+        assert stages == replace(ours, model=replace(ours.model, lower_stages=True))
+    assert config(maps, "m2fashion").recipe == replace(default, freeze_backbone=False)
+    full = config(ablations, "m2fashion").model
+    assert config(maps, "m2fashion").model == full
+    assert (full.readout, full.lower_stages) == ("prototypes", True)
+    assert config(ablations, "without-readout").model == replace(full, readout="none")
+    assert config(ablations, "without-lower-stages").model == replace(full, lower_stages=False)
+    literal = config(maps, "m2fashion-paper").model
+    assert (literal.readout, literal.lower_stages) == ("none", False)
+
+
+def test_tables_share_the_runs_that_they_have_in_common() -> None:
+    maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
+    for group in {"none-resnet18", *maps.tuned, *ablations.tuned}:
+        dataset, _, backbone = group.rpartition("-")
+        for one, other in (("m2fashion", "m2fashion"), ("m2fashion-paper", "paper")):
+            assert row_config(maps, maps.rows[one], dataset, backbone, None, 0) == row_config(
+                ablations, ablations.rows[other], dataset, backbone, None, 0
+            )

@@ -1,0 +1,174 @@
+"""Keys change with whatever can change a figure, and with nothing else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.tables import keys
+from benchmarks.tables.keys import (
+    Ground,
+    code_hash,
+    config_hash,
+    data_hash,
+    evaluation_key,
+    training_key,
+    weights_hash,
+)
+from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
+from training.errors import DataError
+from training.models.config import ModelConfig
+from training.preprocessing import Preprocessing
+from training.recipe import Recipe
+from training.run import RunConfig
+from training.schema import Attribute, Schema
+
+GROUND = Ground("d", "w", "t", "e")
+CONFIG = RunConfig(weights="a.safetensors")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    (tmp_path / "a.png").write_bytes(b"12345")
+    (tmp_path / "b.png").write_bytes(b"123")
+    return Dataset(
+        name="shop",
+        root=tmp_path,
+        schema=Schema((Attribute("colour", ("red", "blue")),)),
+        paths=["a.png", "b.png"],
+        labels=np.array([[1, -1], [-1, 1]], dtype=np.int8),
+        category=np.array([0, 1]),
+        category_names=("shirt", "dress"),
+        splits=np.array(["train", "test"]),
+    )
+
+
+def test_a_training_key_changes_with_every_option_and_every_ground() -> None:
+    configs = [
+        CONFIG,
+        replace(CONFIG, seed=1),
+        replace(CONFIG, model=ModelConfig(dim=64)),
+        replace(CONFIG, recipe=Recipe(margin=0.3)),
+        replace(CONFIG, preprocessing=Preprocessing(size=64)),
+    ]
+    grounds = [replace(GROUND, **{name: "x"}) for name in ("data", "weights", "training_code")]
+    found = [training_key(config, GROUND) for config in configs]
+    found += [training_key(CONFIG, other) for other in grounds]
+    assert len(set(found)) == len(found)
+
+
+def test_a_training_key_does_not_change_with_the_evaluation_or_where_weights_lie() -> None:
+    key = training_key(CONFIG, GROUND)
+    assert training_key(CONFIG, replace(GROUND, evaluation_code="x")) == key
+    assert training_key(replace(CONFIG, weights="elsewhere/a.safetensors"), GROUND) == key
+    assert config_hash(replace(CONFIG, weights=None)) == config_hash(CONFIG)
+
+
+def test_an_evaluation_key_changes_with_the_training_the_code_and_the_way() -> None:
+    found = [
+        evaluation_key(CONFIG, GROUND, "engine"),
+        evaluation_key(CONFIG, GROUND, "likeness"),
+        evaluation_key(CONFIG, replace(GROUND, evaluation_code="x"), "engine"),
+        evaluation_key(CONFIG, replace(GROUND, training_code="x"), "engine"),
+        evaluation_key(replace(CONFIG, seed=1), GROUND, "engine"),
+    ]
+    assert len(set(found)) == len(found)
+
+
+def test_the_data_hash_sees_labels_splits_lists_paths_and_sizes(dataset: Dataset) -> None:
+    entries = RetrievalList(np.array([1]), np.array([0]), np.array([1]))
+    (dataset.root / "c.png").write_bytes(b"12345")
+    others = [
+        replace(dataset, labels=np.array([[1, -1], [-1, 0]], dtype=np.int8)),
+        replace(dataset, category=np.array([0, 0])),
+        replace(dataset, category_names=("shirt", "skirt")),
+        replace(dataset, splits=np.array(["train", "valid"])),
+        replace(dataset, paths=["c.png", "b.png"]),
+        replace(dataset, schema=Schema((Attribute("colour", ("red", "green")),))),
+        replace(dataset, protocols={"test": RetrievalProtocol(entries, entries)}),
+    ]
+    found = [data_hash(d) for d in (dataset, *others)]
+    (dataset.root / "b.png").write_bytes(b"another picture")
+    found.append(data_hash(dataset))
+    (dataset.root / "b.png").unlink()
+    found.append(data_hash(dataset))
+    assert len(set(found)) == len(found)
+
+
+def test_the_data_hash_does_not_see_the_folder_or_the_times(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in dataset.paths:
+        (copy / name).write_bytes((dataset.root / name).read_bytes())
+    moved = replace(dataset, root=copy, name="another", notes=("moved",))
+    assert data_hash(moved) == data_hash(dataset)
+
+
+def test_weights_count_by_content(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / f"{name}.safetensors" for name in "abc")
+    one.write_bytes(b"w")
+    same.write_bytes(b"w")
+    other.write_bytes(b"v")
+    assert weights_hash(str(one)) == weights_hash(str(same)) != weights_hash(str(other))
+    assert weights_hash(None) == "random"
+    assert weights_hash("imagenet") == "imagenet"
+    with pytest.raises(DataError, match=r"none\.safetensors does not exist"):
+        weights_hash(str(tmp_path / "none.safetensors"))
+
+
+CODE = '''"""What it is."""
+import math
+
+def f(x):
+    """Half of it."""
+    return x / 2  # why
+'''
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        (CODE.replace("# why", "# because"), True),
+        (CODE.replace("Half of it.", "x, halved."), True),
+        (CODE.replace('    """Half of it."""\n', ""), True),
+        (CODE.replace("x / 2", "(\n        x / 2\n    )"), True),
+        (CODE.replace("x / 2", "x / 3"), False),
+        (CODE.replace("(x)", "(x=1)"), False),
+        (CODE + "\nf = math.sqrt\n", False),
+    ],
+)
+def test_code_counts_as_what_runs(tmp_path: Path, text: str, same: bool) -> None:
+    hashes = []
+    for content in (CODE, text):
+        (tmp_path / "part").mkdir(exist_ok=True)
+        (tmp_path / "part" / "f.py").write_text(content)
+        (tmp_path / "README.md").write_text(content)
+        hashes.append(code_hash(tmp_path, ["part/**/*.py"]))
+    assert (hashes[0] == hashes[1]) is same
+
+
+def test_only_the_files_that_matter_count(tmp_path: Path) -> None:
+    for name in ("a.py", "deep/b.py", "left/c.py"):
+        path = tmp_path / "part" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x = 1\n")
+
+    def found() -> str:
+        return code_hash(tmp_path, ["part/**/*.py"], ["part/left/*.py"])
+
+    before = found()
+    (tmp_path / "part" / "left" / "c.py").write_text("x = 2\n")
+    (tmp_path / "other.py").write_text("x = 2\n")
+    assert found() == before
+    (tmp_path / "part" / "deep" / "b.py").write_text("x = 2\n")
+    changed = found()
+    (tmp_path / "part" / "new.py").write_text("x = 1\n")
+    assert len({before, changed, found()}) == 3
+
+
+def test_the_named_files_of_this_project_exist() -> None:
+    patterns = (*keys.EVALUATION_CODE, *keys.NOT_TRAINING_CODE)
+    assert all(list(keys.ROOT.glob(pattern)) for pattern in patterns)
