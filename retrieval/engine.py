@@ -129,7 +129,10 @@ class Engine:
         condition = self.schema.condition(present, absent, like)
         rows = self._where(where or {})
         maps = self.encode(image)
-        z, own = self._embed_query(maps, condition)
+        with torch.inference_mode():
+            keys = self.model.keys(maps)
+            own = self.model.predict(maps, keys)[0].cpu().numpy()
+        z = self._embed_query(maps, keys, condition)
         named = [*wanted, *unwanted]
         if not named and rows is None:
             found, alike = self._search(condition, z, top_k)
@@ -140,7 +143,7 @@ class Engine:
             if named:
                 labels = self.store.labels() if trust_labels else None
                 sure = presence(self.store.predicted(), wanted, unwanted, labels)
-                kept = self._kept(maps, kept_attributes(self.schema, named, compared))
+                kept = self._kept(maps, keys, kept_attributes(self.schema, named, compared))
                 alike = likeness(alike, kept, float(presence(own[None], wanted, unwanted)[0]))
             weight = SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT
             found, alike, scores = _ranked(alike, sure, weight, rows, top_k)
@@ -195,16 +198,12 @@ class Engine:
             self._loaded[key] = views.load(self.store, condition)
         return self._loaded[key]
 
-    def _embed_query(
-        self, maps: Tensor, condition: Condition
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Z [d] of the query, and the model's probability of every value in it [K]."""
+    def _embed_query(self, maps: Tensor, keys: Tensor, condition: Condition) -> NDArray[np.float32]:
+        """Z [d] of the query from its I and P."""
         states = torch.from_numpy(condition).float().unsqueeze(0).to(self.device)
         with torch.inference_mode():
-            keys = self.model.keys(maps)
-            z = self.model.attend(maps, states, keys)[0].cpu().numpy()
-            own = self.model.predict(maps, keys)[0].cpu().numpy()
-        return z, own
+            z: NDArray[np.float32] = self.model.attend(maps, states, keys)[0].cpu().numpy()
+        return z
 
     def _search(
         self, condition: Condition, z: NDArray[np.float32], k: int
@@ -223,12 +222,14 @@ class Engine:
         rows = best(scores, k)
         return rows, scores[rows]
 
-    def _kept(self, maps: Tensor, attributes: Sequence[int]) -> NDArray[np.float32] | None:
+    def _kept(
+        self, maps: Tensor, keys: Tensor, attributes: Sequence[int]
+    ) -> NDArray[np.float32] | None:
         """Mean cosine [N] of the gallery and a picture under the attributes' type conditions."""
         total: NDArray[np.float32] | None = None
         for number in attributes:
             condition = self.schema.type_condition(number)
-            z, _ = self._embed_query(maps, condition)
+            z = self._embed_query(maps, keys, condition)
             alike = self.vectors(condition) @ z / np.float32(len(attributes))
             total = alike if total is None else total + alike
         return total

@@ -41,12 +41,12 @@ class CombinationRanker:
         places = self._bank.places(candidates)
         own = int(self._bank.places(np.array([query]))[0])
         by_type = [
-            self._by_type[n][places] @ self._by_type[n][own]
+            (self._by_type[n] @ self._by_type[n][own])[places]
             for n in kept_attributes(self._schema, values)
         ]
         kept = np.stack(by_type).mean(axis=0) if by_type else None
         has = float(presence(self._predicted[[own]], values)[0])
-        alike = likeness(self._vectors[places] @ self._vectors[own], kept, has)
+        alike = likeness((self._vectors @ self._vectors[own])[places], kept, has)
         return combine(alike, presence(self._predicted[places], values), self._weight)
 
 
