@@ -31,15 +31,15 @@ from retrieval.evaluation.classification import (
     RecallScore,
     classification_report,
 )
+from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.head_scores import head_scores
 from retrieval.evaluation.known_labels import draw_known_labels
-from retrieval.progress_bars import CountBar
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
-from training.map_bank import MapBank, bank_from_images
+from training.map_bank import MapBank
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the labels, told to the model."""
@@ -84,24 +84,14 @@ def command(
     named = [_named(text) for text in checkpoints]
     first = load_checkpoint(named[0][1], place)
     dataset = load_dataset(name, root, [a.name for a in first.schema.attributes])
-    part = dataset.subset(dataset.rows_of(split))
-    if len(part) == 0:
-        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
-        raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
     rows = []
     for model, folder in named:
         loaded = load_checkpoint(folder, place)
         check_fits(loaded, dataset, first, str(folder))
-        with CountBar(f"encoding for {model}", len(part)) as bar:
-            every = part.rows_of("all")
-            bank, failures = bank_from_images(
-                loaded.model, part, every, loaded.preprocessing, workers, bar
-            )
-        if len(bank.rows) == 0:
-            raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
-        readable = part.subset(bank.rows)
-        bank.renumber()
-        rows.append({"model": model} | measure(loaded, bank, readable, seed))
+        encoded = encode_split(
+            loaded.model, dataset, split, loaded.preprocessing, workers, f"encoding for {model}"
+        )
+        rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset, seed))
         stderr.print(f"{model} ({folder.name}) measured", markup=False)
     backbone = first.model.config.backbone
     data: dict[str, Any] = {
@@ -109,8 +99,8 @@ def command(
         "split": split,
         "backbone": backbone,
         "ks": list(KS),
-        "images": len(readable),
-        "unreadable": len(failures),
+        "images": len(encoded.dataset),
+        "unreadable": len(encoded.failures),
         "seed": seed,
         "data": data_hash(dataset),
         "commit": commit_name(),

@@ -13,10 +13,10 @@ import click
 
 from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
+from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.scoring import CombinationRanker
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
-from training.map_bank import bank_from_images
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -30,11 +30,8 @@ def command(name: str, checkpoint: Path, combinations: int, seed: int) -> None:
     """Print one row of a Markdown table for each weight."""
     loaded = load_checkpoint(checkpoint)
     dataset = load_dataset(name, None, [a.name for a in loaded.schema.attributes])
-    part = dataset.subset(dataset.rows_of("valid"))
-    every = part.rows_of("all")
-    bank, _ = bank_from_images(loaded.model, part, every, loaded.preprocessing, 2, lambda _: None)
-    part = part.subset(bank.rows)
-    bank.renumber()
+    encoded = encode_split(loaded.model, dataset, "valid", loaded.preprocessing, 2)
+    part, bank = encoded.dataset, encoded.bank
     drawn = draw_combinations(part, "valid", combinations, seed=seed)
     click.echo("| weight | same MAP | same P@10 | but P@10 | but keep@10 |")
     click.echo("|---:|---:|---:|---:|---:|")

@@ -16,7 +16,7 @@ from training.models.conditioned import ConditionedEmbedder
 from training.optimisation import build_optimizer
 from training.recipe import Recipe
 from training.sources import Source
-from training.step import Batch, Objective, train_step
+from training.step import Objective, make_batch, set_mode, train_step
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Training:
         self._labels = torch.from_numpy(dataset.labels)
         self._category = torch.from_numpy(dataset.category)
         self._device = device
-        _set_mode(model, recipe)
+        # The scales of the stages stay as made: they do not change the speed.
+        set_mode(model, recipe)
         self._objective = Objective(model, recipe, source.frozen)
         self._optimizer = build_optimizer(model, recipe)
         self._generator = torch.Generator().manual_seed(seed)
@@ -76,13 +77,8 @@ class Training:
         before = self._generator.get_state()
         plan = next(self._coming)
         _, inputs = next(self._inputs)
-        device = self._device
-        batch = Batch(
-            inputs.to(device),
-            self._labels[plan.rows].float().to(device),
-            self._category[plan.rows].to(device),
-            None if plan.attribute is None else torch.from_numpy(plan.attribute).to(device),
-        )
+        known = torch.ones(len(plan.rows), dtype=torch.bool)
+        batch = make_batch(plan, inputs, known, self._labels, self._category, self._device)
         train_step(self._objective, self._optimizer, batch, self._generator)  # waits for a GPU
         return plan, before
 
@@ -111,12 +107,3 @@ class Training:
         labels = self._labels[plan.rows].float().to(self._device)
         pairs = batch_pairs(self.model, labels, self.recipe, generator)
         return count_triplets(pairs, self.recipe.positives, generator)
-
-
-def _set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
-    """As `train` sets it. The scales of the stages stay as made: they do not change the speed."""
-    model.train()
-    if recipe.freeze_norm:
-        model.standardise.eval()
-        model.backbone.eval()
-    model.backbone.requires_grad_(not recipe.freeze_backbone)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.augmentation import augment, draw_augmentation, drop_channels
+from training.batch_plans import BatchPlan
 from training.distributed import ALONE, Processes
 from training.models.conditioned import ConditionedEmbedder
 from training.objective import Losses, batch_losses, draw_looks, look, sampled_losses
@@ -134,3 +135,43 @@ def lay_out(rows: Sequence[int], read: Sequence[int], inputs: Tensor) -> tuple[T
     if bool(known.any()):
         out[known] = inputs[torch.tensor([place[row] for row in rows if row in place])]
     return out, known
+
+
+def make_batch(
+    plan: BatchPlan,
+    inputs: Tensor,
+    known: Tensor,
+    labels: Tensor,
+    category: Tensor,
+    device: str,
+) -> Batch:
+    """A step's batch; of an image that could not be read nothing is known."""
+    states = labels[plan.rows].float()
+    states[~known] = 0
+    names = category[plan.rows].clone()
+    names[~known] = -1
+    attribute = None
+    if plan.attribute is not None:
+        attribute = torch.from_numpy(plan.attribute).clone()
+        whole = plan.by_triplet(known).all(0)
+        attribute[~plan.by_image(whole)] = -1
+        attribute = attribute.to(device)
+    return Batch(inputs.to(device), states.to(device), names.to(device), attribute)
+
+
+def fixed_norm(recipe: Recipe) -> bool:
+    """Whether batch norms keep the statistics that they have."""
+    return recipe.freeze_backbone or recipe.freeze_norm
+
+
+def set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
+    """Training mode, but for what the recipe freezes."""
+    model.train()
+    if fixed_norm(recipe):
+        model.standardise.eval()
+    if recipe.freeze_backbone:
+        model.backbone.eval().requires_grad_(False)
+    elif recipe.freeze_norm:
+        for module in model.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlan, BatchPlans, epoch_seed
+from training.batch_plans import BatchPlans, epoch_seed
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
@@ -38,7 +38,14 @@ from training.optimisation import (
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.sources import Source
-from training.step import Batch, Objective, lay_out, train_step
+from training.step import (
+    Objective,
+    fixed_norm,
+    lay_out,
+    make_batch,
+    set_mode,
+    train_step,
+)
 
 Validate = Callable[[MapBank, Dataset], float]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split."""
@@ -120,14 +127,14 @@ def train(
     report = TrainReport(out)
     if resume:
         _restore(out / "last", model, optimizer, preprocessing, recipe, seed, report)
-    elif model.config.lower_stages and _fixed_norm(recipe):
+    elif model.config.lower_stages and fixed_norm(recipe):
         _calibrate(model, source, seed, device)
     plans = BatchPlans(dataset, rows, recipe, seed, processes.count)
     labels = torch.from_numpy(dataset.labels)
     category = torch.from_numpy(dataset.category)
     objective: nn.Module = Objective(model, recipe, source.frozen, processes)
     done = len(report.epochs)
-    _set_mode(model, recipe)
+    set_mode(model, recipe)
     if processes.count > 1:
         objective = DistributedDataParallel(objective, find_unused_parameters=True)
     batches = source.batches(plan.rows[plan.own(processes)] for plan in plans.after(done))
@@ -136,7 +143,7 @@ def train(
         started = time.monotonic()
         progress.start_epoch(epoch + 1, recipe.epochs, plans.steps)
         generator = torch.Generator().manual_seed(epoch_seed(seed, epoch) + 1)
-        _set_mode(model, recipe)
+        set_mode(model, recipe)
         sums: dict[str, float] = {}
         for step in range(plans.steps):
             set_learning_rate(optimizer, recipe, epoch * plans.steps + step, plans.steps)
@@ -145,7 +152,7 @@ def train(
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
-            batch = _batch(plan, inputs, known, labels, category, device)
+            batch = make_batch(plan, inputs, known, labels, category, device)
             losses = train_step(objective, optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(
@@ -171,32 +178,6 @@ def train(
         processes.wait()
         progress.end_epoch(epoch_report)
     return report
-
-
-def _batch(
-    plan: BatchPlan,
-    inputs: Tensor,
-    known: Tensor,
-    labels: Tensor,
-    category: Tensor,
-    device: str,
-) -> Batch:
-    """A step's batch; of an image that could not be read nothing is known."""
-    states = labels[plan.rows].float()
-    states[~known] = 0
-    names = category[plan.rows].clone()
-    names[~known] = -1
-    attribute = None
-    if plan.attribute is not None:
-        attribute = torch.from_numpy(plan.attribute).clone()
-        whole = plan.by_triplet(known).all(0)
-        attribute[~plan.by_image(whole)] = -1
-        attribute = attribute.to(device)
-    return Batch(inputs.to(device), states.to(device), names.to(device), attribute)
-
-
-def _fixed_norm(recipe: Recipe) -> bool:
-    return recipe.freeze_backbone or recipe.freeze_norm
 
 
 CALIBRATION = 1024
@@ -229,18 +210,6 @@ def _calibrate(model: ConditionedEmbedder, source: Source, seed: int, device: st
     mean = sums[0] / count
     norm.running_mean.copy_(mean)
     norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
-
-
-def _set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
-    model.train()
-    if _fixed_norm(recipe):
-        model.standardise.eval()
-    if recipe.freeze_backbone:
-        model.backbone.eval().requires_grad_(False)
-    elif recipe.freeze_norm:
-        for module in model.backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
 
 
 def _save(

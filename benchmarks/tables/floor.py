@@ -12,13 +12,11 @@ from indexer.device import choose_device
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
+from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.report import to_json
 from retrieval.evaluation.scoring import floor_embed
-from retrieval.progress_bars import CountBar
 from training.allocator import keep_freed_memory
 from training.datasets.dataset import Dataset
-from training.errors import DataError
-from training.map_bank import bank_from_images
 from training.models.registry import build_model
 from training.run import RunConfig
 
@@ -46,14 +44,8 @@ def measure_floor(dataset: Dataset, config: RunConfig, device: str, workers: int
     torch.manual_seed(config.seed)  # of a backbone without weights
     model = build_model(dataset.schema, config.model, 0, config.weights)
     model.eval().requires_grad_(False).to(choose_device(device).device)
-    part = dataset.subset(dataset.rows_of(SPLIT))
-    with CountBar("encoding", len(part)) as bar:
-        rows = part.rows_of("all")
-        bank, failures = bank_from_images(model, part, rows, config.preprocessing, workers, bar)
-    if len(bank.rows) == 0:
-        raise DataError(f"no image of split {SPLIT!r} in {dataset.root} could be read")
-    part = part.subset(bank.rows)
-    bank.renumber()
+    encoded = encode_split(model, dataset, SPLIT, config.preprocessing, workers)
+    part, bank, failures = encoded.dataset, encoded.bank, encoded.failures
     report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
     drawn = draw_combinations(part, SPLIT, COMBINATIONS)
 

@@ -83,39 +83,22 @@ def command(
     from retrieval.evaluation.attribute_map import evaluate_attributes
     from retrieval.evaluation.combination_score import evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
+    from retrieval.evaluation.encoded_split import encode_split
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
     from retrieval.evaluation.scoring import CombinationRanker, floor_embed
-    from retrieval.progress_bars import CountBar
     from retrieval.ranking import PRESENCE_WEIGHT
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
-    from training.map_bank import bank_from_cache, bank_from_images
 
     keep_freed_memory()
 
     choice = choose_device(device)
     loaded = load_checkpoint(checkpoint, choice.device)
     dataset = _load(name, root, loaded.schema)
-    rows = dataset.rows_of(split)
-    if len(rows) == 0:
-        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
-        raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
-    part = dataset.subset(rows)
-    with CountBar("encoding", len(rows)) as bar:
-        every = part.rows_of("all")
-        prepared = loaded.preprocessing
-        if cache is None:
-            bank, failures = bank_from_images(loaded.model, part, every, prepared, workers, bar)
-        else:
-            bank, failures = bank_from_cache(
-                loaded.model, part, every, prepared, cache, workers, bar
-            )
-    if len(bank.rows) == 0:
-        raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
+    encoded = encode_split(loaded.model, dataset, split, loaded.preprocessing, workers, cache=cache)
+    part, bank, failures = encoded.dataset, encoded.bank, encoded.failures
     for path, reason in failures[:5]:
         stderr.print(f"left out {path}: {reason}", markup=False, soft_wrap=True)
-    part = part.subset(bank.rows)
-    bank.renumber()
 
     report = evaluate_attributes(
         part, split, "value" if mode == "value" else "type", bank.embed, seed, max_queries

@@ -15,8 +15,7 @@ from training.models.registry import ARCHITECTURES, build_model
 from training.objective import draw_looks
 from training.recipe import Recipe
 from training.schema import Attribute, Schema
-from training.step import Batch, Objective, lay_out, train_step
-from training.trainer import _batch
+from training.step import Batch, Objective, lay_out, make_batch, train_step
 
 SCHEMA = Schema(
     (
@@ -221,7 +220,7 @@ def test_a_triplet_with_an_unreadable_image_is_left_out_as_a_whole() -> None:
     category = torch.arange(40)
     plan = BatchPlan([5, 6, 7, 8, 9, 10, 11, 12, 13], np.array([2, 2, 2, 0, 0, 0, 1, 1, 1]))
     known = torch.tensor([1, 1, 1, 1, 0, 1, 1, 1, 1]).bool()
-    batch = _batch(plan, torch.zeros(9, 3, 4, 4), known, labels, category, "cpu")
+    batch = make_batch(plan, torch.zeros(9, 3, 4, 4), known, labels, category, "cpu")
     assert batch.attribute is not None
     assert batch.attribute.tolist() == [2, 2, 2, -1, -1, -1, 1, 1, 1]
     assert plan.attribute is not None

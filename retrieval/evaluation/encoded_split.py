@@ -1,0 +1,69 @@
+"""A split's readable images as a bank of maps: what measuring a checkpoint begins with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from retrieval.progress_bars import CountBar
+from training.datasets.dataset import Dataset
+from training.errors import DataError, UsageError
+from training.map_bank import MapBank, bank_from_cache, bank_from_images
+from training.models.conditioned import ConditionedEmbedder
+from training.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """Images of a split that could be read.
+
+    Args:
+        dataset: these images; its rows are the bank's.
+        bank: their maps.
+        failures: (path, reason) of the others.
+    """
+
+    dataset: Dataset
+    bank: MapBank
+    failures: tuple[tuple[str, str], ...]
+
+
+def encode_split(
+    model: ConditionedEmbedder,
+    dataset: Dataset,
+    split: str,
+    preprocessing: Preprocessing,
+    workers: int,
+    title: str = "encoding",
+    cache: Path | None = None,
+) -> EncodedSplit:
+    """Read and encode the images of a split, with a progress bar.
+
+    Args:
+        model: the embedder, on its device.
+        dataset: where the images are.
+        split: train, valid, test or all.
+        preprocessing: size and mode.
+        workers: decoding processes.
+        title: of the bar.
+        cache: folder that keeps the backbone's maps for the next checkpoint of the same backbone.
+
+    Raises:
+        UsageError: no image is in the split.
+        DataError: none of them can be read.
+    """
+    part = dataset.subset(dataset.rows_of(split))
+    if len(part) == 0:
+        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
+        raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
+    rows = part.rows_of("all")
+    with CountBar(title, len(part)) as bar:
+        if cache is None:
+            bank, failures = bank_from_images(model, part, rows, preprocessing, workers, bar)
+        else:
+            bank, failures = bank_from_cache(model, part, rows, preprocessing, cache, workers, bar)
+    if len(bank.rows) == 0:
+        raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
+    part = part.subset(bank.rows)
+    bank.renumber()
+    return EncodedSplit(part, bank, failures)
