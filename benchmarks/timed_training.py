@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.compared_triplets import TripletCount, batch_pairs, count_triplets
 from training.batch_plans import BatchPlan, BatchPlans
 from training.datasets.dataset import Dataset
+from training.distributed import ALONE
 from training.errors import DataError
 from training.models.conditioned import ConditionedEmbedder
 from training.optimisation import build_optimizer
@@ -70,7 +71,7 @@ class Training:
         self._generator = torch.Generator().manual_seed(seed)
         plans = BatchPlans(dataset, source.rows, recipe, seed)
         self._coming = plans.after(0)
-        self._inputs = source.batches(plan.rows for plan in plans.after(0))
+        self._inputs = source.batches(plan.order(ALONE) for plan in plans.after(0))
 
     def step(self) -> tuple[BatchPlan, Tensor]:
         """Train on the next batch; the batch, and the generator's state before it."""

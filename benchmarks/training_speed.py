@@ -103,7 +103,7 @@ def command(
                 if frozen:
                     folder = Path(cache)
                     source = StoredMaps(
-                        models[0], dataset, preprocessing, folder, place, workers, bar
+                        models[0], dataset, preprocessing, folder, place, workers, bar, recipe
                     )
                 else:
                     pixels = len(dataset) * 3 * image_size**2

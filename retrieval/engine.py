@@ -44,6 +44,12 @@ from training.schema import Condition, Schema, normalise_name
 VIEWS_KEPT = 2
 """Views computed for conditions without one that are kept for the next query, [N, d] float32."""
 
+ROUNDING = 1e-5
+"""More than two ways of adding up a cosine in float32 differ by."""
+
+BEYOND = 64
+"""Rows that FAISS is asked for beyond the cut, to see whether it falls between equal cosines."""
+
 
 class Engine:
     """An index that is open for queries. Use `Engine.open`.
@@ -208,19 +214,25 @@ class Engine:
     def _search(
         self, condition: Condition, z: NDArray[np.float32], k: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rows and cosines of the `k` nearest, through FAISS where there is a view."""
+        """Rows and cosines of the `k` nearest, best first, ties by row."""
         k = min(k, len(self.store))
+        rows = np.sort(self._near(condition, z, k))
+        # Row by row: the last bits of a product of matrices depend on what else is in it.
+        scores = (self.vectors(condition)[rows] * z).sum(1)
+        places = best(scores, k)
+        return rows[places], scores[places]
+
+    def _near(self, condition: Condition, z: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """The `k` nearest rows and all that rounding might put among them, in any order; through
+        FAISS where there is a view."""
         index = self._view(condition, views.condition_key(condition))
         if index is not None and k < len(self.store):
-            # One more than asked for: equal scores across the cut are settled by id below.
-            likeness, found = index.search(z[None, :], k + 1)
-            rounded = np.round(likeness[0], 6)
-            if rounded[k - 1] > rounded[k]:
-                order = np.lexsort((found[0, :k], -rounded[:k]))
-                return found[0, :k][order], likeness[0, :k][order]
+            likeness, found = index.search(z[None, :], min(k + BEYOND, len(self.store)))
+            near = likeness[0] >= likeness[0, k - 1] - ROUNDING
+            if found.shape[1] == len(self.store) or not near[-1]:
+                return np.asarray(found[0][near], dtype=np.int64)
         scores = self.vectors(condition) @ z
-        rows = best(scores, k)
-        return rows, scores[rows]
+        return np.flatnonzero(scores >= np.partition(scores, -k)[-k] - ROUNDING)
 
     def _kept(
         self, maps: Tensor, keys: Tensor, attributes: Sequence[int]

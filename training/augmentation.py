@@ -28,8 +28,8 @@ class Augmentation:
     shift: Tensor
     kept: Tensor
 
-    def of(self, part: slice) -> Augmentation:
-        """That of some of the pictures."""
+    def of(self, part: slice | Tensor) -> Augmentation:
+        """That of some of the pictures: a slice, or their numbers [M] int64."""
         return Augmentation(
             self.mirrored[part], self.scale[part], self.shift[part], self.kept[part]
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,21 +18,40 @@ from training.recipe import Recipe
 from training.triplets import TripletSampler
 
 
+class Order(NamedTuple):
+    """What a source is asked for.
+
+    Args:
+        rows: dataset rows [b].
+        copies: which stored copy of each image, 1-based; 0 is the image itself [b].
+    """
+
+    rows: list[int]
+    copies: list[int]
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """The images of one batch.
 
     Args:
         rows: dataset rows [B]; with sampled triplets the three of one, then the three of the next.
+        copies: which stored copy of each image, 1-based; 0 is the image itself [B].
         attribute: with sampled triplets, the attribute of each row's triplet [B] int64.
     """
 
     rows: list[int]
+    copies: list[int]
     attribute: NDArray[np.int64] | None = None
 
     def own(self, processes: Processes) -> slice:
         """Where a process' share lies."""
         return processes.share(len(self.rows))
+
+    def order(self, processes: Processes) -> Order:
+        """What a process needs of it."""
+        own = self.own(processes)
+        return Order(self.rows[own], self.copies[own])
 
     @staticmethod
     def by_triplet(values: Tensor) -> Tensor:
@@ -92,14 +112,21 @@ class BatchPlans:
     def _orders(self, generator: torch.Generator) -> Iterator[BatchPlan]:
         order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
         for start in range(0, self.steps * self._size, self._size):
-            yield BatchPlan(order[start : start + self._size].tolist())
+            rows = order[start : start + self._size].tolist()
+            yield BatchPlan(rows, self._copies(len(rows), generator))
 
     def _triplets(self, generator: torch.Generator) -> Iterator[BatchPlan]:
         assert self._sampler is not None
         for _ in range(self.steps):
             drawn = self._sampler.sample(self._size, generator)
             # A triplet's images side by side: any even share of a batch holds whole triplets.
-            yield BatchPlan(drawn.rows.T.reshape(-1).tolist(), drawn.attribute.repeat(3))
+            rows = drawn.rows.T.reshape(-1).tolist()
+            copies = self._copies(len(rows), generator)
+            yield BatchPlan(rows, copies, drawn.attribute.repeat(3))
+
+    def _copies(self, size: int, generator: torch.Generator) -> list[int]:
+        copies = self._recipe.stored_copies
+        return torch.randint(copies + 1, (size,), generator=generator).tolist()
 
 
 def check_shares(recipe: Recipe, shares: int) -> None:

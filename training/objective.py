@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.conditions import mask_labels, sample_value_conditions
 from training.losses.contrastive import contrastive_loss
@@ -132,7 +133,7 @@ def batch_losses(
         logits = model.value_logits(seen[:, :types])
         by_value = value_loss(logits, labels, model.schema, recipe.smoothing)
     if recipe.contrast_weight or recipe.triplet_weight:
-        normal = model.readout(seen[:, :count], looks.conditions.unsqueeze(0)).transpose(0, 1)
+        normal = F.normalize(seen[:, :count], dim=-1).transpose(0, 1)
         similarities = normal @ normal.transpose(1, 2)  # Eq. 13
         pairs = _join(type_pairs(labels, model.schema), value_pairs(looks.fits))
         if recipe.contrast_weight:
@@ -151,13 +152,10 @@ def batch_losses(
     return Losses(total, by_category, by_attribute, triplet, by_value, contrast)
 
 
-def sampled_losses(
-    model: ConditionedEmbedder, seen: Tensor, attribute: Tensor, recipe: Recipe
-) -> Losses:
+def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
     """The hinge loss of sampled triplets alone.
 
     Args:
-        model: gives the readout.
         seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
             float32: anchor, positive and negative of one triplet, then those of the next.
         attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
@@ -165,8 +163,7 @@ def sampled_losses(
     """
     zero = seen.sum() * 0
     kept = attribute >= 0
-    asked = model.type_conditions[attribute[kept]].unsqueeze(1)
-    z = model.readout(seen[kept].unsqueeze(1), asked).squeeze(1)
+    z = F.normalize(seen[kept], dim=-1)
     anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
     hinge = hinge_loss(anchor, positive, negative, recipe.margin)
     return Losses(hinge, zero, zero, hinge, zero, zero)

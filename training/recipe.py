@@ -39,27 +39,30 @@ class Recipe:
         value_conditions: value conditions drawn for each batch, single and combined.
         max_values: most values in one condition.
         drop_maps: dropout on the channels of the feature map, 0..1.
-        crop: images (or stored maps) are cropped at random to at least this share of each side.
-        flip: mirror images (or stored maps) at random.
+        crop: images are cropped at random to at least this share of each side.
+        flip: mirror images at random.
+        copies: with a frozen backbone, how many copies of each training image, mirrored and cropped
+            at random, have their maps stored beside its own; every time it is shown one of them or
+            itself is drawn. With 0 the image's own map is mirrored and cropped.
         precision: `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or
             `auto`: bfloat16 where the machine has instructions for it.
     """
 
     epochs: int = 20
-    batch_size: int = 128
+    batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     backbone_learning_rate: float = 1e-4
     weight_decay: float = 0.05
     schedule: Literal["cosine", "decay"] = "cosine"
     decay: float = 0.95
     freeze_backbone: bool = True
     freeze_norm: bool = True
-    category_weight: float = 0.2
-    attribute_weight: float = 1.0
-    triplet_weight: float = 0.5
+    category_weight: float = 0.1
+    attribute_weight: float = 0.3
+    triplet_weight: float = 0.2
     value_weight: float = 1.0
-    contrast_weight: float = 0.5
+    contrast_weight: float = 0.2
     margin: float = 0.2
     temperature: float = 0.1
     smoothing: float = 0.0
@@ -71,9 +74,15 @@ class Recipe:
     value_conditions: int = 8
     max_values: int = 3
     drop_maps: float = 0.2
-    crop: float = 1.0
+    crop: float = 0.75
     flip: bool = True
+    copies: int = 5
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    @property
+    def stored_copies(self) -> int:
+        """How many copies of each training image are stored: none if the backbone is trained."""
+        return self.copies if self.freeze_backbone else 0
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""

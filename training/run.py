@@ -126,7 +126,9 @@ def run_training(
         cache = out.parent / "cache"
         if not processes.first:  # one process computes the maps, the others then find them
             processes.wait()
-        source = StoredMaps(model, dataset, config.preprocessing, cache, device, workers, tick)
+        source = StoredMaps(
+            model, dataset, config.preprocessing, cache, device, workers, tick, recipe
+        )
         if processes.first:
             processes.wait()
     else:

@@ -11,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.batch_plans import Order
 from training.datasets.dataset import Dataset
 from training.decoding import ReadBatch, read_batches
 from training.map_bank import MapBank, bank_from_trunk
 from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
-from training.trunk_maps import Tick, trunk_maps
+from training.recipe import Recipe
+from training.trunk_maps import Copy, Tick, trunk_maps
 
 VALIDATION_LIMIT = 4096
 """At most this many images of `valid` are looked at after an epoch, drawn with a fixed seed."""
@@ -39,8 +41,8 @@ class Source(Protocol):
     failures: list[tuple[str, str]]
     """(path, reason) of unreadable images met so far."""
 
-    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """For each list of rows: the rows and their images or maps, float32."""
+    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
+        """For each order: the rows that could be read and their images or maps, float32."""
         ...
 
     def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
@@ -58,7 +60,7 @@ def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
 
 
 class StoredMaps:
-    """Maps of a frozen backbone, computed once; see `trunk_maps`."""
+    """Maps of a frozen backbone, of the images and of copies of them; see `trunk_maps`."""
 
     frozen = True
 
@@ -71,26 +73,36 @@ class StoredMaps:
         device: str,
         workers: int,
         tick: Tick,
+        recipe: Recipe,
     ) -> None:
         train = dataset.rows_of("train")
         wanted = np.union1d(train, validation_rows(dataset))
-        stored = trunk_maps(model, dataset, wanted, preprocessing, cache, device, workers, tick)
-        self.failures = list(stored.failures)
-        self.rows = np.intersect1d(stored.rows, train)
-        self._stored = stored
-        self._place = {int(row): place for place, row in enumerate(stored.rows)}
-        self._valid_rows = np.setdiff1d(stored.rows, train)
+        own = trunk_maps(model, dataset, wanted, preprocessing, cache, device, workers, tick)
+        self.failures = list(own.failures)
+        self.rows = np.intersect1d(own.rows, train)
+        self._stored = [own]
+        for number in range(1, recipe.stored_copies + 1):
+            copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
+            stored = trunk_maps(
+                model, dataset, self.rows, preprocessing, cache, device, workers, tick, copy
+            )
+            self._stored.append(stored)
+            self.rows = np.intersect1d(stored.rows, self.rows)
+        self._valid_rows = np.setdiff1d(own.rows, train)
         self._valid = dataset.subset(self._valid_rows)
         self._device = device
 
-    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
-        """Read the rows' maps, float32 [B, channels, H, W]."""
-        for rows in orders:
-            yield rows, self._read(rows)
+    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
+        """Read the ordered maps, float32 [B, channels, H, W]."""
+        for order in orders:
+            yield order.rows, self._read(np.array(order.rows), np.array(order.copies))
 
-    def _read(self, rows: list[int]) -> Tensor:
-        places = [self._place[row] for row in rows]
-        return torch.from_numpy(self._stored.maps[places].astype(np.float32))
+    def _read(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
+        out = np.empty((len(rows), *self._stored[0].maps.shape[1:]), dtype=np.float32)
+        for copy in np.unique(copies):
+            asked, stored = copies == copy, self._stored[copy]
+            out[asked] = stored.maps[np.searchsorted(stored.rows, rows[asked])]
+        return torch.from_numpy(out)
 
     def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows."""
@@ -98,9 +110,10 @@ class StoredMaps:
             return None
         every = range(len(self._valid_rows))
         parts = [list(every[i : i + CHUNK]) for i in range(0, len(every), CHUNK)]
+        zeros = np.zeros(len(every), dtype=np.int64)
         bank = bank_from_trunk(
             model,
-            ((p, self._read(self._valid_rows[p].tolist()).to(self._device)) for p in parts),
+            ((p, self._read(self._valid_rows[p], zeros[p]).to(self._device)) for p in parts),
         )
         return bank, self._valid
 
@@ -152,9 +165,9 @@ class Photographs:
             for batch in self._read(batches):
                 yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
 
-    def batches(self, orders: Iterator[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
         """Normalised images, float32 [B, 3, S, S]; unreadable ones shorten a batch."""
-        return self._images(orders)
+        return self._images(order.rows for order in orders)
 
     def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows, from their photographs."""

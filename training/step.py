@@ -69,9 +69,11 @@ class Objective(nn.Module):
         """
         recipe, model = self.recipe, self.model
         total, own = len(batch.labels), self.processes.share(len(batch.labels))
-        drawn = draw_augmentation(
-            total, self.channels, recipe.flip, recipe.crop, recipe.drop_maps, generator
-        ).of(own)
+        # The stored copies of a frozen backbone are mirrored and cropped already.
+        flip, crop = (False, 1.0) if recipe.stored_copies else (recipe.flip, recipe.crop)
+        drawn = draw_augmentation(total, self.channels, flip, crop, recipe.drop_maps, generator).of(
+            own
+        )
         device = batch.inputs.device
         with autocast(recipe.precision, device.type):
             inputs = augment(batch.inputs, drawn)
@@ -88,7 +90,7 @@ class Objective(nn.Module):
                 seen = look(model, maps, shown, looks.conditions)
         seen = self.processes.gather(seen.float())
         if batch.attribute is not None:
-            return sampled_losses(model, seen, batch.attribute, recipe)
+            return sampled_losses(seen, batch.attribute, recipe)
         return batch_losses(model, seen, looks, batch.labels, batch.category, recipe, generator)
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlans, epoch_seed
+from training.batch_plans import BatchPlans, Order, epoch_seed
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
@@ -137,7 +137,7 @@ def train(
     set_mode(model, recipe)
     if processes.count > 1:
         objective = DistributedDataParallel(objective, find_unused_parameters=True)
-    batches = source.batches(plan.rows[plan.own(processes)] for plan in plans.after(done))
+    batches = source.batches(plan.order(processes) for plan in plans.after(done))
     coming = plans.after(done)
     for epoch in range(done, recipe.epochs):
         started = time.monotonic()
@@ -192,11 +192,12 @@ def _calibrate(model: ConditionedEmbedder, source: Source, seed: int, device: st
     assert norm.running_var is not None
     order = np.random.default_rng(seed).permutation(source.rows)[:CALIBRATION]
     parts = [order[i : i + 128].tolist() for i in range(0, len(order), 128)]
+    orders = (Order(part, [0] * len(part)) for part in parts)
     model.eval()
     sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
     count = 0
     with torch.inference_mode():
-        for _, inputs in source.batches(iter(parts)):
+        for _, inputs in source.batches(orders):
             if len(inputs) == 0:  # none of them could be read
                 continue
             trunk = inputs if source.frozen else model.trunk(inputs.to(device)).cpu()

@@ -17,14 +17,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from training.augmentation import Augmentation, augment, draw_augmentation
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
 from training.errors import DataError, ResourceError
 from training.models.conditioned import ConditionedEmbedder
+from training.precision import autocast
 from training.preprocessing import Preprocessing
 
 Tick = Callable[[int], None]
 """Called with the number of images just done."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A changed copy of every image, the same whenever it is made.
+
+    Args:
+        number: 1 and up, which draw.
+        flip: whether to mirror at random.
+        crop: smallest share of each side that is kept, in (0, 1].
+        precision: in which format the backbone computes, see `autocast`: nothing is evaluated on a
+            copy, so rounding adds to what it is made for.
+    """
+
+    number: int
+    flip: bool
+    crop: float
+    precision: str
 
 
 @dataclass(frozen=True)
@@ -51,6 +71,7 @@ def trunk_maps(
     device: str,
     workers: int,
     tick: Tick,
+    copy: Copy | None = None,
     batch_size: int = 64,
 ) -> TrunkMaps:
     """Read the maps from the cache, or compute them.
@@ -64,6 +85,7 @@ def trunk_maps(
         device: where the backbone runs.
         workers: decoding processes.
         tick: progress.
+        copy: which changed copy of the images; None are the images themselves.
         batch_size: images a forward pass.
 
     Raises:
@@ -71,7 +93,7 @@ def trunk_maps(
         ResourceError: if the cache cannot be written.
     """
     model.eval()  # before anything runs: in training mode batch norms would note what they see
-    path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing)}.npy"
+    path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
     record = path.with_suffix(".json")
     if path.is_file() and record.is_file():
         kept = json.loads(record.read_text())
@@ -92,11 +114,16 @@ def trunk_maps(
         good: list[int] = []
         failures: list[tuple[str, str]] = []
         batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
-        with torch.inference_mode():
+        change = _draw(len(rows), copy)
+        precision = "float32" if copy is None else copy.precision
+        with torch.inference_mode(), autocast(precision, device):
             for batch in read_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
                 failures += [(dataset.paths[n], reason) for n, reason in batch.failures]
                 if batch.good:
                     images = preprocessing.normalise(torch.from_numpy(batch.pixels).to(device))
+                    if change is not None:
+                        places = torch.from_numpy(np.searchsorted(rows, batch.good))
+                        images = augment(images, change.of(places))
                     maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
                     out[len(good) : len(good) + len(batch.good)] = maps.half().cpu().numpy()
                     good += batch.good
@@ -109,6 +136,14 @@ def trunk_maps(
     finally:
         temporary.unlink(missing_ok=True)
     return TrunkMaps(np.load(path, mmap_mode="r"), np.array(good, dtype=np.int64), tuple(failures))
+
+
+def _draw(count: int, copy: Copy | None) -> Augmentation | None:
+    """How each image is changed: drawn for all at once, whatever the batches."""
+    if copy is None:
+        return None
+    generator = torch.Generator().manual_seed(copy.number)
+    return draw_augmentation(count, 1, copy.flip, copy.crop, 0.0, generator)
 
 
 def _map_shape(
@@ -124,6 +159,7 @@ def _cache_key(
     dataset: Dataset,
     rows: NDArray[np.int64],
     preprocessing: Preprocessing,
+    copy: Copy | None,
 ) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.backbone.state_dict().items():
@@ -132,6 +168,7 @@ def _cache_key(
     config = model.config
     digest.update(repr((config.backbone, config.stage, config.lower_stages, model.grid)).encode())
     digest.update(preprocessing.hash.encode())
+    digest.update(repr(copy).encode())
     digest.update(str(dataset.root.resolve()).encode())
     for row in rows.tolist():
         path = dataset.paths[row]

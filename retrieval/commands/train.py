@@ -26,7 +26,7 @@ _LARGEST_SEED = 2**32 - 1
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option(
     "--variant",
-    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, gap; "
+    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, gmp; "
     "triplet, csn, asen or asenet-v2.",
 )
 @click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet50v2.")
@@ -132,7 +132,8 @@ def command(
         raise UsageError(f"seed must be 0..{_LARGEST_SEED}, got {run.seed}")
     dataset = load_dataset(name, root, _attributes(attributes))
     choice = choose_device(device)
-    images = len(dataset.rows_of("train")) + len(validation_rows(dataset))
+    copies = run.recipe.stored_copies
+    images = len(dataset.rows_of("train")) * (1 + copies) + len(validation_rows(dataset))
     with joined(choice.device) as (processes, where):
         if processes.first:
             stderr.print(_headline(run, len(dataset), where), markup=False, soft_wrap=True)

@@ -93,7 +93,7 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("runtime")
-@pytest.mark.parametrize("name", ["resnet18", "uneven cells", "paper", "gap"])
+@pytest.mark.parametrize("name", ["resnet18", "uneven cells", "paper", "gmp"])
 def test_quantised_embeddings_agree(name: str, tmp_path: Path) -> None:
     config, size = MODELS[name]
     model = lively_model(config, size)
@@ -143,7 +143,7 @@ def test_a_broken_model_is_refused(tmp_path: Path) -> None:
 def test_results_that_are_not_those_of_torch_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, size = MODELS["gap"]
+    config, size = MODELS["gmp"]
     model, other = lively_model(config, size), lively_model(config, size, seed=1)
     monkeypatch.setattr(
         onnx_runtime, "export_onnx", lambda _, size, path: export_onnx(other, size, path)
@@ -168,7 +168,7 @@ def test_a_batch_that_does_not_fit_is_halved(
             return super().run(names, feeds)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Small)
-    config, size = MODELS["gap"]
+    config, size = MODELS["gmp"]
     said: list[str] = []
     forward = onnx_forward(lively_model(config, size), size, tmp_path)
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)

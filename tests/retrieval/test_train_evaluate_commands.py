@@ -73,7 +73,7 @@ def test_a_run_is_not_overwritten_and_resumes(capsys, out: Path) -> None:
     other = ("--epochs", 1, "--variant", "without-readout", "--resume")
     code, text, err = run(capsys, *start, *other)
     assert (code, text) == (3, "")
-    assert "readout: prototypes there, none here" in err
+    assert "readout: values there, none here" in err
     code, text, err = run(capsys, *start, "--epochs", 1, "--resume", "--json")
     assert code == 0, err
     assert len(json.loads(text)["epochs"]) == 1

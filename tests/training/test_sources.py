@@ -7,12 +7,15 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
+from training.augmentation import augment, draw_augmentation
+from training.batch_plans import Order
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.map_bank import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
+from training.recipe import Recipe
 from training.sources import Photographs, StoredMaps
 
 SMALL = Preprocessing(size=32)
@@ -35,13 +38,13 @@ def test_pictures_in_memory_equal_pictures_read_anew(dataset: Dataset, model: M2
     streamed = Photographs(dataset, SMALL, 0, lambda _: None, memory=0)
     assert 3 not in kept.rows
     assert kept.failures[0][0] == "images/003.png"
-    orders = [[5, 1, 9], [2, 7, 4]]
+    orders = [Order([5, 1, 9], [0, 1, 0]), Order([2, 7, 4], [0, 0, 0])]  # copies are for maps
     for (rows, images), (again, same) in zip(
         kept.batches(iter(orders)), streamed.batches(iter(orders)), strict=True
     ):
         assert rows == again
         assert torch.equal(images, same)
-    (rows, images) = next(streamed.batches(iter([[3, 8]])))
+    (rows, images) = next(streamed.batches(iter([Order([3, 8], [0, 0])])))
     assert rows == [8]
     assert len(images) == 1
     banks = [source.validation_bank(model) for source in (kept, streamed)]
@@ -60,11 +63,14 @@ def test_stored_maps_are_the_trunks_and_are_computed_once(
 
     def source() -> StoredMaps:
         done.clear()
-        return StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append)
+        recipe = Recipe(copies=0)
+        return StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, recipe)
+
+    order = Order([4, 0, 11], [0, 0, 0])
 
     fresh = source()
     assert sum(done) == len(fresh.rows) + 7
-    rows, maps = next(fresh.batches(iter([[4, 0, 11]])))
+    rows, maps = next(fresh.batches(iter([order])))
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
     with torch.inference_mode():
         expected = model.trunk(SMALL.normalise(pixels))
@@ -73,7 +79,7 @@ def test_stored_maps_are_the_trunks_and_are_computed_once(
     files = sorted((tmp_path / "cache").iterdir())
     before = [f.stat().st_mtime_ns for f in files]
     again = source()
-    assert torch.equal(next(again.batches(iter([[4, 0, 11]])))[1], maps)
+    assert torch.equal(next(again.batches(iter([order])))[1], maps)
     assert [f.stat().st_mtime_ns for f in sorted((tmp_path / "cache").iterdir())] == before
     # A changed picture, or another backbone, must not be answered from the cache.
     os.utime(dataset.root / dataset.paths[4], ns=(1, 1))
@@ -87,7 +93,43 @@ def test_stored_maps_are_the_trunks_and_are_computed_once(
     plain = M2Fashion(dataset.schema, replace(model.config, lower_stages=False), 2).eval()
     plain.backbone.load_state_dict(model.backbone.state_dict())
     model = plain
-    assert next(source().batches(iter([[4, 0, 11]])))[1].shape == (3, 64, 4, 4)
+    assert next(source().batches(iter([order])))[1].shape == (3, 64, 4, 4)
+
+
+def test_copies_are_the_trunks_of_mirrored_and_cropped_pictures(
+    dataset: Dataset, model: M2Fashion, tmp_path: Path
+) -> None:
+    (dataset.root / "images/003.png").write_bytes(b"broken")
+    recipe = Recipe(copies=2, crop=0.6, precision="float32")
+    done: list[int] = []
+    source = StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, recipe)
+    train = dataset.rows_of("train")
+    assert 3 in train
+    assert source.rows.tolist() == [row for row in train if row != 3]
+    assert sum(done) == len(train) + 7 + 2 * len(source.rows)
+    rows, copies = [12, 0, 4, 12], [1, 2, 0, 2]
+    read, maps = next(source.batches(iter([Order(rows, copies)])))
+    assert read == rows
+    for row, copy, found in zip(rows, copies, maps, strict=True):
+        pixels = torch.from_numpy(SMALL.open(dataset.root / dataset.paths[row])).unsqueeze(0)
+        image = SMALL.normalise(pixels)
+        if copy:  # as all pictures' changes are drawn at once, in the order of their rows
+            generator = torch.Generator().manual_seed(copy)
+            drawn = draw_augmentation(len(source.rows), 1, True, 0.6, 0.0, generator)
+            place = source.rows.tolist().index(row)
+            image = augment(image, drawn.of(slice(place, place + 1)))
+        with torch.inference_mode():
+            expected = model.trunk(image)[0]
+        torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+    assert not torch.equal(maps[0], maps[3])
+    bank = source.validation_bank(model)
+    assert bank is not None
+    assert len(bank[1]) == 7
+    # Another crop makes other copies; the pictures themselves are read from the cache.
+    done.clear()
+    other = replace(recipe, crop=0.9)
+    StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, other)
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 5
 
 
 def test_a_bank_embeds_and_predicts_as_the_model_does(dataset: Dataset, model: M2Fashion) -> None:

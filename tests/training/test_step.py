@@ -127,7 +127,10 @@ def test_a_batchs_losses_equal_those_of_one_image_and_condition_at_a_time(name: 
     looks = draw_looks(model, batch.labels, recipe, generator)
     assert looks.shown is None
     z = torch.stack(
-        [torch.stack([model(x[None], c[None])[0] for c in looks.conditions]) for x in batch.inputs]
+        [
+            torch.stack([_before_readout(model, x, c) for c in looks.conditions])
+            for x in batch.inputs
+        ]
     )  # [B, C, d]
     contrast = []
     for c in range(len(looks.conditions)):
@@ -170,6 +173,12 @@ def _alike(labels: Tensor, fits: Tensor, c: int, i: int, j: int) -> int:
     return 1 if mine & theirs else -1
 
 
+def _before_readout(model: ConditionedEmbedder, image: Tensor, condition: Tensor) -> Tensor:
+    """Z of one image under one condition, L2-normalised: what the losses compare."""
+    z = model.attend_raw(model.features(image[None]), condition.reshape(1, 1, -1))[0, 0]
+    return z / z.norm()
+
+
 def _three_passes(
     model: ConditionedEmbedder, batch: Batch, attributes: list[int], margin: float
 ) -> Tensor:
@@ -178,8 +187,9 @@ def _three_passes(
     for number, attribute in enumerate(attributes):
         if attribute < 0:
             continue
-        condition = torch.from_numpy(SCHEMA.type_condition(attribute)).float()[None]
-        a, p, n = (model(x[None], condition)[0] for x in batch.inputs[3 * number : 3 * number + 3])
+        condition = torch.from_numpy(SCHEMA.type_condition(attribute)).float()
+        three = batch.inputs[3 * number : 3 * number + 3]
+        a, p, n = (_before_readout(model, x, condition) for x in three)
         near, far = F.cosine_similarity(a, p, dim=0), F.cosine_similarity(a, n, dim=0)
         hinges.append((margin - near + far).clamp(min=0))
     return torch.stack(hinges).mean()
@@ -218,7 +228,7 @@ def test_a_batch_without_a_whole_triplet_costs_nothing() -> None:
 def test_a_triplet_with_an_unreadable_image_is_left_out_as_a_whole() -> None:
     labels = torch.ones(40, 7, dtype=torch.int8)
     category = torch.arange(40)
-    plan = BatchPlan([5, 6, 7, 8, 9, 10, 11, 12, 13], np.array([2, 2, 2, 0, 0, 0, 1, 1, 1]))
+    plan = BatchPlan(list(range(5, 14)), [0] * 9, np.array([2, 2, 2, 0, 0, 0, 1, 1, 1]))
     known = torch.tensor([1, 1, 1, 1, 0, 1, 1, 1, 1]).bool()
     batch = make_batch(plan, torch.zeros(9, 3, 4, 4), known, labels, category, "cpu")
     assert batch.attribute is not None

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from training.models.backbones import backbone_channels, build_backbone
 from training.models.config import Architecture, ModelConfig
 from training.models.lower_stages import lower_channels, with_lower_stages
+from training.models.value_readout import ValueReadout
 from training.schema import Schema
 
 
@@ -70,6 +71,9 @@ class ConditionedEmbedder(nn.Module, ABC):
             self.standardise = nn.BatchNorm2d(lower + own, affine=False)
         self.last_stage = slice(lower, lower + own)
         self.build(lower + own)
+        self.values: ValueReadout | None = None
+        if config.readout == "values":
+            self.values = ValueReadout(schema, self.dim)
         self.category_head = nn.Linear(config.dim, categories) if categories else None
         self.attribute_head = nn.Linear(config.dim, schema.size)
         self.register_buffer("type_conditions", type_conditions(schema), persistent=False)
@@ -122,8 +126,11 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     def readout(self, z: Tensor, conditions: Tensor) -> Tensor:
         """Z before normalisation [B, C, d] to embeddings of length 1 under conditions
-        [B or 1, C, K] float: here the conditions change nothing."""
-        return F.normalize(z, dim=-1)
+        [B or 1, C, K] float."""
+        if self.values is None:
+            return F.normalize(z, dim=-1)
+        out: Tensor = self.values(z, conditions)
+        return out
 
     def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """Z, the embedding under a condition, L2-normalised.
@@ -157,6 +164,8 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     def logits_of(self, z: Tensor, number: int) -> Tensor:
         """Logits of one attribute's values [B, n] from Z before normalisation [B, d]."""
+        if self.values is not None:
+            return self.values.logits(z, number)
         where = self.schema.slice_of(number)
         return F.linear(z, self.attribute_head.weight[where], self.attribute_head.bias[where])
 

@@ -18,7 +18,7 @@ Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 class ModelConfig:
     """Architecture of one model; the defaults are MODEL.md's settled form.
 
-    `embedding`, `spatial`, `pooling`, `channel` and `readout` are M2Fashion's; others ignore them.
+    `embedding`, `spatial`, `pooling` and `channel` are M2Fashion's; others ignore them.
 
     Args:
         backbone: the convolutional network.
@@ -29,10 +29,11 @@ class ModelConfig:
         embedding: `tables` (separate tables for +1 and -1, averaged over their counts, plus a
             bias, then tanh) or `paper` (Eq. 1, 6: tanh(W A)).
         spatial: `temperature` (logits scaled by a learned temperature), `tanh` (Eq. 3 to the
-            letter) or `none` (w/o ASA: V_s = GMP(I)).
-        pooling: `max` (GMP) or `mean` (GAP, which is Eq. 5) over the weighted map.
+            letter) or `none` (w/o ASA: V_s is the pooled I).
+        pooling: `mean` (GAP, which is the sum of Eq. 5) or `max` (GMP) over the weighted map.
         channel: `relu` or `sigmoid` (Eq. 7 to the letter) inside ACA, or `none` (w/o ACA: Z = V_s).
-        readout: `prototypes` (Z is moved towards the prototypes of likely values) or `none`.
+        readout: `values` (the cosine of two Z is the chance that the images share a value, see
+            `value_readout.py`) or `none`.
         lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.
         architecture: the model; `training.models.registry` has its class.
     """
@@ -43,9 +44,9 @@ class ModelConfig:
     dim: int = 512
     embedding: Literal["tables", "paper"] = "tables"
     spatial: Literal["temperature", "tanh", "none"] = "temperature"
-    pooling: Literal["max", "mean"] = "max"
+    pooling: Literal["max", "mean"] = "mean"
     channel: Literal["relu", "sigmoid", "none"] = "relu"
-    readout: Literal["prototypes", "none"] = "prototypes"
+    readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
     architecture: Architecture = "m2fashion"
 
@@ -54,25 +55,27 @@ class ModelConfig:
         return asdict(self)
 
 
+_PLAIN: dict[str, Any] = {"readout": "none", "lower_stages": False}
+"""Without what is not in any of the papers."""
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "m2fashion": {},
-    "paper": {
+    "paper": _PLAIN
+    | {
         "embedding": "paper",
         "spatial": "tanh",
         "pooling": "max",
         "channel": "sigmoid",
-        "readout": "none",
-        "lower_stages": False,
     },
     "without-asa": {"spatial": "none"},
     "without-aca": {"channel": "none"},
-    "gap": {"pooling": "mean"},
+    "gmp": {"pooling": "max"},
     "without-readout": {"readout": "none"},
     "without-lower-stages": {"lower_stages": False},
-    "triplet": {"architecture": "triplet", "dim": 1024, "lower_stages": False},
-    "csn": {"architecture": "csn", "dim": 1024, "lower_stages": False},
-    "asen": {"architecture": "asen", "dim": 1024, "lower_stages": False},
-    "asenet-v2": {"architecture": "asenet-v2", "lower_stages": False},
+    "triplet": _PLAIN | {"architecture": "triplet", "dim": 1024},
+    "csn": _PLAIN | {"architecture": "csn", "dim": 1024},
+    "asen": _PLAIN | {"architecture": "asen", "dim": 1024},
+    "asenet-v2": _PLAIN | {"architecture": "asenet-v2"},
 }
 """Named variants: the options in which each differs from the default."""
 

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from training.models.attribute_embedding import AttributeEmbedding
 from training.models.channel_attention import ChannelAttention
 from training.models.conditioned import ConditionedEmbedder
-from training.models.prototype_readout import PrototypeReadout
 from training.models.spatial_attention import SpatialAttention
 
 
@@ -34,8 +33,6 @@ class M2Fashion(ConditionedEmbedder):
         self.channel_embedding = AttributeEmbedding(self.schema, config.dim, config.embedding)  # T2
         self.spatial = SpatialAttention(config.dim, config.spatial, config.pooling)
         self.channel = ChannelAttention(config.dim, config.channel)
-        if config.readout == "prototypes":
-            self.prototypes = PrototypeReadout(self.schema, config.dim)
 
     def keys(self, maps: Tensor) -> Tensor:
         """P = tanh(W_v1 I), the condition-free half of the attention: [B, d, H, W] likewise."""
@@ -56,19 +53,6 @@ class M2Fashion(ConditionedEmbedder):
         attended = self.spatial(maps, keys, self.spatial_embedding(conditions))
         out: Tensor = self.channel(attended, self.channel_embedding(conditions))
         return out
-
-    def readout(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Z [B, C, d] of any length to embeddings [B, C, d] under conditions [B or 1, C, K]."""
-        if self.config.readout == "none":
-            return super().readout(z, conditions)
-        out: Tensor = self.prototypes(z, conditions)
-        return out
-
-    def logits_of(self, z: Tensor, number: int) -> Tensor:
-        """Logits of one attribute's values [B, n] from Z before normalisation [B, d]."""
-        if self.config.readout == "none":
-            return super().logits_of(z, number)
-        return self.prototypes.logits(z, number)
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The spatial attention map alpha [B, H, W] under a condition [B or 1, K]; sums to 1."""

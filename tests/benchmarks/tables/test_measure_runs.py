@@ -22,7 +22,7 @@ reference = "full"
 [rows]
 floor = { floor = true }
 full = {}
-mean = { variant = "gap", recipe = { value_weight = 0.0, attribute_weight = 0.0 } }
+mean = { variant = "gmp", recipe = { value_weight = 0.0, attribute_weight = 0.0 } }
 """
 GROUND = Ground("d", "w", "t", "e")
 SETTING = Setting("shop", "small", None)

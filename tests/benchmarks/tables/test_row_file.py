@@ -30,7 +30,7 @@ margin = 0.5
 [rows]
 floor = { title = "the floor", floor = true }
 plain = { recipes = ["quick"], recipe = { margin = 0.4 } }
-mean = { title = "GAP", variant = "gap", model = { dim = 64 } }
+mean = { title = "GMP", variant = "gmp", model = { dim = 64 } }
 [tuned.shop-small]
 "*" = { epochs = 6, crop = 0.8 }
 mean = { epochs = 5 }
@@ -57,7 +57,7 @@ def test_a_row_is_base_then_recipes_then_its_own_then_tuned(table: RowFile) -> N
     tuned = config(table, "plain")
     assert tuned.recipe == replace(plain.recipe, epochs=6, crop=0.8)
     mean = config(table, "mean")
-    assert mean.model == ModelConfig(backbone="small", grid=5, dim=64, pooling="mean")
+    assert mean.model == ModelConfig(backbone="small", grid=5, dim=64, pooling="max")
     assert mean.recipe == Recipe(epochs=5, crop=0.8, freeze_backbone=False)
     assert table.rows["plain"].title == "plain"
     assert table.rows["floor"].floor
@@ -82,12 +82,12 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_file(table: RowFile) -> Non
     ("before", "after", "message"),
     [
         ('recipes = ["quick"]', 'recipes = ["slow"]', "no recipe 'slow'; there are quick"),
-        ('title = "GAP"', 'tittle = "GAP"', "unknown field 'tittle'"),
+        ('title = "GMP"', 'tittle = "GAP"', "unknown field 'tittle'"),
         ("[base.model]", "[base.modell]", "unknown field 'modell'"),
         ('reference = "plain"', 'reference = "plane"', "'plane' is none of its rows"),
         ("mean = { epochs = 5 }", "meen = { epochs = 5 }", "'meen' is none of its rows"),
         ("order = [", "order = ", "cannot read the rows"),
-        ('title = "GAP", variant', "recipe = 3, variant", "a table stands where"),
+        ('title = "GMP", variant', "recipe = 3, variant", "a table stands where"),
         ('reference = "plain"', "", "'' is none of its rows"),
     ],
 )
@@ -104,7 +104,7 @@ def test_wrong_files_are_refused(tmp_path: Path, before: str, after: str, messag
     [
         ("margin = 0.4", "marginn = 0.4", "row 'plain': unknown option 'marginn'"),
         ("dim = 64", 'dim = "64"', "row 'mean': dim = '64' is not of type int"),
-        ('variant = "gap"', 'variant = "gmp"', "unknown model variant 'gmp'"),
+        ('variant = "gmp"', 'variant = "gap"', "unknown model variant 'gap'"),
     ],
 )
 def test_wrong_options_name_their_row(
@@ -135,10 +135,10 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
     rivals = ["triplet", "csn", "asen", "asenet-v2"]
     assert list(maps.rows) == [
         "floor", *rivals, *(f"{name}-ours" for name in rivals), "asen-ours-stages",
-        "asenet-v2-ours-stages", "m2fashion-paper", "m2fashion",
+        "asen-ours-readout", "m2fashion-paper", "m2fashion",
     ]  # fmt: skip
     assert list(ablations.rows) == [
-        "m2fashion", "without-asa", "without-aca", "gap", "without-readout",
+        "m2fashion", "without-asa", "without-aca", "gmp", "without-readout",
         "without-lower-stages", "category-only", "attribute-only", "without-label-masks",
         "without-triplets", "paper",
     ]  # fmt: skip
@@ -157,13 +157,14 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
         assert unlike == {
             "value_conditions", "attribute_weight", "category_weight", "freeze_backbone",
         }  # fmt: skip
-    for name in ("asen", "asenet-v2"):
-        ours, stages = config(maps, f"{name}-ours"), config(maps, f"{name}-ours-stages")
-        assert stages == replace(ours, model=replace(ours.model, lower_stages=True))
+    ours, stages = config(maps, "asen-ours"), config(maps, "asen-ours-stages")
+    assert stages == replace(ours, model=replace(ours.model, lower_stages=True))
+    readout = config(maps, "asen-ours-readout")
+    assert readout == replace(stages, model=replace(stages.model, readout="values"))
     assert config(maps, "m2fashion").recipe == replace(default, freeze_backbone=False)
     full = config(ablations, "m2fashion").model
     assert config(maps, "m2fashion").model == full
-    assert (full.readout, full.lower_stages) == ("prototypes", True)
+    assert (full.readout, full.lower_stages) == ("values", True)
     assert config(ablations, "without-readout").model == replace(full, readout="none")
     assert config(ablations, "without-lower-stages").model == replace(full, lower_stages=False)
     literal = config(maps, "m2fashion-paper").model

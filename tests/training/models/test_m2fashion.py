@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from slow_readout import slow_readout, unit
 from torch import Tensor
 
 from training.errors import UsageError
@@ -27,10 +28,10 @@ def _model(name: str) -> M2Fashion:
     torch.manual_seed(3)
     config = variant(name, ModelConfig(backbone="resnet18", stage="layer1", grid=3, dim=DIM))
     model = M2Fashion(SCHEMA, config, categories=4).double().eval()
-    if config.readout == "prototypes":
+    if config.readout == "values":
         with torch.no_grad():
-            model.prototypes.bias.normal_()
-            model.prototypes.log_scale.fill_(1.0)  # so that more than one value is likely
+            model.values.bias.normal_()
+            model.values.log_scale.fill_(1.0)  # so that more than one value is likely
     return model
 
 
@@ -69,30 +70,10 @@ def _embedding_reference(
 
 def _reference(model: M2Fashion, image_map: np.ndarray, states: np.ndarray) -> list[float]:
     """The embedding of one image under one condition, with plain loops and Python floats."""
-    z = _unit(_equations(model, image_map, states))
-    return z if model.config.readout == "none" else _readout(model, z, states)
-
-
-def _readout(model: M2Fashion, z: list[float], states: np.ndarray) -> list[float]:
-    """A step of length 2 towards the likely values, shared by the attributes that are named."""
-    weights = {k: v.numpy() for k, v in model.state_dict().items()}
-    directions = [_unit(row.tolist()) for row in weights["prototypes.prototypes"]]
-    bias, scale = weights["prototypes.bias"], math.exp(weights["prototypes.log_scale"])
-    values = [range(0, 3), range(3, 5), range(5, 7)]  # of SCHEMA, the second multi-valued
-    named = [number for number in range(3) if any(states[k] for k in values[number])]
-    moved = list(z)
-    for number in named:
-        cosines = {k: sum(z[i] * directions[k][i] for i in range(DIM)) for k in values[number]}
-        powers = {k: math.exp(scale * cosines[k] + bias[k]) for k in values[number]}
-        if number == 1:
-            chances = {k: powers[k] / (1 + powers[k]) for k in powers}
-            total = max(1.0, sum(chances.values()))
-        else:
-            chances, total = powers, sum(powers.values())
-        for k, chance in chances.items():
-            for i in range(DIM):
-                moved[i] += 2 / len(named) * chance / total * directions[k][i]
-    return _unit(moved)
+    z = unit(_equations(model, image_map, states))
+    if model.config.readout == "none":
+        return z
+    return slow_readout(model.values.state_dict(), SCHEMA, z, states.tolist())
 
 
 def _equations(model: M2Fashion, image_map: np.ndarray, states: np.ndarray) -> list[float]:
@@ -154,11 +135,6 @@ def _equations(model: M2Fashion, image_map: np.ndarray, states: np.ndarray) -> l
     return [sum(w[o, i] * gated[i] for i in range(DIM)) + b[o] for o in range(DIM)]  # Eq. 9
 
 
-def _unit(vector: list[float]) -> list[float]:
-    length = math.sqrt(sum(v * v for v in vector))
-    return [v / length for v in vector]
-
-
 @pytest.mark.parametrize("name", OURS)
 def test_attend_equals_the_equations(name: str) -> None:
     model = _model(name)
@@ -195,7 +171,7 @@ def test_conditions_of_each_image_equal_one_condition_at_a_time() -> None:
         torch.testing.assert_close(each[i : i + 1], alone)
 
 
-@pytest.mark.parametrize("name", ["m2fashion", "gap", "paper", "without-aca"])
+@pytest.mark.parametrize("name", ["m2fashion", "gmp", "paper", "without-aca"])
 def test_another_condition_gives_another_embedding_and_attention(name: str) -> None:
     model = _model(name)
     maps = torch.randn(1, DIM, 3, 3, dtype=torch.float64)
@@ -264,9 +240,9 @@ def test_predictions_are_probabilities_read_under_the_type_condition(name: str) 
     condition = torch.from_numpy(SCHEMA.type_condition(1)).double().reshape(1, 1, -1)
     z = model.attend_raw(maps, condition)[:, 0]
     if name == "m2fashion":
-        rows = model.prototypes.prototypes[3:5]
+        rows = model.values.prototypes[3:5]
         lengths = z.norm(dim=1, keepdim=True) * rows.norm(dim=1)
-        logits = math.e * (z @ rows.T) / lengths + model.prototypes.bias[3:5]
+        logits = math.e * (z @ rows.T) / lengths + model.values.bias[3:5]
     else:
         head = model.attribute_head
         logits = z @ head.weight[3:5].T + head.bias[3:5]
