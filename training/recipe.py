@@ -51,7 +51,7 @@ class Recipe:
     epochs: int = 20
     batch_size: int = 64
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     backbone_learning_rate: float = 1e-4
     weight_decay: float = 0.05
     schedule: Literal["cosine", "decay"] = "cosine"
