@@ -55,6 +55,25 @@ def test_an_epoch_has_every_image_once_but_the_remainder(dataset: Dataset) -> No
     assert sorted(everything[0].rows) == ROWS.tolist()
 
 
+@pytest.mark.parametrize("recipe", [BATCH, TRIPLETS], ids=["batch", "triplets"])
+def test_a_frozen_backbones_images_come_as_one_of_their_copies(
+    dataset: Dataset, recipe: Recipe
+) -> None:
+    plans = _plans(dataset, replace(recipe, copies=2, epochs=30))
+    assert all(len(plan.copies) == len(plan.rows) for plan in plans)
+    counts = np.bincount([copy for plan in plans for copy in plan.copies])
+    assert len(counts) == 3  # itself, and two copies
+    assert counts.min() > 0.2 * counts.sum()
+    again = _plans(dataset, replace(recipe, copies=2, epochs=30), done=29)
+    last = plans[-len(again) :]
+    assert [(p.rows, p.copies) for p in again] == [(p.rows, p.copies) for p in last]
+    for none in (replace(recipe, copies=0), replace(recipe, freeze_backbone=False)):
+        assert not any(copy for plan in _plans(dataset, none) for copy in plan.copies)
+    shares = [plans[0].order(Processes(rank, 2)) for rank in range(2)]
+    assert shares[0].rows + shares[1].rows == plans[0].rows
+    assert shares[0].copies + shares[1].copies == plans[0].copies
+
+
 def test_a_triplet_lies_side_by_side_with_its_attribute(dataset: Dataset) -> None:
     plans = _plans(dataset, TRIPLETS)
     assert len(plans) == 14 // 4 * 4
