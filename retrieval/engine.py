@@ -34,6 +34,7 @@ from retrieval.ranking import (
     kept_attributes,
     likeness,
     presence,
+    presence_weight,
 )
 from training.checkpoint import load_checkpoint
 from training.errors import DataError, UsageError
@@ -145,13 +146,14 @@ class Engine:
             scores = alike
         else:
             alike = self.vectors(condition) @ z
-            sure = None
+            sure, has = None, 0.0
             if named:
                 labels = self.store.labels() if trust_labels else None
                 sure = presence(self.store.predicted(), wanted, unwanted, labels)
                 kept = self._kept(maps, keys, kept_attributes(self.schema, named, compared))
-                alike = likeness(alike, kept, float(presence(own[None], wanted, unwanted)[0]))
-            weight = SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT
+                has = float(presence(own[None], wanted, unwanted)[0])
+                alike = likeness(alike, kept, has)
+            weight = presence_weight(has, SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT)
             found, alike, scores = _ranked(alike, sure, weight, rows, top_k)
         requested = [(v, True) for v in wanted] + [(v, False) for v in unwanted]
         unknown = np.zeros(self.schema.size, dtype=np.int8)

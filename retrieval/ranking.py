@@ -21,6 +21,10 @@ PRESENCE_WEIGHT = 1.0
 """Weight of the probability beside the likeness, chosen on a valid split: `python -m
 benchmarks.presence_weight`, whose figures are in benchmarks/NOTES.md."""
 
+SHOWN_WEIGHT = 2.0
+"""How much more it is for what the query shows itself: named nevertheless, it matters most. Chosen
+on the same valid split."""
+
 SETTLED_WEIGHT = 2.0
 """The same where known labels settle the matter: likeness spans 2, so no known absence outranks a
 known presence."""
@@ -84,6 +88,16 @@ def kept_attributes(schema: Schema, named: Sequence[int], like: Sequence[int] = 
     """
     taken = {int(schema.attribute_of[v]) for v in named}
     return list(like) or [n for n in range(len(schema.attributes)) if n not in taken]
+
+
+def presence_weight(has: float, weight: float = PRESENCE_WEIGHT) -> float:
+    """Weight of the probability beside the likeness.
+
+    Args:
+        has: probability that the query has what is named, 0..1.
+        weight: of what the query does not have.
+    """
+    return weight * (1 + SHOWN_WEIGHT * has)
 
 
 def combine(

@@ -6,7 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.ranking import PRESENCE_WEIGHT, combine, kept_attributes, likeness, presence
+from retrieval.ranking import (
+    PRESENCE_WEIGHT,
+    combine,
+    kept_attributes,
+    likeness,
+    presence,
+    presence_weight,
+)
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
 
@@ -47,7 +54,8 @@ class CombinationRanker:
         kept = np.stack(by_type).mean(axis=0) if by_type else None
         has = float(presence(self._predicted[[own]], values)[0])
         alike = likeness((self._vectors @ self._vectors[own])[places], kept, has)
-        return combine(alike, presence(self._predicted[places], values), self._weight)
+        weight = presence_weight(has, self._weight)
+        return combine(alike, presence(self._predicted[places], values), weight)
 
 
 def floor_embed(bank: MapBank) -> Embed:

@@ -92,7 +92,8 @@ def slow_scores(engine: Engine, image: Path, trust_labels: bool = False, **names
                     if trust_labels and label:
                         chance = float(label > 0)
                     present *= chance if value in wanted else 1 - chance
-                score += (SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT) * present
+                weight = SETTLED_WEIGHT if trust_labels else PRESENCE_WEIGHT
+                score += (weight + 2 * has * weight) * present  # thrice for what the query shows
             scores.append(score)
     return np.array(scores)
 
@@ -233,10 +234,11 @@ def test_known_labels_are_believed_when_asked(engine: Engine, shop: Shop) -> Non
     assert (
         found[: (labels == 1).sum()] == 1
     ).all()  # likeness spans 2 at most, presence adds as much
+    weight = SETTLED_WEIGHT * (1 + 2 * result.requested[0].probability)
     for hit in result:
         if labels[hit.row]:  # known, so that what the model thinks does not count
             presence = float(labels[hit.row] == 1)
-            assert hit.score == pytest.approx(hit.likeness + SETTLED_WEIGHT * presence, abs=1e-5)
+            assert hit.score == pytest.approx(hit.likeness + weight * presence, abs=1e-5)
     assert {hit.requested[0].verdict for hit in result if labels[hit.row] == 1} == {"present"}
 
 
