@@ -11,7 +11,6 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from indexer.faiss_module import load_faiss
 from training.errors import UsageError
