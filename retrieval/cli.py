@@ -24,9 +24,9 @@ from training.errors import ResourceError, RetrieveError
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
-    "views": ("retrieval.commands.views", "List the views of an index; add or remove warm ones."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
+    "views": ("retrieval.commands.views", "List the views of an index; add or remove warm ones."),
     "inspect": (
         "retrieval.commands.inspect",
         "Print counts, splits and broken files of a dataset.",
