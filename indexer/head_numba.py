@@ -47,9 +47,11 @@ def embed_chunks(
         rows: rows of the index [M].
         chunk: images at a time and core, at least 1.
     """
-    heads = [model.fold(torch.from_numpy(np.asarray(c, dtype=np.float32))) for c in conditions]
     cores = torch.get_num_threads()
     pool = worker_pool(cores)
+    states = [torch.from_numpy(np.asarray(c, dtype=np.float32)) for c in conditions]
+    # On one core too: many small operations, between which several would wait for each other.
+    heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
     most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
     chunk = min(chunk, max(_FEWEST, most))
     attention = _Attention(heads, chunk, store.grid[0] * store.grid[1], store.dim)

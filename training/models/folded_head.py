@@ -94,9 +94,10 @@ class FoldedChannel:
         self.sigmoid = layer.mode == "sigmoid"
         # W_c1 [T2; V_s] = W_c1's right half V_s + a constant.
         self.constant = torch.addmv(squeeze.bias, squeeze.weight[:, :dim], embedding)
-        self.squeeze = squeeze.weight[:, dim:].T.contiguous()
-        self.excite, self.excite_bias = excite.weight.T.contiguous(), excite.bias
-        self.output, self.output_bias = output.weight.T.contiguous(), output.bias
+        # Views: a product of matrices packs its operands anyhow, and is as fast.
+        self.squeeze = squeeze.weight[:, dim:].T
+        self.excite, self.excite_bias = excite.weight.T, excite.bias
+        self.output, self.output_bias = output.weight.T, output.bias
 
     def __call__(self, attended: Tensor, spare: Tensor, out: Tensor) -> None:
         """Z before normalisation; all of them [M, d], `spare` and `out` are overwritten."""

@@ -32,9 +32,9 @@ class FoldedReadout:
         self.axes = torch.cat([readout.axes[where] for where in slices])  # A [n, d]
         prototypes = torch.cat([readout.prototypes[where] for where in slices])
         scaled = F.normalize(prototypes, dim=-1) * readout.log_scale.exp()
-        self.prototypes = scaled.T.contiguous()  # [d, n]
+        self.prototypes = scaled.T  # [d, n]
         self.bias = torch.cat([readout.bias[where] for where in slices])
-        self.frequencies = readout.frequencies.T.contiguous()  # [d, d // 2]
+        self.frequencies = readout.frequencies.T  # [d, d // 2]
         self.share = math.sqrt(1 / len(named))
         self.likeness_of_axes = self.axes @ self.axes.T  # A A^T; I if all axes are orthogonal
         sizes = [where.stop - where.start for where in slices]
