@@ -101,7 +101,7 @@ def test_cosines_of_all_rows(vectors: NDArray[np.float32]) -> None:
     np.testing.assert_allclose(all_cosines(many, many[7]), (many * many[7]).sum(1), atol=1e-6)
 
 
-@pytest.mark.parametrize("factory", ["PQ8x4fs", "IVF16,PQ8x4fs", "IVF16,Flat", "HNSW8", "PQ4"])
+@pytest.mark.parametrize("factory", ["PQ8x4fs", "IVF16,PQ8x4fs", "IVF16,Flat", "HNSW8"])
 def test_recall_is_what_was_measured_and_asked_for(
     vectors: NDArray[np.float32], queries: NDArray[np.float32], factory: str
 ) -> None:
