@@ -10,7 +10,8 @@ what the sample's first ten stand for.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +33,10 @@ RECALL = 0.98
 """Share of the true first ten that two stages should find."""
 
 SAMPLE = 10_000
-_COMBINATIONS = 10
-_PICTURES = 12
+_COMBINATIONS = 12
+_PICTURES = 10
 _HITS = 10
-_FORM = 1
+_FORM = 2
 
 
 @dataclass(frozen=True)
@@ -85,23 +86,22 @@ def calibrate(
     rows = np.sort(generator.choice(len(store), count, replace=False))
     likely = np.asarray(store.predicted()[rows], dtype=np.float32)
     places: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
-    for values in _combinations(store.schema, likely, generator):
-        condition = store.schema.value_condition(values)
-        vectors = embed(store, pool.model, condition, rows, device=pool.device)
+    for values, families in _requests(store.schema, likely, generator):
+        vectors = embed(store, pool.model, families[0].condition, rows, device=pool.device)
         for place in _pictures(likely, values, generator):
             maps, keys = store.maps(rows[place : place + 1], pool.device)
             (picture,) = pictures_of(model, maps, keys)
-            for named in (True, False):
-                terms = _terms(store.schema, values, named)
+            for terms in families:
                 scores = GalleryScores(store, pool, model, picture, terms)
-                places[named].append(_places(two_stage, scores, rows, vectors, place))
-    found = {named: np.concatenate(parts, 1) for named, parts in places.items()}
+                found = _places(two_stage, scores, rows, vectors, place)
+                places[bool(terms.named)].append(found)
+    parts = {named: np.concatenate(found, 1) for named, found in places.items()}
     return Calibration(
         store.manifest.content,
         recall,
         count,
-        likeness=_shares(found[False], recall),
-        score=_shares(found[True], recall),
+        likeness=_shares(parts[False], recall),
+        score=_shares(parts[True], recall),
     )
 
 
@@ -119,11 +119,25 @@ def _places(
     exact = scores.combined(true, rows).total.copy()
     exact[own] = -np.inf  # the picture itself is no hit
     hits = np.argsort(-exact, kind="stable")[:_HITS]
+    near = _near(scores, rows, two_stage.near * len(rows) / len(two_stage.store))
     out = []
     for rough in (first, second):
         total = scores.combined(rough, rows).total
-        out.append((total[None, :] > total[hits][:, None]).sum(1) / len(rows))
+        places = (total[None, :] > total[hits][:, None]).sum(1) / len(rows)
+        out.append(np.where(np.isin(hits, near), 0.0, places))
     return np.array(out)
+
+
+def _near(scores: GalleryScores, rows: NDArray[np.int64], near: float) -> NDArray[np.int64]:
+    """Places in the sample of so many nearest under each type concerned."""
+    count = max(1, round(near))
+    found = []
+    for number in {*scores.terms.spoken, *scores.terms.kept}:
+        condition = scores.store.schema.type_condition(number)
+        if scores.pool.existing(condition) is not None:
+            cosines = scores.cosines(condition, scores.by_type[number], rows)
+            found.append(np.argsort(-cosines, kind="stable")[:count])
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
 def _shares(places: NDArray[np.float64], recall: float) -> Shares:
@@ -137,19 +151,37 @@ def _shares(places: NDArray[np.float64], recall: float) -> Shares:
     return Shares(min(1.0, first + step), min(1.0, second + step))
 
 
-def _combinations(
+def _requests(
     schema: Schema, likely: NDArray[np.float32], generator: np.random.Generator
-) -> list[list[int]]:
-    """Values of two or three attributes that images of the sample probably have together."""
-    out = []
+) -> Iterator[tuple[list[int], list[Terms]]]:
+    """Two or three values that an image of the sample probably has together, and requests under
+    one condition made of them: plain, one of them unwanted, and with a type to compare by, in
+    turn; each with its values named and by likeness alone."""
+    attributes = np.array([n for n, a in enumerate(schema.attributes) if a.values])
     for number in range(_COMBINATIONS):
-        attributes = [n for n in range(len(schema.attributes)) if len(schema.attributes[n].values)]
-        size = min(2 + number % 2, len(attributes))
+        chosen = generator.permutation(attributes)[: 2 + number % 2]
         image = likely[generator.integers(len(likely))]
-        chosen = generator.choice(attributes, size, replace=False)
-        wheres = [schema.slice_of(int(n)) for n in sorted(chosen)]
-        out.append([where.start + int(image[where].argmax()) for where in wheres])
-    return out
+        values = []
+        for attribute in sorted(chosen.tolist()):
+            where = schema.slice_of(attribute)
+            values.append(where.start + int(image[where].argmax()))
+        kind = number % 4  # every other one is plain
+        absent = values[-1:] if kind == 1 and len(values) > 1 else []
+        present = [v for v in values if v not in absent]
+        types: list[int] = []
+        if kind == 3:
+            types = [n for n in attributes.tolist() if n not in chosen][:1]
+        condition = schema.value_condition(present)
+        condition[absent] = -1
+        for attribute in types:
+            condition[schema.slice_of(attribute)] = 1
+        spoken = sorted([*chosen.tolist(), *types])
+        others = [n for n in range(len(schema.attributes)) if n not in spoken]
+        kept = tuple(types or others)
+        named = Terms(
+            condition, tuple(present), tuple(absent), tuple(spoken), kept, (), _HITS, False
+        )
+        yield present, [named, replace(named, wanted=(), unwanted=(), kept=())]
 
 
 def _pictures(
@@ -160,21 +192,6 @@ def _pictures(
     half = _PICTURES // 2
     same = generator.choice(sure, min(half, len(sure)), replace=False)
     return [*same.tolist(), *generator.integers(len(likely), size=half).tolist()]
-
-
-def _terms(schema: Schema, values: list[int], named: bool) -> Terms:
-    spoken = sorted({int(schema.attribute_of[v]) for v in values})
-    others = tuple(n for n in range(len(schema.attributes)) if n not in spoken)
-    return Terms(
-        condition=schema.value_condition(values),
-        wanted=tuple(values) if named else (),
-        unwanted=(),
-        spoken=tuple(spoken),
-        kept=others if named else (),
-        where=(),
-        top_k=_HITS,
-        trust_labels=False,
-    )
 
 
 def load_calibration(folder: Path, content: str, recall: float) -> Calibration | None:

@@ -105,8 +105,8 @@ def explain(
         DataError: the query image cannot be read.
     """
     preprocessing = engine.store.preprocessing
-    picture = engine.encode(query)
-    own = _attention(engine, picture.maps, picture.keys, conditions)
+    encoded = engine.encode(query)
+    own = _attention(engine, encoded.maps, encoded.keys, conditions)
     panels = [Panel(("query", ""), result.requested, _seen(preprocessing, query), own[0])]
     hits = result.hits[:MOST_HITS]
     if hits:

@@ -6,7 +6,8 @@ is nearly the chance p . p' that the images share a value (`value_readout.py`), 
 matrix [N, K] with a vector ranks the gallery roughly. Then the type views that exist: the mean of
 the cosines under the types that a condition speaks of ranks the best of those more finely. What is
 left is encoded anew under the very condition, in place. How many are kept each time follows from a
-recall target, see `calibration.py`.
+recall target, see `calibration.py`. Predictions know nothing of a picture that they are unsure of;
+images nearly the same as such a picture are found by searching the type views for them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ LARGEST = 1 << 29
 LEAST = 30
 """Candidates for each hit that is asked for, at least."""
 
+NEAR = 100
+"""Nearest images under each type concerned that are candidates whatever the predictions say."""
+
 _CHUNK = 1 << 16
 
 
@@ -47,10 +51,11 @@ class TwoStage:
 
     Args:
         store: the gallery.
+        near: nearest images under each type that are candidates anyway.
     """
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, near: int = NEAR) -> None:
+        self.store, self.near = store, near
 
     def candidates(
         self, scores: GalleryScores, rows: Rows, shares: Shares
@@ -80,7 +85,19 @@ class TwoStage:
             kept = None if by_label.kept is None else by_label.kept[places]
             rough = self.by_views(scores, chosen, Cosines(by_label.conditioned[places], kept))
         places = _best(scores.combined(rough, chosen).total, last)
-        return places if chosen is None else chosen[places]
+        found = [places if chosen is None else chosen[places]]
+        near = self.nearest(scores)
+        found += near if rows is None else [np.intersect1d(part, rows) for part in near]
+        return np.unique(np.concatenate(found))
+
+    def nearest(self, scores: GalleryScores) -> list[NDArray[np.int64]]:
+        """The nearest rows under each type concerned that has a view."""
+        out = []
+        for number in {*scores.terms.spoken, *scores.terms.kept}:
+            view = scores.pool.existing(self.store.schema.type_condition(number))
+            if view is not None:
+                out.append(view.search(scores.by_type[number][None], self.near)[1][0])
+        return out
 
     def by_labels(self, scores: GalleryScores, rows: Rows) -> Cosines:
         """The first look: chances that picture and images share values, by stored predictions."""

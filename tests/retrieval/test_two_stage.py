@@ -1,4 +1,4 @@
-"""Two stages against exact scores of every image, on a gallery of six hundred drawn pictures."""
+"""Two stages against exact scores of every image, on a gallery of drawn pictures."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from retrieval.engine import Engine
 from retrieval.gallery_scores import GalleryScores
 from retrieval.picture import pictures_of
 from retrieval.request import Request, resolve
-from retrieval.two_stage import Shares, scaled_chances
+from retrieval.two_stage import Shares, TwoStage, scaled_chances
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.models.value_readout import DOUBT, LIKENESS
 
-IMAGES = 600
+IMAGES = 900
 
 REQUESTS = {
     "a value": {"present": ["disc"]},
-    "two values": {"present": ["red", "square"]},
-    "three values": {"present": ["blue", "disc"], "absent": ["round"]},
+    "two values": {"present": ["colour:red", "square"]},
+    "an unwanted value": {"present": ["disc"], "absent": ["blue"]},
     "types": {"like": ["colour", "shape"]},
     "type and value": {"like": ["shape"], "present": ["green"]},
 }
@@ -46,8 +46,13 @@ def large(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(large: Path) -> Engine:
-    engine = Engine.open(large, device="cpu")
-    engine.two_stage_from = 1
+    return cold(large)
+
+
+def cold(index: Path) -> Engine:
+    """An engine that looks for candidates even here."""
+    engine = Engine.open(index, device="cpu")
+    engine.two_stage_from, engine.two_stage = 1, TwoStage(engine.store, near=5)
     return engine
 
 
@@ -56,9 +61,7 @@ def test_what_is_found_has_its_exact_score(engine: Engine, shop: Shop, names) ->
     image = shop.catalogue / "images/004.png"
     every = engine.query(image, **names, top_k=IMAGES, search="exact")
     scores = {hit.row: (hit.score, hit.likeness) for hit in every}
-    cold = Engine.open(engine.store.folder, device="cpu")
-    cold.two_stage_from = 1
-    found = cold.query(image, **names, top_k=3)
+    found = cold(engine.store.folder).query(image, **names, top_k=3)
     assert len(found) == 3
     for hit in found:
         assert (hit.score, hit.likeness) == pytest.approx(scores[hit.row], abs=2e-6)
@@ -74,7 +77,7 @@ def test_candidates_are_the_best_of_both_rough_rankings(engine: Engine, names) -
     found = engine.two_stage.candidates(scores, None, shares)
     assert found is not None
     first = scores.combined(engine.two_stage.by_labels(scores, None), None).total
-    among = np.argsort(-first, kind="stable")[:240]
+    among = np.argsort(-first, kind="stable")[:360]
     second = np.zeros(IMAGES)
     for number in terms.spoken:
         condition = engine.schema.type_condition(number)
@@ -85,19 +88,23 @@ def test_candidates_are_the_best_of_both_rough_rankings(engine: Engine, names) -
         if kept is not None:
             second = (scores.has * second + kept) / (scores.has + 1)
         second = second + scores.weight * scores.presence(None)
-    expected = among[np.argsort(-second[among], kind="stable")[:60]]
+    expected = among[np.argsort(-second[among], kind="stable")[:90]]
+    near = set()
+    for number in {*terms.spoken, *terms.kept}:
+        condition = engine.schema.type_condition(number)
+        z = picture.embed(engine.model, [condition])[0]
+        alike = embed(engine.store, engine.model, condition) @ z
+        near |= set(np.argsort(-alike, kind="stable")[:5].tolist())
     assert (np.diff(found) > 0).all()
-    assert len(found) == 60
-    assert len(set(found.tolist()) & set(expected.tolist())) >= 59  # float32 at the cut
+    # Rows at a cut may differ by rounding.
+    assert len(set(found.tolist()) ^ (set(expected.tolist()) | near)) <= 6
 
 
 def test_a_filter_narrows_before_candidates_are_chosen(engine: Engine, shop: Shop) -> None:
     image = shop.catalogue / "images/004.png"
     where = {"colour": "red"}
     red = engine.store.labels()[:, engine.schema.value("colour:red")] == 1
-    cold = Engine.open(engine.store.folder, device="cpu")
-    cold.two_stage_from = 1
-    found = cold.query(image, present=["square"], where=where, top_k=2)
+    found = cold(engine.store.folder).query(image, present=["square"], where=where, top_k=2)
     every = engine.query(image, present=["square"], where=where, top_k=2, search="exact")
     assert red[[hit.row for hit in found]].all()
     assert [hit.row for hit in found] == [hit.row for hit in every]
@@ -142,6 +149,8 @@ def test_scaled_chances_give_the_cosine_of_the_readout(large: Path) -> None:
         where = store.schema.slice_of(number)
         for one, two in ((0, 1), (3, 3), (10, 40)):
             p, q = chances[one, where].double(), chances[two, where].double()
+            if store.schema.attributes[number].multi:
+                p, q = p / p.sum(), q / q.sum()
             lengths = [
                 (x @ x + DOUBT**2 * (1 - x @ x).clamp(min=0) + LIKENESS**2).sqrt() for x in (p, q)
             ]
