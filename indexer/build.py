@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.atomic import as_resource_error, remove_temporaries, write_file
+from indexer.calibration_images import calibration_images
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
 from indexer.gallery import open_gallery, write_gallery
@@ -31,7 +32,14 @@ from indexer.manifest import (
     write_manifest,
 )
 from indexer.model_copy import copy_model
-from indexer.onnx_runtime import Runtime, choose_runtime, onnx_forward
+from indexer.onnx_runtime import (
+    Runtime,
+    choose_runtime,
+    int8_ranges,
+    onnx_forward,
+    onnx_int8_forward,
+    precision_of,
+)
 from indexer.plan import ShardPlan, plan_shards, reusable
 from indexer.progress import Progress, Silent
 from indexer.shard import ShardFile
@@ -64,7 +72,7 @@ class BuildReport:
         bytes: size of the index on disk.
         views: names of all views in the index.
         device: what encoded.
-        runtime: what ran the model on it, `torch` or `onnx`.
+        runtime: what ran the model on it, `torch`, `onnx` or `onnx-int8`.
     """
 
     folder: Path
@@ -114,8 +122,9 @@ def build_index(
         shard_rows: images a shard, at least 1.
         max_reject_rate: highest share of unreadable images, 0..1.
         progress: a listener.
-        runtime: `torch`, `onnx` (on the CPU) or `auto`. The maps agree so closely that it is no
-            part of the index's identity: shards that another runtime encoded are kept.
+        runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
+            closely that shards that another of them encoded are kept; maps of another precision
+            never mix.
 
     Returns:
         What was done.
@@ -151,7 +160,7 @@ def build_index(
         with as_resource_error(out):
             remove_temporaries(out)
         draft = Manifest(
-            identity=_identity(checkpoint),
+            identity=_identity(checkpoint, precision_of(choice.runtime)),
             dataset=dataset.name,
             root=str(dataset.root.resolve()),
             schema=checkpoint.schema.to_json(),
@@ -160,12 +169,16 @@ def build_index(
         )
         old = _previous(out / MANIFEST_NAME, draft.identity, progress)
         halted = _previous(out / BUILDING_NAME, draft.identity, progress)
+        known = [m.int8_ranges for m in (old, halted) if m is not None]
+        draft = replace(draft, int8_ranges=known[0] if known else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
         shards = _Shards(out, dataset.root, plans, old, halted)
         encode_started = time.monotonic()
         if shards.kept_rows:
             progress.say(f"{shards.kept_rows:,} images are encoded already")
-        _encode(shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress)
+        draft = _encode(
+            shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress
+        )
         encode_seconds = time.monotonic() - encode_started
         manifest = replace(draft, shards=shards.entries())
         _settle_rejects(out, manifest, len(rows), max_reject_rate)
@@ -234,10 +247,11 @@ def _encode(
     batch_size: int,
     workers: int | None,
     progress: Progress,
-) -> None:
+) -> Manifest:
+    """Encode what is missing; the draft, with the ranges that int8 was given."""
     missing = shards.missing()
     if not missing:
-        return
+        return draft
     count = sum(len(plan.paths) for plan in missing)
     progress.start("images", count)
 
@@ -247,8 +261,17 @@ def _encode(
         write_manifest(shards.folder / BUILDING_NAME, building)
 
     model = checkpoint.model
+    size = checkpoint.preprocessing.size
     if runtime == "onnx":
-        forward = onnx_forward(model, checkpoint.preprocessing.size, shards.folder)
+        forward = onnx_forward(model, size, shards.folder)
+    elif runtime == "onnx-int8":
+        paths = [path for plan in shards.plans for path in plan.paths]
+        images = calibration_images(shards.root, paths, checkpoint.preprocessing)
+        if not draft.int8_ranges:
+            progress.say(f"measuring the ranges of activations on {len(images)} images")
+            ranges = int8_ranges(model, size, shards.folder, images)
+            draft = replace(draft, int8_ranges=ranges)
+        forward = onnx_int8_forward(model, size, shards.folder, draft.int8_ranges, images)
     else:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         forward = torch_forward(model)
@@ -265,15 +288,17 @@ def _encode(
         progress,
         committed,
     )
+    return draft
 
 
-def _identity(checkpoint: Checkpoint) -> Identity:
+def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
     return Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
         schema=checkpoint.schema.hash,
         dim=checkpoint.model.dim,
         grid=checkpoint.model.grid,
+        precision=precision,
     )
 
 

@@ -200,10 +200,13 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_runtime("onnx", "cpu").runtime == "onnx"
     automatic = choose_runtime("auto", "cpu")
     assert (automatic.runtime, automatic.remark) == ("onnx", "encoding by onnxruntime")
+    assert choose_runtime("onnx-int8", "cpu").runtime == "onnx-int8"
     assert choose_runtime("auto", "cuda:1").runtime == "torch"
     with pytest.raises(UsageError, match="add --device cpu"):
         choose_runtime("onnx", "cuda:1")
-    with pytest.raises(UsageError, match="unknown runtime 'openvino'; choose torch, onnx, auto"):
+    with pytest.raises(
+        UsageError, match="unknown runtime 'openvino'; choose torch, onnx, onnx-int8, auto"
+    ):
         choose_runtime("openvino", "cpu")
 
 
