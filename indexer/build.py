@@ -17,7 +17,9 @@ from indexer.atomic import as_resource_error, remove_temporaries, write_file
 from indexer.calibration_images import calibration_images
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
+from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
+from indexer.gpu_forward import COMPILE_FROM, gpu_forward
 from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
@@ -38,7 +40,6 @@ from indexer.onnx_runtime import (
     int8_ranges,
     onnx_forward,
     onnx_int8_forward,
-    precision_of,
 )
 from indexer.plan import ShardPlan, plan_shards, reusable
 from indexer.progress import Progress, Silent
@@ -53,6 +54,7 @@ from training.decoding import default_workers
 from training.errors import CorruptStoreError, DataError, UsageError
 
 REJECTS_NAME = "rejects.jsonl"
+BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
 
 
 @dataclass(frozen=True)
@@ -97,12 +99,13 @@ def build_index(
     out: Path,
     views: Sequence[str] = ("types",),
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     shard_rows: int = 1024,
     max_reject_rate: float = 0.1,
     progress: Progress | None = None,
     runtime: str = "torch",
+    precision: str = "auto",
 ) -> BuildReport:
     """Encode a gallery and commit it, with its views, as the index in `out`.
 
@@ -117,7 +120,7 @@ def build_index(
         out: folder of the index.
         views: sets of conditions, see `conditions_of`.
         device: `cpu`, `cuda` or `cuda:N`.
-        batch_size: images at a time, at least 1.
+        batch_size: images at a time, at least 1; None chooses.
         workers: decoding processes; 0 decodes in this one, None chooses.
         shard_rows: images a shard, at least 1.
         max_reject_rate: highest share of unreadable images, 0..1.
@@ -125,6 +128,8 @@ def build_index(
         runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
             closely that shards that another of them encoded are kept; maps of another precision
             never mix.
+        precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
+            `encoding_precision`.
 
     Returns:
         What was done.
@@ -136,6 +141,8 @@ def build_index(
         ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
     check_indexable(checkpoint.model)
+    if batch_size is None:
+        batch_size = BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU
     for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
         if value < low:
             raise UsageError(f"{name} must be at least {low}, got {value}")
@@ -147,6 +154,7 @@ def build_index(
     choice = choose_runtime(runtime, device)
     if choice.remark:
         progress.say(choice.remark)
+    computed = encoding_precision(precision, choice.runtime, device)
     started = time.monotonic()
     wanted = conditions_of(checkpoint.schema, views)
     checkpoint.model.to(device)
@@ -160,7 +168,7 @@ def build_index(
         with as_resource_error(out):
             remove_temporaries(out)
         draft = Manifest(
-            identity=_identity(checkpoint, precision_of(choice.runtime)),
+            identity=_identity(checkpoint, computed),
             dataset=dataset.name,
             root=str(dataset.root.resolve()),
             schema=checkpoint.schema.to_json(),
@@ -274,7 +282,12 @@ def _encode(
         forward = onnx_int8_forward(model, size, shards.folder, draft.int8_ranges, images)
     else:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = torch_forward(model)
+        bfloat16, many = draft.identity.precision == "bfloat16", count >= COMPILE_FROM
+        if bfloat16 or (many and device != "cpu"):
+            compiled = many and device != "cpu"
+            forward = gpu_forward(model, size, draft.identity.precision, compiled, progress.say)
+        else:
+            forward = torch_forward(model)
     encode_shards(
         shards.folder,
         shards.root,

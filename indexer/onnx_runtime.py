@@ -74,11 +74,6 @@ def choose_runtime(wanted: str, device: str) -> RuntimeChoice:
     return RuntimeChoice("onnx", "encoding by onnxruntime" if wanted == "auto" else None)
 
 
-def precision_of(runtime: Runtime) -> str:
-    """In which a runtime's backbone computes: `float32` or `int8`."""
-    return "int8" if runtime == "onnx-int8" else "float32"
-
-
 def load_onnxruntime() -> Any:
     """Import onnxruntime, after onnx, which the export needs.
 

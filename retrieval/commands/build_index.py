@@ -53,7 +53,16 @@ if TYPE_CHECKING:
     help="What encodes; on the CPU onnx is faster and onnx-int8, which differs a little, the "
     "fastest; both need the [onnx] extra.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    default="auto",
+    show_default=True,
+    help="Of the backbone by torch; auto is bfloat16 on a GPU that has it, else float32.",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images at a time [default: by device]."
+)
 @click.option(
     "--workers", type=click.IntRange(min=0), help="Decoding processes [default: by need]."
 )
@@ -82,7 +91,8 @@ def command(
     views: str,
     device: str,
     runtime: str,
-    batch_size: int,
+    precision: str,
+    batch_size: int | None,
     workers: int | None,
     shard_rows: int,
     max_reject_rate: float,
@@ -104,6 +114,7 @@ def command(
             views,
             device,
             runtime,
+            precision,
             batch_size,
             workers,
             shard_rows,
@@ -126,7 +137,8 @@ def _build(
     views: str,
     device: str,
     runtime: str,
-    batch_size: int,
+    precision: str,
+    batch_size: int | None,
     workers: int | None,
     shard_rows: int,
     max_reject_rate: float,
@@ -168,6 +180,7 @@ def _build(
             max_reject_rate,
             progress,
             runtime,
+            precision,
         )
     return report, run
 
