@@ -2,12 +2,12 @@
 
     retrieve bench runtimes --dataset data/fashion-products --checkpoint runs/a
 
-Torch in its plain memory order and channels-last, ONNX Runtime in float32 and with the backbone in
-int8 encode the same batch, taking turns; the ratio is that of a round's two rates, its median over
-the rounds. The whole condition-free half is timed, normalisation included, decoding and storing
-not. MAP is the index's: the gallery's maps by each runtime, stored in int8, the query's by torch in
-float32; every image of the split queries all others under each attribute's type condition. Writes
-the figures to `benchmarks/results/`.
+Torch in its plain memory order, channels-last and with the backbone in bfloat16, ONNX Runtime in
+float32 and with the backbone in int8 encode the same batch, taking turns; the ratio is that of a
+round's two rates, its median over the rounds. The whole condition-free half is timed,
+normalisation included, decoding and storing not. MAP is the index's: the gallery's maps by each
+runtime, stored in int8, the query's by torch in float32; every image of the split queries all
+others under each attribute's type condition. Writes the figures to `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, write_results
 from indexer.calibration_images import calibration_images
 from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, torch_forward
+from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.quantise import QuantisedMaps, dequantise
 from retrieval.console import print_json
@@ -117,7 +118,15 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
         onnx = onnx_forward(model, size, Path(folder))
         int8 = onnx_int8_forward(model, size, Path(folder), ranges, sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return {BASE: torch_forward(model), "torch": eager, "onnx": onnx, "onnx-int8": int8}
+    # On a CPU without instructions for it bfloat16 is emulated: slow, with the GPU's maps.
+    half = gpu_forward(model, size, "bfloat16", False, click.echo)
+    return {
+        BASE: torch_forward(model),
+        "torch": eager,
+        "torch, bfloat16": half,
+        "onnx": onnx,
+        "onnx-int8": int8,
+    }
 
 
 def time_rounds(

@@ -9,17 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.atomic import as_resource_error, remove_temporaries, write_file
 from indexer.calibration_images import calibration_images
-from indexer.encode import torch_forward
+from indexer.choose_forward import choose_forward
 from indexer.encode_shards import encode_shards
 from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
-from indexer.gpu_forward import COMPILE_FROM, gpu_forward
 from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
@@ -34,13 +32,7 @@ from indexer.manifest import (
     write_manifest,
 )
 from indexer.model_copy import copy_model
-from indexer.onnx_runtime import (
-    Runtime,
-    choose_runtime,
-    int8_ranges,
-    onnx_forward,
-    onnx_int8_forward,
-)
+from indexer.onnx_runtime import Runtime, choose_runtime
 from indexer.plan import ShardPlan, plan_shards, reusable
 from indexer.progress import Progress, Silent
 from indexer.shard import ShardFile
@@ -268,32 +260,26 @@ def _encode(
         building = replace(draft, shards=shards.entries())
         write_manifest(shards.folder / BUILDING_NAME, building)
 
-    model = checkpoint.model
-    size = checkpoint.preprocessing.size
-    if runtime == "onnx":
-        forward = onnx_forward(model, size, shards.folder)
-    elif runtime == "onnx-int8":
-        paths = [path for plan in shards.plans for path in plan.paths]
-        images = calibration_images(shards.root, paths, checkpoint.preprocessing)
-        if not draft.int8_ranges:
-            progress.say(f"measuring the ranges of activations on {len(images)} images")
-            ranges = int8_ranges(model, size, shards.folder, images)
-            draft = replace(draft, int8_ranges=ranges)
-        forward = onnx_int8_forward(model, size, shards.folder, draft.int8_ranges, images)
-    else:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        bfloat16, many = draft.identity.precision == "bfloat16", count >= COMPILE_FROM
-        if bfloat16 or (many and device != "cpu"):
-            compiled = many and device != "cpu"
-            forward = gpu_forward(model, size, draft.identity.precision, compiled, progress.say)
-        else:
-            forward = torch_forward(model)
+    paths = [path for plan in shards.plans for path in plan.paths]
+    chosen = choose_forward(
+        checkpoint.model,
+        checkpoint.preprocessing,
+        runtime,
+        draft.identity.precision,
+        device,
+        count,
+        shards.folder,
+        lambda: calibration_images(shards.root, paths, checkpoint.preprocessing),
+        draft.int8_ranges,
+        progress.say,
+    )
+    draft = replace(draft, int8_ranges=chosen.int8_ranges)
     encode_shards(
         shards.folder,
         shards.root,
         missing,
-        model,
-        forward,
+        checkpoint.model,
+        chosen.forward,
         checkpoint.preprocessing,
         device,
         batch_size,

@@ -30,7 +30,7 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     data = json.loads((tmp_path / "out/runtimes-tiny-small.json").read_text())
     assert json.loads(capsys.readouterr().out) == data
     rows = {row["runtime"]: row for row in data["rows"]}
-    assert list(rows) == [BASE, "torch", "onnx", "onnx-int8"]
+    assert list(rows) == [BASE, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
     assert (data["images"], data["batch_size"], rows[BASE]["ratio"]) == (12, 5, 1.0)
     assert rows[BASE]["loss"] == 0
     assert abs(rows["onnx"]["loss"]) < 1  # float32 by another way: equal but for close calls
