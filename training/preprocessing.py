@@ -90,7 +90,8 @@ class Preprocessing:
         """uint8 [B, 3, S, S] -> float32 (x / 255 - mean) / std of the same shape, on its device."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images.float() / 255 - mean) / std
+        floats = images.to(torch.float32, copy=True)
+        return floats.div_(255).sub_(mean).div_(std)  # in place: memory is what this waits for
 
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """One RGB picture, fitted and normalised: float32 [3, S, S]."""

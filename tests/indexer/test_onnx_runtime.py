@@ -174,7 +174,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     forward = onnx_forward(lively_model(config, size), size, tmp_path)
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
     pieces = encoder(np.zeros((8, 3, size, size), dtype=np.uint8))
-    assert [len(piece.predicted) for piece in pieces] == [2, 2, 2, 2]
+    assert [len(piece.result().predicted) for piece in pieces] == [2, 2, 2, 2]
     assert said[-1] == "out of memory on cpu: going on with 2 at a time"
 
 
@@ -201,10 +201,13 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_runtime("onnx", "cpu").runtime == "onnx"
     automatic = choose_runtime("auto", "cpu")
     assert (automatic.runtime, automatic.remark) == ("onnx", "encoding by onnxruntime")
+    assert choose_runtime("onnx-int8", "cpu").runtime == "onnx-int8"
     assert choose_runtime("auto", "cuda:1").runtime == "torch"
     with pytest.raises(UsageError, match="add --device cpu"):
         choose_runtime("onnx", "cuda:1")
-    with pytest.raises(UsageError, match="unknown runtime 'openvino'; choose torch, onnx, auto"):
+    with pytest.raises(
+        UsageError, match="unknown runtime 'openvino'; choose torch, onnx, onnx-int8, auto"
+    ):
         choose_runtime("openvino", "cpu")
 
 
