@@ -117,18 +117,12 @@ def _attend(  # type: ignore[no-untyped-def]
                     weight[cell] /= total  # alpha
             sums = out[c, row]
             if largest:
+                sums[:] = np.float32(-np.inf)
                 for cell in range(cells):
                     factor = weight[cell] * map_scales[cell] * np.float32(cells)
                     one = maps[cell]
-                    if cell == 0:
-                        for i in range(dim):
-                            sums[i] = factor * np.float32(one[i])
-                    else:
-                        for i in range(dim):
-                            best, value = sums[i], factor * np.float32(one[i])
-                            if value > best:
-                                best = value
-                            sums[i] = best
+                    for i in range(dim):
+                        sums[i] = np.maximum(sums[i], factor * np.float32(one[i]))
             else:
                 sums[:] = np.float32(0)
                 for cell in range(0, whole, 4):
