@@ -43,12 +43,13 @@ def paired(
     """
     operation(0)
     floor(0)
-    pairs = []
+    seconds, floors = [], []
     for number in range(repeats):
-        own = [seconds_of(lambda n=number, f=f: f(n)) for f in (operation, floor)]  # type: ignore[misc]
-        pairs.append(own)
-    first, second = zip(*pairs, strict=True)
-    return Paired(tuple(first), tuple(second))
+        for call, out in ((operation, seconds), (floor, floors)):
+            started = time.perf_counter()
+            call(number)
+            out.append(time.perf_counter() - started)
+    return Paired(tuple(seconds), tuple(floors))
 
 
 def seconds_of(call: Callable[[], object]) -> float:

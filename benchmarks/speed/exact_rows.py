@@ -1,0 +1,60 @@
+"""`exact view, new combination`: the whole gallery under a condition without a view."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from benchmarks.speed.bench import Bench, new_conditions
+from benchmarks.speed.floors import maps_bytes, one_pass, tail_flop, tail_gemms
+from benchmarks.speed.measured_calls import exact_view
+from benchmarks.speed.peak_memory import PeakMemory
+from benchmarks.speed.row import Row
+from benchmarks.speed.timing import paired, seconds_of
+
+EXACT = "exact view, new combination"
+
+
+def exact_rows(bench: Bench) -> list[Row]:
+    """A row a size; the floor is one pass over the maps and the tail's products, both alone."""
+    return [_row(bench, size) for size in bench.sizes]
+
+
+def _row(bench: Bench, size: int) -> Row:
+    engine = bench.engine(size)
+    conditions = new_conditions(engine.schema, bench.repeats, bench.seed)
+    gemms = tail_gemms(engine.model, size)
+    passes, tails = [], []
+
+    def floor(number: int) -> None:
+        passes.append(seconds_of(lambda: one_pass(engine.store)))
+        tails.append(seconds_of(gemms))
+
+    times = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
+    with PeakMemory() as memory:
+        exact_view(engine, conditions[0])
+    read, one, tail = maps_bytes(engine.store), median(passes), median(tails)
+    flop = tail_flop(engine.model)
+    manifest = engine.store.manifest
+    views = sum(view.file.size for view in manifest.views)
+    return Row(
+        what=EXACT,
+        size=size,
+        value=times.value,
+        unit="s",
+        floor=times.floor,
+        ratio=times.ratio,
+        against="one pass over the maps, then the tail's matrix products alone",
+        repeats=bench.repeats,
+        bytes_read=read,
+        peak_bytes=memory.anonymous,
+        details={
+            "images_per_second": size / times.value,
+            "pass_seconds": one,
+            "pass_bytes_per_second": read / one,
+            "tail_seconds": tail,
+            "tail_flop_per_image": flop,
+            "tail_flop_per_second": flop * size / tail,
+            "store_bytes": sum(entry.size for entry in manifest.files) - views,
+            "view_bytes": size * engine.store.dim * 4,
+        },
+    )
