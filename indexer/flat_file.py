@@ -1,4 +1,4 @@
-"""A faiss IndexFlatIP file written row by row, without ever holding all vectors in memory.
+"""A faiss IndexFlatIP file written row by row, without ever holding all vectors, and mapped.
 
 faiss writes a flat index as a header and the vectors. The header is the one that the installed
 faiss serialises for an empty index of that dimension, with two numbers filled in; a test holds
@@ -7,6 +7,8 @@ the file to be byte-identical with `faiss.write_index`.
 
 from __future__ import annotations
 
+import io
+import mmap
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.faiss_module import load_faiss
+from training.errors import CorruptStoreError
 
 _NTOTAL_AT = 8  # after the four-character code and the int32 dimension
 
@@ -26,6 +29,32 @@ def flat_header(rows: int, dim: int) -> bytes:
     struct.pack_into("<q", empty, _NTOTAL_AT, rows)
     struct.pack_into("<q", empty, len(empty) - 8, rows * dim)  # the vector's length, in floats
     return bytes(empty)
+
+
+def map_flat(handle: io.BufferedReader, rows: int, dim: int) -> NDArray[np.float32]:
+    """The vectors of an open flat file, [rows, dim] float32, where they lie; not parsed by faiss.
+
+    They start at an odd byte, so the array is not aligned: gather rows, or use
+    `exact_search.all_cosines`; a product by numpy would copy all of it first. The mapping outlives
+    the handle.
+
+    Raises:
+        CorruptStoreError: if it is no flat file of that shape.
+    """
+    header = flat_header(rows, dim)
+    handle.seek(0)
+    if handle.read(len(header)) != header:
+        raise CorruptStoreError(
+            f"{handle.name} is no flat index of {rows} x {dim} vectors; run build-index again"
+        )
+    if not rows:
+        return np.empty((0, dim), dtype=np.float32)
+    try:
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        vectors = np.frombuffer(mapped, dtype="<f4", count=rows * dim, offset=len(header))
+    except ValueError as error:
+        raise CorruptStoreError(f"{handle.name} is cut off; run build-index again") from error
+    return vectors.reshape(rows, dim)
 
 
 class FlatFileWriter:

@@ -19,7 +19,8 @@ from indexer.atomic import write_file
 from training.errors import CorruptStoreError, DataError
 from training.schema import Condition
 
-FORMAT = 1
+FORMAT = 2
+"""2: views name their approximate index and the seconds that they took. Format 1 is read too."""
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = "building.json"
 
@@ -67,6 +68,29 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
+class ApproximateEntry:
+    """The approximate index of a view.
+
+    Args:
+        file: a faiss index with the rows of the view as ids.
+        factory: the string that it was made from.
+        refine: candidates a hit, compared with the flat vectors.
+        nprobe: inverted lists a query reads; 0 without lists.
+        recall: measured recall@10 against the flat search, 0..1.
+        target: the recall@10 that was asked for.
+        seconds: that training, filling and measuring took.
+    """
+
+    file: FileEntry
+    factory: str
+    refine: int
+    nprobe: int
+    recall: float
+    target: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ViewEntry:
     """A view: the FAISS file of the gallery's embeddings under one condition.
 
@@ -77,6 +101,9 @@ class ViewEntry:
         absent: flat indices of the values marked -1.
         content: `Manifest.content` of the maps that it was made from.
         file: an index of unit vectors, metric inner product, in row order.
+        seconds: that embedding the gallery took, its share of the pass over the maps; None if
+            format 1 did not say.
+        approximate: what finds candidates in it; None if it is searched whole.
     """
 
     key: str
@@ -85,6 +112,8 @@ class ViewEntry:
     absent: tuple[int, ...]
     content: str
     file: FileEntry
+    seconds: float | None = None
+    approximate: ApproximateEntry | None = None
 
     def condition(self, size: int) -> Condition:
         """The condition's label states [K] int8, K = `size`."""
@@ -164,7 +193,8 @@ class Manifest:
         """Every file of this version, the manifest apart."""
         out = [*self.model_files, *(s.file for s in self.shards if s.file)]
         out += [self.gallery] if self.gallery else []
-        return out + [view.file for view in self.views]
+        out += [view.file for view in self.views]
+        return out + [view.approximate.file for view in self.views if view.approximate]
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -229,7 +259,13 @@ def _from_json(data: dict[str, Any]) -> Manifest:
     def view(entry: dict[str, Any]) -> ViewEntry:
         present, absent = tuple(entry["present"]), tuple(entry["absent"])
         named = {"file": FileEntry(**entry["file"]), "present": present, "absent": absent}
-        return ViewEntry(**entry | named)
+        # Format 1 has neither of the two.
+        return ViewEntry(**entry | named | {"approximate": approximate(entry.get("approximate"))})
+
+    def approximate(entry: dict[str, Any] | None) -> ApproximateEntry | None:
+        if entry is None:
+            return None
+        return ApproximateEntry(**entry | {"file": FileEntry(**entry["file"])})
 
     height, width = data["identity"]["grid"]
     return Manifest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -171,6 +172,7 @@ def _write_pass(
     progress: Progress,
 ) -> list[ViewEntry]:
     content = store.manifest.content
+    started = time.monotonic()
     with ExitStack() as stack:
         paths = [stack.enter_context(temporary_file(store.folder / "views")) for _ in conditions]
         with ExitStack() as open_files:
@@ -183,6 +185,7 @@ def _write_pass(
                 for writer, part in zip(writers, vectors, strict=True):
                     writer.append(part)
                 progress.advance(len(vectors[0]))
+        seconds = (time.monotonic() - started) / len(conditions)
         return [
             ViewEntry(
                 key=entry.key,
@@ -191,6 +194,7 @@ def _write_pass(
                 absent=tuple(np.flatnonzero(entry.condition < 0).tolist()),
                 content=content,
                 file=commit_file(path, store.folder, f"views/{entry.key}", ".faiss"),
+                seconds=round(seconds, 3),
             )
             for entry, path in zip(conditions, paths, strict=True)
         ]
