@@ -17,6 +17,7 @@ COMMANDS = {
     "presence-weight": ("benchmarks.presence_weight", "Sweep the weight of named values."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
+    "speed": ("benchmarks.speed.command", "What every operation costs, beside its floor."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 

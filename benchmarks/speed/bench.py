@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.speed.extended_store import extend
-from benchmarks.speed.measured_calls import encode
+from benchmarks.speed.measured_calls import Picture, encode
 from indexer.progress import Progress, Silent
 from retrieval.engine import Engine
-from retrieval.picture import Picture
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.schema import Condition, Schema
@@ -122,13 +120,5 @@ def new_conditions(schema: Schema, count: int, seed: int) -> list[Condition]:
         size = min(VALUES[number % len(VALUES)], len(schema.attributes))
         chosen = np.sort(generator.choice(len(schema.attributes), size, replace=False))
         wheres = [schema.slice_of(int(n)) for n in chosen]
-        out.append(
-            schema.value_condition(int(generator.integers(w.start, w.stop)) for w in wheres)
-        )
+        out.append(schema.value_condition(int(generator.integers(w.start, w.stop)) for w in wheres))
     return out
-
-
-def synchronise(device: str) -> None:
-    """Wait until a GPU has done what it was told; nothing on a CPU."""
-    if device != "cpu":
-        torch.cuda.synchronize(device)

@@ -53,9 +53,7 @@ def build_gallery(checkpoint: Path, images: Path, count: int, out: Path) -> Buil
         with PeakMemory() as memory:
             report = build_index(dataset, np.arange(count), model, out / "index")
         seconds = time.perf_counter() - started
-        return BuildCost(
-            seconds, report.images, memory.anonymous, memory.resident, report.bytes
-        )
+        return BuildCost(seconds, report.images, memory.anonymous, memory.resident, report.bytes)
     finally:
         shutil.rmtree(out, ignore_errors=True)
 

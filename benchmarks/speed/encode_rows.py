@@ -65,4 +65,3 @@ def _row(bench: Bench, runtime: str) -> Row:
             "batch": _BATCH,
         },
     )
-

@@ -7,17 +7,15 @@ minutes; maps, P, shards and views are of full size, and only these could make m
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 
 from benchmarks.speed.bench import Bench
+from benchmarks.speed.measured_process import output_of
 from benchmarks.speed.row import Row
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
-from training.errors import ResourceError
 from training.models.config import ModelConfig
 from training.models.registry import build_model
 from training.preprocessing import Preprocessing
@@ -49,15 +47,8 @@ def _save_model(garments: Path, run: Path) -> None:
 
 def _row(bench: Bench, size: int, garments: Path, run: Path) -> Row:
     words = [run, garments / "images", size, bench.work / f"built-{size}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.speed.build_gallery", *map(str, words)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise ResourceError(f"building {size:,} images failed: {done.stderr.strip()[-500:]}")
-    cost = json.loads(done.stdout)
+    told = output_of(["-m", "benchmarks.speed.build_gallery", *map(str, words)])
+    cost = json.loads(told)
     return Row(
         what=MEMORY,
         size=cost["images"],

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import linear_regression
 from typing import Any
-
-import numpy as np
 
 _DIGITS = 5
 
@@ -70,7 +69,7 @@ def growth(rows: Sequence[Row]) -> dict[str, float]:
         if row.size and row.value > 0:
             points.setdefault(row.what, []).append((math.log(row.size), math.log(row.value)))
     return {
-        what: float(np.polyfit(*np.array(found).T, 1)[0])
+        what: linear_regression(*zip(*found, strict=True)).slope
         for what, found in points.items()
         if len({size for size, _ in found}) > 1
     }

@@ -5,14 +5,11 @@ The floor is a process that imports torch and faiss, loads the checkpoint and en
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 from benchmarks.speed.bench import Bench
+from benchmarks.speed.measured_process import output_of
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import paired
 from indexer.store import open_store
-from training.errors import ResourceError
 
 START = "retrieve query from a cold start"
 
@@ -37,12 +34,12 @@ def start_rows(bench: Bench) -> list[Row]:
     store = open_store(index)
     dataset = bench.images()
     image = str(dataset.root / dataset.paths[0])
-    attributes = [a for a in range(len(store.schema.attributes))][:2]
+    attributes = range(min(2, len(store.schema.attributes)))
     names = ",".join(store.schema.value_names[store.schema.slice_of(n).start] for n in attributes)
     query = ["-m", "retrieval.cli", "query", image, "--attrs", names, "--index", str(index)]
     query += ["--device", bench.device, "--json"]
     floor = ["-c", _FLOOR, str(store.model_folder), image]
-    times = paired(lambda n: _run(query), lambda n: _run(floor), bench.repeats)
+    times = paired(lambda n: output_of(query), lambda n: output_of(floor), bench.repeats)
     return [
         Row(
             what=START,
@@ -55,9 +52,3 @@ def start_rows(bench: Bench) -> list[Row]:
             repeats=bench.repeats,
         )
     ]
-
-
-def _run(words: list[str]) -> None:
-    done = subprocess.run([sys.executable, *words], check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise ResourceError(f"a measured process failed: {done.stderr.strip()[-500:]}")
