@@ -6,7 +6,7 @@ how many inverted lists, follows from a recall target, measured on the view's ow
 
 from __future__ import annotations
 
-import io
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,11 +58,12 @@ class ApproximateSource:
         factory: the string that it was made from.
         refine: candidates a hit.
         nprobe: inverted lists a query reads; 0 without lists.
+        nbytes: its size.
     """
 
     def __init__(self, index: Any, factory: str, refine: int, nprobe: int, nbytes: int) -> None:
         self.what, self.refine, self.nbytes = factory, refine, nbytes
-        self.error = None
+        self.error: float | None = None
         self.most = int(index.ntotal)
         self._index = index
         _set_nprobe(index, nprobe)
@@ -113,9 +114,7 @@ def build(vectors: NDArray[np.float32], factory: str) -> Any:
     return index
 
 
-def tune(
-    index: Any, vectors: NDArray[np.float32], choice: IndexChoice, target: float
-) -> Tuning:
+def tune(index: Any, vectors: NDArray[np.float32], choice: IndexChoice, target: float) -> Tuning:
     """Find the fewest candidates, and inverted lists, with which an index reaches a recall target.
 
     Recall@10: of the ten nearest others of a vector, the share that is among the candidates; one
@@ -131,14 +130,13 @@ def tune(
     Returns:
         What reaches the target, else the most that was tried.
     """
-    own = np.random.default_rng(_SEED).permutation(len(vectors))[:_QUERIES]
+    own = np.sort(np.random.default_rng(_SEED).permutation(len(vectors))[:_QUERIES])
     hits = min(HITS, len(vectors) - 1)
     if hits < 1:
         return Tuning(1, choice.nprobe, 1.0, True)
-    queries = np.array(vectors[np.sort(own)])
-    own = np.sort(own)
+    queries = np.array(vectors[own])
     tenth = _tenth(vectors, queries, own, hits)
-    refines = [r for r in _doubling(choice.refine, MOST_REFINE)]
+    refines = list(_doubling(choice.refine, MOST_REFINE))
     lists = load_faiss().try_extract_index_ivf(index)
     tuned: Tuning | None = None
     for nprobe in [0] if lists is None else list(_doubling(choice.nprobe, lists.nlist)):
@@ -174,24 +172,24 @@ def write_index(index: Any, path: Path) -> None:
             raise (failed[0] if failed else error) from None
 
 
-def read_index(handle: io.BufferedReader, rows: int, dim: int) -> Any:
-    """Read a faiss index from a file whose content has been checked.
+def read_index(content: mmap.mmap, path: Path, rows: int, dim: int) -> Any:
+    """Read a faiss index from a mapped file whose content has been checked.
 
     Raises:
-        CorruptStoreError: if it is no index of `rows` vectors [`dim`].
+        CorruptStoreError: if it is no index of `rows` vectors [`dim`]; the message names `path`.
     """
     faiss = load_faiss()
-    handle.seek(0)
+    content.seek(0)  # of this process alone, unlike the position in a file
     try:
-        index = faiss.read_index(faiss.PyCallbackIOReader(handle.read, 1 << 20))
+        index = faiss.read_index(faiss.PyCallbackIOReader(content.read, 1 << 20))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise CorruptStoreError(
-            f"{handle.name} is not a faiss index ({reason}); run build-index again"
+            f"{path} is not a faiss index ({reason}); run build-index again"
         ) from error
     if (index.ntotal, index.d) != (rows, dim):
         raise CorruptStoreError(
-            f"{handle.name} holds {index.ntotal} x {index.d} vectors instead of {rows} x {dim}; "
+            f"{path} holds {index.ntotal} x {index.d} vectors instead of {rows} x {dim}; "
             "run build-index again"
         )
     return index

@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
+from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries, write_file
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
 from indexer.gallery import open_gallery, write_gallery
+from indexer.index_choice import DEFAULT_RECALL, IndexChoice, choose_index, half_of_memory
 from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
@@ -65,6 +67,8 @@ class BuildReport:
         views: names of all views in the index.
         device: what encoded.
         runtime: what ran the model on it, `torch` or `onnx`.
+        search: what its views are searched with, and why.
+        recalls: measured recall@10 of each view that has an approximate index.
     """
 
     folder: Path
@@ -80,6 +84,8 @@ class BuildReport:
     views: tuple[str, ...]
     device: str
     runtime: Runtime
+    search: IndexChoice
+    recalls: tuple[float, ...]
 
 
 def build_index(
@@ -95,6 +101,8 @@ def build_index(
     max_reject_rate: float = 0.1,
     progress: Progress | None = None,
     runtime: str = "torch",
+    index_factory: str | None = None,
+    recall: float = DEFAULT_RECALL,
 ) -> BuildReport:
     """Encode a gallery and commit it, with its views, as the index in `out`.
 
@@ -116,6 +124,9 @@ def build_index(
         progress: a listener.
         runtime: `torch`, `onnx` (on the CPU) or `auto`. The maps agree so closely that it is no
             part of the index's identity: shards that another runtime encoded are kept.
+        index_factory: what views are searched with, a faiss index factory string; chosen by size if
+            None, see `choose_index`.
+        recall: recall@10 against the flat search that an approximate index has to reach.
 
     Returns:
         What was done.
@@ -134,6 +145,8 @@ def build_index(
         raise UsageError(f"max_reject_rate must be 0..1, got {max_reject_rate}")
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
+    # Before the work: it finds a wrong factory or recall. The rows are settled by the rejects.
+    choose_index(len(rows), checkpoint.model.dim, recall, None, 0, index_factory)
     progress = progress or Silent()
     choice = choose_runtime(runtime, device)
     if choice.remark:
@@ -178,6 +191,11 @@ def build_index(
         have = {view.key for view in built}
         missing = [condition for condition in wanted if condition.key not in have]
         built += write_views(store, checkpoint.model, missing, device=device, progress=progress)
+        size = manifest.rows, checkpoint.model.dim
+        search = choose_index(*size, recall, half_of_memory(), 0, index_factory)
+        built = add_approximate(
+            out, built, *size, search, recall, index_factory is not None, progress
+        )
         manifest = replace(manifest, views=tuple(built))
         write_manifest(out / MANIFEST_NAME, manifest)  # the commit
         with as_resource_error(out):
@@ -197,6 +215,8 @@ def build_index(
         views=tuple(view.name for view in manifest.views),
         device=device,
         runtime=choice.runtime,
+        search=search,
+        recalls=tuple(v.approximate.recall for v in manifest.views if v.approximate),
     )
 
 

@@ -11,7 +11,6 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from indexer.faiss_module import load_faiss
 from training.errors import UsageError
@@ -112,7 +111,9 @@ def choose_index(
 def check_factory(factory: str, dim: int) -> None:
     """Raise UsageError, naming the string, unless faiss makes an index of candidates from it."""
     faiss = load_faiss()
-    if any(int(number) > _LARGEST_NUMBER for number in re.findall(r"[0-9]+", factory)):
+    if re.search(r"[0-9]{9}", factory) or any(
+        int(number) > _LARGEST_NUMBER for number in re.findall(r"[0-9]+", factory)
+    ):
         raise UsageError(f"index factory {factory!r} holds a number above {_LARGEST_NUMBER:,}")
     if "IDMap" in factory or "Refine" in factory or ",RFlat" in factory:
         raise UsageError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def check_content(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> 
     handle.seek(0)
     found = hashlib.file_digest(handle, "sha256").hexdigest()
     handle.seek(0)
+    _compare(folder, entry, found)
+
+
+def check_mapped(folder: Path, entry: FileEntry, content: mmap.mmap) -> None:
+    """The same for a file that is mapped into memory.
+
+    Raises:
+        CorruptStoreError: if the content is not what the manifest promises.
+    """
+    _compare(folder, entry, hashlib.sha256(content).hexdigest())
+
+
+def _compare(folder: Path, entry: FileEntry, found: str) -> None:
     if found != entry.sha256:
         raise CorruptStoreError(
             f"{folder / entry.name} is damaged (SHA-256 {found[:12]}... instead of "

@@ -6,12 +6,15 @@ from pathlib import Path
 
 from indexer.atomic import as_resource_error
 from indexer.manifest import Manifest
+from indexer.warm_views import WarmViews
 
 _OURS = ("shards/*.h5", "gallery-*.h5", "views/*.faiss", "model/*/*")
 
 
 def sweep(folder: Path, manifest: Manifest) -> None:
     """Remove files of other versions; files that this program does not make are left alone.
+
+    Warm views of the same maps stay.
 
     Only for the holder of the lock. Readers that hold such a file open keep reading it.
 
@@ -27,3 +30,4 @@ def sweep(folder: Path, manifest: Manifest) -> None:
         for place in (folder / "model").glob("*"):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
+    WarmViews(folder, manifest.content).clean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import mmap
 import os
 from collections.abc import Callable
 
@@ -18,9 +18,9 @@ from indexer.exact_search import (
     search_exactly,
 )
 from indexer.flat_file import map_flat
-from indexer.manifest import MANIFEST_NAME, FileEntry, ViewEntry, read_manifest
+from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
 from indexer.store import Store
-from indexer.store_file import check_content, open_file
+from indexer.store_file import check_content, check_mapped, open_file
 from training.errors import CorruptStoreError, UsageError
 
 _RANDOM = 8  # a row read on its own costs about as much as so many in sequence
@@ -68,13 +68,11 @@ class View:
     @property
     def source(self) -> CandidateSource:
         """What finds candidates, opened now if it was not; raises CorruptStoreError."""
-        if self._source is None or self._pid != os.getpid():
-            if self._open_source is None:
-                self._source = FlatSource(self.vectors)
-            else:
-                self._source = self._open_source()
-            self._pid = os.getpid()
-        return self._source
+        source = self._source
+        if source is None or self._pid != os.getpid():
+            source = FlatSource(self.vectors) if self._open_source is None else self._open_source()
+            self._source, self._pid = source, os.getpid()
+        return source
 
     def search(
         self, queries: NDArray[np.float32], k: int, exact: bool = False
@@ -159,19 +157,13 @@ def _approximate(store: Store, view: ViewEntry) -> Callable[[], CandidateSource]
     entry = view.approximate
     if entry is None:
         return None
-    handle = open_file(store.folder, entry.file)  # closed when nobody refers to it any more
+    with open_file(store.folder, entry.file) as handle:
+        content = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
 
     def read() -> CandidateSource:
         if store.verify:
-            check_content(store.folder, entry.file, handle)
-        index = read_index(handle, len(store), store.dim)
-        return ApproximateSource(
-            index, entry.factory, entry.refine, entry.nprobe, entry.file.size
-        )
+            check_mapped(store.folder, entry.file, content)
+        index = read_index(content, store.folder / entry.file.name, len(store), store.dim)
+        return ApproximateSource(index, entry.factory, entry.refine, entry.nprobe, entry.file.size)
 
     return read
-
-
-def files_of(view: ViewEntry) -> list[FileEntry]:
-    """The files of a view."""
-    return [view.file] + ([view.approximate.file] if view.approximate else [])

@@ -26,6 +26,7 @@ COMMANDS = {
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
+    "views": ("retrieval.commands.views", "List the views of an index; add or remove warm ones."),
     "inspect": (
         "retrieval.commands.inspect",
         "Print counts, splits and broken files of a dataset.",

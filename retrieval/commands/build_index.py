@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from indexer.index_choice import DEFAULT_RECALL
 from indexer.lock import check_unlocked
 from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
@@ -70,6 +71,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="Highest share of unreadable images.",
 )
+@click.option(
+    "--index-factory",
+    metavar="STRING",
+    help="What views are searched with, a faiss index factory string [default: chosen by size].",
+)
+@click.option(
+    "--recall",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=DEFAULT_RECALL,
+    show_default=True,
+    help="Recall@10 that an approximate index has to reach; 1 searches every row.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
@@ -85,6 +98,8 @@ def command(
     workers: int | None,
     shard_rows: int,
     max_reject_rate: float,
+    index_factory: str | None,
+    recall: float,
     limit: int | None,
     as_json: bool,
 ) -> int:
@@ -107,6 +122,8 @@ def command(
             workers,
             shard_rows,
             max_reject_rate,
+            index_factory,
+            recall,
             limit,
         )
     if as_json:
@@ -129,6 +146,8 @@ def _build(
     workers: int | None,
     shard_rows: int,
     max_reject_rate: float,
+    index_factory: str | None,
+    recall: float,
     limit: int | None,
 ) -> tuple[BuildReport, Path]:
     """Resolve the defaults and build; what was done, and the model's folder."""
@@ -167,6 +186,8 @@ def _build(
             max_reject_rate,
             progress,
             runtime,
+            index_factory,
+            recall,
         )
     return report, run
 
@@ -243,6 +264,11 @@ def _to_json(report: BuildReport, run: Path) -> dict[str, Any]:
         "images_per_second": round(_rate(report), 3),
         "bytes": report.bytes,
         "views": list(report.views),
+        "search": {
+            "factory": report.search.factory,
+            "why": report.search.why,
+            "recall": list(report.recalls),
+        },
     }
 
 
@@ -261,6 +287,17 @@ def _print(report: BuildReport) -> None:
         f"size      {report.bytes / 1e6:,.1f} MB",
         f"views     {len(report.views)}: {', '.join(report.views[:12])}"
         + (f" and {len(report.views) - 12} more" if len(report.views) > 12 else ""),
+        f"search    {_search(report)}",
     ]
     for line in lines:
         stdout.print(printable(line), markup=False, soft_wrap=True)
+
+
+def _search(report: BuildReport) -> str:
+    """What the views are searched with, why, and the recall that was measured."""
+    text = f"{report.search.factory}: {report.search.why}"
+    if report.recalls:
+        low, high = min(report.recalls), max(report.recalls)
+        text += f"; recall@10 {low:.3f}" + (f" to {high:.3f}" if high > low else "")
+        text += f" on {len(report.recalls)} of {len(report.views)} views"
+    return text

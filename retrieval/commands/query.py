@@ -11,6 +11,8 @@ from rich.text import Text
 
 from retrieval.console import print_json, print_table, stderr
 from retrieval.hits import Hit, QueryResult, RequestedValue
+from retrieval.index_folder import only_index
+from retrieval.names import split_names
 from retrieval.printable import printable
 from training.errors import DataError, UsageError
 from training.schema import normalise_name
@@ -75,10 +77,10 @@ def command(
     Without --attrs and --like, likeness as a whole. Names are matched whatever their case, spaces,
     dashes and underscores; write attribute:value where a value name occurs in two attributes.
     """
-    present, absent = _names("--attrs", attrs), _names("--without", without)
-    types = _names("--like", like)
+    present, absent = split_names("--attrs", attrs), split_names("--without", without)
+    types = split_names("--like", like)
     conditions = _filters(where)
-    folder = _only_index() if index is None else index
+    folder = only_index("--index") if index is None else index
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
     if sheet is not None:
@@ -116,20 +118,6 @@ def command(
     return 0
 
 
-def _names(option: str, given: tuple[str, ...]) -> list[str]:
-    """Names of a comma-separated option that may be given more than once.
-
-    Raises:
-        UsageError: if one of them is empty.
-    """
-    names = [part.strip() for text in given for part in text.split(",")]
-    if not all(names):
-        raise UsageError(
-            f"{option} {','.join(given)!r} holds an empty name; separate names by single commas"
-        )
-    return names
-
-
 def _filters(where: tuple[str, ...]) -> dict[str, str]:
     filters: dict[str, str] = {}
     for text in where:
@@ -140,19 +128,6 @@ def _filters(where: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"--where names {attribute!r} twice; an image has to fit all of them")
         filters[attribute] = value
     return filters
-
-
-def _only_index() -> Path:
-    found = sorted(path.parent for path in Path("indexes").glob("*/manifest.json"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        choices = ", ".join(map(str, found))
-        raise UsageError(f"{len(found)} indexes in indexes/; choose with --index: {choices}")
-    raise UsageError(
-        "no index in indexes/; build one with `retrieve build-index --dataset D`, "
-        "or name one with --index"
-    )
 
 
 def _table(result: QueryResult) -> Table:

@@ -263,8 +263,8 @@ def test_a_damaged_manifest_is_found(whole: Store) -> None:
         path.write_text(broken)
         with pytest.raises(CorruptStoreError, match=r"manifest\.json is damaged"):
             open_store(whole.folder)
-    path.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(DataError, match="format 2"):
+    path.write_text(text.replace('"format": 2', '"format": 3'))
+    with pytest.raises(DataError, match="format 3"):
         open_store(whole.folder)
 
 

@@ -52,7 +52,7 @@ def test_json_and_nothing_else_on_standard_output(shop: Path, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "index", "dataset", "checkpoint", "device", "listed", "images", "rejected", "encoded",
-        "kept", "seconds", "images_per_second", "bytes", "views", "runtime",
+        "kept", "seconds", "images_per_second", "bytes", "views", "runtime", "search",
     }  # fmt: skip
     assert (found["images"], found["encoded"], found["index"]) == (12, 12, "indexes/shop")
     assert found["views"] == ["neck=any", "pattern=any", "all unknown"]
