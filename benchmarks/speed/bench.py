@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from indexer.progress import Progress, Silent
 from retrieval.engine import Engine
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.errors import DataError
+from training.images import open_rgb
 from training.schema import Condition, Schema
 
 VALUES = (2, 3)
@@ -72,11 +75,30 @@ class Bench:
         """The dataset whose images are queried with and encoded."""
         return load_dataset(self.dataset or str(Engine.open(self.source, "cpu").store.root))
 
-    def pictures(self, engine: Engine) -> list[Picture]:
-        """Query pictures, encoded: drawn from the dataset with a fixed seed."""
+    def image_files(self, count: int) -> list[Path]:
+        """Readable images of the dataset, drawn with a fixed seed; at most `count`.
+
+        Raises:
+            DataError: none of them can be read.
+        """
         dataset = self.images()
-        rows = np.random.default_rng(self.seed).permutation(len(dataset))[: self.queries]
-        return [encode(engine, dataset.root / dataset.paths[row]) for row in rows.tolist()]
+        out: list[Path] = []
+        for row in np.random.default_rng(self.seed).permutation(len(dataset)).tolist():
+            if len(out) == count:
+                break
+            path = dataset.root / dataset.paths[row]
+            with contextlib.suppress(DataError):
+                open_rgb(path)
+                out.append(path)
+        if not out:
+            raise DataError(
+                f"dataset {dataset.name!r} has no readable image; name one by --dataset"
+            )
+        return out
+
+    def pictures(self, engine: Engine) -> list[Picture]:
+        """Query pictures, encoded."""
+        return [encode(engine, path) for path in self.image_files(self.queries)]
 
     def drawn(self, engine: Engine) -> list[list[int]]:
         """Combinations of values that images of the gallery have, see `combinations_of`."""

@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.speed.perturb import perturb_maps
+from indexer.approximate_views import add_approximate
 from indexer.atomic import commit, remove_temporaries, temporary_file
 from indexer.encode import EncodedBatch
 from indexer.gallery import open_gallery, write_gallery
+from indexer.index_choice import DEFAULT_RECALL, choose_index, half_of_memory
 from indexer.lock import writer_lock
 from indexer.manifest import (
     BUILDING_NAME,
@@ -126,6 +128,10 @@ def extend(
         assert manifest.gallery is not None
         made = Store(out, manifest, open_gallery(out, manifest.gallery, False), files, False)
         written = write_views(made, model, wanted, progress=progress)
+        choice = choose_index(rows, store.dim, DEFAULT_RECALL, half_of_memory())
+        written = add_approximate(
+            out, written, rows, store.dim, choice, DEFAULT_RECALL, False, progress
+        )
         manifest = replace(manifest, views=tuple(written))
         write_manifest(out / MANIFEST_NAME, manifest)
         (out / BUILDING_NAME).unlink(missing_ok=True)
@@ -215,8 +221,8 @@ def _copy(source: Path, out: Path, file: FileEntry) -> None:
 
 def _perturbed(store: Store, model: ConditionedEmbedder, part: _Part, seed: int) -> EncodedBatch:
     """Perturbed maps of the part's rows, with P and predictions of just these maps."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + part.number)
-    others = torch.randint(len(store), (len(part.rows),), generator=generator).numpy()
+    generator = np.random.default_rng([seed, part.number])
+    others = generator.integers(len(store), size=len(part.rows))
     batches = []
     for start in range(0, len(part.rows), _BATCH):
         own = slice(start, start + _BATCH)

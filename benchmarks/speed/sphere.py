@@ -45,8 +45,8 @@ def vectors_of(
 ) -> NDArray[np.float32]:
     """Some consecutive vectors of the list, at most `_CHUNK` from a multiple of it: [n, d]."""
     own = torch.from_numpy(real[rows % len(real)])
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + int(rows[0]))
-    others = torch.from_numpy(real)[torch.randint(len(real), (len(rows),), generator=generator)]
+    generator = np.random.default_rng([seed, int(rows[0])])
+    others = torch.from_numpy(real[generator.integers(len(real), size=len(rows))])
     moved = perturb_vectors(own, others, generator).numpy()
     first = rows < len(real)
     moved[first] = real[rows[first]]

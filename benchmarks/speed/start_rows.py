@@ -32,8 +32,7 @@ def start_rows(bench: Bench) -> list[Row]:
     size = min(bench.sizes, key=lambda size: abs(size - _SIZE))
     index = bench.index(size)
     store = open_store(index)
-    dataset = bench.images()
-    image = str(dataset.root / dataset.paths[0])
+    (image,) = map(str, bench.image_files(1))
     attributes = range(min(2, len(store.schema.attributes)))
     names = ",".join(store.schema.value_names[store.schema.slice_of(n).start] for n in attributes)
     query = ["-m", "retrieval.cli", "query", image, "--attrs", names, "--index", str(index)]
