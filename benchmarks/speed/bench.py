@@ -75,26 +75,30 @@ class Bench:
         """The dataset whose images are queried with and encoded."""
         return load_dataset(self.dataset or str(Engine.open(self.source, "cpu").store.root))
 
-    def image_files(self, count: int) -> list[Path]:
-        """Readable images of the dataset, drawn with a fixed seed; at most `count`.
+    def readable_rows(self, count: int) -> NDArray[np.int64]:
+        """Rows of the dataset whose images can be read, drawn with a fixed seed; at most `count`.
 
         Raises:
-            DataError: none of them can be read.
+            DataError: there are none.
         """
         dataset = self.images()
-        out: list[Path] = []
+        out: list[int] = []
         for row in np.random.default_rng(self.seed).permutation(len(dataset)).tolist():
             if len(out) == count:
                 break
-            path = dataset.root / dataset.paths[row]
             with contextlib.suppress(DataError):
-                open_rgb(path)
-                out.append(path)
+                open_rgb(dataset.root / dataset.paths[row])
+                out.append(row)
         if not out:
             raise DataError(
                 f"dataset {dataset.name!r} has no readable image; name one by --dataset"
             )
-        return out
+        return np.array(out, dtype=np.int64)
+
+    def image_files(self, count: int) -> list[Path]:
+        """The files of `readable_rows`."""
+        dataset = self.images()
+        return [dataset.root / dataset.paths[row] for row in self.readable_rows(count).tolist()]
 
     def pictures(self, engine: Engine) -> list[Picture]:
         """Query pictures, encoded."""

@@ -30,7 +30,7 @@ def onnx_rows(bench: Bench) -> list[Row]:
 def _row(bench: Bench, runtime: str) -> Row:
     checkpoint = load_checkpoint(open_store(bench.source).model_folder, bench.device)
     dataset = bench.images()
-    rows = np.random.default_rng(bench.seed).permutation(len(dataset))[: bench.encode_images]
+    rows = bench.readable_rows(bench.encode_images)
     bare = bare_backbone(checkpoint.model, checkpoint.preprocessing.size, _BATCH, bench.device)
     out = bench.work / "encoded"
     seconds: list[float] = []

@@ -43,7 +43,8 @@ def paired(
     """
     operation(0)
     floor(0)
-    seconds, floors = [], []
+    seconds: list[float] = []
+    floors: list[float] = []
     for number in range(repeats):
         for call, out in ((operation, seconds), (floor, floors)):
             started = time.perf_counter()

@@ -11,7 +11,6 @@ import torch
 
 from benchmarks.speed import extended_store
 from benchmarks.speed.extended_store import extend
-from indexer.build import build_index
 from indexer.store import Store, open_store
 from retrieval.engine import Engine
 from training.checkpoint import load_checkpoint

@@ -1,4 +1,4 @@
-"""`retrieve bench speed` on a tiny index: every row is there, the file is filled in two sittings."""
+"""`retrieve bench speed` on a tiny index: every row is there, the results file grows by sittings."""
 
 from __future__ import annotations
 
@@ -47,12 +47,14 @@ def test_a_run_in_two_sittings(
     assert set(first) < set(second)
     for rows in second.values():
         for row in rows.values():
-            assert row["value"] > 0 and row["commit"]
-    assert second["kernel against the torch reference: least cosine"][30]["value"] > 0.9999
+            assert row["value"] > 0
+            assert row["commit"]
+    assert second["kernel against the torch reference: least cosine"][60]["value"] > 0.9999
     assert second["query under an existing view"][60]["recall"] == 1
     exact = second["exact view, new combination"][60]
     assert exact["bytes_read"] == 60 * 2 * 9 * (16 + 4)
-    assert exact["floor"] > 0 and exact["ratio"] > 0
+    assert exact["floor"] > 0
+    assert exact["ratio"] > 0
     (file,) = (tmp_path / "results").glob("speed-*.md")
     assert "| exact view, new combination | 60 |" in file.read_text()
     assert file.with_suffix(".png").is_file()
