@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from indexer.atomic import temporary_file
 from indexer.faiss_module import load_faiss
 from indexer.flat_file import FlatFileWriter
+from indexer.head import embed_rows
 from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
 from indexer.progress import Progress, Silent
 from indexer.store import Rows, Store
@@ -29,7 +28,6 @@ from training.schema import Condition, Schema
 
 VIEW_SETS = ("types", "values", "none", "all")
 
-_CHUNK = 128  # images at a time: 26 MB of float32 maps and keys at 7 x 7 x 512, measured best
 _FILES_A_PASS = 64  # views written in one pass over the store: a bound on open files
 
 
@@ -85,8 +83,9 @@ def embed(
     model: Embedder,
     condition: Condition,
     rows: Rows | None = None,
-    chunk: int = _CHUNK,
     device: str = "cpu",
+    head: str = "auto",
+    chunk: int | None = None,
 ) -> NDArray[np.float32]:
     """Embed stored images under a condition that may have no view.
 
@@ -95,48 +94,27 @@ def embed(
         model: its model, on `device`.
         condition: label states [K].
         rows: rows of the index, in the order of the result; all of them by default.
-        chunk: images at a time.
         device: where the model is.
+        head: see `indexer.head.choose_head`.
+        chunk: images at a time; what is fastest by default.
 
     Returns:
         Unit vectors [M, d] float32.
     """
-    wanted = np.arange(len(store))
-    if rows is not None:
-        wanted = wanted[rows] if isinstance(rows, slice) else np.asarray(rows)
-    out = np.empty((len(wanted), store.dim), dtype=np.float32)
-    start = 0
-    for vectors in _stream(store, model, [condition], wanted, chunk, device):
-        out[start : start + len(vectors[0])] = vectors[0]
-        start += len(vectors[0])
+    wanted = np.arange(len(store)) if rows is None else rows
+    count = len(range(*wanted.indices(len(store)))) if isinstance(wanted, slice) else len(wanted)
+    out = np.empty((count, store.dim), dtype=np.float32)
+    for where, (vectors,) in embed_rows(store, model, [condition], wanted, device, head, chunk):
+        out[where] = vectors
     return out
-
-
-def _stream(
-    store: Store,
-    model: Embedder,
-    conditions: Sequence[Condition],
-    rows: NDArray[np.int64],
-    chunk: int,
-    device: str,
-) -> Iterator[list[NDArray[np.float32]]]:
-    """Vectors [<= chunk, d] of the next rows, one array a condition."""
-    states: list[Tensor] = [
-        torch.from_numpy(np.asarray(c, dtype=np.float32)).unsqueeze(0).to(device)
-        for c in conditions
-    ]
-    for start in range(0, len(rows), chunk):
-        with torch.inference_mode():
-            maps, keys = store.maps(rows[start : start + chunk], device)
-            yield [model.attend(maps, state, keys).float().cpu().numpy() for state in states]
 
 
 def write_views(
     store: Store,
     model: Embedder,
     conditions: Sequence[NamedCondition],
-    chunk: int = _CHUNK,
     device: str = "cpu",
+    head: str = "auto",
     progress: Progress | None = None,
 ) -> list[ViewEntry]:
     """Embed the whole gallery under several conditions in one pass and commit one file each.
@@ -159,7 +137,7 @@ def write_views(
     for first in range(0, len(conditions), _FILES_A_PASS):
         batch = conditions[first : first + _FILES_A_PASS]
         progress.start(f"{len(batch)} views", len(store))
-        out += _write_pass(store, model, batch, chunk, device, progress)
+        out += _write_pass(store, model, batch, device, head, progress)
     return out
 
 
@@ -167,8 +145,8 @@ def _write_pass(
     store: Store,
     model: Embedder,
     conditions: Sequence[NamedCondition],
-    chunk: int,
     device: str,
+    head: str,
     progress: Progress,
 ) -> list[ViewEntry]:
     content = store.manifest.content
@@ -181,7 +159,7 @@ def _write_pass(
                 for path in paths
             ]
             states = [entry.condition for entry in conditions]
-            for vectors in _stream(store, model, states, np.arange(len(store)), chunk, device):
+            for _, vectors in embed_rows(store, model, states, device=device, head=head):
                 for writer, part in zip(writers, vectors, strict=True):
                     writer.append(part)
                 progress.advance(len(vectors[0]))

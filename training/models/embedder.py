@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from training.models.folded_head import FoldedHead
 from training.schema import Schema
 
 
@@ -53,4 +54,13 @@ class Embedder(Protocol):
 
     def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
         """Probability of every value, [B, K] in 0..1, from feature maps I [B, d, H, W]."""
+        ...
+
+
+@runtime_checkable
+class FoldableEmbedder(Embedder, Protocol):
+    """An embedder whose head can be folded, so that the fast kernels apply."""
+
+    def fold(self, condition: Tensor) -> FoldedHead:
+        """The head under one condition, label states [K] float; equal to `attend`."""
         ...

@@ -103,6 +103,11 @@ class ValueReadout(nn.Module):
         features = torch.cat([angles.cos(), angles.sin()], -1) / math.sqrt(angles.shape[-1])
         return F.pad(features, (0, z.shape[-1] - features.shape[-1]))  # d may be odd
 
+    def names(self, condition: Tensor) -> list[int]:
+        """Numbers of the attributes that a condition [K] speaks of."""
+        numbers: list[int] = self._named(condition).nonzero().flatten().tolist()
+        return numbers
+
     def _named(self, conditions: Tensor) -> Tensor:
         """Whether a condition names a value of each attribute: [*, K] -> [*, T] float."""
         states = conditions.abs()

@@ -1,0 +1,150 @@
+"""The head over stored maps: embeddings of stored images under conditions, by the fastest means.
+
+Three implementations give the same embeddings but for rounding: `torch` (any model, any device),
+`numba` (a CPU kernel that reads int8 maps in place) and `triton` (the same on a GPU).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexer import head_torch
+from indexer.store import Rows, Store
+from training.errors import ResourceError, UsageError
+from training.models.embedder import Embedder, FoldableEmbedder
+from training.schema import Condition
+
+HEADS = ("torch", "numba", "triton")
+
+_FEW = 4096
+"""Images times conditions that torch embeds before numba is imported."""
+
+
+@dataclass(frozen=True)
+class HeadChoice:
+    """An implementation of the head and, where it is not what one might expect, why."""
+
+    name: str
+    remark: str | None = None
+
+
+def choose_head(
+    model: Embedder, device: str = "cpu", wanted: str = "auto", images: int | None = None
+) -> HeadChoice:
+    """Resolve `auto`, `torch`, `numba` or `triton`.
+
+    Args:
+        model: the index's.
+        device: where it is.
+        wanted: `auto` takes the kernel of the device where it is installed and the model can be
+            folded, else torch.
+        images: how many images times conditions are to be embedded; for a few of them `auto` does
+            not load numba. As many as there are by default.
+
+    Raises:
+        UsageError: another word.
+        ResourceError: the named one does not work here.
+    """
+    if wanted not in ("auto", *HEADS):
+        raise UsageError(f"unknown head {wanted!r}; choose auto, {', '.join(HEADS)}")
+    kernel = "numba" if device == "cpu" else "triton"
+    if wanted == "torch":
+        return HeadChoice("torch")
+    trouble = _trouble(model, device, kernel if wanted == "auto" else wanted)
+    if wanted != "auto":
+        if trouble is not None:
+            raise ResourceError(f"head {wanted}: {trouble}; choose torch or auto")
+        return HeadChoice(wanted)
+    if trouble is not None:
+        return HeadChoice("torch", f"embedding stored maps with torch: {trouble}")
+    if kernel == "numba" and images is not None and images < _FEW:
+        loaded = "indexer.head_numba" in sys.modules
+        return HeadChoice("numba" if loaded else "torch")
+    return HeadChoice(kernel)
+
+
+def _trouble(model: Embedder, device: str, kernel: str) -> str | None:
+    if not isinstance(model, FoldableEmbedder):
+        return "this model has no folded head"
+    if kernel == "numba" and device != "cpu":
+        return f"numba computes on the CPU and the model is on {device}"
+    if kernel == "triton" and device == "cpu":
+        return "triton needs a GPU and the model is on the CPU"
+    if kernel == "triton":
+        return "the kernel is not there yet"
+    if find_spec(kernel) is None:
+        hint = '; pip install "m2fashion-retrieval[fast]" makes it ten times faster'
+        return f"{kernel} is not installed" + (hint if kernel == "numba" else "")
+    return None
+
+
+def embed_tensors(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[Condition],
+    rows: Rows | None = None,
+    device: str = "cpu",
+    head: str = "auto",
+    chunk: int | None = None,
+) -> Iterator[tuple[slice, list[Tensor]]]:
+    """Embed stored images under several conditions, reading each image's maps once.
+
+    Args:
+        store: the index.
+        model: its model, on `device`.
+        conditions: label states [K] each.
+        rows: rows of the index, in the order of the result; all of them by default.
+        device: where the model is.
+        head: one of `HEADS` or `auto`.
+        chunk: images at a time; what is fastest by default.
+
+    Yields:
+        The next places among `rows`, and unit vectors [n, d] float32 on `device` for each
+        condition.
+
+    Raises:
+        UsageError: an unknown head.
+        ResourceError: a head that was named does not work here.
+        IndexError: if a row is not in the index.
+        CorruptStoreError: if a shard is damaged.
+    """
+    wanted = np.arange(len(store))
+    if rows is not None:
+        wanted = wanted[rows] if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
+    name = choose_head(model, device, head, len(wanted) * len(conditions)).name
+    if name == "torch" or not isinstance(model, FoldableEmbedder):
+        parts = head_torch.embed_chunks(
+            store, model, conditions, wanted, device, chunk or head_torch.CHUNK
+        )
+    elif name == "numba":
+        from indexer import head_numba
+
+        parts = head_numba.embed_chunks(store, model, conditions, wanted, chunk or head_numba.CHUNK)
+    else:
+        raise ResourceError("head triton: not there yet")
+    start = 0
+    for vectors in parts:
+        stop = start + len(vectors[0])
+        yield slice(start, stop), vectors
+        start = stop
+
+
+def embed_rows(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[Condition],
+    rows: Rows | None = None,
+    device: str = "cpu",
+    head: str = "auto",
+    chunk: int | None = None,
+) -> Iterator[tuple[slice, list[NDArray[np.float32]]]]:
+    """`embed_tensors` with the vectors as arrays."""
+    for where, vectors in embed_tensors(store, model, conditions, rows, device, head, chunk):
+        yield where, [part.cpu().numpy() for part in vectors]

@@ -1,0 +1,125 @@
+"""The head over stored maps on a CPU: int8 attention in place, then the folded tail, on all cores.
+
+A chunk's V_s stays in the cache of the core that computed it, for the products of the tail.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexer.numba_attention import attend
+from indexer.prefetch import prefetch
+from indexer.row_addresses import RowAddresses, row_addresses
+from indexer.store import Store
+from indexer.worker_pool import worker_pool
+from training.models.embedder import FoldableEmbedder
+from training.models.folded_head import FoldedHead, Scratch
+from training.schema import Condition
+
+CHUNK = 512  # images at a time and core: 1 MB of V_s at d = 512; 256 to 1024 are as fast
+_FEWEST = 64  # below, the products of the tail read their weights for too few images
+_VECTORS = 8192  # images times conditions of a chunk: bounds its memory
+_CONDITIONS_AT_ONCE = 16  # bounds V_s; reading the maps again is little beside so many tails
+_AHEAD = 2  # chunks a core that may be finished or waiting
+
+
+def embed_chunks(
+    store: Store,
+    model: FoldableEmbedder,
+    conditions: Sequence[Condition],
+    rows: NDArray[np.int64],
+    chunk: int,
+) -> Iterator[list[Tensor]]:
+    """Embeddings [<= chunk, d] float32 of the next rows, one tensor a condition.
+
+    Args:
+        store: the index; its maps are read where they lie.
+        model: on the CPU, in float32.
+        conditions: label states [K] each.
+        rows: rows of the index [M].
+        chunk: images at a time and core, at least 1.
+    """
+    cores = torch.get_num_threads()
+    pool = worker_pool(cores)
+    states = [torch.from_numpy(np.asarray(c, dtype=np.float32)) for c in conditions]
+    # On one core too: many small operations, between which several would wait for each other.
+    heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
+    most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
+    chunk = min(chunk, max(_FEWEST, most))
+    attention = _Attention(heads, chunk, store.grid[0] * store.grid[1], store.dim)
+    waiting: deque[Future[list[Tensor]]] = deque()
+    try:
+        for start in range(0, len(rows), chunk):
+            places = row_addresses(store, rows[start : start + chunk])
+            prefetch(places, store.grid[0] * store.grid[1] * store.dim, attention.reads_keys)
+            waiting.append(pool.submit(attention, places))
+            if len(waiting) > _AHEAD * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:  # the store may be closed after this
+            if not future.cancel():
+                future.exception()
+
+
+class _Attention:
+    """All conditions for one chunk, on one core."""
+
+    def __init__(self, heads: Sequence[FoldedHead], chunk: int, cells: int, dim: int) -> None:
+        self._heads, self._chunk, self._cells, self._dim = heads, chunk, cells, dim
+        self._local = threading.local()
+        self.reads_keys = heads[0].query is not None
+
+    def __call__(self, places: RowAddresses) -> list[Tensor]:
+        """Addresses of [M] rows -> embeddings [M, d] under each condition."""
+        out: list[Tensor] = []
+        for first in range(0, len(self._heads), _CONDITIONS_AT_ONCE):
+            out += self._some(places, self._heads[first : first + _CONDITIONS_AT_ONCE])
+        return out
+
+    def _some(self, places: RowAddresses, heads: Sequence[FoldedHead]) -> list[Tensor]:
+        attended, scratch = self._memory(len(heads), len(places))
+        attend(
+            places.maps,
+            places.map_scales,
+            places.keys,
+            places.key_scales,
+            self._cells,
+            np.stack([_query(head, self._dim) for head in heads]),
+            not self.reads_keys,
+            heads[0].squash,  # of the model, as the pooling is
+            heads[0].pooling == "max",
+            attended,
+        )
+        with torch.inference_mode():
+            return [
+                head.tail(torch.from_numpy(part), torch.empty(part.shape), scratch)
+                for head, part in zip(heads, attended, strict=True)
+            ]
+
+    def _memory(self, conditions: int, rows: int) -> tuple[NDArray[np.float32], Scratch]:
+        """This thread's memory for V_s [C, M, d], and its scratch."""
+        local = self._local
+        if not hasattr(local, "attended"):
+            most = min(len(self._heads), _CONDITIONS_AT_ONCE)
+            local.attended = np.empty(most * self._chunk * self._dim, dtype=np.float32)
+            local.scratch = Scratch(self._chunk, torch.empty(1, self._dim))
+        attended: NDArray[np.float32] = local.attended[: conditions * rows * self._dim]
+        scratch: Scratch = local.scratch
+        return attended.reshape(conditions, rows, self._dim), scratch
+
+
+def _query(head: FoldedHead, dim: int) -> NDArray[np.float32]:
+    if head.query is None:
+        return np.zeros(dim, dtype=np.float32)
+    query: NDArray[np.float32] = head.query.float().numpy()
+    return query

@@ -1,0 +1,101 @@
+"""The folded head against `attend`, for every variant of M2Fashion and kind of condition."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from training.models.config import VARIANTS, ModelConfig, variant
+from training.models.embedder import FoldableEmbedder
+from training.models.folded_head import FoldedHead, Scratch
+from training.models.m2fashion import M2Fashion
+from training.models.registry import build_model
+from training.schema import Attribute, Schema
+
+SCHEMA = Schema(
+    (
+        Attribute("pattern", ("floral", "striped", "solid")),
+        Attribute("colour", ("red", "blue"), multi=True),
+        Attribute("collar", ("round", "v-neckline")),
+    )
+)
+OURS = [n for n, options in VARIANTS.items() if "architecture" not in options]
+CONDITIONS = {
+    "nothing": SCHEMA.condition(),
+    "type": SCHEMA.condition(types=["pattern"]),
+    "multi-valued type": SCHEMA.condition(types=["colour"]),
+    "values": SCHEMA.condition(present=["floral", "v-neckline"], absent=["blue"]),
+    "absent": SCHEMA.condition(absent=["red"]),
+}
+
+
+def _model(name: str, dim: int, dtype: torch.dtype) -> M2Fashion:
+    torch.manual_seed(5)
+    config = variant(name, ModelConfig(backbone="resnet18", stage="layer1", grid=3, dim=dim))
+    model = M2Fashion(SCHEMA, config).to(dtype).eval().requires_grad_(False)
+    if model.values is not None:
+        model.values.bias.normal_()
+    return model
+
+
+def _attended(folded: FoldedHead, maps: Tensor, keys: Tensor) -> Tensor:
+    """V_s [M, d], cell by cell."""
+    rows = []
+    for one, key in zip(maps.flatten(2), keys.flatten(2), strict=True):
+        cells = one.shape[1]
+        logits = torch.zeros(cells, dtype=one.dtype)
+        if folded.query is not None:
+            logits = torch.stack([key[:, cell] @ folded.query for cell in range(cells)])
+        alpha = (torch.tanh(logits) if folded.squash else logits).softmax(0)
+        if folded.pooling == "mean":
+            rows.append(sum(alpha[cell] * one[:, cell] for cell in range(cells)))
+        else:
+            weighted = [cells * alpha[cell] * one[:, cell] for cell in range(cells)]
+            rows.append(torch.stack(weighted).amax(0))
+    return torch.stack(rows)
+
+
+# d = 5 < K: the axes of different attributes are not orthogonal; odd: a feature is padded.
+@pytest.mark.parametrize(
+    ("dim", "dtype", "bound"), [(16, torch.float32, 1e-5), (5, torch.float64, 1e-12)]
+)
+@pytest.mark.parametrize("name", OURS)
+def test_folded_head_equals_attend(name: str, dim: int, dtype: torch.dtype, bound: float) -> None:
+    model = _model(name, dim, dtype)
+    maps = 2 * torch.randn(9, dim, 3, 3, dtype=dtype)
+    maps[4] = 0
+    maps[5, :, 1, 1] = 0
+    keys = model.keys(maps)
+    scratch = Scratch(11, maps.new_empty(1, dim))
+    for states in CONDITIONS.values():
+        condition = torch.from_numpy(states).to(dtype)
+        expected = model.attend(maps, condition[None], keys)
+        folded = model.fold(condition)
+        attended = _attended(folded, maps, keys)
+        before = attended.clone()
+        out = torch.full_like(attended, torch.nan)
+        assert folded.tail(attended, out, scratch) is out
+        torch.testing.assert_close(out, expected, atol=bound, rtol=0)
+        assert torch.equal(attended, before)
+        torch.testing.assert_close(
+            folded.tail(attended, torch.empty_like(out)), expected, atol=bound, rtol=0
+        )
+
+
+def test_what_a_condition_leaves() -> None:
+    condition = torch.from_numpy(CONDITIONS["values"]).float()
+    assert _model("without-asa", 8, torch.float32).fold(condition).query is None
+    assert _model("without-aca", 8, torch.float32).fold(condition).channel is None
+    assert _model("without-readout", 8, torch.float32).fold(condition).readout is None
+    nothing = torch.from_numpy(CONDITIONS["nothing"]).float()
+    assert _model("m2fashion", 8, torch.float32).fold(nothing).readout is None
+    assert _model("paper", 8, torch.float32).fold(condition).squash
+    readout = _model("m2fashion", 8, torch.float32).fold(condition).readout
+    assert readout is not None
+    assert readout.axes.shape == (SCHEMA.size, 8)
+
+
+def test_only_m2fashion_folds() -> None:
+    for name in VARIANTS:
+        config = variant(name, ModelConfig(backbone="small", stage="layer2", grid=3, dim=8))
+        model = build_model(SCHEMA, config)
+        assert isinstance(model, FoldableEmbedder) == (name in OURS), name
