@@ -19,6 +19,7 @@ from training.models.m2fashion import M2Fashion
 
 CHUNK = 2000  # images a GEMM: as many as the tail takes at a time
 
+_COPIED = 1 << 30  # bytes copied at a time: far more than any cache holds
 _BLOCK = 1 << 25  # bytes a thread reads at a time; smaller ones were slower
 
 
@@ -30,6 +31,26 @@ def maps_bytes(store: Store) -> int:
 def one_pass(store: Store) -> int:
     """Read every byte of maps, keys and scales once, on all cores; their sum, to be sure."""
     return read_all(_arrays(store))
+
+
+def copies(count: int, device: str) -> Callable[[], None]:
+    """Copying within a device's memory, as much as reads and writes `count` bytes together.
+
+    Returns:
+        Call it to copy: how long reading `count` bytes takes at the bandwidth of copying.
+    """
+    half = max(count // 2, 1)
+    source = torch.empty(min(half, _COPIED), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def run() -> None:
+        for start in range(0, half, len(source)):
+            part = min(len(source), half - start)
+            target[:part].copy_(source[:part])
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+
+    return run
 
 
 def read_all(arrays: list[NDArray[Any]]) -> int:
@@ -70,7 +91,7 @@ def tail_flop(model: ConditionedEmbedder) -> int:
     return sum(2 * inputs * outputs for inputs, outputs in tail_shapes(model))
 
 
-def tail_gemms(model: ConditionedEmbedder, images: int) -> Callable[[], None]:
+def tail_gemms(model: ConditionedEmbedder, images: int, device: str = "cpu") -> Callable[[], None]:
     """The products of `tail_shapes` for so many images, in chunks, and nothing else.
 
     Returns:
@@ -79,15 +100,17 @@ def tail_gemms(model: ConditionedEmbedder, images: int) -> Callable[[], None]:
     generator = torch.Generator().manual_seed(0)
     operands: list[tuple[Tensor, Tensor, Tensor]] = []
     for inputs, outputs in tail_shapes(model):
-        left = torch.randn(CHUNK, inputs, generator=generator)
-        right = torch.randn(inputs, outputs, generator=generator)
-        operands.append((left, right, torch.empty(CHUNK, outputs)))
+        left = torch.randn(CHUNK, inputs, generator=generator).to(device)
+        right = torch.randn(inputs, outputs, generator=generator).to(device)
+        operands.append((left, right, torch.empty(CHUNK, outputs, device=device)))
 
     def run() -> None:
         for start in range(0, images, CHUNK):
             count = min(CHUNK, images - start)
             for left, right, out in operands:
                 torch.mm(left[:count], right, out=out[:count])
+        if device != "cpu":
+            torch.cuda.synchronize(device)
 
     return run
 

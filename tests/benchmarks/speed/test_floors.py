@@ -33,6 +33,18 @@ def test_a_pass_reads_every_byte_of_maps_keys_and_scales(
     assert sum(array.nbytes for array in read) == floors.maps_bytes(store)
 
 
+@pytest.mark.parametrize("count", [2, 20, 33, 1000])
+def test_copies_move_half_of_the_bytes(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "_COPIED", 10)
+    moved: list[int] = []
+    copy = torch.Tensor.copy_
+    run = floors.copies(count, "cpu")
+    monkeypatch.setattr(torch.Tensor, "copy_", lambda a, b: moved.append(len(b)) or copy(a, b))
+    run()
+    assert sum(moved) == count // 2  # each is read once and written once
+    assert max(moved) <= 10
+
+
 @pytest.mark.parametrize("block", [64, 1 << 25])
 @pytest.mark.parametrize("count", [0, 1, 8, 63, 64, 1000])
 def test_reading_adds_up_whole_words(

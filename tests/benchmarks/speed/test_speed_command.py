@@ -1,4 +1,4 @@
-"""`retrieve bench speed` on a tiny index: every row is there, the results file grows by sittings."""
+"""`retrieve bench speed` on a tiny index: every row is there, the file grows by sittings."""
 
 from __future__ import annotations
 
