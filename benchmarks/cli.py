@@ -19,6 +19,7 @@ COMMANDS = {
     "store": ("benchmarks.store_table", "What storing an image costs, in bytes and in MAP."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
+    "speed": ("benchmarks.speed.command", "What every operation costs, beside its floor."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 

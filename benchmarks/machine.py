@@ -24,6 +24,15 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_bytes(device: str) -> int:
+    """Memory of this machine, or of the GPU that is named."""
+    if not device.startswith("cuda"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def commit_name() -> str:
     """The commit of this checkout, short; with `+` if the code was changed since, or `unknown`."""
     commit = _git("rev-parse", "--short", "HEAD")

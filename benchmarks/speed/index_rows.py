@@ -1,0 +1,135 @@
+"""`index alone`: searching millions of embeddings, whatever made them.
+
+The vectors lie in a mapped file, as a view's do; an index over them is built in chunks and never
+holds all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.machine import memory_bytes
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.floors import read_all
+from benchmarks.speed.measured_calls import K, exact_view
+from benchmarks.speed.peak_memory import PeakMemory
+from benchmarks.speed.row import Row
+from benchmarks.speed.sphere import sphere, vectors_of
+from benchmarks.speed.timing import paired
+from indexer.approximate import ApproximateSource, build, tune
+from indexer.exact_search import FlatSource, search_approximately, search_exactly
+from indexer.index_choice import DEFAULT_RECALL, choose_index
+from retrieval.engine import Engine
+
+FLAT = "index alone, flat"
+PQ = "index alone, PQ fast-scan"
+IVF = "index alone, IVF and PQ fast-scan"
+
+_QUERIES = 100
+_LISTS_FROM = 50_000  # vectors; with fewer, lists gain nothing
+
+
+def index_rows(bench: Bench) -> list[Row]:
+    """Up to three rows a size: all vectors read, all codes read, some lists of codes read."""
+    engine = Engine.open(bench.source, bench.device)
+    real = exact_view(engine, engine.schema.type_condition(0))
+    name = f"vectors-{engine.store.manifest.content[:12]}-{bench.seed}.f32"
+    whole = sphere(real, max(bench.index_sizes), bench.work / name, bench.seed)
+    queries = vectors_of(real, len(real) + np.arange(_QUERIES), bench.seed + 1)
+    out = []
+    for size in bench.index_sizes:
+        vectors = whole[:size]
+        if vectors.nbytes <= memory_bytes("cpu") // 2:
+            out.append(_flat(vectors, queries))
+        out.append(_coded(PQ, vectors, queries, _codes(vectors)))
+        if size >= _LISTS_FROM:
+            out.append(_coded(IVF, vectors, queries, f"IVF{_lists(size)},{_codes(vectors)}"))
+    return out
+
+
+def _codes(vectors: NDArray[np.float32]) -> str:
+    return f"PQ{vectors.shape[1] // 4}x4fs"
+
+
+def _lists(size: int) -> int:
+    """The power of two next to the root of the size."""
+    return int(2 ** round(math.log2(math.sqrt(size))))
+
+
+def _flat(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> Row:
+    source = FlatSource(vectors)
+    times = paired(
+        lambda n: search_exactly(source, vectors, queries[n : n + 1], K),
+        lambda n: read_all([vectors]),
+        min(20, len(queries)),
+    )
+    return Row(
+        what=FLAT,
+        size=len(vectors),
+        value=times.value * 1000,
+        unit="ms",
+        floor=times.floor * 1000,
+        ratio=times.ratio,
+        recall=1.0,
+        against="one pass over the vectors",
+        repeats=len(times.seconds),
+        bytes_read=vectors.nbytes,
+        details={"chosen": choose_index(len(vectors), vectors.shape[1]).factory},
+    )
+
+
+def _coded(
+    what: str, vectors: NDArray[np.float32], queries: NDArray[np.float32], factory: str
+) -> Row:
+    rows, dim = vectors.shape
+    choice = choose_index(rows, dim, factory=factory)
+    started = time.perf_counter()
+    with PeakMemory() as memory:
+        index = build(vectors, factory)
+    built = time.perf_counter() - started
+    tuned = tune(index, vectors, choice, DEFAULT_RECALL)
+    source = ApproximateSource(index, factory, tuned.refine, tuned.nprobe, 0)
+    count = min(tuned.refine * K, len(vectors))
+    found: dict[int, NDArray[np.int64]] = {}
+
+    def search(number: int) -> None:
+        query = queries[number : number + 1]
+        found[number] = search_approximately(source, vectors, query, K, count)[1][0]
+
+    times = paired(search, lambda n: index.search(queries[n : n + 1], count), len(queries))
+    right = search_exactly(FlatSource(vectors), vectors, queries, K)[1]
+    shares = [len({*found[n].tolist()} & {*right[n].tolist()}) / K for n in range(len(queries))]
+    return Row(
+        what=what,
+        size=len(vectors),
+        value=times.value * 1000,
+        unit="ms",
+        floor=times.floor * 1000,
+        ratio=times.ratio,
+        recall=float(np.mean(shares)),
+        against="raw faiss on the same codes, its candidates not compared again",
+        repeats=len(times.seconds),
+        peak_bytes=memory.anonymous,
+        details={
+            "factory": factory,
+            "chosen": choose_index(rows, dim).factory,
+            "refine": tuned.refine,
+            "nprobe": tuned.nprobe,
+            "build_seconds": built,
+            "code_bytes": index_bytes(factory, rows, dim),
+        },
+    )
+
+
+def index_bytes(factory: str, rows: int, dim: int) -> int:
+    """Bytes of an index of 4-bit codes, one for four numbers; with lists, their ids and centroids
+    besides."""
+    codes = rows * (dim // 4) // 2
+    if not factory.startswith("IVF"):
+        return codes
+    lists = int(factory[3 : factory.index(",")])
+    return codes + rows * 8 + lists * dim * 4

@@ -1,0 +1,65 @@
+"""The calls whose time is measured: the only place here that knows how the engine is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from indexer.views import embed
+from retrieval.engine import Engine
+from training.schema import Condition
+
+K = 10
+"""Hits that are asked for."""
+
+
+def exact_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
+    """The gallery's embeddings [N, d] under a condition, from the stored maps."""
+    return embed(engine.store, engine.model, condition, device=engine.device)
+
+
+def reference_view(
+    engine: Engine, condition: Condition, rows: NDArray[np.int64], chunk: int = 128
+) -> NDArray[np.float32]:
+    """The same for some rows, by the model's own float32 layers and nothing else."""
+    states = torch.from_numpy(condition).float().unsqueeze(0)
+    out = []
+    for start in range(0, len(rows), chunk):
+        with torch.inference_mode():
+            maps, keys = engine.store.maps(rows[start : start + chunk], engine.device)
+            z = engine.model.attend(maps, states.to(engine.device), keys)
+        out.append(z.float().cpu().numpy())
+    found: NDArray[np.float32] = np.concatenate(out)
+    return found
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The condition-free half of one picture: I and P, [1, d, H, W] each."""
+
+    maps: Tensor
+    keys: Tensor
+
+
+def encode(engine: Engine, image: Path) -> Picture:
+    """The condition-free half of a picture."""
+    maps = engine.encode(image)
+    with torch.inference_mode():
+        return Picture(maps, engine.model.keys(maps))
+
+
+def embed_picture(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.float32]:
+    """Z [d] of a picture."""
+    return engine._embed_query(picture.maps, picture.keys, condition)
+
+
+def search_existing(
+    engine: Engine, picture: Picture, condition: Condition, exact: bool
+) -> NDArray[np.int64]:
+    """Rows of the ten nearest under a condition that has a view."""
+    return engine._search(condition, embed_picture(engine, picture, condition), K)[0]

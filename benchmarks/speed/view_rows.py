@@ -1,0 +1,77 @@
+"""`query under an existing view`: a picture that is encoded, a condition that has a view."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.speed.bench import Bench
+from benchmarks.speed.floors import raw_faiss
+from benchmarks.speed.measured_calls import K, embed_picture, exact_view, search_existing
+from benchmarks.speed.row import Row
+from benchmarks.speed.timing import paired
+
+VIEW = "query under an existing view"
+APPROXIMATE = "query under an existing view, approximate"
+
+
+def view_rows(bench: Bench) -> list[Row]:
+    """A row a size: the exact search, against raw faiss on the same vectors."""
+    return [_row(bench, size, exact=True) for size in bench.sizes]
+
+
+def approximate_rows(bench: Bench) -> list[Row]:
+    """A row a size: what the engine does unless it is told to be exact, and its recall."""
+    return [_row(bench, size, exact=False) for size in bench.sizes]
+
+
+def _row(bench: Bench, size: int, exact: bool) -> Row:
+    engine = bench.engine(size)
+    condition = engine.schema.type_condition(0)
+    vectors = exact_view(engine, condition)
+    raw = raw_faiss(vectors, K)
+    pictures = bench.pictures(engine)
+    queries = [embed_picture(engine, picture, condition) for picture in pictures]
+    found: dict[int, NDArray[np.int64]] = {}
+
+    def ask(number: int) -> None:
+        found[number] = search_existing(engine, pictures[number], condition, exact)
+
+    times = paired(ask, lambda number: raw(queries[number]), len(pictures))
+    return Row(
+        what=VIEW if exact else APPROXIMATE,
+        size=size,
+        value=times.value * 1000,
+        unit="ms",
+        floor=times.floor * 1000,
+        ratio=times.ratio,
+        recall=recall([found[number] for number in range(len(queries))], queries, vectors),
+        against="raw faiss, flat, on the same vectors",
+        repeats=len(pictures),
+        bytes_read=vectors.nbytes if exact else None,
+        details={"slowest_ms": max(times.seconds) * 1000},
+    )
+
+
+def recall(
+    found: list[NDArray[np.int64]],
+    queries: list[NDArray[np.float32]],
+    vectors: NDArray[np.float32],
+) -> float:
+    """Share of the true ten nearest that were found, mean over queries.
+
+    Args:
+        found: rows of each query, best first, [10] or, in a smaller gallery, all.
+        queries: unit vectors [d].
+        vectors: unit vectors [N, d].
+
+    Returns:
+        0..1. An image that is as near as the tenth counts, whichever of them was named.
+    """
+    k = min(K, len(vectors))
+    shares = []
+    for rows, query in zip(found, queries, strict=True):
+        scores = vectors @ query
+        tenth = np.partition(scores, -k)[-k] - 1e-6
+        shares.append(min(k, int((scores[rows[:k]] >= tenth).sum())) / k)
+    return float(np.mean(shares))
