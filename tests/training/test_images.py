@@ -103,14 +103,28 @@ def test_padding_keeps_the_shape_on_a_neutral_ground() -> None:
     assert abs(preprocessing.apply(solid("RGB", (255, 255, 255), (20, 10)))[:, 5, 5]).max() < 0.01
 
 
-def test_drafting_changes_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["pad", "stretch", "crop"])
+def test_drafting_changes_no_more_than_the_tolerance(tmp_path: Path, mode) -> None:
+    """Edges, texture and gradients as in a photograph, against the full decoding."""
     y, x = np.mgrid[0:1200, 0:900]
-    photo = np.stack([127 + 100 * np.sin(x / 90), 127 + 100 * np.cos(y / 70), x / 4], -1)
-    path = saved(tmp_path, Image.fromarray(photo.astype(np.uint8)), "a.jpg", quality=95)
-    assert open_rgb(path, draft=100).size == (113, 150)
-    preprocessing = Preprocessing(size=100)
-    drafted = preprocessing.open(path).astype(int)
-    assert np.abs(drafted - preprocessing.fit(open_rgb(path))).mean() < 1.5
+    weave = 20 * np.sin(x / 3) * np.sin(y / 5)
+    ground = [127 + 60 * np.sin(x / 90) + weave, 127 + 60 * np.cos(y / 70) - weave, x / 4]
+    photo = np.stack(ground, -1) + 40 * ((x // 150 + y // 200) % 2)[..., None]
+    photo += np.random.default_rng(0).normal(0, 6, photo.shape)
+    image = Image.fromarray(photo.clip(0, 255).astype(np.uint8))
+    path = saved(tmp_path, image, "a.jpg", quality=90)
+    preprocessing = Preprocessing(size=100, mode=mode)
+    assert open_rgb(path, draft=100).size == (225, 300)
+    difference = np.abs(preprocessing.open(path).astype(int) - preprocessing.fit(open_rgb(path)))
+    assert 0 < difference.mean() < 0.5
+    assert difference.max() <= 8
+
+
+def test_drafting_keeps_what_it_would_shift_or_blur(tmp_path: Path) -> None:
+    for size in ((902, 1201), (396, 500), (1, 9000)):
+        path = saved(tmp_path, solid("RGB", tuple(RED), size), "a.jpg")
+        assert open_rgb(path, draft=100).size == size
+    assert open_rgb(saved(tmp_path, solid("L", 9, (1600, 1600)), "b.jpg"), draft=100).size[0] == 200
 
 
 def png(width: int, height: int, body: bytes = b"") -> bytes:
