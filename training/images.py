@@ -57,7 +57,7 @@ def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = No
         draft: side in pixels of the square that the picture will be fitted into. A large JPEG is
             then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many
             pixels and are divided without remainder; then decoding takes half the time or less. The
-            fitted picture differs by at most 0.5 grey levels on average and by 8 in any pixel.
+            fitted photograph differs by at most 0.5 grey levels on average and 8 in any pixel.
 
     Returns:
         The decoded picture in mode RGB.
