@@ -99,7 +99,9 @@ def pieces_of(content: bytes) -> Pieces:
             here = cuts[-1]
             is_scan = content[here + 1] == 0xDA
             here += 2 + int.from_bytes(content[here + 2 : here + 4], "big")
-            while is_scan and not (content[here] == 0xFF and content[here + 1] not in (0, *RESTART)):
+            while is_scan and not (
+                content[here] == 0xFF and content[here + 1] not in (0, *RESTART)
+            ):
                 here += 1
             cuts.append(here)
     else:
@@ -152,7 +154,7 @@ def _header(content: bytes, generator: Generator) -> bytes:
 
 
 def _sealed(content: bytes, generator: Generator) -> bytes:
-    """Flips inside the chunks of a PNG whose checksums are then put right; elsewhere plain flips."""
+    """Flips in the chunks of a PNG, whose checksums are then put right; elsewhere plain flips."""
     if not content.startswith(b"\x89PNG"):
         return _flips(content, generator)
     pieces = pieces_of(content)
