@@ -109,7 +109,7 @@ def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
         rows=len(rows),
         listed=len(plan.paths),
         paths=paths_hash(plan.paths),
-        listing=listing_hash(plan.paths, [image.stat for image in buffer.images]),
+        listing=listing_hash(plan.paths, [image.version for image in buffer.images]),
         content=content_hash(plan.paths, [image.digest for image in buffer.images]),
         rejects=tuple(Reject(path, image.reason) for path, image in listed if image.reason),
     )

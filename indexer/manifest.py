@@ -53,7 +53,7 @@ class ShardEntry:
         rows: images in it.
         listed: images that were listed for it, rejects included.
         paths: hash of the listed paths.
-        listing: hash of the listed paths with size and modification time.
+        listing: hash of the listed paths with size and time of change.
         content: hash of the listed paths with each file's SHA-256.
         rejects: listed images that could not be read.
     """

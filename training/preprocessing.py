@@ -69,7 +69,7 @@ class Preprocessing:
         square = (self.size, self.size)
         if self.mode == "crop":
             side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
+            left, top = (width - side) / 2, (height - side) / 2
             # Cropped before it is scaled: 1 x 10000 must not become 224 x 2,240,000.
             box = (left, top, left + side, top + side)
             fitted = image.resize(
