@@ -6,6 +6,7 @@ Three implementations give the same embeddings but for rounding: `torch` (any mo
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,13 @@ def choose_head(
         loaded = "indexer.head_numba" in sys.modules
         return HeadChoice("numba" if loaded else "torch")
     return HeadChoice(kernel)
+
+
+def load_kernel(model: Embedder, device: str) -> None:
+    """Load the CPU's kernel, if there is one for the model, so that `auto` takes it for a few
+    images too: a process that goes on asking gains more than the second that it takes."""
+    if choose_head(model, device).name == "numba":
+        importlib.import_module("indexer.head_numba")
 
 
 def _trouble(model: Embedder, device: str, kernel: str) -> str | None:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from indexer.device import choose_device
 from indexer.faiss_module import load_faiss
+from indexer.head import load_kernel
 from indexer.indexable import check_indexable
 from indexer.store import Store, open_store
 from indexer.views import condition_key
@@ -50,6 +51,9 @@ TWO_STAGE_FROM = 5_000
 """Images from which a query looks for candidates first; fewer are scored exactly at once."""
 
 Search = Literal["auto", "exact"]
+
+Ranked = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]
+"""Rows, likeness and scores, best first."""
 
 _BATCH = 32  # pictures encoded at a time
 
@@ -83,6 +87,7 @@ class Engine:
         self.pool = ViewPool(store, model, device, memory, warm)
         self.two_stage = TwoStage(store)
         self._calibration: Calibration | None = None
+        self._cold = 0  # requests answered by candidates
 
     @classmethod
     def open(
@@ -174,8 +179,11 @@ class Engine:
         for start in range(0, len(requests), _BATCH):
             part = requests[start : start + _BATCH]
             pictures = self._pictures([request.image for request in part])
-            for request, terms, picture in zip(part, asked[start:], pictures, strict=False):
-                out.append(self._answer(request, terms, picture, search))
+            terms = asked[start : start + _BATCH]
+            ready = self._together(terms, pictures, search)
+            for number, request in enumerate(part):
+                ranked = ready.get(number)
+                out.append(self._answer(request, terms[number], pictures[number], search, ranked))
         return out
 
     def encode(self, image: str | Path | Image.Image) -> Picture:
@@ -198,7 +206,7 @@ class Engine:
         """
         spoken = np.unique(self.schema.attribute_of[np.flatnonzero(condition)]).tolist()
         terms = Terms(condition, (), (), tuple(spoken), (), (), k, False)
-        found, alike, _ = self._best(picture, terms, None, search)
+        found, alike, _ = self.ranked(picture, terms, None, search)
         return found, alike
 
     def prepare(
@@ -250,11 +258,38 @@ class Engine:
         for condition in self.pool.portions(wanted):
             self.pool.get_all(condition, keep_on_disk=len(self.store) >= self.two_stage_from)
 
+    def _together(
+        self, asked: Sequence[Terms], pictures: Sequence[Picture], search: Search
+    ) -> dict[int, Ranked]:
+        """Answers, by number, of requests that one view answers by likeness alone: all at once."""
+        groups: dict[str, list[int]] = {}
+        for number, terms in enumerate(asked):
+            if not terms.named and not terms.where:
+                groups.setdefault(condition_key(terms.condition), []).append(number)
+        out: dict[int, Ranked] = {}
+        for numbers in groups.values():
+            condition = asked[numbers[0]].condition
+            view = self.pool.existing(condition) if len(numbers) > 1 else None
+            if view is None:
+                continue
+            queries = np.concatenate([pictures[n].embed(self.model, [condition]) for n in numbers])
+            most = max(asked[n].top_k for n in numbers)
+            alike, found = view.search(queries, most, exact=search == "exact")
+            for own, rows, number in zip(alike, found, numbers, strict=True):
+                k = asked[number].top_k
+                out[number] = rows[:k], own[:k], own[:k]
+        return out
+
     def _answer(
-        self, request: Request, terms: Terms, picture: Picture, search: Search
+        self,
+        request: Request,
+        terms: Terms,
+        picture: Picture,
+        search: Search,
+        ranked: Ranked | None,
     ) -> QueryResult:
         rows = self._where(terms)
-        found, alike, scores = self._best(picture, terms, rows, search)
+        found, alike, scores = ranked or self.ranked(picture, terms, rows, search)
         requested = [(v, True) for v in terms.wanted] + [(v, False) for v in terms.unwanted]
         unknown = np.zeros(self.schema.size, dtype=np.int8)
         image = request.image
@@ -273,10 +308,17 @@ class Engine:
             searched=len(self.store) if rows is None else len(rows),
         )
 
-    def _best(
-        self, picture: Picture, terms: Terms, rows: Rows, search: Search
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        """Rows, likeness and scores of the best, best first."""
+    def ranked(
+        self, picture: Picture, terms: Terms, rows: Rows = None, search: Search = "auto"
+    ) -> Ranked:
+        """Rows, likeness and scores of the best for an encoded picture, best first.
+
+        Args:
+            picture: from `encode`.
+            terms: what is asked, from `request.resolve`; its filter is not applied.
+            rows: rows to search, ascending; None: all.
+            search: as for `query`.
+        """
         scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
         if not terms.named and rows is None:
             view = self.pool.existing(terms.condition)
@@ -286,7 +328,11 @@ class Engine:
         if search == "auto" and len(self.store) >= self.two_stage_from:
             shares = self.calibration().shares(terms)
             candidates = self.two_stage.candidates(scores, rows, shares)
-            rows = rows if candidates is None else candidates
+            if candidates is not None:
+                rows = candidates
+                self._cold += 1
+                if self._cold == 2:  # a process that answers once is done before it is loaded
+                    load_kernel(self.model, self.device)
         exact = scores.exact(rows)
         places = best(exact.total, terms.top_k)
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from indexer.views import embed
 from retrieval.engine import Engine
+from retrieval.picture import Picture
 from training.schema import Condition
 
 K = 10
@@ -38,28 +37,19 @@ def reference_view(
     return found
 
 
-@dataclass(frozen=True)
-class Picture:
-    """The condition-free half of one picture: I and P, [1, d, H, W] each."""
-
-    maps: Tensor
-    keys: Tensor
-
-
 def encode(engine: Engine, image: Path) -> Picture:
     """The condition-free half of a picture."""
-    maps = engine.encode(image)
-    with torch.inference_mode():
-        return Picture(maps, engine.model.keys(maps))
+    return engine.encode(image)
 
 
 def embed_picture(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.float32]:
     """Z [d] of a picture."""
-    return engine._embed_query(picture.maps, picture.keys, condition)
+    z: NDArray[np.float32] = picture.embed(engine.model, [condition])[0]
+    return z
 
 
-def search_existing(
+def search(
     engine: Engine, picture: Picture, condition: Condition, exact: bool
 ) -> NDArray[np.int64]:
-    """Rows of the ten nearest under a condition that has a view."""
-    return engine._search(condition, embed_picture(engine, picture, condition), K)[0]
+    """Rows of the ten nearest under a condition; by candidates if it has no view."""
+    return engine.nearest(picture, condition, K, "exact" if exact else "auto")[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.speed.bench import Bench
+from benchmarks.speed.cold_rows import cold_rows, named_rows
 from benchmarks.speed.encode_rows import onnx_rows, torch_rows
 from benchmarks.speed.exact_rows import exact_rows
 from benchmarks.speed.index_rows import index_rows
@@ -16,6 +17,8 @@ from benchmarks.speed.view_rows import approximate_rows, view_rows
 
 ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "exact": exact_rows,
+    "cold": cold_rows,
+    "cold-named": named_rows,
     "view": view_rows,
     "approximate": approximate_rows,
     "kernel": kernel_rows,

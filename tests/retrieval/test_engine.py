@@ -17,6 +17,8 @@ from indexer.views import condition_key
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
 from retrieval.ranking import PRESENCE_WEIGHT, SETTLED_WEIGHT
+from retrieval.request import Request
+from retrieval.view_pool import BUILD_AFTER
 from training.errors import CorruptStoreError, DataError, UsageError
 
 IMAGES = 68  # of 70 listed, two cannot be read
@@ -326,3 +328,52 @@ def test_a_damaged_view_is_found_before_use(shop: Shop, tmp_path: Path) -> None:
             assert len(damaged.query(image, like=[attribute.name])) == 10
     with pytest.raises(CorruptStoreError, match=view.name):
         damaged.store.check()
+
+
+def test_many_requests_are_answered_as_one_by_one(engine: Engine, shop: Shop) -> None:
+    images = [shop.catalogue / f"images/{n:03d}.png" for n in (0, 4, 9, 17)]
+    requests = [
+        Request(image, **names, top_k=3 + number)
+        for number, image in enumerate(images)
+        for names in QUERIES.values()
+    ]
+    requests += [Request(images[0], where={"colour": "red"}, like=["shape"])]
+    found = engine.query_many(requests)
+    for request, result in zip(requests, found, strict=True):
+        alone = engine.query(
+            request.image, request.present, request.absent, request.like, request.where,
+            request.top_k,
+        )  # fmt: skip
+        assert [hit.row for hit in result] == [hit.row for hit in alone]
+        scores = [[hit.score for hit in r] for r in (result, alone)]
+        np.testing.assert_allclose(scores[0], scores[1], atol=2e-6)
+    with pytest.raises(UsageError, match="unknown value"):
+        engine.query_many([requests[0], Request(images[0], present=["rde"])])
+    assert engine.query_many([]) == []
+
+
+def test_a_condition_asked_for_again_and_again_gets_its_view(shop: Shop, tmp_path: Path) -> None:
+    shutil.copytree(shop.index, tmp_path / "index")
+    engine = Engine.open(tmp_path / "index", device="cpu")
+    engine.two_stage_from = 1
+    condition = engine.schema.condition(["disc"])
+    image = shop.catalogue / "images/000.png"
+    for _ in range(BUILD_AFTER - 1):
+        engine.query(image, present=["disc"], top_k=1)
+        assert engine.pool.existing(condition) is None
+    engine.query(image, present=["disc"], top_k=1)
+    assert engine.pool.existing(condition) is not None
+    again = Engine.open(tmp_path / "index", device="cpu")  # another process finds it on disk
+    view = again.pool.existing(condition)
+    assert view is not None
+    np.testing.assert_array_equal(view.vectors, engine.pool.get(condition).vectors)
+
+
+def test_computed_views_stay_within_the_budget(shop: Shop) -> None:
+    engine = Engine.open(shop.index, device="cpu", memory=2 * IMAGES * 32 * 4)
+    image = shop.catalogue / "images/000.png"
+    for value in ("disc", "square", "gold"):
+        engine.query(image, present=[value])
+        assert engine.pool.nbytes <= engine.pool.memory
+    kept = [engine.pool.existing(engine.schema.condition([v])) for v in ("disc", "square", "gold")]
+    assert [view is not None for view in kept] == [False, True, True]
