@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.atomic import temporary_file
 from indexer.flat_file import FlatFileWriter
-from indexer.head import embed_rows
+from indexer.head import choose_head, embed_rows
 from indexer.manifest import ViewEntry
 from indexer.progress import Progress, Silent
 from indexer.store import Rows, Store
@@ -122,6 +122,9 @@ def write_views(
         ResourceError: if the views do not fit on the disk; nothing is written then.
     """
     progress = progress or Silent()
+    remark = choose_head(model, device, head, len(store) * len(conditions)).remark
+    if conditions and remark:
+        progress.say(remark)
     needed = len(conditions) * len(store) * store.dim * 4
     free = shutil.disk_usage(store.folder).free
     if needed > free:

@@ -173,6 +173,7 @@ def _build(
 
     from indexer.build import build_index
     from indexer.device import choose_device
+    from retrieval.engine import TWO_STAGE_FROM, Engine
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
 
@@ -203,6 +204,9 @@ def _build(
             recall,
             precision,
         )
+        if report.images >= TWO_STAGE_FROM:
+            progress.say("measuring how many candidates a query needs")
+            Engine.open(out, choice.device, verify=False).calibration()  # just written
     return report, run
 
 
