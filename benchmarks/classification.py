@@ -20,6 +20,7 @@ import click
 
 from benchmarks.classification_markdown import classification_markdown
 from benchmarks.machine import commit_name, machine_name
+from benchmarks.named_runs import named_run
 from benchmarks.tables.keys import data_hash
 from benchmarks.write_results import RESULTS, write_results
 from indexer.device import choose_device
@@ -81,7 +82,7 @@ def command(
     """Measure how well models predict categories and attributes, from nothing and from labels."""
     keep_freed_memory()
     place = choose_device(device).device
-    named = [_named(text) for text in checkpoints]
+    named = [named_run(text) for text in checkpoints]
     first = load_checkpoint(named[0][1], place)
     dataset = load_dataset(name, root, [a.name for a in first.schema.attributes])
     rows = []
@@ -198,13 +199,6 @@ def check_fits(loaded: Checkpoint, dataset: Dataset, first: Checkpoint, folder: 
     own, other = loaded.model.config.backbone, first.model.config.backbone
     if own != other:
         raise UsageError(f"{folder} has the backbone {own}, the first run {other}; a table has one")
-
-
-def _named(text: str) -> tuple[str, Path]:
-    name, equals, folder = text.partition("=")
-    if not (equals and name.strip() and folder):
-        raise UsageError(f"--checkpoint {text!r} is not of the form NAME=RUN")
-    return name.strip(), Path(folder)
 
 
 def _json(report: ClassificationReport) -> dict[str, Any]:

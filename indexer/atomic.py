@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from training.errors import ResourceError
@@ -31,7 +31,8 @@ def temporary_file(folder: Path) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             yield path
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it must not hide why the block failed
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries, write_file
-from indexer.encode import torch_forward
+from indexer.calibration_images import calibration_images
+from indexer.choose_forward import choose_forward
 from indexer.encode_shards import encode_shards
+from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
 from indexer.index_choice import DEFAULT_RECALL, IndexChoice, choose_index, half_of_memory
 from indexer.indexable import check_indexable
@@ -33,7 +34,7 @@ from indexer.manifest import (
     write_manifest,
 )
 from indexer.model_copy import copy_model
-from indexer.onnx_runtime import Runtime, choose_runtime, onnx_forward
+from indexer.onnx_runtime import Runtime, choose_runtime
 from indexer.plan import ShardPlan, plan_shards, reusable
 from indexer.progress import Progress, Silent
 from indexer.shard import ShardFile
@@ -47,6 +48,7 @@ from training.decoding import default_workers
 from training.errors import CorruptStoreError, DataError, UsageError
 
 REJECTS_NAME = "rejects.jsonl"
+BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class BuildReport:
         bytes: size of the index on disk.
         views: names of all views in the index.
         device: what encoded.
-        runtime: what ran the model on it, `torch` or `onnx`.
+        runtime: what ran the model on it, `torch`, `onnx` or `onnx-int8`.
         search: what its views are searched with, and why.
         recalls: measured recall@10 of each view that has an approximate index.
     """
@@ -95,7 +97,7 @@ def build_index(
     out: Path,
     views: Sequence[str] = ("types",),
     device: str = "cpu",
-    batch_size: int = 64,
+    batch_size: int | None = None,
     workers: int | None = None,
     shard_rows: int = 1024,
     max_reject_rate: float = 0.1,
@@ -103,6 +105,7 @@ def build_index(
     runtime: str = "torch",
     index_factory: str | None = None,
     recall: float = DEFAULT_RECALL,
+    precision: str = "auto",
 ) -> BuildReport:
     """Encode a gallery and commit it, with its views, as the index in `out`.
 
@@ -117,13 +120,16 @@ def build_index(
         out: folder of the index.
         views: sets of conditions, see `conditions_of`.
         device: `cpu`, `cuda` or `cuda:N`.
-        batch_size: images at a time, at least 1.
+        batch_size: images at a time, at least 1; None chooses.
         workers: decoding processes; 0 decodes in this one, None chooses.
         shard_rows: images a shard, at least 1.
         max_reject_rate: highest share of unreadable images, 0..1.
         progress: a listener.
-        runtime: `torch`, `onnx` (on the CPU) or `auto`. The maps agree so closely that it is no
-            part of the index's identity: shards that another runtime encoded are kept.
+        runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
+            closely that shards that another of them encoded are kept; maps of another precision
+            never mix.
+        precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
+            `encoding_precision`.
         index_factory: what views are searched with, a faiss index factory string; chosen by size if
             None, see `choose_index`.
         recall: recall@10 against the flat search that an approximate index has to reach.
@@ -138,6 +144,8 @@ def build_index(
         ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
     check_indexable(checkpoint.model)
+    if batch_size is None:
+        batch_size = BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU
     for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
         if value < low:
             raise UsageError(f"{name} must be at least {low}, got {value}")
@@ -151,6 +159,7 @@ def build_index(
     choice = choose_runtime(runtime, device)
     if choice.remark:
         progress.say(choice.remark)
+    computed = encoding_precision(precision, choice.runtime, device)
     started = time.monotonic()
     wanted = conditions_of(checkpoint.schema, views)
     checkpoint.model.to(device)
@@ -164,7 +173,7 @@ def build_index(
         with as_resource_error(out):
             remove_temporaries(out)
         draft = Manifest(
-            identity=_identity(checkpoint),
+            identity=_identity(checkpoint, computed),
             dataset=dataset.name,
             root=str(dataset.root.resolve()),
             schema=checkpoint.schema.to_json(),
@@ -173,12 +182,16 @@ def build_index(
         )
         old = _previous(out / MANIFEST_NAME, draft.identity, progress)
         halted = _previous(out / BUILDING_NAME, draft.identity, progress)
+        known = [m.int8_ranges for m in (old, halted) if m is not None]
+        draft = replace(draft, int8_ranges=known[0] if known else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
         shards = _Shards(out, dataset.root, plans, old, halted)
         encode_started = time.monotonic()
         if shards.kept_rows:
             progress.say(f"{shards.kept_rows:,} images are encoded already")
-        _encode(shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress)
+        draft = _encode(
+            shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress
+        )
         encode_seconds = time.monotonic() - encode_started
         manifest = replace(draft, shards=shards.entries())
         _settle_rejects(out, manifest, len(rows), max_reject_rate)
@@ -254,10 +267,11 @@ def _encode(
     batch_size: int,
     workers: int | None,
     progress: Progress,
-) -> None:
+) -> Manifest:
+    """Encode what is missing; the draft, with the ranges that int8 was given."""
     missing = shards.missing()
     if not missing:
-        return
+        return draft
     count = sum(len(plan.paths) for plan in missing)
     progress.start("images", count)
 
@@ -266,18 +280,26 @@ def _encode(
         building = replace(draft, shards=shards.entries())
         write_manifest(shards.folder / BUILDING_NAME, building)
 
-    model = checkpoint.model
-    if runtime == "onnx":
-        forward = onnx_forward(model, checkpoint.preprocessing.size, shards.folder)
-    else:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        forward = torch_forward(model)
+    paths = [path for plan in shards.plans for path in plan.paths]
+    chosen = choose_forward(
+        checkpoint.model,
+        checkpoint.preprocessing,
+        runtime,
+        draft.identity.precision,
+        device,
+        count,
+        shards.folder,
+        lambda: calibration_images(shards.root, paths, checkpoint.preprocessing),
+        draft.int8_ranges,
+        progress.say,
+    )
+    draft = replace(draft, int8_ranges=chosen.int8_ranges)
     encode_shards(
         shards.folder,
         shards.root,
         missing,
-        model,
-        forward,
+        checkpoint.model,
+        chosen.forward,
         checkpoint.preprocessing,
         device,
         batch_size,
@@ -285,15 +307,17 @@ def _encode(
         progress,
         committed,
     )
+    return draft
 
 
-def _identity(checkpoint: Checkpoint) -> Identity:
+def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
     return Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
         schema=checkpoint.schema.hash,
         dim=checkpoint.model.dim,
         grid=checkpoint.model.grid,
+        precision=precision,
     )
 
 

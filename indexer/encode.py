@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.quantise import QuantisedMaps, quantise
+from indexer.quantise import QuantisedMaps, quantise_tensors
 from training.errors import DataError, ResourceError
 from training.models.embedder import Embedder
 from training.preprocessing import Preprocessing
+
+_UNBOUNDED = 1 << 30
+_PATIENCE = 8  # pieces of a size that go well before a larger one is tried; doubled at each failure
 
 
 @dataclass(frozen=True)
@@ -55,23 +58,63 @@ def torch_forward(model: Embedder) -> Forward:
     return forward
 
 
-def encode(
+class Encoding:
+    """A batch that was handed to the device and may still be computed there.
+
+    Args:
+        parts: values and scales of I, those of P, and predictions, on their way to main memory.
+        ready: has passed once they are there; None if they are.
+    """
+
+    def __init__(self, parts: list[Tensor], ready: torch.cuda.Event | None) -> None:
+        self._parts, self._ready = parts, ready
+
+    def result(self) -> EncodedBatch:
+        """Wait for it.
+
+        Raises:
+            DataError: the model gave a value that is not finite.
+        """
+        if self._ready is not None:
+            self._ready.synchronize()
+        maps, map_scales, keys, key_scales, predicted = self._parts
+        for part in (map_scales, key_scales, predicted):
+            check_finite(part)
+        return EncodedBatch(
+            QuantisedMaps(maps.numpy(), map_scales.numpy()),
+            QuantisedMaps(keys.numpy(), key_scales.numpy()),
+            predicted.numpy(),
+        )
+
+
+def start_encoding(
     forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
-) -> EncodedBatch:
-    """Encode uint8 images [B, 3, S, S].
+) -> Encoding:
+    """Begin to encode uint8 images [B, 3, S, S]; on a GPU nothing is waited for.
 
     Raises:
-        DataError: if the model gives a value that is not finite.
         torch.OutOfMemoryError: if the batch does not fit on the device.
     """
     with torch.inference_mode():
-        images = preprocessing.normalise(torch.from_numpy(pixels).to(device))
-        given = forward(images)
-        predicted = given.predicted.float().cpu().numpy().astype(np.float16)
-        out = EncodedBatch(quantise(given.maps), quantise(given.keys), predicted)
-    for part in (out.maps.scales, out.keys.scales, out.predicted):
-        check_finite(torch.from_numpy(part))
-    return out
+        images = torch.from_numpy(pixels)
+        if device != "cpu":  # from pinned memory a copy does not stop this thread
+            images = images.pin_memory().to(device, non_blocking=True)
+        given = forward(preprocessing.normalise(images))
+        predicted = given.predicted.half()
+        parts = [*quantise_tensors(given.maps), *quantise_tensors(given.keys), predicted]
+        if device == "cpu":
+            return Encoding(parts, None)
+        parts = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record(torch.cuda.current_stream(device))
+        return Encoding(parts, ready)
+
+
+def encode(
+    forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
+) -> EncodedBatch:
+    """Encode uint8 images [B, 3, S, S]; raises as `start_encoding` and `Encoding.result`."""
+    return start_encoding(forward, pixels, preprocessing, device).result()
 
 
 def check_finite(values: Tensor) -> None:
@@ -84,6 +127,9 @@ def check_finite(values: Tensor) -> None:
 
 class BatchEncoder:
     """Encode batches, in smaller pieces once a batch did not fit on the device.
+
+    Pieces grow back after a while: what filled the memory may have been another process. Each
+    time that they turn out too large again the while is doubled.
 
     Args:
         forward: the model, from `torch_forward` or `onnx_forward`.
@@ -100,30 +146,41 @@ class BatchEncoder:
         say: Callable[[str], None],
     ) -> None:
         self._forward, self._preprocessing, self._device = forward, preprocessing, device
-        self._say, self._piece = say, 1 << 30
+        self._say, self._piece = say, _UNBOUNDED
+        self._patience, self._calm = _PATIENCE, 0
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> list[EncodedBatch]:
-        """Encode uint8 images [B, 3, S, S]; the pieces, in order.
+    def __call__(self, pixels: NDArray[np.uint8]) -> list[Encoding]:
+        """Begin to encode uint8 images [B, 3, S, S]; the pieces, in order.
 
         Raises:
             ResourceError: if not even one image fits.
-            DataError: as `encode`.
         """
-        out: list[EncodedBatch] = []
+        out: list[Encoding] = []
         done = 0
         while done < len(pixels):
             piece = pixels[done : done + self._piece]
             try:
-                out.append(encode(self._forward, piece, self._preprocessing, self._device))
+                out.append(start_encoding(self._forward, piece, self._preprocessing, self._device))
             except (torch.OutOfMemoryError, MemoryError) as error:
                 if len(piece) == 1:
                     raise ResourceError(
                         f"out of memory on {self._device} with a single image"
                     ) from error
-                self._piece = len(piece) // 2
-                self._say(f"out of memory on {self._device}: going on with {self._piece} at a time")
-                if self._device != "cpu":
-                    torch.cuda.empty_cache()
+                self._shrink(len(piece) // 2)
                 continue
             done += len(piece)
+            self._grow(len(piece))
         return out
+
+    def _shrink(self, piece: int) -> None:
+        self._piece, self._calm = piece, 0
+        self._patience *= 2
+        self._say(f"out of memory on {self._device}: going on with {piece} at a time")
+        if self._device != "cpu":
+            torch.cuda.empty_cache()
+
+    def _grow(self, done: int) -> None:
+        if done == self._piece:
+            self._calm += 1
+        if self._calm >= self._patience:
+            self._piece, self._calm = self._piece * 2, 0

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from indexer.encode import BatchEncoder, Forward
+from indexer.encode import BatchEncoder, Encoding, Forward
 from indexer.manifest import Reject, ShardEntry
 from indexer.plan import ShardPlan, content_hash, listing_hash, paths_hash
 from indexer.progress import Progress
 from indexer.shard import write_shard
 from indexer.shard_buffer import ShardBuffer
-from training.decoding import read_batches
+from training.decoding import ReadBatch, read_batches
 from training.models.embedder import Embedder
 from training.preprocessing import Preprocessing
 
@@ -31,7 +32,10 @@ def encode_shards(
 ) -> None:
     """Decode, encode and commit shards one after another.
 
-    Memory holds one shard's maps and the batches on their way, whatever the gallery's size.
+    The device works without a pause: files are read by other processes, a batch's maps are
+    fetched once the next batch was handed over, and a full shard is written and hashed by a
+    thread. Memory holds two shards' maps and the batches on their way, whatever the gallery's
+    size.
 
     Args:
         folder: the index.
@@ -44,7 +48,8 @@ def encode_shards(
         batch_size: images at a time.
         workers: decoding processes; 0 decodes in this one.
         progress: is told of every batch.
-        committed: is called after each shard is safely on disk.
+        committed: is called after each shard is safely on disk, in the order of `plans`, by
+            another thread.
 
     Raises:
         ResourceError: disk or memory full, or a worker process died.
@@ -58,17 +63,42 @@ def encode_shards(
         batches += [range(i, min(i + batch_size, stop)) for i in range(start, stop, batch_size)]
         start = stop
     encoder = BatchEncoder(forward, preprocessing, device, progress.say)
-    stream = read_batches(root, paths, batches, preprocessing, workers)
+    stream = _one_ahead(read_batches(root, paths, batches, preprocessing, workers), encoder)
     cells = model.grid[0] * model.grid[1]
-    for plan in plans:
-        buffer = ShardBuffer(len(plan.paths), cells, model.dim, model.schema.size)
-        while len(buffer.images) < len(plan.paths):
-            batch = next(stream)
-            for encoded in encoder(batch.pixels):
-                buffer.add_encoded(encoded)
-            buffer.images += batch.images
-            progress.advance(len(batch.images))
+
+    def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
         committed(plan, _commit(folder, plan, buffer))
+
+    # Left by an error, the block waits for the shard that is being written: it is kept.
+    with ThreadPoolExecutor(1, "shard-writer") as writer:
+        writing: Future[None] | None = None
+        for plan in plans:
+            buffer = ShardBuffer(len(plan.paths), cells, model.dim, model.schema.size)
+            while len(buffer.images) < len(plan.paths):
+                batch, encodings = next(stream)
+                for encoding in encodings:
+                    buffer.add_encoded(encoding.result())
+                buffer.images += batch.images
+                progress.advance(len(batch.images))
+            if writing is not None:
+                writing.result()  # raises what went wrong; and no third shard is ever held
+            writing = writer.submit(write, plan, buffer)
+        if writing is not None:
+            writing.result()
+
+
+def _one_ahead(
+    stream: Iterator[ReadBatch], encoder: BatchEncoder
+) -> Iterator[tuple[ReadBatch, list[Encoding]]]:
+    """Batches and their encodings, each once the next one was handed to the device."""
+    waiting = None
+    for batch in stream:
+        started = (batch, encoder(batch.pixels))
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
 
 
 def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
@@ -79,7 +109,7 @@ def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
         rows=len(rows),
         listed=len(plan.paths),
         paths=paths_hash(plan.paths),
-        listing=listing_hash(plan.paths, [image.stat for image in buffer.images]),
+        listing=listing_hash(plan.paths, [image.version for image in buffer.images]),
         content=content_hash(plan.paths, [image.digest for image in buffer.images]),
         rejects=tuple(Reject(path, image.reason) for path, image in listed if image.reason),
     )

@@ -6,6 +6,7 @@ Three implementations give the same embeddings but for rounding: `torch` (any mo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -75,10 +76,8 @@ def _trouble(model: Embedder, device: str, kernel: str) -> str | None:
         return "this model has no folded head"
     if kernel == "numba" and device != "cpu":
         return f"numba computes on the CPU and the model is on {device}"
-    if kernel == "triton" and device == "cpu":
+    if kernel == "triton" and device == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "triton needs a GPU and the model is on the CPU"
-    if kernel == "triton":
-        return "the kernel is not there yet"
     if find_spec(kernel) is None:
         hint = '; pip install "m2fashion-retrieval[fast]" makes it ten times faster'
         return f"{kernel} is not installed" + (hint if kernel == "numba" else "")
@@ -128,7 +127,11 @@ def embed_tensors(
 
         parts = head_numba.embed_chunks(store, model, conditions, wanted, chunk or head_numba.CHUNK)
     else:
-        raise ResourceError("head triton: not there yet")
+        from indexer import head_triton
+
+        parts = head_triton.embed_chunks(
+            store, model, conditions, wanted, device, chunk or head_triton.CHUNK
+        )
     start = 0
     for vectors in parts:
         stop = start + len(vectors[0])

@@ -53,7 +53,7 @@ class ShardEntry:
         rows: images in it.
         listed: images that were listed for it, rejects included.
         paths: hash of the listed paths.
-        listing: hash of the listed paths with size and modification time.
+        listing: hash of the listed paths with size and time of change.
         content: hash of the listed paths with each file's SHA-256.
         rejects: listed images that could not be read.
     """
@@ -135,6 +135,7 @@ class Identity:
         grid: (H, W).
         dtype: of the stored maps.
         metric: of the views.
+        precision: in which the backbone computed: `float32`, `bfloat16` or `int8`.
     """
 
     model: str
@@ -144,6 +145,7 @@ class Identity:
     grid: tuple[int, int]
     dtype: str = "int8"
     metric: str = "cosine"
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Manifest:
         gallery: labels, paths and predictions of all rows; None while a build runs.
         model_files: the copied checkpoint.
         views: the views that were built.
+        int8_ranges: of the activations, where the backbone computed in int8: later shards are
+            encoded with the same; empty otherwise.
     """
 
     identity: Identity
@@ -171,6 +175,7 @@ class Manifest:
     gallery: FileEntry | None = None
     model_files: tuple[FileEntry, ...] = ()
     views: tuple[ViewEntry, ...] = ()
+    int8_ranges: tuple[tuple[float, float], ...] = ()
 
     @property
     def rows(self) -> int:
@@ -278,4 +283,5 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         gallery=file(data["gallery"]),
         model_files=tuple(FileEntry(**entry) for entry in data["model_files"]),
         views=tuple(view(entry) for entry in data["views"]),
+        int8_ranges=tuple((float(low), float(high)) for low, high in data.get("int8_ranges", ())),
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 from numba import carray, njit, types  # type: ignore[attr-defined]
 from numba.extending import intrinsic
 
@@ -40,6 +41,19 @@ def _pointer_to(kind: types.Type) -> Callable[[Any, Any], Any]:
 
 _int8_at: Any = intrinsic(_pointer_to(types.int8))
 _float32_at: Any = intrinsic(_pointer_to(types.float32))
+
+
+def _larger_of(typing_context: Any, one: Any, other: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = arguments[0].type
+        shape = ir.FunctionType(kind, [kind, kind])
+        function = builder.module.declare_intrinsic("llvm.maxnum", [kind], shape)
+        return builder.call(function, arguments)
+
+    return types.float32(types.float32, types.float32), generate
+
+
+_larger: Any = intrinsic(_larger_of)  # vectorises; a comparison of floats does not
 
 
 def _attend(  # type: ignore[no-untyped-def]
@@ -117,18 +131,12 @@ def _attend(  # type: ignore[no-untyped-def]
                     weight[cell] /= total  # alpha
             sums = out[c, row]
             if largest:
+                sums[:] = np.float32(-np.inf)
                 for cell in range(cells):
                     factor = weight[cell] * map_scales[cell] * np.float32(cells)
                     one = maps[cell]
-                    if cell == 0:
-                        for i in range(dim):
-                            sums[i] = factor * np.float32(one[i])
-                    else:
-                        for i in range(dim):
-                            best, value = sums[i], factor * np.float32(one[i])
-                            if value > best:
-                                best = value
-                            sums[i] = best
+                    for i in range(dim):
+                        sums[i] = _larger(sums[i], factor * np.float32(one[i]))
             else:
                 sums[:] = np.float32(0)
                 for cell in range(0, whole, 4):

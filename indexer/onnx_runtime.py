@@ -2,14 +2,16 @@
 
 The model is exported from the loaded checkpoint for each build and the file is gone once it is
 read: no ONNX file from elsewhere is ever opened. What ONNX Runtime gives is compared with torch on
-the spot and differs in the last bits of float32, far less than int8 storage rounds off (the cosine
-of an embedding from the one's maps and from the other's is above 0.9999, as the tests check). So
-the runtime is no part of an index's identity: a build may go on with another one.
+the spot. In float32 (`onnx`) it differs in the last bits, far less than int8 storage rounds off
+(the cosine of an embedding from the one's maps and from the other's is above 0.9999, as the tests
+check), so that a build may go on with another runtime. With the backbone in int8 (`onnx-int8`,
+see `onnx_int8.py`) it differs by more; maps of the two precisions never mix in one index.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,15 +22,18 @@ from torch import Tensor
 from indexer.atomic import temporary_file
 from indexer.encode import Forward, ModelOutput, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
-from training.errors import ResourceError, UsageError
+from indexer.onnx_int8 import Ranges, measure_ranges, quantise_convolutions, quantised_tensors
+from training.errors import DataError, ResourceError, UsageError
 from training.models.embedder import Embedder
 
-Runtime = Literal["torch", "onnx"]
+Runtime = Literal["torch", "onnx", "onnx-int8"]
 
-RUNTIMES = ("torch", "onnx", "auto")
+RUNTIMES = ("torch", "onnx", "onnx-int8", "auto")
 
 _INSTALL = 'pip install "m2fashion-retrieval[onnx]"'
 _TOLERANCE = 1e-3  # of the largest value; float32 sums in another order differ by some 1e-6
+_LEAST_COSINE = 0.9  # mean over images and locations; a trained ResNet-18's is above 0.99
+_PIECE = 8  # images at a time: about the fastest, and their activations take 100 MB at 224 px
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class RuntimeChoice:
 
 
 def choose_runtime(wanted: str, device: str) -> RuntimeChoice:
-    """Resolve `torch`, `onnx` or `auto`, which is onnx on the CPU where it is installed.
+    """Resolve one of `RUNTIMES`; `auto` is onnx on the CPU where it is installed, else torch.
 
     Args:
         wanted: one of `RUNTIMES`.
@@ -57,13 +62,15 @@ def choose_runtime(wanted: str, device: str) -> RuntimeChoice:
     if device != "cpu":
         if wanted == "auto":
             return RuntimeChoice("torch", f"encoding by torch: onnx is for the CPU, not {device}")
-        raise UsageError(f"runtime onnx encodes on the CPU, not on {device}; add --device cpu")
+        raise UsageError(f"runtime {wanted} encodes on the CPU, not on {device}; add --device cpu")
     try:
         load_onnxruntime()
     except ResourceError as error:
         if wanted == "auto":
             return RuntimeChoice("torch", f"encoding by torch: {error}")
         raise
+    if wanted == "onnx-int8":
+        return RuntimeChoice("onnx-int8")
     return RuntimeChoice("onnx", "encoding by onnxruntime" if wanted == "auto" else None)
 
 
@@ -95,46 +102,123 @@ def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
         ResourceError: not installed, not exportable, results that are not torch's, or disk full.
         DataError: the model gives values that are not finite.
     """
+    forward = _run_by(_open(_exported(model, size, folder)))
+    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+    for name, ours, theirs in _outputs(forward, torch_forward(model), images):
+        error = float((ours - theirs).abs().max())
+        if not error <= _TOLERANCE * max(float(theirs.abs().max()), 1e-6):
+            raise _differs(name, f"by {error:.3g}")
+    return forward
+
+
+def int8_ranges(model: Embedder, size: int, folder: Path, images: Tensor) -> Ranges:
+    """Ranges of a model's activations on some images, for `onnx_int8_forward`.
+
+    Args:
+        model, size, folder: as for `onnx_forward`.
+        images: normalised [B, 3, S, S] on the CPU; some dozens of the gallery's.
+
+    Raises:
+        ResourceError: as `onnx_forward`.
+    """
+    return measure_ranges(_exported(model, size, folder), _open, _pieces(images))
+
+
+def onnx_int8_forward(
+    model: Embedder, size: int, folder: Path, ranges: Ranges, images: Tensor
+) -> Forward:
+    """As `onnx_forward`, with the backbone's convolutions in int8.
+
+    Args:
+        model, size, folder: as for `onnx_forward`.
+        ranges: of `int8_ranges`; equal ranges give equal maps.
+        images: normalised [B, 3, S, S] on the CPU, on which torch gives nearly the same.
+
+    Raises:
+        ResourceError: as `onnx_forward`.
+        DataError: `ranges` of another model, or values that are not finite.
+    """
+    exported = _exported(model, size, folder)
+    if len(ranges) != len(quantised_tensors(exported.graph)):
+        raise DataError("the index holds int8 ranges of another network; build into another folder")
+    quantise_convolutions(exported, ranges)
+    forward = _run_by(_open(exported))
+    for name, ours, theirs in _outputs(forward, torch_forward(model), images[:_PIECE]):
+        cosine = float(torch.cosine_similarity(ours, theirs, dim=1).mean())
+        if not cosine >= _LEAST_COSINE:
+            raise _differs(name, f"mean cosine {cosine:.3f}")
+    return forward
+
+
+def _exported(model: Embedder, size: int, folder: Path) -> Any:
+    """The model as `onnx.ModelProto`."""
+    load_onnxruntime()
+    onnx = importlib.import_module("onnx")
+    with temporary_file(folder) as path:
+        export_onnx(model, size, path)
+        try:
+            return onnx.load(str(path))
+        except Exception as error:  # protobuf's exceptions have no common class but this one
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> ResourceError:
+    return ResourceError(
+        f"onnxruntime cannot read the exported model ({error}); use --runtime torch, "
+        f"or upgrade: {_INSTALL}"
+    )
+
+
+def _open(exported: Any) -> Any:
+    """An `onnxruntime.InferenceSession`."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only: warnings are about the graph, not about images
-    with temporary_file(folder) as path:
-        export_onnx(model, size, path)
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # its exceptions have no common class but this one
-            raise ResourceError(
-                f"onnxruntime cannot read the exported model ({error}); use --runtime torch, "
-                f"or upgrade: {_INSTALL}"
-            ) from error
+    try:
+        return onnxruntime.InferenceSession(
+            exported.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # its exceptions have no common class but this one
+        raise _unreadable(error) from error
 
+
+def _run_by(session: Any) -> Forward:
     def forward(images: Tensor) -> ModelOutput:
         try:
-            found = session.run(list(OUTPUTS), {INPUT: images.contiguous().numpy()})
+            pieces = [
+                session.run(list(OUTPUTS), {INPUT: piece.contiguous().numpy()})
+                for piece in _pieces(images)
+            ]
         except Exception as error:
             if "alloc" in str(error).lower():  # "Failed to allocate memory", "bad allocation"
                 raise MemoryError(str(error)) from error
             raise
-        return ModelOutput(*map(torch.from_numpy, found))
+        found = (
+            torch.cat([torch.from_numpy(p) for p in part]) for part in zip(*pieces, strict=True)
+        )
+        return ModelOutput(*found)
 
-    _compare(forward, torch_forward(model), size)
     return forward
 
 
-def _compare(forward: Forward, expected: Forward, size: int) -> None:
-    """Refuse a runtime that does not give what torch gives for three images of noise."""
-    images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
+def _pieces(images: Tensor) -> list[Tensor]:
+    return [images[start : start + _PIECE] for start in range(0, len(images), _PIECE)]
+
+
+def _outputs(
+    ours: Forward, theirs: Forward, images: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, ours and torch's of every output for some images."""
     with torch.inference_mode():
-        found, right = forward(images), expected(images)
+        found, right = ours(images), theirs(images)
     for name in OUTPUTS:
-        ours, theirs = getattr(found, name), getattr(right, name)
-        check_finite(theirs)
-        error = float((ours - theirs).abs().max())
-        if not error <= _TOLERANCE * max(float(theirs.abs().max()), 1e-6):
-            raise ResourceError(
-                f"onnxruntime gives other {name} than torch (by {error:.3g}); "
-                f"use --runtime torch, or reinstall: {_INSTALL}"
-            )
+        check_finite(getattr(right, name))
+        yield name, getattr(found, name), getattr(right, name)
+
+
+def _differs(name: str, by: str) -> ResourceError:
+    return ResourceError(
+        f"onnxruntime gives other {name} than torch ({by}); "
+        f"use --runtime torch, or reinstall: {_INSTALL}"
+    )

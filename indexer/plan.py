@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from indexer.manifest import ShardEntry
 from indexer.store_file import is_intact
-from training.decoding import NO_DIGEST, NO_STAT, leaves_root
+from training.decoding import NO_DIGEST
 from training.errors import DataError
-from training.images import read_image_file
+from training.image_file import NO_VERSION, file_version, read_image_file
+from training.relative_path import leaves_root
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def paths_hash(paths: Iterable[str]) -> str:
 
 
 def listing_hash(paths: Sequence[str], stats: Sequence[tuple[int, int]]) -> str:
-    """Hash of listed paths with size and modification time (ns) of each; -1, -1 if unreadable."""
+    """Hash of listed paths with the `file_version` of each; -1, -1 if unreadable."""
     return _hash((p, f"{s} {m}") for p, (s, m) in zip(paths, stats, strict=True))
 
 
@@ -71,7 +72,7 @@ def reusable(
 ) -> ShardEntry | None:
     """The committed shard that holds just the plan's images, unchanged since; None if none does.
 
-    Sizes and modification times decide; where they differ the files' content does, so that a
+    Sizes and times of change decide; where they differ the files' content does, so that a
     dataset that was copied or unpacked again is not encoded again. A damaged shard is not kept.
 
     Args:
@@ -94,12 +95,12 @@ def reusable(
 
 def _stat(root: Path, path: str) -> tuple[int, int]:
     if leaves_root(path):
-        return NO_STAT
+        return NO_VERSION
     try:
         status = (root / path).stat()
     except (OSError, ValueError):
-        return NO_STAT
-    return status.st_size, status.st_mtime_ns
+        return NO_VERSION
+    return file_version(status)
 
 
 def _digest(root: Path, path: str) -> bytes:

@@ -38,11 +38,17 @@ def quantise(maps: Tensor) -> QuantisedMaps:
     Returns:
         Maps with L = H * W in row-major order.
     """
+    values, scales = quantise_tensors(maps)
+    return QuantisedMaps(values.cpu().numpy(), scales.cpu().numpy())
+
+
+def quantise_tensors(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """As `quantise`, left on the device: values [M, L, d] int8 and scales [M, L] float32."""
     rows = maps.detach().float().flatten(2).transpose(1, 2)  # [M, L, d]
     scales = rows.abs().amax(-1) / LEVELS
     steps = torch.where(scales > 0, scales, torch.ones_like(scales))
-    values = (rows / steps.unsqueeze(-1)).round().clamp(-LEVELS, LEVELS).to(torch.int8).contiguous()
-    return QuantisedMaps(values.cpu().numpy(), scales.cpu().numpy())
+    levels = (rows / steps.unsqueeze(-1)).round_().clamp_(-LEVELS, LEVELS)
+    return levels.to(torch.int8).contiguous(), scales
 
 
 def dequantise(

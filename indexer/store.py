@@ -131,30 +131,36 @@ class Store:
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
         return Place(shards, wanted - self._starts[shards])
 
-    def quantised(self, rows: Rows) -> tuple[QuantisedMaps, QuantisedMaps]:
+    def quantised(
+        self, rows: Rows, out: tuple[QuantisedMaps, QuantisedMaps] | None = None
+    ) -> tuple[QuantisedMaps, QuantisedMaps]:
         """A copy of the stored maps and keys of some rows, [M, L, d] int8 with scales [M, L].
 
         Only the shards that hold the rows are touched.
+
+        Args:
+            rows: which.
+            out: where to; new memory by default.
 
         Raises:
             CorruptStoreError: if one of those shards is damaged.
         """
         place = self.locate(rows)
-        count, cells = len(place.shards), self.grid[0] * self.grid[1]
-        maps, keys = (
-            QuantisedMaps(
-                np.empty((count, cells, self.dim), np.int8), np.empty((count, cells), np.float32)
-            )
-            for _ in range(2)
-        )
+        maps, keys = out or (self._room(len(place.shards)), self._room(len(place.shards)))
         for number in np.unique(place.shards):
             stored = self.shards[number].rows
             where = np.flatnonzero(place.shards == number)
             own = place.positions[where]
-            for out, source in ((maps, stored.maps), (keys, stored.keys)):
-                out.values[where] = source.values[own]
-                out.scales[where] = source.scales[own]
+            for copy, source in ((maps, stored.maps), (keys, stored.keys)):
+                copy.values[where] = source.values[own]
+                copy.scales[where] = source.scales[own]
         return maps, keys
+
+    def _room(self, rows: int) -> QuantisedMaps:
+        cells = self.grid[0] * self.grid[1]
+        return QuantisedMaps(
+            np.empty((rows, cells, self.dim), np.int8), np.empty((rows, cells), np.float32)
+        )
 
     def maps(self, rows: Rows, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
         """Stored maps of some rows: I and P, both float32 [M, d, H, W] on `device`."""

@@ -16,6 +16,7 @@ from indexer.exact_search import (
     all_cosines,
     search_approximately,
     search_exactly,
+    some_cosines,
 )
 from indexer.flat_file import map_flat
 from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
@@ -109,6 +110,10 @@ class View:
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines [N] float32 of one query [d] with all rows, in row order."""
         return all_cosines(self.vectors, query)
+
+    def scores_of(self, rows: NDArray[np.int64], query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosines [M] float32 of one query [d] with M rows, in the order given."""
+        return some_cosines(self.vectors, query, rows)
 
     def use(self, open_source: Callable[[], CandidateSource]) -> None:
         """Find candidates with something else from now on, such as a GPU."""

@@ -8,21 +8,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.atomic import temporary_file
-from indexer.faiss_module import load_faiss
 from indexer.flat_file import FlatFileWriter
 from indexer.head import embed_rows
-from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
+from indexer.manifest import ViewEntry
 from indexer.progress import Progress, Silent
 from indexer.store import Rows, Store
-from indexer.store_file import check_content, commit_file, open_file
-from training.errors import CorruptStoreError, ResourceError, UsageError
+from indexer.store_file import commit_file
+from training.errors import ResourceError, UsageError
 from training.models.embedder import Embedder
 from training.schema import Condition, Schema
 
@@ -176,46 +173,3 @@ def _write_pass(
             )
             for entry, path in zip(conditions, paths, strict=True)
         ]
-
-
-def load(store: Store, condition: Condition) -> Any | None:
-    """The FAISS index of a condition's view; None if the index has none.
-
-    The vectors stay in the file, mapped into memory, where the installed faiss can do that.
-
-    Returns:
-        A faiss index of unit vectors [M, d] in row order, metric inner product.
-
-    Raises:
-        CorruptStoreError: if the file is damaged.
-    """
-    entry = store.view(condition_key(condition))
-    if entry is None:
-        return None
-    path = store.folder / entry.file.name
-    try:
-        with open_file(store.folder, entry.file) as handle:
-            if store.verify:
-                check_content(store.folder, entry.file, handle)
-            return _read(path, len(store), store.dim)
-    except CorruptStoreError:
-        # A finished build has replaced this version: its maps are still held open, its views not.
-        if not path.exists() and read_manifest(store.folder / MANIFEST_NAME) != store.manifest:
-            return None
-        raise
-
-
-def _read(path: Path, rows: int, dim: int) -> Any:
-    faiss = load_faiss()
-    # Plain IO_FLAG_MMAP maps inverted lists only and loads a flat index whole.
-    flags = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
-    try:
-        index = faiss.read_index(str(path), flags)
-    except RuntimeError as error:
-        raise CorruptStoreError(f"{path} is not a faiss index ({error}); build again") from error
-    if (index.ntotal, index.d) != (rows, dim):
-        raise CorruptStoreError(
-            f"{path} holds {index.ntotal} x {index.d} vectors instead of {rows} x {dim}; "
-            "run build-index again"
-        )
-    return index

@@ -105,7 +105,8 @@ def explain(
         DataError: the query image cannot be read.
     """
     preprocessing = engine.store.preprocessing
-    own = _attention(engine, engine.encode(query), None, conditions)
+    encoded = engine.encode(query)
+    own = _attention(engine, encoded.maps, encoded.keys, conditions)
     panels = [Panel(("query", ""), result.requested, _seen(preprocessing, query), own[0])]
     hits = result.hits[:MOST_HITS]
     if hits:
@@ -190,12 +191,11 @@ def _seen(preprocessing: Preprocessing, path: Path) -> Image.Image:
 
 
 def _attention(
-    engine: Engine, maps: Tensor, keys: Tensor | None, conditions: Sequence[Condition]
+    engine: Engine, maps: Tensor, keys: Tensor, conditions: Sequence[Condition]
 ) -> NDArray[np.float32]:
     """alpha [B, C, H, W] from I and P [B, d, H, W]."""
     states = torch.from_numpy(np.stack(conditions)).float().to(engine.device)
     with torch.inference_mode():
-        keys = engine.model.keys(maps) if keys is None else keys
         found = [engine.model.attention(maps, state.unsqueeze(0), keys) for state in states]
         alpha: NDArray[np.float32] = torch.stack(found, 1).float().cpu().numpy()
     return alpha

@@ -8,4 +8,6 @@ from pathlib import Path
 # their last bits from run to run, and builds that are compared here would differ with them.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-sys.path[:0] = [str(Path(__file__).parent / room) for room in ("training", "indexer", "retrieval")]
+sys.path[:0] = [
+    str(Path(__file__).parent / room) for room in ("training", "indexer", "retrieval", "faults")
+]

@@ -12,18 +12,18 @@ import os
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from training.errors import DataError, ResourceError
-from training.images import read_image_file
+from training.image_file import NO_VERSION, read_image_file, shown_path
 from training.preprocessing import Preprocessing
+from training.relative_path import leaves_root
 
 NO_DIGEST = bytes(32)
-NO_STAT = (-1, -1)
 SERIAL_LIMIT = 256
 
 
@@ -35,13 +35,14 @@ class ReadImage:
         pixels: uint8 [3, S, S]; None if it could not be read.
         reason: why not; empty if it could.
         digest: SHA-256 of the very bytes that were decoded; zeros if there were none.
-        stat: size in bytes and modification time in ns of the file that was read; -1, -1 if none.
+        version: size and time of the file that was read (`file_version`); -1, -1 if there was none,
+            or if it was so fresh that its content alone can tell whether it changes again.
     """
 
     pixels: NDArray[np.uint8] | None
     reason: str
     digest: bytes
-    stat: tuple[int, int]
+    version: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -70,33 +71,27 @@ class ReadBatch:
         return [(n, image.reason) for n, image in pairs if image.reason]
 
 
-def leaves_root(path: str) -> bool:
-    """Whether a listed path is absolute or climbs out of the dataset's folder."""
-    pure = PurePosixPath(path)
-    return pure.is_absolute() or ".." in pure.parts
-
-
 def read_image(root: Path, path: str, preprocessing: Preprocessing) -> ReadImage:
     """Read, hash, decode and fit the image `root / path`; never raises on a bad image."""
     if leaves_root(path):
-        return ReadImage(None, "the path leaves the dataset's folder", NO_DIGEST, NO_STAT)
+        return ReadImage(None, "the path leaves the dataset's folder", NO_DIGEST, NO_VERSION)
     try:
         file = read_image_file(root / path)
     except DataError as error:
-        return ReadImage(None, _reason(error, root, path), NO_DIGEST, NO_STAT)
-    digest, stat = hashlib.sha256(file.content).digest(), (file.size, file.mtime_ns)
+        return ReadImage(None, _reason(error, root / path), NO_DIGEST, NO_VERSION)
+    digest, version = hashlib.sha256(file.content).digest(), file.version
     try:
-        pixels = preprocessing.decode(file.content, str(root / path))
+        pixels = preprocessing.decode(file.content, shown_path(root / path))
     except DataError as error:
-        return ReadImage(None, _reason(error, root, path), digest, stat)
+        return ReadImage(None, _reason(error, root / path), digest, version)
     except MemoryError:
-        return ReadImage(None, "out of memory while decoding", digest, stat)
-    return ReadImage(pixels, "", digest, stat)
+        return ReadImage(None, "out of memory while decoding", digest, version)
+    return ReadImage(pixels, "", digest, version)
 
 
-def _reason(error: DataError, root: Path, path: str) -> str:
+def _reason(error: DataError, path: Path) -> str:
     """The error without the path, which stands beside it in the report."""
-    return str(error).partition(": ")[2] if str(error).startswith(str(root)) else str(error)
+    return str(error).removeprefix(f"{shown_path(path)}: ")
 
 
 class _Files(Dataset[tuple[int, ReadImage]]):
@@ -120,7 +115,7 @@ class _Collate:
         listed, images = [n for n, _ in items], [image for _, image in items]
         good = [image.pixels for image in images if image.pixels is not None]
         pixels = np.stack(good) if good else np.zeros((0, 3, self.size, self.size), np.uint8)
-        bare = [ReadImage(None, i.reason, i.digest, i.stat) for i in images]
+        bare = [ReadImage(None, i.reason, i.digest, i.version) for i in images]
         return ReadBatch(pixels, bare, listed)
 
 

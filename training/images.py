@@ -3,75 +3,48 @@
 Every reader of the project goes through here, so that training, index and query see the same
 pixels. No Pillow global is changed: the limits are checked on the header, before decoding.
 
-The rule to RGB, whatever the mode: the EXIF rotation is applied; of an animation or a multi-page
-file the first frame counts; transparency is laid over white; 16-bit grey is divided by 257; float
-grey is 0..1 (or 0..255 when any value is above 1); all else is what Pillow converts.
+- The content decides about the format, never the file's name. AVIF and JPEG 2000 are not read: only
+  some builds of Pillow do, and a gallery must not have other images on another machine.
+- Of an animation, a multi-page TIFF or a stereo picture (GIF, WebP, APNG, TIFF, MPO) the first
+  frame counts; of an APNG that is what a plain PNG reader shows. Others are not decoded.
+- The EXIF rotation (1..8) is applied; one that is not 1..8, or in a block that cannot be parsed,
+  counts as 1.
+- What Pillow warns of is an error for the picture, but for EXIF blocks: they hold no pixels.
+- Every mode becomes RGB as `to_rgb` says.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import stat
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from training.errors import DataError
+from training.excessive_work import PNG_CHUNKS, excessive_chunks, excessive_work
+from training.image_file import read_image_file, shown_path
+from training.pillow_warnings import PillowWarning, pillow_warnings
+from training.to_rgb import to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""Pillow's names of the formats that are opened; the content decides, not the file's suffix."""
+"""Pillow's names of the formats that are opened."""
 
 PIXEL_LIMIT = 50_000_000
 """Most pixels of an image, by its header: a 20 KB PNG can claim 169 million."""
 
-BYTE_LIMIT = 256 * 2**20
-"""Most bytes of an image file."""
+DRAFT_SCALES = (8, 4, 2)
+"""By how much the decoder of a JPEG may shrink a picture."""
 
-
-@dataclass(frozen=True)
-class ImageFile:
-    """The bytes of an image file, and what marks this version of it.
-
-    Args:
-        content: the file's bytes.
-        size: their number.
-        mtime_ns: time of last change, nanoseconds since the epoch.
-    """
-
-    content: bytes
-    size: int
-    mtime_ns: int
-
-
-def read_image_file(path: Path, limit_bytes: int = BYTE_LIMIT) -> ImageFile:
-    """Read a regular file.
-
-    Raises:
-        DataError: if it is missing, unreadable, not a regular file, empty or too large.
-    """
-    try:
-        # O_NONBLOCK: a named pipe called x.jpg must not hang the reader.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as handle:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise DataError(f"{_shown(path)}: not a regular file")
-            if status.st_size > limit_bytes:
-                raise DataError(
-                    f"{_shown(path)}: {status.st_size:,} bytes, more than the {limit_bytes:,} "
-                    "that are read"
-                )
-            content = handle.read(limit_bytes + 1)
-    except OSError as error:
-        raise DataError(f"{_shown(path)}: {(error.strerror or str(error)).lower()}") from error
-    except ValueError as error:  # a NUL in the name
-        raise DataError(f"{_shown(path)}: {error}") from error
-    if not content:
-        raise DataError(f"{_shown(path)}: empty file")
-    return ImageFile(content, len(content), status.st_mtime_ns)
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = None) -> Image.Image:
@@ -79,9 +52,12 @@ def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = No
 
     Args:
         path: the file.
-        limit_pixels: most pixels, checked on the header before anything is decoded.
-        draft: if given, a JPEG may be decoded at a smaller scale (1/2, 1/4, 1/8) as long as both
-            sides keep at least this many pixels; several times faster.
+        limit_pixels: most pixels, checked on the header before anything is decoded; Pillow itself
+            draws the line at 178 million.
+        draft: side in pixels of the square that the picture will be fitted into. A large JPEG is
+            then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many
+            pixels and are divided without remainder; then decoding takes half the time or less. The
+            fitted photograph differs by at most 0.5 grey levels on average and 8 in any pixel.
 
     Returns:
         The decoded picture in mode RGB.
@@ -89,7 +65,7 @@ def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = No
     Raises:
         DataError: with the path and the reason.
     """
-    return decode_rgb(read_image_file(path).content, _shown(path), limit_pixels, draft)
+    return decode_rgb(read_image_file(path).content, shown_path(path), limit_pixels, draft)
 
 
 def decode_rgb(
@@ -100,25 +76,34 @@ def decode_rgb(
 ) -> Image.Image:
     """Decode the bytes of an image file as RGB; `name` is what an error calls it.
 
+    Threads that decode at the same time wait for one another (`pillow_warnings`).
+
     Args and Returns: as `open_rgb`.
 
     Raises:
         DataError: with the name and the reason.
+        MemoryError: if a picture within the limits does not fit.
     """
+    if excessive_chunks(content):
+        raise DataError(f"{name}: a PNG of more than {PNG_CHUNKS:,} chunks")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > limit_pixels:
-                raise DataError(
-                    f"{name}: {width} x {height} is {width * height:,} pixels, more than the "
-                    f"{limit_pixels:,} that are decoded"
-                )
-            if width < 1 or height < 1:
-                raise DataError(f"{name}: no pixels ({width} x {height})")
+        with (
+            pillow_warnings() as warned,
+            Image.open(io.BytesIO(content), formats=FORMATS) as image,
+        ):
+            _check_size(image, name, limit_pixels)
+            if reason := excessive_work(image, content, limit_pixels):
+                raise DataError(f"{name}: {reason}")
             if draft is not None:
-                image.draft("RGB", (draft, draft))
+                _draft(image, draft)
             image.load()
-            return _to_rgb(_upright(image))
+            turn = _TURNS.get(_orientation(image))
+            rgb = to_rgb(image)
+            if turn is not None:
+                rgb = rgb.transpose(turn)
+            if faults := [w.text for w in warned if not _about_exif(w, image)]:
+                raise DataError(f"{name}: malformed image: {faults[0]}")
+            return rgb
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -131,28 +116,34 @@ def decode_rgb(
         raise DataError(f"{name}: broken image: {error or type(error).__name__}") from error
 
 
-def _shown(path: Path) -> str:
-    """The path with bytes that are not UTF-8 escaped, so that it can be printed anywhere."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+def _check_size(image: Image.Image, name: str, limit_pixels: int) -> None:
+    width, height = image.size
+    if width * height > limit_pixels:
+        raise DataError(
+            f"{name}: {width} x {height} is {width * height:,} pixels, more than the "
+            f"{limit_pixels:,} that are decoded"
+        )
+    if width < 1 or height < 1:
+        raise DataError(f"{name}: no pixels ({width} x {height})")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _draft(image: Image.Image, side: int) -> None:
+    width, height = image.size
+    for scale in DRAFT_SCALES:
+        # A remainder would shift the picture against its frame, by more than the scaling costs.
+        if min(width, height) >= 2 * side * scale and width % scale == height % scale == 0:
+            image.draft("RGB", (width // scale, height // scale))  # does nothing but for a JPEG
+            return
+
+
+def _orientation(image: Image.Image) -> int:
     try:
-        turned = ImageOps.exif_transpose(image)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a malformed EXIF block says nothing about the pixels: keep them as they are
-        return image
-    return image if turned is None else turned
+        return 1
+    return value if isinstance(value, int) else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
-        wide = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(np.round(wide / 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image), nan=0.0, posinf=0.0, neginf=0.0)
-        scale = 1.0 if grey.max() > 1 else 255.0
-        return Image.fromarray(np.clip(grey * scale, 0, 255).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return image if image.mode == "RGB" else image.convert("RGB")
+def _about_exif(warning: PillowWarning, image: Image.Image) -> bool:
+    # EXIF blocks have the form of a TIFF, so Pillow's TIFF reader parses them in every format.
+    return warning.module == "TiffImagePlugin" and image.format != "TIFF"

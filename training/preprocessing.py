@@ -69,7 +69,7 @@ class Preprocessing:
         square = (self.size, self.size)
         if self.mode == "crop":
             side = min(width, height)
-            left, top = (width - side) // 2, (height - side) // 2
+            left, top = (width - side) / 2, (height - side) / 2
             # Cropped before it is scaled: 1 x 10000 must not become 224 x 2,240,000.
             box = (left, top, left + side, top + side)
             fitted = image.resize(
@@ -90,7 +90,8 @@ class Preprocessing:
         """uint8 [B, 3, S, S] -> float32 (x / 255 - mean) / std of the same shape, on its device."""
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        return (images.float() / 255 - mean) / std
+        floats = images.to(torch.float32, copy=True)
+        return floats.div_(255).sub_(mean).div_(std)  # in place: memory is what this waits for
 
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """One RGB picture, fitted and normalised: float32 [3, S, S]."""

@@ -21,6 +21,7 @@ from training.augmentation import Augmentation, augment, draw_augmentation
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
 from training.errors import DataError, ResourceError
+from training.image_file import file_version
 from training.models.conditioned import ConditionedEmbedder
 from training.precision import autocast
 from training.preprocessing import Preprocessing
@@ -177,5 +178,5 @@ def _cache_key(
             status = (dataset.root / path).stat()
         except (OSError, ValueError):
             continue  # missing: it will be listed among the failures
-        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
+        digest.update(repr(file_version(status)).encode())
     return digest.hexdigest()[:24]

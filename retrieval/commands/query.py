@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
@@ -16,6 +17,9 @@ from retrieval.names import split_names
 from retrieval.printable import printable
 from training.errors import DataError, UsageError
 from training.schema import normalise_name
+
+if TYPE_CHECKING:
+    from retrieval.engine import Search
 
 
 @click.command("query")
@@ -42,6 +46,11 @@ from training.schema import normalise_name
     is_flag=True,
     help="Let known gallery labels settle whether a value is there, before predictions.",
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="Score every image, also in a large gallery, where candidates are looked for first.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option(
@@ -62,6 +71,7 @@ def command(
     top_k: int,
     index: Path | None,
     trust_labels: bool,
+    exact: bool,
     device: str,
     as_json: bool,
     sheet: Path | None,
@@ -98,7 +108,8 @@ def command(
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, device)
-    result = engine.query(image, present, absent, types, conditions, top_k, trust_labels)
+    search: Search = "exact" if exact else "auto"
+    result = engine.query(image, present, absent, types, conditions, top_k, trust_labels, search)
     if sheet is not None:
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)

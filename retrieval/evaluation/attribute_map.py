@@ -26,6 +26,9 @@ Embed = Callable[[Condition, NDArray[np.int64]], NDArray[np.float32]]
 
 Mode = Literal["type", "value"]
 
+_Embeds = tuple[Embed, Embed | None]
+"""Of the candidates, and of the queries where that differs."""
+
 _CELLS_AT_ONCE = 1 << 22
 
 
@@ -103,6 +106,7 @@ def evaluate_attributes(
     embed: Embed,
     seed: int = 0,
     max_queries: int | None = None,
+    embed_queries: Embed | None = None,
 ) -> MapReport:
     """Rank each attribute's candidates for each of its queries and average.
 
@@ -117,6 +121,8 @@ def evaluate_attributes(
         seed: of the confidence intervals and of the draw of queries.
         max_queries: rank only about this many queries, the same share of every attribute's so
             that the mean over all queries stays unbiased. None: all.
+        embed_queries: gives the queries' embeddings where they are made in another way than the
+            candidates', as an index's are. None: `embed`.
 
     Returns:
         The report. A query with no relevant candidate scores 0 and stays in.
@@ -145,7 +151,7 @@ def evaluate_attributes(
 
     scores, strict_parts, loose_parts = [], [], []
     for task in used:
-        strict, loose = _evaluate_task(dataset, task, mode, embed)
+        strict, loose = _evaluate_task(dataset, task, mode, (embed, embed_queries))
         strict_parts.append(strict)
         loose_parts.append(loose or strict)  # with one value an image, both readings are one
         scores.append(
@@ -176,7 +182,7 @@ def evaluate_attributes(
 
 
 def _evaluate_task(
-    dataset: Dataset, task: AttributeTask, mode: Mode, embed: Embed
+    dataset: Dataset, task: AttributeTask, mode: Mode, embed: _Embeds
 ) -> tuple[_QueryScores, _QueryScores | None]:
     """Scores of each query, and of each image once with any shared value relevant."""
     schema = dataset.schema
@@ -201,10 +207,23 @@ class _Similarities:
     """Embeddings of a task's images under one condition; gives similarities block by block."""
 
     def __init__(
-        self, embed: Embed, condition: Condition, task: AttributeTask, queries: NDArray[np.int64]
+        self, embed: _Embeds, condition: Condition, task: AttributeTask, queries: NDArray[np.int64]
     ) -> None:
-        # In leave-one-out the queries are candidates too: embed every image once.
-        rows = np.unique(np.concatenate([task.query_rows[queries], task.candidate_rows]))
+        own, of_queries = embed
+        if of_queries is None:  # in leave-one-out the queries are candidates too: embed them once
+            rows = np.unique(np.concatenate([task.query_rows[queries], task.candidate_rows]))
+            self._vectors = self._query_vectors = self._embed(own, condition, rows)
+            self._queries = np.searchsorted(rows, task.query_rows)
+        else:
+            rows, asking = np.unique(task.candidate_rows), np.unique(task.query_rows[queries])
+            self._vectors = self._embed(own, condition, rows)
+            self._query_vectors = self._embed(of_queries, condition, asking)
+            self._queries = np.searchsorted(asking, task.query_rows)
+        self._candidates = np.searchsorted(rows, task.candidate_rows)
+
+    def _embed(
+        self, embed: Embed, condition: Condition, rows: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         vectors = np.asarray(embed(condition, rows))
         if vectors.ndim != 2 or len(vectors) != len(rows) or not np.isfinite(vectors).all():
             raise DataError(
@@ -214,13 +233,11 @@ class _Similarities:
             )
         # Sums in float64, rounded once to float32 when ranked: equal vectors then tie exactly,
         # whatever order the BLAS of this machine adds in and wherever they stand in the matrix.
-        self._vectors = vectors.astype(np.float64)
-        self._candidates = np.searchsorted(rows, task.candidate_rows)
-        self._queries = np.searchsorted(rows, task.query_rows)
+        return vectors.astype(np.float64)
 
     def of(self, queries: NDArray[np.int64]) -> NDArray[np.float32]:
         """Similarities of the candidates to the given queries of the task, [q, M] float32."""
-        product = self._vectors[self._queries[queries]] @ self._vectors[self._candidates].T
+        product = self._query_vectors[self._queries[queries]] @ self._vectors[self._candidates].T
         return product.astype(np.float32)
 
 

@@ -16,6 +16,7 @@ from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 from indexer import views
 from indexer.manifest import read_manifest
 from indexer.store import open_store
+from indexer.view import open_view
 from training.errors import DataError, ResourceError, UsageError
 from training.schema import Attribute, Schema
 
@@ -36,14 +37,14 @@ def test_views_equal_direct_embedding(tmp_path: Path) -> None:
     maps = direct_maps(checkpoint, dataset, range(20))
     for entry in views.conditions_of(SCHEMA, ["all"]):
         expected = checkpoint.model.attend(maps, torch.from_numpy(entry.condition).float()[None])
-        index = views.load(store, entry.condition)
-        found = index.reconstruct_n(0, index.ntotal)
+        index = open_view(store, views.condition_key(entry.condition))
+        found = np.array(index.vectors)
         assert (found * expected.numpy()).sum(1).min() > 0.9999
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
         on_demand = views.embed(store, checkpoint.model, entry.condition, chunk=7)
         np.testing.assert_allclose(on_demand, found, atol=1e-6)
     combined = SCHEMA.condition(present=["v", "floral"], absent=["striped"])
-    assert views.load(store, combined) is None
+    assert open_view(store, views.condition_key(combined)) is None
     rows = np.array([19, 3, 3, 8], dtype=np.int64)
     some = views.embed(store, checkpoint.model, combined, rows)
     every = views.embed(store, checkpoint.model, combined)

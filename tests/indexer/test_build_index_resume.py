@@ -20,6 +20,7 @@ from indexer import build as build_module
 from indexer import views
 from indexer.manifest import BUILDING_NAME, MANIFEST_NAME
 from indexer.store import Store, open_store
+from indexer.view import open_view
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, LockedError, ResourceError
 
@@ -59,9 +60,9 @@ def assert_same(found: Store, expected: Store) -> None:
 
 
 def vectors(store: Store, condition: np.ndarray) -> np.ndarray:
-    index = views.load(store, condition)
+    index = open_view(store, views.condition_key(condition))
     assert index is not None
-    return index.reconstruct_n(0, index.ntotal)
+    return np.array(index.vectors)
 
 
 def visible(folder: Path) -> set[str]:
@@ -217,7 +218,7 @@ def test_another_model_builds_anew_and_the_old_index_stays_usable(
     assert_same(open_store(whole.folder), open_store(tmp_path / "fresh"))
     # A reader from before the commit still has its version: shards are open, views are gone.
     assert whole.maps(slice(None))[0].shape == (COUNT, 8, 2, 3)
-    assert views.load(whole, whole.schema.type_condition(0)) is None
+    assert open_view(whole, views.condition_key(whole.schema.type_condition(0))) is None
 
 
 def test_every_flipped_byte_is_found_and_repaired(
@@ -253,7 +254,7 @@ def read_all(store: Store) -> None:
     assert store.model_folder.is_dir()
     store.maps(slice(None))
     for entry in store.manifest.views:
-        views.load(store, entry.condition(store.schema.size))
+        open_view(store, views.condition_key(entry.condition(store.schema.size)))
 
 
 def test_a_damaged_manifest_is_found(whole: Store) -> None:

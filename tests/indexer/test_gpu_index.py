@@ -52,9 +52,7 @@ class FakeGpuFaiss:
 
     def _clone(self, index: Any, half: bool) -> Any:
         if self.full and half:
-            raise RuntimeError(
-                "Error in allocMemory: cudaErrorMemoryAllocation out of memory\nmore"
-            )
+            raise RuntimeError("Error in allocMemory: out of memory\nmore")
         return _OnGpu(index, half, self.wrong)
 
 

@@ -17,6 +17,7 @@ from indexer.onnx_export import export_onnx
 from indexer.onnx_runtime import choose_runtime, onnx_forward
 from indexer.quantise import dequantise
 from indexer.store import open_store
+from indexer.view import open_view
 from training.errors import DataError, ResourceError, UsageError
 from training.models.config import VARIANTS, ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -121,7 +122,7 @@ def test_an_index_by_either_runtime_is_one_index(tmp_path: Path) -> None:
     stores["mixed"] = open_store(tmp_path / "mixed")
     for entry in stores["torch"].manifest.views:
         condition = entry.condition(SCHEMA.size)
-        vectors = [views.load(s, condition).reconstruct_n(0, 20) for s in stores.values()]
+        vectors = [open_view(s, views.condition_key(condition)).vectors for s in stores.values()]
         assert (vectors[0] * vectors[1]).sum(1).min() >= 0.9999
         assert (vectors[0] * vectors[2]).sum(1).min() >= 0.9999
 
@@ -173,7 +174,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     forward = onnx_forward(lively_model(config, size), size, tmp_path)
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
     pieces = encoder(np.zeros((8, 3, size, size), dtype=np.uint8))
-    assert [len(piece.predicted) for piece in pieces] == [2, 2, 2, 2]
+    assert [len(piece.result().predicted) for piece in pieces] == [2, 2, 2, 2]
     assert said[-1] == "out of memory on cpu: going on with 2 at a time"
 
 
@@ -200,10 +201,13 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_runtime("onnx", "cpu").runtime == "onnx"
     automatic = choose_runtime("auto", "cpu")
     assert (automatic.runtime, automatic.remark) == ("onnx", "encoding by onnxruntime")
+    assert choose_runtime("onnx-int8", "cpu").runtime == "onnx-int8"
     assert choose_runtime("auto", "cuda:1").runtime == "torch"
     with pytest.raises(UsageError, match="add --device cpu"):
         choose_runtime("onnx", "cuda:1")
-    with pytest.raises(UsageError, match="unknown runtime 'openvino'; choose torch, onnx, auto"):
+    with pytest.raises(
+        UsageError, match="unknown runtime 'openvino'; choose torch, onnx, onnx-int8, auto"
+    ):
         choose_runtime("openvino", "cpu")
 
 

@@ -279,7 +279,7 @@ def _work(folder: Path, seed: int) -> None:
     warm = WarmViews(folder, "maps", 3 * SIZE)
     generator = random.Random(seed)
     report = {"loaded": 0, "wrong": 0}
-    for _ in range(150):
+    for _ in range(60):
         number = generator.randrange(len(CONDITIONS))
         view = warm.load(CONDITIONS[number].key)
         if view is None:

@@ -42,60 +42,6 @@ def test_formats(tmp_path: Path, name: str) -> None:
     assert np.abs(pixels(path) - RED).max() <= 4
 
 
-def test_modes(tmp_path: Path) -> None:
-    half = (200, 30, 40, 128)
-    over_white = np.round(RED * 128 / 255 + 255 * 127 / 255)
-    cases = [
-        (solid("RGBA", half), "a.png", over_white),
-        (solid("LA", (100, 0)), "b.png", 255),
-        (solid("L", 77), "c.png", 77),
-        (solid("1", 1), "d.png", 255),
-        (solid("RGB", tuple(RED)).quantize(4), "e.png", RED),
-        (solid("I;16", 257 * 90), "f.png", 90),
-        (solid("I", 70000), "g.tiff", 255),
-        (solid("F", 0.5), "h.tiff", 127),
-        (solid("F", 200.0), "i.tiff", 200),
-        (solid("CMYK", (0, 255, 255, 0)), "j.jpg", [255, 0, 0]),
-    ]
-    for image, name, expected in cases:
-        found = pixels(saved(tmp_path, image, name))
-        assert np.abs(found - expected).max() <= 6, name
-    palette = solid("P", 0)
-    palette.putpalette([200, 30, 40] * 256)
-    assert (pixels(saved(tmp_path, palette, "k.gif", transparency=0)) == 255).all()
-
-
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    frames = [solid("L", 255), solid("L", 0)]
-    for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
-        path = saved(tmp_path, frames[0], name, save_all=True, append_images=frames[1:])
-        assert pixels(path).min() > 250, name
-
-
-def test_exif_rotation(tmp_path: Path) -> None:
-    image = Image.new("RGB", (40, 20))
-    image.paste((255, 0, 0), (0, 0, 20, 20))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # show it turned clockwise by 90 degrees
-    found = pixels(saved(tmp_path, image, "a.jpg", exif=exif))
-    assert found.shape == (40, 20, 3)
-    assert found[5, 10, 0] > 200
-    assert found[35, 10, 0] < 50
-
-
-@pytest.mark.parametrize("mode", ["pad", "stretch", "crop"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 10_000), (10_000, 1), (224, 224), (300, 500)])
-def test_any_size_gives_a_finite_square(tmp_path: Path, mode, size) -> None:
-    path = saved(tmp_path, solid("RGB", tuple(RED), size), "a.png")
-    preprocessing = Preprocessing(size=32, mode=mode)
-    fitted = preprocessing.open(path)
-    assert fitted.shape == (3, 32, 32)
-    assert fitted.dtype == np.uint8
-    middle = fitted[:, 15:17, 15:17].reshape(3, -1).T.astype(int)  # 1 pixel wide if padded
-    assert np.abs(middle - RED).max(1).min() <= 1
-    assert np.isfinite(preprocessing.apply(open_rgb(path))).all()
-
-
 def test_padding_keeps_the_shape_on_a_neutral_ground() -> None:
     preprocessing = Preprocessing(size=40, mode="pad")
     fitted = preprocessing.fit(solid("RGB", (255, 255, 255), (20, 10)))
@@ -103,14 +49,28 @@ def test_padding_keeps_the_shape_on_a_neutral_ground() -> None:
     assert abs(preprocessing.apply(solid("RGB", (255, 255, 255), (20, 10)))[:, 5, 5]).max() < 0.01
 
 
-def test_drafting_changes_little(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["pad", "stretch", "crop"])
+def test_drafting_changes_no_more_than_the_tolerance(tmp_path: Path, mode) -> None:
+    """Edges, texture and gradients as in a photograph, against the full decoding."""
     y, x = np.mgrid[0:1200, 0:900]
-    photo = np.stack([127 + 100 * np.sin(x / 90), 127 + 100 * np.cos(y / 70), x / 4], -1)
-    path = saved(tmp_path, Image.fromarray(photo.astype(np.uint8)), "a.jpg", quality=95)
-    assert open_rgb(path, draft=100).size == (113, 150)
-    preprocessing = Preprocessing(size=100)
-    drafted = preprocessing.open(path).astype(int)
-    assert np.abs(drafted - preprocessing.fit(open_rgb(path))).mean() < 1.5
+    weave = 20 * np.sin(x / 3) * np.sin(y / 5)
+    ground = [127 + 60 * np.sin(x / 90) + weave, 127 + 60 * np.cos(y / 70) - weave, x / 4]
+    photo = np.stack(ground, -1) + 40 * ((x // 150 + y // 200) % 2)[..., None]
+    photo += np.random.default_rng(0).normal(0, 6, photo.shape)
+    image = Image.fromarray(photo.clip(0, 255).astype(np.uint8))
+    path = saved(tmp_path, image, "a.jpg", quality=90)
+    preprocessing = Preprocessing(size=100, mode=mode)
+    assert open_rgb(path, draft=100).size == (225, 300)
+    difference = np.abs(preprocessing.open(path).astype(int) - preprocessing.fit(open_rgb(path)))
+    assert 0 < difference.mean() < 0.5
+    assert difference.max() <= 8
+
+
+def test_drafting_keeps_what_it_would_shift_or_blur(tmp_path: Path) -> None:
+    for size in ((902, 1201), (396, 500), (1, 9000)):
+        path = saved(tmp_path, solid("RGB", tuple(RED), size), "a.jpg")
+        assert open_rgb(path, draft=100).size == size
+    assert open_rgb(saved(tmp_path, solid("L", 9, (1600, 1600)), "b.jpg"), draft=100).size[0] == 200
 
 
 def png(width: int, height: int, body: bytes = b"") -> bytes:

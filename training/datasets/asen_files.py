@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLITS, RetrievalList, RetrievalProtocol
 from training.datasets.label_lines import bad_line, lines_of
-from training.datasets.relative_path import relative_path
 from training.errors import DataError
+from training.relative_path import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
 

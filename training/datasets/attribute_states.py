@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.label_lines import bad_line, whole_number
-from training.datasets.relative_path import relative_path
 from training.errors import DataError
+from training.relative_path import relative_path
 
 LINES_A_BLOCK = 2048
 _PRESENT, _UNKNOWN, _ABSENT, _BAD = 1, 0, 0xFF, 0x7F

@@ -22,8 +22,8 @@ from training.datasets.dataset import Dataset
 from training.datasets.grouped_split import grouped_split
 from training.datasets.label_states import states_from_statements, with_multi
 from training.datasets.locate import expected
-from training.datasets.relative_path import relative_path
 from training.errors import DataError, UsageError
+from training.relative_path import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename")

@@ -25,8 +25,8 @@ from training.datasets.deepfashion_lists import (
 )
 from training.datasets.label_lines import bad_line, lines_of, whole_number
 from training.datasets.label_states import with_multi
-from training.datasets.relative_path import relative_path
 from training.errors import DataError
+from training.relative_path import relative_path
 
 FINE_TYPES = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
 

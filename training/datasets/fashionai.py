@@ -19,8 +19,8 @@ from training.datasets.dataset import Dataset
 from training.datasets.grouped_split import grouped_split
 from training.datasets.label_lines import bad_line, lines_of
 from training.datasets.locate import expected
-from training.datasets.relative_path import relative_path
 from training.errors import DataError
+from training.relative_path import relative_path
 
 ATTRIBUTES = (
     "skirt_length",

@@ -12,6 +12,7 @@ from PIL import Image
 
 from indexer import views
 from indexer.store import open_store
+from indexer.view import open_view
 from retrieval.cli import main
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
@@ -70,9 +71,9 @@ def test_the_index_opens_by_itself(shop: Path, capsys) -> None:
     copied = load_checkpoint(store.model_folder)
     assert copied.hash == store.manifest.identity.model
     condition = store.schema.type_condition(0)
-    index = views.load(store, condition)
+    index = open_view(store, views.condition_key(condition))
     direct = views.embed(store, copied.model, condition)
-    np.testing.assert_allclose(index.reconstruct_n(0, 3), direct, atol=1e-5)
+    np.testing.assert_allclose(index.vectors, direct, atol=1e-5)
 
 
 def test_the_broken_are_counted(shop: Path, capsys) -> None:
@@ -122,5 +123,5 @@ def test_stored_maps_of_photographs_embed_as_the_model_does(tmp_path: Path, monk
         for entry in store.manifest.views:
             condition = entry.condition(store.schema.size)
             direct = loaded.model.attend(maps, torch.from_numpy(condition).float()[None]).numpy()
-            stored = views.load(store, condition).reconstruct_n(0, 24)
+            stored = open_view(store, views.condition_key(condition)).vectors
             assert (direct * stored).sum(1).min() > 0.9999, entry.name

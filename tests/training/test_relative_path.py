@@ -2,8 +2,8 @@
 
 import pytest
 
-from training.datasets.relative_path import relative_path
 from training.errors import DataError
+from training.relative_path import relative_path
 
 
 @pytest.mark.parametrize(

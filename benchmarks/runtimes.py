@@ -1,0 +1,238 @@
+"""What encodes a gallery how fast on a CPU, and what MAP its maps lose.
+
+    retrieve bench runtimes --dataset data/fashion-products --checkpoint runs/a
+
+Torch in its plain memory order, channels-last and with the backbone in bfloat16, ONNX Runtime in
+float32 and with the backbone in int8 encode the same batch, taking turns; the ratio is that of a
+round's two rates, its median over the rounds. The whole condition-free half is timed,
+normalisation included, decoding and storing not. MAP is the index's: the gallery's maps by each
+runtime, stored in int8, the query's by torch in float32; every image of the split queries all
+others under each attribute's type condition. Writes the figures to `benchmarks/results/`.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.machine import commit_name, machine_name
+from benchmarks.split_images import SplitImages, load_for, maps_embed, read_split
+from benchmarks.tables.keys import data_hash
+from benchmarks.tables.markdown_grid import markdown_grid
+from benchmarks.write_results import RESULTS, write_results
+from indexer.calibration_images import calibration_images
+from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, torch_forward
+from indexer.gpu_forward import gpu_forward
+from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.quantise import QuantisedMaps, dequantise
+from retrieval.console import print_json
+from retrieval.dataset_options import dataset_options
+from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
+from retrieval.progress_bars import CountBar
+from training.allocator import keep_freed_memory
+from training.checkpoint import Checkpoint, load_checkpoint
+from training.datasets.dataset import Dataset
+
+BASE = "torch, channels-last"
+ROUNDS = 9
+
+
+@click.command("runtimes")
+@dataset_options
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--split", default="valid", show_default=True, help="train, valid, test or all.")
+@click.option("--images", type=click.IntRange(min=2), help="At most so many, drawn.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=ROUNDS, show_default=True)
+@click.option("--workers", type=click.IntRange(min=0), default=1, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(
+    name: str,
+    root: Path | None,
+    checkpoint: Path,
+    split: str,
+    images: int | None,
+    batch_size: int,
+    rounds: int,
+    workers: int,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Time every runtime and measure the MAP of its maps."""
+    keep_freed_memory()
+    loaded = load_checkpoint(checkpoint)
+    dataset = load_for(name, root, loaded.schema)
+    chosen = read_split(dataset, split, loaded.preprocessing, images, workers)
+    forwards = all_forwards(loaded, dataset)
+    rates = time_rounds(forwards, loaded, chosen.pixels[:batch_size], rounds)
+    reports = measure_map(forwards, loaded, chosen, split)
+    model = loaded.model
+    data = {
+        "dataset": dataset.name,
+        "data_hash": data_hash(dataset),
+        "split": split,
+        "images": len(chosen.pixels),
+        "machine": machine_name("cpu"),
+        "threads": torch.get_num_threads(),
+        "commit": commit_name(),
+        "checkpoint_hash": loaded.hash,
+        "backbone": model.config.backbone,
+        "size": loaded.preprocessing.size,
+        "batch_size": min(batch_size, len(chosen.pixels)),
+        "rounds": rounds,
+        "rows": to_rows(rates, reports),
+    }
+    stem = f"runtimes-{dataset.name}-{model.config.backbone}"
+    write_results(results, stem, data, markdown(data))
+    if as_json:
+        print_json(data)
+    else:
+        click.echo(markdown(data))
+
+
+def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
+    """The condition-free half by every runtime, the base first; raises ResourceError."""
+    model, size = loaded.model, loaded.preprocessing.size
+    plain = copy.deepcopy(model)
+
+    def eager(images: Tensor) -> ModelOutput:
+        maps = plain.features(images.contiguous())
+        keys = plain.keys(maps)
+        return ModelOutput(maps, keys, plain.predict(maps, keys))
+
+    sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
+    with tempfile.TemporaryDirectory() as folder:
+        ranges = int8_ranges(model, size, Path(folder), sample)
+        onnx = onnx_forward(model, size, Path(folder))
+        int8 = onnx_int8_forward(model, size, Path(folder), ranges, sample)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # On a CPU without instructions for it bfloat16 is emulated: slow, with the GPU's maps.
+    half = gpu_forward(model, size, "bfloat16", False, click.echo)
+    return {
+        BASE: torch_forward(model),
+        "torch": eager,
+        "torch, bfloat16": half,
+        "onnx": onnx,
+        "onnx-int8": int8,
+    }
+
+
+def time_rounds(
+    forwards: dict[str, Forward], loaded: Checkpoint, pixels: NDArray[np.uint8], rounds: int
+) -> dict[str, list[float]]:
+    """Images a second of each runtime on one batch uint8 [B, 3, S, S], one figure a round."""
+    rates: dict[str, list[float]] = {name: [] for name in forwards}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            for name, forward in forwards.items():
+                started = time.perf_counter()
+                forward(loaded.preprocessing.normalise(torch.from_numpy(pixels)))
+                if number:  # the first round warms up
+                    rates[name].append(len(pixels) / (time.perf_counter() - started))
+    return rates
+
+
+def measure_map(
+    forwards: dict[str, Forward], loaded: Checkpoint, chosen: SplitImages, split: str
+) -> dict[str, MapReport]:
+    """MAP of each runtime's stored maps, the queries' being the base's in float32."""
+    model, pixels = loaded.model, chosen.pixels
+    starts = range(0, len(pixels), 32)
+    exact = torch.empty(len(pixels), model.dim, *model.grid)
+
+    def keep_exact(images: Tensor) -> ModelOutput:
+        given = forwards[BASE](images)
+        exact[place : place + len(images)] = given.maps
+        return given
+
+    reports = {}
+    for name, forward in forwards.items():
+        run = keep_exact if name == BASE else forward
+        batches: list[EncodedBatch] = []
+        with CountBar(f"encoding by {name}", len(pixels)) as bar:
+            for place in starts:
+                piece = pixels[place : place + 32]
+                batches.append(encode(run, piece, loaded.preprocessing, "cpu"))
+                bar(len(piece))
+        maps = _joined([batch.maps for batch in batches])
+        keys = _joined([batch.keys for batch in batches])
+        reports[name] = evaluate_attributes(
+            chosen.dataset,
+            split,
+            "type",
+            maps_embed(model, _reader(maps, keys, model.grid)),
+            embed_queries=maps_embed(model, lambda rows: (exact[torch.from_numpy(rows)], None)),
+        )
+    return reports
+
+
+def _joined(parts: list[QuantisedMaps]) -> QuantisedMaps:
+    return QuantisedMaps(
+        np.concatenate([part.values for part in parts]),
+        np.concatenate([part.scales for part in parts]),
+    )
+
+
+def _reader(
+    maps: QuantisedMaps, keys: QuantisedMaps, grid: tuple[int, int]
+) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]:
+    def rows_of(part: QuantisedMaps, rows: NDArray[np.int64]) -> Tensor:
+        return dequantise(QuantisedMaps(part.values[rows], part.scales[rows]), grid)
+
+    return lambda rows: (rows_of(maps, rows), rows_of(keys, rows))
+
+
+def to_rows(rates: dict[str, list[float]], reports: dict[str, MapReport]) -> list[dict[str, Any]]:
+    """One row a runtime; `loss` in points of MAP against the base."""
+    best = reports[BASE].all.map
+    return [
+        {
+            "runtime": name,
+            "images_per_second": round(statistics.median(own), 2),
+            "ratio": round(
+                statistics.median(a / b for a, b in zip(own, rates[BASE], strict=True)), 3
+            ),
+            "map": round(reports[name].all.map, 3),
+            "map_ci": [round(reports[name].all.ci.low, 3), round(reports[name].all.ci.high, 3)],
+            "loss": round(best - reports[name].all.map, 3),
+        }
+        for name, own in rates.items()
+    ]
+
+
+def markdown(data: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    header = ["runtime", "images/s", "times channels-last", "MAP", "95 % interval", "loss, points"]
+    rows = []
+    for row in data["rows"]:
+        low, high = row["map_ci"]
+        cells = [row["runtime"], f"{row['images_per_second']:.1f}", f"{row['ratio']:.2f}"]
+        cells += [f"{row['map']:.2f}", f"{low:.2f} to {high:.2f}", f"{row['loss']:.2f}"]
+        rows.append(cells)
+    lines = markdown_grid(header, rows)
+    lines += [
+        "",
+        f"{data['backbone']}, {data['size']} px, batches of {data['batch_size']}, "
+        f"{data['threads']} threads, medians of {data['rounds']} rounds in turns on "
+        f"{data['machine']}. MAP over all queries under type conditions, {data['images']:,} images "
+        f"of {data['dataset']} ({data['split']}), each querying all others: the query by torch in "
+        "float32, the gallery by the runtime, stored in int8.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command()

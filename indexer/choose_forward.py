@@ -1,0 +1,71 @@
+"""What runs the model of a build: torch or ONNX Runtime, in the precision that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from indexer.encode import Forward, torch_forward
+from indexer.gpu_forward import COMPILE_FROM, gpu_forward
+from indexer.onnx_int8 import Ranges
+from indexer.onnx_runtime import Runtime, int8_ranges, onnx_forward, onnx_int8_forward
+from training.models.conditioned import ConditionedEmbedder
+from training.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class ChosenForward:
+    """A forward and, where the backbone computes in int8, the ranges of its activations."""
+
+    forward: Forward
+    int8_ranges: Ranges = ()
+
+
+def choose_forward(
+    model: ConditionedEmbedder,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    precision: str,
+    device: str,
+    count: int,
+    folder: Path,
+    sample: Callable[[], Tensor],
+    known_ranges: Ranges,
+    say: Callable[[str], None],
+) -> ChosenForward:
+    """Make the condition-free half of a model ready for a gallery.
+
+    Args:
+        model: on `device`.
+        preprocessing: gives S.
+        runtime: of `choose_runtime`.
+        precision: of `encoding_precision`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        count: images that will be encoded.
+        folder: where exported files lie while they are read.
+        sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
+        known_ranges: those that the index's other maps were encoded with; empty: to be measured.
+        say: is told what takes long or fails.
+
+    Raises:
+        ResourceError, DataError: as `onnx_forward` and `onnx_int8_forward`.
+    """
+    size = preprocessing.size
+    if runtime == "onnx":
+        return ChosenForward(onnx_forward(model, size, folder))
+    if runtime == "onnx-int8":
+        images = sample()
+        ranges = known_ranges
+        if not ranges:
+            say(f"measuring the ranges of activations on {len(images)} images")
+            ranges = int8_ranges(model, size, folder, images)
+        return ChosenForward(onnx_int8_forward(model, size, folder, ranges, images), ranges)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    compiled = device != "cpu" and count >= COMPILE_FROM
+    if precision == "float32" and not compiled:
+        return ChosenForward(torch_forward(model))
+    return ChosenForward(gpu_forward(model, size, precision, compiled, say))

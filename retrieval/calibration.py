@@ -1,0 +1,215 @@
+"""How many candidates a recall target needs, measured on a sample of the gallery itself.
+
+A sample of the gallery is searched exactly, under combinations of values that occur in it, with
+pictures of it that have the values and pictures that do not. The places that the true first hits
+take in the two rough rankings of `two_stage.py` tell which share of the sample has to be kept. A
+share of a sample is on the safe side for a larger gallery, whose first ten hits are the best of
+what the sample's first ten stand for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.atomic import write_file
+from indexer.views import embed
+from retrieval.gallery_scores import Cosines, GalleryScores
+from retrieval.picture import pictures_of
+from retrieval.request import Terms
+from retrieval.two_stage import Shares, TwoStage
+from retrieval.view_pool import ViewPool
+from training.errors import ResourceError
+from training.models.conditioned import ConditionedEmbedder
+from training.schema import Schema
+
+NAME = "calibration.json"
+RECALL = 0.98
+"""Share of the true first ten that two stages should find."""
+
+SAMPLE = 10_000
+_COMBINATIONS = 12
+_PICTURES = 10
+_HITS = 10
+_FORM = 2
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Shares to keep for one recall target.
+
+    Args:
+        content: `Manifest.content` of the index.
+        recall: the target.
+        sample: images that were searched.
+        likeness: for hits ranked by likeness under a condition alone.
+        score: for hits ranked by the score of named values.
+        form: version of this procedure.
+    """
+
+    content: str
+    recall: float
+    sample: int
+    likeness: Shares
+    score: Shares
+    form: int = _FORM
+
+    def shares(self, terms: Terms) -> Shares:
+        """What to keep for a request."""
+        return self.score if terms.named else self.likeness
+
+
+def calibrate(
+    two_stage: TwoStage,
+    pool: ViewPool,
+    model: ConditionedEmbedder,
+    recall: float = RECALL,
+    sample: int = SAMPLE,
+) -> Calibration:
+    """Measure the shares; seconds for the default sample.
+
+    Args:
+        two_stage: of the gallery.
+        pool: its views.
+        model: its model.
+        recall: target, in 0..1.
+        sample: images to search, at most.
+    """
+    store = two_stage.store
+    generator = np.random.default_rng(0)
+    count = min(sample, len(store))
+    rows = np.sort(generator.choice(len(store), count, replace=False))
+    likely = np.asarray(store.predicted()[rows], dtype=np.float32)
+    places: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+    for values, families in _requests(store.schema, likely, generator):
+        vectors = embed(store, pool.model, families[0].condition, rows, device=pool.device)
+        for place in _pictures(likely, values, generator):
+            maps, keys = store.maps(rows[place : place + 1], pool.device)
+            (picture,) = pictures_of(model, maps, keys)
+            for terms in families:
+                scores = GalleryScores(store, pool, model, picture, terms)
+                found = _places(two_stage, scores, rows, vectors, place)
+                places[bool(terms.named)].append(found)
+    parts = {named: np.concatenate(found, 1) for named, found in places.items()}
+    return Calibration(
+        store.manifest.content,
+        recall,
+        count,
+        likeness=_shares(parts[False], recall),
+        score=_shares(parts[True], recall),
+    )
+
+
+def _places(
+    two_stage: TwoStage,
+    scores: GalleryScores,
+    rows: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    own: int,
+) -> NDArray[np.float64]:
+    """Places of the true first hits in both rough rankings, as shares of the sample: [2, hits]."""
+    first = two_stage.by_labels(scores, rows)
+    second = two_stage.by_views(scores, rows, first)
+    true = Cosines(vectors @ scores.z, scores.mean(scores.terms.kept, rows))
+    exact = scores.combined(true, rows).total.copy()
+    exact[own] = -np.inf  # the picture itself is no hit
+    hits = np.argsort(-exact, kind="stable")[:_HITS]
+    near = _near(scores, rows, two_stage.near * len(rows) / len(two_stage.store))
+    out = []
+    for rough in (first, second):
+        total = scores.combined(rough, rows).total
+        places = (total[None, :] > total[hits][:, None]).sum(1) / len(rows)
+        out.append(np.where(np.isin(hits, near), 0.0, places))
+    return np.array(out)
+
+
+def _near(scores: GalleryScores, rows: NDArray[np.int64], near: float) -> NDArray[np.int64]:
+    """Places in the sample of so many nearest under each type concerned."""
+    count = max(1, round(near))
+    found = []
+    for number in {*scores.terms.spoken, *scores.terms.kept}:
+        condition = scores.store.schema.type_condition(number)
+        if scores.pool.existing(condition) is not None:
+            cosines = scores.cosines(condition, scores.by_type[number], rows)
+            found.append(np.argsort(-cosines, kind="stable")[:count])
+    return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def _shares(places: NDArray[np.float64], recall: float) -> Shares:
+    """Shares that lose, together, no more than the target allows; a quarter of it in reserve."""
+    lost = 1 - recall
+    first, second = (
+        float(np.quantile(row, 1 - part * lost, method="higher"))
+        for row, part in zip(places, (0.25, 0.5), strict=True)
+    )
+    step = 1 / max(len(places[0]), 1)
+    return Shares(min(1.0, first + step), min(1.0, second + step))
+
+
+def _requests(
+    schema: Schema, likely: NDArray[np.float32], generator: np.random.Generator
+) -> Iterator[tuple[list[int], list[Terms]]]:
+    """Two or three values that an image of the sample probably has together, and requests under
+    one condition made of them: plain, one of them unwanted, and with a type to compare by, in
+    turn; each with its values named and by likeness alone."""
+    attributes = np.array([n for n, a in enumerate(schema.attributes) if a.values])
+    for number in range(_COMBINATIONS):
+        chosen = generator.permutation(attributes)[: 2 + number % 2]
+        image = likely[generator.integers(len(likely))]
+        values = []
+        for attribute in sorted(chosen.tolist()):
+            where = schema.slice_of(attribute)
+            values.append(where.start + int(image[where].argmax()))
+        kind = number % 4  # every other one is plain
+        absent = values[-1:] if kind == 1 and len(values) > 1 else []
+        present = [v for v in values if v not in absent]
+        types: list[int] = []
+        if kind == 3:
+            types = [n for n in attributes.tolist() if n not in chosen][:1]
+        condition = schema.value_condition(present)
+        condition[absent] = -1
+        for attribute in types:
+            condition[schema.slice_of(attribute)] = 1
+        spoken = sorted([*chosen.tolist(), *types])
+        others = [n for n in range(len(schema.attributes)) if n not in spoken]
+        kept = tuple(types or others)
+        named = Terms(
+            condition, tuple(present), tuple(absent), tuple(spoken), kept, (), _HITS, False
+        )
+        yield present, [named, replace(named, wanted=(), unwanted=(), kept=())]
+
+
+def _pictures(
+    likely: NDArray[np.float32], values: list[int], generator: np.random.Generator
+) -> list[int]:
+    """Places of pictures: half those that most surely have the values, half any."""
+    sure = np.argsort(-likely[:, values].prod(1), kind="stable")[: 10 * _PICTURES]
+    half = _PICTURES // 2
+    same = generator.choice(sure, min(half, len(sure)), replace=False)
+    return [*same.tolist(), *generator.integers(len(likely), size=half).tolist()]
+
+
+def load_calibration(folder: Path, content: str, recall: float) -> Calibration | None:
+    """The calibration that was kept in an index; None if there is none that fits."""
+    try:
+        data = json.loads((folder / NAME).read_text())
+        shares = {name: Shares(**data[name]) for name in ("likeness", "score")}
+        found = Calibration(**data | shares)
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    fits = (found.content, found.recall, found.form) == (content, recall, _FORM)
+    return found if fits else None
+
+
+def save_calibration(folder: Path, calibration: Calibration) -> bool:
+    """Keep it in the index; False if the index cannot be written to."""
+    try:
+        write_file(folder / NAME, json.dumps(asdict(calibration), indent=1).encode())
+    except ResourceError:
+        return False
+    return True

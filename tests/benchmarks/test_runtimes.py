@@ -1,0 +1,52 @@
+"""`retrieve bench runtimes` with a model that was never trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_catalogue import write_tiny_catalogue
+
+from benchmarks.runtimes import BASE, to_rows
+from retrieval.cli import _run
+from training.checkpoint import save_checkpoint
+from training.datasets import load_dataset
+from training.models.config import ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+
+
+def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
+    catalogue = write_tiny_catalogue(tmp_path / "tiny", 60)
+    torch.manual_seed(0)
+    model = M2Fashion(load_dataset(str(catalogue)).schema, ModelConfig("small", "layer2", 4, 16))
+    save_checkpoint(tmp_path / "run", model.eval(), Preprocessing(size=32), (), {"seed": 0})
+    arguments = ["--dataset", str(catalogue), "--checkpoint", str(tmp_path / "run")]
+    arguments += ["--results", str(tmp_path / "out"), "--workers", "0", "--rounds", "2"]
+    arguments += ["--images", "12", "--split", "train", "--batch-size", "5", "--json"]
+    assert _run(["bench", "runtimes", *arguments], False) == 0
+    data = json.loads((tmp_path / "out/runtimes-tiny-small.json").read_text())
+    assert json.loads(capsys.readouterr().out) == data
+    rows = {row["runtime"]: row for row in data["rows"]}
+    assert list(rows) == [BASE, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
+    assert (data["images"], data["batch_size"], rows[BASE]["ratio"]) == (12, 5, 1.0)
+    assert rows[BASE]["loss"] == 0
+    assert abs(rows["onnx"]["loss"]) < 1  # float32 by another way: equal but for close calls
+    assert all(0 < row["map"] <= 100 for row in rows.values())
+    assert "| onnx-int8 |" in (tmp_path / "out/runtimes-tiny-small.md").read_text()
+
+
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
+    class Report:
+        class all:
+            map = 50.0
+
+            class ci:
+                low, high = 49.0, 51.0
+
+    rates = {BASE: [10.0, 20.0, 5.0], "onnx": [20.0, 30.0, 20.0]}
+    rows = to_rows(rates, dict.fromkeys(rates, Report))
+    assert rows[1]["ratio"] == pytest.approx(2.0)  # of 2, 1.5 and 4
+    assert rows[1]["images_per_second"] == 20

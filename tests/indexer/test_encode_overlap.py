@@ -1,0 +1,129 @@
+"""What overlaps while a gallery is encoded changes no byte of it, and loses no error."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+
+from indexer import encode_shards
+from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
+from indexer.store import open_store
+from training.errors import DataError, ResourceError
+from training.preprocessing import Preprocessing
+
+
+def files(out: Path) -> list[tuple[int, str, str]]:
+    shards = open_store(out).manifest.shards
+    return [(s.rows, s.content, s.file.sha256) for s in shards]
+
+
+def test_shards_are_those_of_one_image_after_another(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 21)
+    (tmp_path / paths[5]).write_text("no image")
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    dataset = gallery(tmp_path, paths)
+    build(dataset, checkpoint, tmp_path / "whole", batch_size=3)
+    store = open_store(tmp_path / "whole")
+    assert [s.rows for s in store.manifest.shards] == [7, 8, 5]
+    forward = torch_forward(checkpoint.model)
+    good = [path for number, path in enumerate(paths) if number != 5]
+    for row, path in enumerate(good):
+        pixels = checkpoint.preprocessing.open(tmp_path / path)[None]
+        alone = encode(forward, pixels, checkpoint.preprocessing, "cpu")
+        maps, keys = store.quantised(np.array([row]))
+        for ours, right in ((maps, alone.maps), (keys, alone.keys)):
+            assert np.abs(ours.values.astype(int) - right.values).max() <= 1
+            np.testing.assert_allclose(ours.scales, right.scales, rtol=1e-5)
+    build(dataset, checkpoint, tmp_path / "again", batch_size=3)
+    assert files(tmp_path / "again") == files(tmp_path / "whole")
+
+
+def test_a_shard_is_written_while_the_next_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = threading.Event()
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    real, features = encode_shards.write_shard, checkpoint.model.features
+
+    def write(folder, number, rows):
+        if number == 0:  # would wait for ever if nothing else went on meanwhile
+            assert encoded.wait(30)
+        return real(folder, number, rows)
+
+    def seen(images):
+        maps = features(images)
+        if checkpoint.model.encoded >= 12:
+            encoded.set()
+        return maps
+
+    monkeypatch.setattr(encode_shards, "write_shard", write)
+    checkpoint.model.features = seen
+    dataset = gallery(tmp_path, write_images(tmp_path, 20))
+    assert build(dataset, checkpoint, tmp_path / "out").encoded == 20
+
+
+def test_an_error_of_the_writer_ends_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = encode_shards.write_shard
+
+    def write(folder, number, rows):
+        if number == 1:
+            raise ResourceError("the disk is full")
+        return real(folder, number, rows)
+
+    dataset = gallery(tmp_path, write_images(tmp_path, 30))
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(encode_shards, "write_shard", write)
+        with pytest.raises(ResourceError, match="disk is full"):
+            build(dataset, checkpoint, tmp_path / "out")
+    assert build(dataset, checkpoint, tmp_path / "out").kept == 8
+    build(dataset, checkpoint, tmp_path / "whole")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_an_error_of_the_model_keeps_the_shard_being_written(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 30))
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    features = checkpoint.model.features
+
+    def breaks(images):
+        maps = features(images)
+        return maps * float("nan") if checkpoint.model.encoded > 9 else maps
+
+    checkpoint.model.features = breaks
+    with pytest.raises(DataError, match="not finite"):
+        build(dataset, checkpoint, tmp_path / "out")
+    checkpoint.model.features = features
+    assert build(dataset, checkpoint, tmp_path / "out").kept == 8
+
+
+def test_pieces_grow_back() -> None:
+    limit, sizes = 3, []
+
+    def forward(images):
+        if len(images) > limit:
+            raise MemoryError
+        sizes.append(len(images))
+        maps = torch.zeros(len(images), 4, 1, 1)
+        return ModelOutput(maps, maps, torch.zeros(len(images), SCHEMA.size))
+
+    said: list[str] = []
+    encoder = BatchEncoder(forward, Preprocessing(size=4), "cpu", said.append)
+    pixels = np.zeros((8, 3, 4, 4), np.uint8)
+    for _ in range(30):
+        assert sum(len(e.result().predicted) for e in encoder(pixels)) == 8
+    assert set(sizes) == {2}
+    tried = len(said)
+    assert 3 <= tried <= 6  # 8 to 4 to 2, then 4 now and then, ever more rarely
+    limit = 100
+    for _ in range(200):
+        encoder(pixels)
+    assert sizes[-1] == 8
+    assert len(said) == tried

@@ -1,0 +1,104 @@
+"""The GPU's path as far as a CPU goes: bfloat16 backbone, compiling and falling back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_onnx_runtime import MODELS, lively_model
+from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+
+from indexer.encode import torch_forward
+from indexer.encoding_precision import encoding_precision
+from indexer.gpu_forward import gpu_forward
+from indexer.store import open_store
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.errors import UsageError
+from training.models.config import ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+
+
+@pytest.mark.parametrize("name", ["resnet18", "without-lower-stages"])
+def test_bfloat16_is_of_the_backbone_alone(name: str) -> None:
+    config, size = MODELS[name]
+    model = lively_model(config, size)
+    images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        right = torch_forward(model)(images)
+        same = gpu_forward(model, size, "float32", False, print)(images)
+        rounded = gpu_forward(model, size, "bfloat16", False, print)(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            trunk = model.trunk(images.contiguous(memory_format=torch.channels_last))
+        expected = model.condense(trunk.float())
+    torch.testing.assert_close(same.maps, right.maps)
+    assert {rounded.maps.dtype, rounded.keys.dtype, rounded.predicted.dtype} == {torch.float32}
+    torch.testing.assert_close(rounded.maps, expected)
+    error = (rounded.maps - right.maps).norm() / right.maps.norm()
+    assert 1e-4 < error < 0.05
+
+
+def test_what_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function, dynamic):
+        raise RuntimeError("no compiler\nin sight")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    config, size = MODELS["gmp"]
+    model, said = lively_model(config, size), []
+    forward = gpu_forward(model, size, "float32", True, said.append)
+    assert said == ["the backbone cannot be compiled (no compiler): encoding without"]
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        torch.testing.assert_close(forward(images).maps, torch_forward(model)(images).maps)
+
+
+def test_what_is_compiled_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def compile_(function, dynamic):
+        return lambda images: calls.append(len(images)) or function(images)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    config, size = MODELS["gmp"]
+    forward = gpu_forward(lively_model(config, size), size, "bfloat16", True, print)
+    with torch.inference_mode():
+        forward(torch.randn(5, 3, size, size))
+    assert calls == [2, 5]  # tried out, then used
+
+
+def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: True)
+    assert encoding_precision("auto", "torch", "cuda:1") == "bfloat16"
+    assert encoding_precision("auto", "torch", "cpu") == "float32"
+    assert encoding_precision("bfloat16", "torch", "cpu") == "bfloat16"
+    assert encoding_precision("auto", "onnx", "cpu") == "float32"
+    assert encoding_precision("auto", "onnx-int8", "cpu") == "int8"
+    with pytest.raises(UsageError, match="onnx-int8 computes in int8, not in bfloat16"):
+        encoding_precision("bfloat16", "onnx-int8", "cpu")
+    with pytest.raises(UsageError, match="unknown precision 'half'"):
+        encoding_precision("half", "torch", "cpu")
+    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: False)
+    assert encoding_precision("auto", "torch", "cuda") == "float32"
+
+
+def test_bfloat16_and_float32_never_mix(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = M2Fashion(SCHEMA, ModelConfig("small", "layer2", 2, 8)).eval()
+    save_checkpoint(tmp_path / "run", model, Preprocessing(size=16), (), {})
+    loaded = load_checkpoint(tmp_path / "run")
+    paths = write_images(tmp_path, 16)
+    out = tmp_path / "out"
+    assert build(gallery(tmp_path, paths[:8]), loaded, out).encoded == 8
+    report = build(gallery(tmp_path, paths), loaded, out, precision="bfloat16")
+    assert (report.encoded, report.kept) == (16, 0)
+    assert open_store(out).manifest.identity.precision == "bfloat16"
+    assert build(gallery(tmp_path, paths), loaded, out, precision="bfloat16").kept == 16
+
+
+def test_the_number_of_images_at_a_time_is_chosen(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 5))
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    assert build(dataset, checkpoint, tmp_path / "out", batch_size=None).encoded == 5
+    with pytest.raises(UsageError, match="batch_size must be at least 1, got 0"):
+        build(dataset, checkpoint, tmp_path / "out", batch_size=0)

@@ -1,0 +1,142 @@
+"""Encoding with the backbone in int8: close to float32, repeatable, and never mixed with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from test_onnx_runtime import MODELS, lively_model
+from tiny_gallery import build, gallery, tiny_checkpoint, write_images
+from torch import nn
+
+from indexer import onnx_runtime
+from indexer.calibration_images import calibration_images
+from indexer.onnx_export import export_onnx
+from indexer.onnx_int8 import backbone_convolutions, quantise_convolutions, quantised_tensors
+from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.store import open_store
+from training.errors import DataError, ResourceError
+from training.preprocessing import Preprocessing
+
+
+def images_of(size: int) -> torch.Tensor:
+    return torch.randn(12, 3, size, size, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "without-lower-stages"])
+def test_only_the_backbone_is_quantised(name: str, tmp_path: Path) -> None:
+    config, size = MODELS[name]
+    network = lively_model(config, size)
+    export_onnx(network, size, tmp_path / "model.onnx")
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    names = [node.name for node in backbone_convolutions(model.graph)]
+    assert len(names) == sum(isinstance(m, nn.Conv2d) for m in network.backbone.modules())
+    everything = [node.name for node in model.graph.node if node.op_type == "Conv"]
+    others = sorted(set(everything) - set(names))
+    assert others == ["/key/Conv", "/reduce/Conv"]
+    before = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    own = backbone_convolutions(model.graph)
+    float_weights = {node.output[0]: before[node.input[1]] for node in own}
+    quantise_convolutions(model, ((-1.0, 2.0),) * len(quantised_tensors(model.graph)))
+    onnx.checker.check_model(model, full_check=True)
+    after = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    makers = {node.output[0]: node for node in model.graph.node}
+    for node in model.graph.node:
+        if node.output[0] in float_weights:
+            made = makers[node.input[1]]
+            values, steps = after[made.input[0]], after[made.input[1]]
+            assert values.dtype == np.int8
+            assert np.abs(values.astype(int)).max(axis=(1, 2, 3)).tolist() == [63] * len(values)
+            error = values * steps.reshape(-1, 1, 1, 1) - float_weights[node.output[0]]
+            assert (np.abs(error).max(axis=(1, 2, 3)) <= steps * 0.501).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "resnet18, uneven", "paper"])
+def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> None:
+    config, size = MODELS[name]
+    model, images = lively_model(config, size), images_of(size)
+    ranges = int8_ranges(model, size, tmp_path, images)
+    forward = onnx_int8_forward(model, size, tmp_path, ranges, images)
+    assert not list(tmp_path.iterdir())
+    exact = onnx_forward(model, size, tmp_path)(images)
+    whole = forward(images)
+    for part in ("maps", "keys", "predicted"):
+        ours, right = getattr(whole, part), getattr(exact, part)
+        assert torch.cosine_similarity(ours.flatten(1), right.flatten(1)).min() > 0.98
+        assert not torch.allclose(ours, right, atol=1e-6)  # it is int8 indeed
+        pieces = torch.cat([getattr(forward(piece), part) for piece in images.split(5)])
+        torch.testing.assert_close(pieces, ours, rtol=1e-5, atol=1e-5)
+
+
+def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
+    config, size = MODELS["resnet18"]
+    model, images = lively_model(config, size), images_of(size)
+    ranges = int8_ranges(model, size, tmp_path, images)
+    assert ranges == int8_ranges(model, size, tmp_path, images)
+    first = torch.relu(model.backbone.bn1(model.backbone.conv1(images)))
+    assert ranges[0] == pytest.approx((float(images.min()), float(images.max())))
+    assert ranges[1] == pytest.approx((0, float(first.max())), rel=1e-5)
+    with pytest.raises(DataError, match="another network"):
+        onnx_int8_forward(model, size, tmp_path, ranges[1:], images)
+
+
+def test_a_network_that_int8_ruins_is_refused(tmp_path: Path) -> None:
+    config, size = MODELS["resnet18"]
+    model, images = lively_model(config, size), images_of(size)
+    ranges = tuple((0.0, 1e4) for _ in int8_ranges(model, size, tmp_path, images))
+    with pytest.raises(ResourceError, match=r"other maps than torch \(mean cosine"):
+        onnx_int8_forward(model, size, tmp_path, ranges, images)
+
+
+def test_precisions_never_mix(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 20)
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    first, more = gallery(tmp_path, paths[:8]), gallery(tmp_path, paths)
+    out = tmp_path / "out"
+    assert build(first, checkpoint, out, runtime="onnx").encoded == 8
+    report = build(more, checkpoint, out, runtime="onnx-int8")
+    assert (report.runtime, report.encoded, report.kept) == ("onnx-int8", 20, 0)
+    manifest = open_store(out).manifest
+    assert manifest.identity.precision == "int8"
+    assert len(manifest.int8_ranges) == 2
+    assert build(more, checkpoint, out, runtime="torch").encoded == 20
+    assert open_store(out).manifest.int8_ranges == ()
+
+
+def test_a_grown_index_keeps_its_ranges(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_images(tmp_path, 20)
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    out = tmp_path / "out"
+    build(gallery(tmp_path, paths[:8]), checkpoint, out, runtime="onnx-int8")
+    before = open_store(out)
+    report = build(gallery(tmp_path, paths), checkpoint, out, runtime="onnx-int8")
+    assert (report.encoded, report.kept) == (12, 8)
+    after = open_store(out)
+    assert after.manifest.int8_ranges == before.manifest.int8_ranges
+    assert after.manifest.shards[0].file == before.manifest.shards[0].file
+
+    calls = []
+    real = onnx_runtime.measure_ranges
+    monkeypatch.setattr(onnx_runtime, "measure_ranges", lambda *a: calls.append(1) or real(*a))
+    again = build(gallery(tmp_path, paths[:8]), checkpoint, tmp_path / "again", runtime="onnx-int8")
+    assert again.encoded == 8
+    assert calls == [1]
+    repeated = open_store(tmp_path / "again").manifest
+    assert repeated.int8_ranges == before.manifest.int8_ranges
+    assert repeated.shards[0].file == before.manifest.shards[0].file
+
+
+def test_the_sample_is_the_same_and_readable(tmp_path: Path) -> None:
+    paths = write_images(tmp_path, 30)
+    (tmp_path / paths[4]).write_text("no image")
+    preprocessing = Preprocessing(size=16)
+    sample = calibration_images(tmp_path, paths, preprocessing, 7)
+    assert sample.shape == (7, 3, 16, 16)
+    assert torch.equal(sample, calibration_images(tmp_path, paths, preprocessing, 7))
+    assert len(calibration_images(tmp_path, paths, preprocessing)) == 29
+    with pytest.raises(DataError, match="none of the 1 images"):
+        calibration_images(tmp_path, [paths[4]], preprocessing)
