@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from indexer.views import embed
+from indexer.views import condition_key, embed
 from retrieval.engine import Engine
+from retrieval.picture import Picture as Picture
+from retrieval.request import Terms
 from training.schema import Condition
 
 K = 10
@@ -38,28 +38,37 @@ def reference_view(
     return found
 
 
-@dataclass(frozen=True)
-class Picture:
-    """The condition-free half of one picture: I and P, [1, d, H, W] each."""
-
-    maps: Tensor
-    keys: Tensor
-
-
 def encode(engine: Engine, image: Path) -> Picture:
     """The condition-free half of a picture."""
-    maps = engine.encode(image)
-    with torch.inference_mode():
-        return Picture(maps, engine.model.keys(maps))
+    return engine.encode(image)
 
 
 def embed_picture(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.float32]:
     """Z [d] of a picture."""
-    return engine._embed_query(picture.maps, picture.keys, condition)
+    vector: NDArray[np.float32] = picture.embed(engine.model, [condition])[0]
+    return vector
 
 
 def search_existing(
     engine: Engine, picture: Picture, condition: Condition, exact: bool
 ) -> NDArray[np.int64]:
     """Rows of the ten nearest under a condition that has a view."""
-    return engine._search(condition, embed_picture(engine, picture, condition), K)[0]
+    return engine.nearest(picture, condition, K, "exact" if exact else "auto")[0]
+
+
+def search_cold(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.int64]:
+    """Rows of the ten nearest under a condition without a view."""
+    return engine.nearest(picture, condition, K)[0]
+
+
+def search_values(
+    engine: Engine, picture: Picture, terms: Terms, exact: bool = False
+) -> NDArray[np.int64]:
+    """Rows of the ten best by the score of named values, as `retrieve query` ranks them."""
+    return engine._best(picture, terms, None, "exact" if exact else "auto")[0]
+
+
+def forget(engine: Engine, condition: Condition) -> bool:
+    """Drop the view of a condition that a search computed; whether it did, so that it was no
+    search in two stages."""
+    return engine.pool._computed.pop(condition_key(condition), None) is not None
