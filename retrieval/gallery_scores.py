@@ -89,10 +89,6 @@ class GalleryScores:
         conditioned = self.cosines(self.terms.condition, self.z, rows)
         return self.combined(Cosines(conditioned, self.mean(self.terms.kept, rows)), rows)
 
-    def with_vectors(self, vectors: NDArray[np.float32]) -> Scores:
-        """Scores of all rows from their embeddings [N, d] under the request's condition."""
-        return self.combined(Cosines(vectors @ self.z, self.mean(self.terms.kept, None)), None)
-
     def combined(self, cosines: Cosines, rows: Rows) -> Scores:
         """Scores from the cosines of some rows, or of all."""
         if not self.terms.named:

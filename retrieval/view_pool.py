@@ -98,6 +98,10 @@ class ViewPool:
             for entry, view in zip(entries, found, strict=True)
         ]
 
+    def forget(self, condition: Condition) -> bool:
+        """Drop a condition's computed view from memory; whether there was one."""
+        return self._computed.pop(condition_key(condition), None) is not None
+
     def portions(self, conditions: Sequence[Condition]) -> Iterator[Sequence[Condition]]:
         """Conditions, so many at a time as may be computed in one pass within the memory."""
         size = max(1, min(PASS, self.memory // max(view_bytes(len(self.store), self.store.dim), 1)))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from benchmarks.speed.extended_store import extend
 from benchmarks.speed.measured_calls import encode
 from indexer.progress import Progress, Silent
-from retrieval.engine import TWO_STAGE_FROM, Engine
+from retrieval.engine import Engine
 from retrieval.picture import Picture
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -71,10 +71,6 @@ class Bench:
             self._engine = None  # closed before the next is opened
             self._engine = (size, Engine.open(self.index(size), self.device))
         return self._engine[1]
-
-    def is_two_stage(self, size: int) -> bool:
-        """Whether a gallery of that size is searched by candidates."""
-        return size >= TWO_STAGE_FROM
 
     def images(self) -> Dataset:
         """The dataset whose images are queried with and encoded."""

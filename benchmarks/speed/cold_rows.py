@@ -1,122 +1,140 @@
-"""`cold combination, two stages`: a picture that is encoded, a condition that has no view."""
+"""Cold combinations in two stages: values named together that no view exists for.
+
+Galleries that the engine searches whole at once have no such row. Each combination is asked with
+every picture and stays cold: a view that an answer left behind is dropped before the next one, and
+how many answers came from the whole gallery after all is told.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.floors import one_pass, tail_gemms
-from benchmarks.speed.measured_calls import K, embed_picture, exact_view, search
+from benchmarks.speed.floors import raw_faiss
+from benchmarks.speed.measured_calls import (
+    K,
+    embed_picture,
+    exact_view,
+    forget,
+    search_cold,
+    search_values,
+)
 from benchmarks.speed.row import Row
-from benchmarks.speed.timing import seconds_of
+from benchmarks.speed.timing import Paired, paired, seconds_of
 from benchmarks.speed.view_rows import recall
-from retrieval.gallery_scores import GalleryScores
-from retrieval.request import Terms
-from training.schema import Condition
+from retrieval.engine import Engine
+from retrieval.picture import Picture
+from retrieval.request import Request, resolve
 
 COLD = "cold combination, two stages"
-NAMED = "cold combination, two stages, ranked by named values"
-
-_AGAINST = "exact view: one pass over the maps, then the tail's matrix products alone"
+BY_VALUES = "cold query by named values, two stages"
 
 
 def cold_rows(bench: Bench) -> list[Row]:
-    """A row a size: the nearest under combinations of values, against their exact views."""
-    return [_row(bench, size) for size in bench.sizes if bench.is_two_stage(size)]
+    """A row a size: the nearest under the combination, against the exact view and raw faiss."""
+    return [_cold(bench, size, bench.engine(size)) for size in _sizes(bench)]
 
 
-def named_rows(bench: Bench) -> list[Row]:
-    """A row a size: the same with the values named, as `retrieve query --attrs` ranks hits."""
-    return [_named_row(bench, size) for size in bench.sizes if bench.is_two_stage(size)]
+def value_rows(bench: Bench) -> list[Row]:
+    """A row a size: the hits of `retrieve query` by its score, against those of all images."""
+    return [_by_values(bench, size, bench.engine(size)) for size in _sizes(bench)]
 
 
-def _row(bench: Bench, size: int) -> Row:
-    engine = bench.engine(size)
-    engine.calibration()
-    pictures, seconds, shares = bench.pictures(engine), [], []
-    combinations = bench.drawn(engine)
-    floor = one_pass_and_tail(bench, size)
-    for number, values in enumerate(combinations):
-        condition = engine.schema.value_condition(values)
-        some = pictures[number :: len(combinations)]
-        found = []
-        search(engine, some[0], condition, exact=False)
-        for picture in some:
-            started = time.perf_counter()
-            found.append(search(engine, picture, condition, exact=False))
-            seconds.append(time.perf_counter() - started)
-        queries = [embed_picture(engine, picture, condition) for picture in some]
-        shares += [recall(found, queries, exact_view(engine, condition))] * len(some)
-    return _of(bench, COLD, size, seconds, shares, floor, len(combinations))
+def _sizes(bench: Bench) -> Iterator[int]:
+    return (size for size in bench.sizes if size >= bench.engine(size).two_stage_from)
 
 
-def _named_row(bench: Bench, size: int) -> Row:
-    engine = bench.engine(size)
-    engine.calibration()
-    pictures, seconds, shares = bench.pictures(engine), [], []
-    combinations = bench.drawn(engine)
-    floor = one_pass_and_tail(bench, size)
-    for number, values in enumerate(combinations):
-        terms = _terms(engine.schema.value_condition(values), values, engine.schema.attribute_of)
-        vectors = exact_view(engine, terms.condition)
-        for picture in pictures[number :: len(combinations)]:
-            started = time.perf_counter()
-            found = engine.ranked(picture, terms)[0]
-            seconds.append(time.perf_counter() - started)
-            scores = GalleryScores(engine.store, engine.pool, engine.model, picture, terms)
-            exact = scores.with_vectors(vectors).total
-            k = min(K, len(exact))
-            tenth = np.partition(exact, -k)[-k] - 1e-6
-            shares.append(float((exact[found[:k]] >= tenth).sum()) / k)
-    return _of(bench, NAMED, size, seconds, shares, floor, len(combinations))
-
-
-def one_pass_and_tail(bench: Bench, size: int) -> float:
-    """Seconds of reading all maps once and of the tail's products for all, in ms."""
-    engine = bench.engine(size)
-    gemms = tail_gemms(engine.model, size, bench.device)
-    one_pass(engine.store)
-    return (seconds_of(lambda: one_pass(engine.store)) + seconds_of(gemms)) * 1000
-
-
-def _terms(condition: Condition, values: list[int], owner: NDArray[np.int64]) -> Terms:
-    spoken = sorted({int(owner[value]) for value in values})
-    kept = tuple(n for n in range(int(owner.max()) + 1) if n not in spoken)
-    return Terms(condition, tuple(values), (), tuple(spoken), kept, (), K, False)
-
-
-def _of(
-    bench: Bench,
-    what: str,
-    size: int,
-    seconds: list[float],
-    shares: list[float],
-    floor: float,
-    combinations: int,
-) -> Row:
-    engine = bench.engine(size)
-    calibration = engine.calibration()
-    used = calibration.likeness if what == COLD else calibration.score
-    value = median(seconds) * 1000
+def _cold(bench: Bench, size: int, engine: Engine) -> Row:
+    calibration = seconds_of(engine.calibration)
+    pictures = bench.pictures(engine)
+    measured = [_combination(engine, pictures, values) for values in bench.drawn(engine)]
+    recalls = [one.recall for one in measured]
+    times = Paired(
+        tuple(s for one in measured for s in one.times.seconds),
+        tuple(s for one in measured for s in one.times.floors),
+    )
     return Row(
-        what=what,
+        what=COLD,
         size=size,
-        value=value,
+        value=times.value * 1000,
         unit="ms",
-        floor=floor,
-        ratio=value / floor,
-        recall=float(np.mean(shares)),
-        against=_AGAINST,
+        floor=times.floor * 1000,
+        ratio=times.ratio,
+        recall=float(np.mean(recalls)),
+        against="raw faiss, flat, on the exact view's vectors, were they there",
+        repeats=len(times.seconds),
+        details={
+            "combinations": len(measured),
+            "answered_from_the_whole_gallery": sum(one.whole for one in measured),
+            "slowest_ms": max(times.seconds) * 1000,
+            "worst_combination_recall": min(recalls),
+            "exact_view_seconds": median(one.exact_seconds for one in measured),
+            "calibration_seconds": calibration,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class _Combination:
+    times: Paired
+    recall: float
+    exact_seconds: float
+    whole: int
+
+
+def _combination(engine: Engine, pictures: list[Picture], values: list[int]) -> _Combination:
+    condition = engine.schema.value_condition(values)
+    started = time.perf_counter()
+    vectors = exact_view(engine, condition)  # not through the engine, which would keep it
+    exact_seconds = time.perf_counter() - started
+    raw = raw_faiss(vectors, K)
+    queries = [embed_picture(engine, picture, condition) for picture in pictures]
+    found: dict[int, NDArray[np.int64]] = {}
+    whole: dict[int, bool] = {}
+
+    def ask(number: int) -> None:
+        found[number] = search_cold(engine, pictures[number], condition)
+        whole[number] = forget(engine, condition)
+
+    times = paired(ask, lambda number: raw(queries[number]), len(pictures))
+    rows = [found[number] for number in range(len(queries))]
+    return _Combination(times, recall(rows, queries, vectors), exact_seconds, sum(whole.values()))
+
+
+def _by_values(bench: Bench, size: int, engine: Engine) -> Row:
+    engine.calibration()
+    pictures = bench.pictures(engine)
+    names = engine.schema.value_names
+    drawn = [[names[v] for v in values] for values in bench.drawn(engine)]
+    asked = [resolve(engine.schema, Request("", present=values)) for values in drawn]
+    cases = [(terms, picture) for terms in asked for picture in pictures]
+    seconds, found, whole = [], [], 0
+    search_values(engine, pictures[0], asked[0])  # what a first call sets up is not timed
+    for terms, picture in cases:
+        whole += forget(engine, terms.condition)
+        started = time.perf_counter()
+        found.append(search_values(engine, picture, terms))
+        seconds.append(time.perf_counter() - started)
+    recalls = []
+    for (terms, picture), rows in zip(cases, found, strict=True):
+        right = search_values(engine, picture, terms, exact=True)
+        recalls.append(len(set(rows.tolist()) & set(right.tolist())) / len(right))
+    return Row(
+        what=BY_VALUES,
+        size=size,
+        value=median(seconds) * 1000,
+        unit="ms",
+        recall=float(np.mean(recalls)),
         repeats=len(seconds),
         details={
+            "combinations": len(asked),
+            "answered_from_the_whole_gallery": whole,
             "slowest_ms": max(seconds) * 1000,
-            "combinations": combinations,
-            "recall_target": calibration.recall,
-            "first_share": used.first,
-            "second_share": used.second,
         },
     )

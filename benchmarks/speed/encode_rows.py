@@ -27,6 +27,11 @@ def onnx_rows(bench: Bench) -> list[Row]:
     return [_row(bench, "onnx")]
 
 
+def int8_rows(bench: Bench) -> list[Row]:
+    """One row: the same with the backbone's convolutions in int8."""
+    return [_row(bench, "onnx-int8")]
+
+
 def _row(bench: Bench, runtime: str) -> Row:
     checkpoint = load_checkpoint(open_store(bench.source).model_folder, bench.device)
     dataset = bench.images()

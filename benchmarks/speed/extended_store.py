@@ -46,9 +46,9 @@ from indexer.sweep import sweep
 from indexer.views import conditions_of, write_views
 from training.checkpoint import load_checkpoint
 from training.errors import UsageError
-from training.image_file import NO_VERSION
 from training.models.conditioned import ConditionedEmbedder
 
+_NO_STAT = (-1, -1)  # size and time of change of no file: a build keeps no such shard
 _BATCH = 256  # images perturbed at a time: 26 MB of float32 maps, a few times over
 
 
@@ -207,7 +207,7 @@ def _make(
         rows=count,
         listed=count,
         paths=paths_hash(paths),
-        listing=listing_hash(paths, [NO_VERSION] * count),  # no file is like that: never kept
+        listing=listing_hash(paths, [_NO_STAT] * count),
         content=content_hash(paths, [d.tobytes() for d in digests]),
         rejects=(),
     )

@@ -61,6 +61,8 @@ def read_all(arrays: list[NDArray[Any]]) -> int:
         words = flat[: len(flat) // 8 * 8].view(np.int64)
         step = _BLOCK // 8
         blocks += [words[start : start + step] for start in range(0, len(words), step)]
+    if len(blocks) < 2:  # starting threads would take longer
+        return sum(map(_sum, blocks))
     with ThreadPoolExecutor(cores()) as pool:
         return sum(pool.map(_sum, blocks))
 

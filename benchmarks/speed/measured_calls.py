@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from indexer.views import embed
 from retrieval.engine import Engine
-from retrieval.picture import Picture
+from retrieval.picture import Picture as Picture
+from retrieval.request import Terms
 from training.schema import Condition
 
 K = 10
@@ -44,12 +45,30 @@ def encode(engine: Engine, image: Path) -> Picture:
 
 def embed_picture(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.float32]:
     """Z [d] of a picture."""
-    z: NDArray[np.float32] = picture.embed(engine.model, [condition])[0]
-    return z
+    vector: NDArray[np.float32] = picture.embed(engine.model, [condition])[0]
+    return vector
 
 
-def search(
+def search_existing(
     engine: Engine, picture: Picture, condition: Condition, exact: bool
 ) -> NDArray[np.int64]:
-    """Rows of the ten nearest under a condition; by candidates if it has no view."""
+    """Rows of the ten nearest under a condition that has a view."""
     return engine.nearest(picture, condition, K, "exact" if exact else "auto")[0]
+
+
+def search_cold(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.int64]:
+    """Rows of the ten nearest under a condition without a view."""
+    return engine.nearest(picture, condition, K)[0]
+
+
+def search_values(
+    engine: Engine, picture: Picture, terms: Terms, exact: bool = False
+) -> NDArray[np.int64]:
+    """Rows of the ten best by the score of named values, as `retrieve query` ranks them."""
+    return engine.ranked(picture, terms, None, "exact" if exact else "auto")[0]
+
+
+def forget(engine: Engine, condition: Condition) -> bool:
+    """Drop the view of a condition that a search computed; whether it did, so that it was no
+    search in two stages."""
+    return engine.pool.forget(condition)

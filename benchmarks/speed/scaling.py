@@ -2,14 +2,13 @@
 
     python -m benchmarks.speed.scaling
 
-writes the tables of docs/scaling.md anew, each from the results file that it names. A node is a
+writes the tables of docs/scaling.md anew, from every results file that is there. A node is a
 machine (or a GPU) like the one that was measured; constants are those of the largest size.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from benchmarks.write_results import RESULTS
 from training.errors import DataError
 
 PAGE = Path(__file__).parents[2] / "docs" / "scaling.md"
-_BLOCK = re.compile(r"<!-- scaling: (\S+) -->\n(.*?)\n<!-- end -->", re.DOTALL)
+START, END = "<!-- scaling -->\n", "\n<!-- end -->"
 
 SIZES = (253_983, 1_000_000, 10_000_000, 100_000_000)
 
@@ -198,22 +197,22 @@ def tables(data: dict[str, Any]) -> str:
     )
 
 
-def blocks(page: str) -> dict[str, str]:
-    """The page's tables by the name of the results file that each is made from."""
-    return dict(_BLOCK.findall(page))
-
-
 def with_tables(page: str, results: Path) -> str:
-    """The page with all its tables made anew; raises DataError if a results file is missing."""
+    """The page with the tables of every machine that results are there for.
 
-    def table(match: re.Match[str]) -> str:
-        file = results / f"{match[1]}.json"
+    Raises:
+        DataError: a results file lacks the exact view, or the page the marks.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise DataError(f"the page lacks the marks {START.strip()} and {END.strip()}")
+    parts = []
+    for file in sorted(results.glob("speed-*.json")):
         data = read_results(file)
-        if data is None:
-            raise DataError(f"no results file {file}, which the page names")
-        return f"<!-- scaling: {match[1]} -->\n{tables(data)}\n<!-- end -->"
-
-    return _BLOCK.sub(table, page)
+        assert data is not None, "it was just listed"
+        parts.append(tables(data))
+    return before + start + ("\n\n".join(parts) or "Nothing is measured yet.") + end + after
 
 
 def _cells(s: Scale) -> list[str]:

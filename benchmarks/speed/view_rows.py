@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.floors import raw_faiss
-from benchmarks.speed.measured_calls import K, embed_picture, exact_view, search
+from benchmarks.speed.measured_calls import K, embed_picture, exact_view, search_existing
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import paired
 
@@ -35,7 +35,7 @@ def _row(bench: Bench, size: int, exact: bool) -> Row:
     found: dict[int, NDArray[np.int64]] = {}
 
     def ask(number: int) -> None:
-        found[number] = search(engine, pictures[number], condition, exact)
+        found[number] = search_existing(engine, pictures[number], condition, exact)
 
     times = paired(ask, lambda number: raw(queries[number]), len(pictures))
     return Row(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,15 +56,13 @@ def test_a_gallery_that_fits_one_node() -> None:
 
 
 def test_what_was_not_measured_stays_open() -> None:
-    from dataclasses import replace
-
     bare = replace(CONSTANTS, code_bytes=None, encode_rate=None, cold_ms=None, index_ms=None)
     found = scale(bare, 10_000_000)
     assert (found.code_bytes, found.cold_ms, found.index_ms, found.encode_days) == (None,) * 4
     assert found.nodes == 28
 
 
-def results() -> dict[str, object]:
+def results() -> dict[str, Any]:
     details = {
         "pass_bytes_per_second": 8e9,
         "tail_flop_per_image": 2_000_000,
@@ -82,8 +83,6 @@ def results() -> dict[str, object]:
 
 
 def test_constants_are_those_of_the_largest_size() -> None:
-    from dataclasses import replace
-
     assert constants_of(results()) == replace(CONSTANTS, cold_ms=None, cold_size=0)
     with pytest.raises(DataError, match="exact view"):
         constants_of(merge(None, {"commit": "abc"}, []))
@@ -100,11 +99,18 @@ def test_tables_say_what_is_missing() -> None:
 
 def test_the_page_is_what_the_results_say() -> None:
     page = scaling.PAGE.read_text()
-    assert scaling.blocks(page), "the page shows at least one machine"
     assert with_tables(page, RESULTS) == page, "run python -m benchmarks.speed.scaling"
 
 
-def test_a_page_that_names_no_results_is_refused(tmp_path: Path) -> None:
-    page = "a\n<!-- scaling: speed-abacus -->\nold\n<!-- end -->\nb"
-    with pytest.raises(DataError, match=r"speed-abacus\.json"):
-        with_tables(page, tmp_path)
+def test_a_page_gets_the_tables_of_every_machine(tmp_path: Path) -> None:
+    page = "a\n<!-- scaling -->\nold\n<!-- end -->\nb"
+    assert with_tables(page, tmp_path) == page.replace("old", "Nothing is measured yet.")
+    for name in ("one", "two"):
+        text = json.dumps(results() | {"machine": name})
+        (tmp_path / f"speed-{name}.json").write_text(text)
+    made = with_tables(page, tmp_path)
+    shown = "\n\n".join(tables(results() | {"machine": name}) for name in ("one", "two"))
+    assert made == page.replace("old", shown)
+    assert with_tables(made, tmp_path) == made
+    with pytest.raises(DataError, match="lacks the marks"):
+        with_tables("a page", tmp_path)

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed.bench import combinations_of, new_conditions
+from benchmarks.speed.bench import Bench, combinations_of, new_conditions
+from benchmarks.speed.cold_rows import cold_rows, value_rows
 from benchmarks.speed.index_rows import index_bytes
 from benchmarks.speed.rows import ROWS
 from benchmarks.speed.sphere import sphere
 from benchmarks.speed.view_rows import recall
 from indexer.store import open_store
 from retrieval.cli import _run
+from retrieval.engine import Engine
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -60,6 +62,32 @@ def test_a_run_in_two_sittings(
     assert file.with_suffix(".png").is_file()
 
 
+def test_cold_combinations_are_measured_where_the_engine_looks_for_candidates(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Engine.open
+
+    def early(folder: Path, device: str = "auto") -> Engine:
+        engine = opened(folder, device)
+        engine.two_stage_from = 600
+        return engine
+
+    monkeypatch.setattr(Engine, "open", early)
+    sizes = (50, 700)
+    bench = Bench(source, None, tmp_path, sizes, (), (), queries=2, combinations=2, repeats=1)
+    (cold,) = cold_rows(bench)
+    engine = bench.engine(700)
+    for values in bench.drawn(engine):
+        assert engine.pool.existing(engine.schema.value_condition(values)) is None, "stays cold"
+    (named,) = value_rows(bench)
+    assert (cold.what, cold.size) == ("cold combination, two stages", 700)
+    assert (named.what, named.size) == ("cold query by named values, two stages", 700)
+    assert cold.repeats == named.repeats == 4
+    for row in (cold, named):
+        assert row.recall is not None
+        assert 0.5 < row.recall <= 1
+
+
 @pytest.mark.parametrize("options", [("--rows", "exacts"), ("--sizes", "10,x"), ("--sizes", "0")])
 def test_wrong_options_are_named(
     source: Path, options: tuple[str, str], capsys: pytest.CaptureFixture[str]
@@ -70,7 +98,7 @@ def test_wrong_options_are_named(
 
 def test_every_row_of_the_issue_has_a_name() -> None:
     assert {"exact", "view", "approximate", "encode", "encode-onnx", "memory"} <= set(ROWS)
-    assert {"start", "kernel", "index"} <= set(ROWS)
+    assert {"start", "kernel", "index", "cold", "values"} <= set(ROWS)
 
 
 def test_combinations_are_what_images_have() -> None:
