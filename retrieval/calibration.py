@@ -32,11 +32,14 @@ NAME = "calibration.json"
 RECALL = 0.98
 """Share of the true first ten that two stages should find."""
 
-SAMPLE = 10_000
+FAMILIES = ("score", "types", "values")
+"""Kinds of requests that need shares of their own."""
+
+SAMPLE = 5_000
 _COMBINATIONS = 12
-_PICTURES = 10
+_PICTURES = 8
 _HITS = 10
-_FORM = 2
+_FORM = 3
 
 
 @dataclass(frozen=True)
@@ -47,21 +50,25 @@ class Calibration:
         content: `Manifest.content` of the index.
         recall: the target.
         sample: images that were searched.
-        likeness: for hits ranked by likeness under a condition alone.
         score: for hits ranked by the score of named values.
+        types: for hits ranked by likeness under several types.
+        values: for hits ranked by likeness under a condition that names values; what a model sees
+            under it follows from no view, so that many candidates are needed.
         form: version of this procedure.
     """
 
     content: str
     recall: float
     sample: int
-    likeness: Shares
     score: Shares
+    types: Shares
+    values: Shares
     form: int = _FORM
 
-    def shares(self, terms: Terms) -> Shares:
+    def shares(self, terms: Terms, schema: Schema) -> Shares:
         """What to keep for a request."""
-        return self.score if terms.named else self.likeness
+        shares: Shares = getattr(self, _family(terms, schema))
+        return shares
 
 
 def calibrate(
@@ -85,24 +92,41 @@ def calibrate(
     count = min(sample, len(store))
     rows = np.sort(generator.choice(len(store), count, replace=False))
     likely = np.asarray(store.predicted()[rows], dtype=np.float32)
-    places: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
-    for values, families in _requests(store.schema, likely, generator):
-        vectors = embed(store, pool.model, families[0].condition, rows, device=pool.device)
+    places: dict[str, list[NDArray[np.float64]]] = {name: [] for name in FAMILIES}
+    for values, asked in _requests(store.schema, likely, generator):
+        conditions = {terms.condition.tobytes(): terms.condition for terms in asked}
+        vectors = {
+            key: embed(store, pool.model, condition, rows, device=pool.device)
+            for key, condition in conditions.items()
+        }
         for place in _pictures(likely, values, generator):
             maps, keys = store.maps(rows[place : place + 1], pool.device)
             (picture,) = pictures_of(model, maps, keys)
-            for terms in families:
+            for terms in asked:
                 scores = GalleryScores(store, pool, model, picture, terms)
-                found = _places(two_stage, scores, rows, vectors, place)
-                places[bool(terms.named)].append(found)
-    parts = {named: np.concatenate(found, 1) for named, found in places.items()}
+                own = vectors[terms.condition.tobytes()]
+                found = _places(two_stage, scores, rows, own, place)
+                places[_family(terms, store.schema)].append(found)
+    shares = {
+        name: _shares(np.concatenate(found, 1), recall) if found else Shares(1.0, 1.0)
+        for name, found in places.items()
+    }
     return Calibration(
         store.manifest.content,
         recall,
         count,
-        likeness=_shares(parts[False], recall),
-        score=_shares(parts[True], recall),
+        score=shares["score"],
+        types=shares["types"],
+        values=shares["values"],
     )
+
+
+def _family(terms: Terms, schema: Schema) -> str:
+    """Which of `FAMILIES` a request is of."""
+    if terms.named:
+        return "score"
+    types = [schema.type_condition(number) for number in terms.spoken]
+    return "types" if np.array_equal(terms.condition, sum(types)) else "values"
 
 
 def _places(
@@ -154,9 +178,9 @@ def _shares(places: NDArray[np.float64], recall: float) -> Shares:
 def _requests(
     schema: Schema, likely: NDArray[np.float32], generator: np.random.Generator
 ) -> Iterator[tuple[list[int], list[Terms]]]:
-    """Two or three values that an image of the sample probably has together, and requests under
-    one condition made of them: plain, one of them unwanted, and with a type to compare by, in
-    turn; each with its values named and by likeness alone."""
+    """Two or three values that an image of the sample probably has together, and requests made of
+    them: plain, one of them unwanted, and with a type to compare by, in turn, with the values
+    named; the same by likeness alone; and by likeness under their types."""
     attributes = np.array([n for n, a in enumerate(schema.attributes) if a.values])
     for number in range(_COMBINATIONS):
         chosen = generator.permutation(attributes)[: 2 + number % 2]
@@ -181,7 +205,11 @@ def _requests(
         named = Terms(
             condition, tuple(present), tuple(absent), tuple(spoken), kept, (), _HITS, False
         )
-        yield present, [named, replace(named, wanted=(), unwanted=(), kept=())]
+        alone = replace(named, wanted=(), unwanted=(), kept=())
+        by_type = np.zeros_like(condition)
+        for attribute in spoken:
+            by_type[schema.slice_of(attribute)] = 1
+        yield present, [named, alone, replace(alone, condition=by_type)]
 
 
 def _pictures(
@@ -198,7 +226,7 @@ def load_calibration(folder: Path, content: str, recall: float) -> Calibration |
     """The calibration that was kept in an index; None if there is none that fits."""
     try:
         data = json.loads((folder / NAME).read_text())
-        shares = {name: Shares(**data[name]) for name in ("likeness", "score")}
+        shares = {name: Shares(**data[name]) for name in FAMILIES}
         found = Calibration(**data | shares)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -46,6 +46,7 @@ from training.errors import DataError
 from training.images import open_rgb
 from training.models.conditioned import ConditionedEmbedder
 from training.schema import Condition, Schema
+from training.to_rgb import to_rgb
 
 TWO_STAGE_FROM = 5_000
 """Images from which a query looks for candidates first; fewer are scored exactly at once."""
@@ -234,7 +235,7 @@ class Engine:
         preprocessing = self.store.preprocessing
         pixels = [
             preprocessing.fit(
-                image.convert("RGB")
+                to_rgb(image)
                 if isinstance(image, Image.Image)
                 else open_rgb(Path(image), draft=preprocessing.size)
             )
@@ -326,7 +327,7 @@ class Engine:
                 alike, found = view.search(scores.z[None], terms.top_k, exact=search == "exact")
                 return found[0], alike[0], alike[0]
         if search == "auto" and len(self.store) >= self.two_stage_from:
-            shares = self.calibration().shares(terms)
+            shares = self.calibration().shares(terms, self.schema)
             candidates = self.two_stage.candidates(scores, rows, shares)
             if candidates is not None:
                 rows = candidates

@@ -122,7 +122,7 @@ def test_a_calibrated_search_finds_what_was_promised(engine: Engine) -> None:
             (picture,) = pictures_of(engine.model, *engine.store.maps(np.array([row])))
             scores = GalleryScores(engine.store, engine.pool, engine.model, picture, terms)
             exact = np.argsort(-scores.exact().total, kind="stable")[:10]
-            rows = engine.two_stage.candidates(scores, None, found.shares(terms))
+            rows = engine.two_stage.candidates(scores, None, found.shares(terms, engine.schema))
             hits += 10 if rows is None else len(np.intersect1d(exact, rows))
             true += 10
     assert hits / true >= 0.95
