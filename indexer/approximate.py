@@ -29,7 +29,7 @@ _SEED = 0
 _CHUNK = 16_384  # rows at a time: 32 MB of 512 floats
 _TRAINED_ON = 65_536  # rows, at least: 134 MB of 512 floats
 _TRAINED_ON_MOST = 262_144
-_ROWS_A_LIST = 64
+_ROWS_A_LIST = 40
 _QUERIES = 256  # of the view's own vectors that recall is measured with
 
 

@@ -320,12 +320,13 @@ class Engine:
             rows: rows to search, ascending; None: all.
             search: as for `query`.
         """
-        scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
         if not terms.named and rows is None:
             view = self.pool.existing(terms.condition)
             if view is not None:
-                alike, found = view.search(scores.z[None], terms.top_k, exact=search == "exact")
+                z = picture.embed(self.model, [terms.condition])
+                alike, found = view.search(z, terms.top_k, exact=search == "exact")
                 return found[0], alike[0], alike[0]
+        scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
         if search == "auto" and len(self.store) >= self.two_stage_from:
             shares = self.calibration().shares(terms, self.schema)
             candidates = self.two_stage.candidates(scores, rows, shares)
