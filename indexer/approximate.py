@@ -137,7 +137,7 @@ def tune(index: Any, vectors: NDArray[np.float32], choice: IndexChoice, target: 
         return Tuning(1, choice.nprobe, 1.0, True)
     queries = np.array(vectors[own])
     tenth = _tenth(vectors, queries, own, hits)
-    refines = list(_doubling(choice.refine, MOST_REFINE))
+    refines = list(_growing(choice.refine, MOST_REFINE, 2))
     lists = load_faiss().try_extract_index_ivf(index)
 
     def measured(refine: int, nprobe: int) -> Tuning:
@@ -146,7 +146,7 @@ def tune(index: Any, vectors: NDArray[np.float32], choice: IndexChoice, target: 
         return Tuning(refine, nprobe, recall, recall - luck >= target)
 
     most = Tuning(1, 0, 0.0, False)
-    for nprobe in [0] if lists is None else list(_doubling(choice.nprobe, lists.nlist)):
+    for nprobe in [0] if lists is None else list(_growing(choice.nprobe, lists.nlist, 1.4)):
         _set_nprobe(index, nprobe)
         most = measured(refines[-1], nprobe)
         if most.reached:  # then with how few candidates?
@@ -232,12 +232,12 @@ def _set_nprobe(index: Any, nprobe: int) -> None:
         lists.nprobe = nprobe
 
 
-def _doubling(start: int, most: int) -> Iterator[int]:
-    """`start` and its doubles; `most` last."""
+def _growing(start: int, most: int, factor: float) -> Iterator[int]:
+    """`start` and ever more by a factor; `most` last."""
     value = max(1, start)
     while value < most:
         yield value
-        value *= 2
+        value = max(value + 1, round(value * factor))
     yield most
 
 

@@ -1,10 +1,10 @@
 """What a view is searched with: by its size, the recall that is wanted and the memory there is.
 
-Measured on two cores with 253,983 x 512 vectors of a trained model's type views: one query takes 45 ms
-flat, 2 to 4 ms by inverted lists of bytes (IVF and SQ8) at a recall@10 of 0.98. Codes of 4 bits are as
-fast and cannot do it: among thousands of images of which the same value is sure they find 11 to 52 %
-of the true ten, so they are for views that do not fit the memory as bytes. `retrieve bench speed`
-measures this again.
+Measured on two cores with 253,983 x 512 vectors of a trained model's type views: one query takes
+45 ms flat, 2 to 4 ms by inverted lists of bytes (IVF and SQ8) at a recall@10 of 0.98. Codes of 4
+bits are as fast and cannot do it: among thousands of images of which the same value is sure they
+find 11 to 52 % of the true ten, so they are for views that do not fit the memory as bytes.
+`retrieve bench speed` measures this again.
 """
 
 from __future__ import annotations

@@ -32,14 +32,13 @@ NAME = "calibration.json"
 RECALL = 0.98
 """Share of the true first ten that two stages should find."""
 
-FAMILIES = ("score", "types", "values")
-"""Kinds of requests that need shares of their own."""
+EVERYTHING = Shares(1.0, 1.0)
 
 SAMPLE = 5_000
 _COMBINATIONS = 12
 _PICTURES = 8
 _HITS = 10
-_FORM = 3
+_FORM = 4
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,6 @@ class Calibration:
         sample: images that were searched.
         score: for hits ranked by the score of named values.
         types: for hits ranked by likeness under several types.
-        values: for hits ranked by likeness under a condition that names values; what a model sees
-            under it follows from no view, so that many candidates are needed.
         form: version of this procedure.
     """
 
@@ -62,13 +59,15 @@ class Calibration:
     sample: int
     score: Shares
     types: Shares
-    values: Shares
     form: int = _FORM
 
     def shares(self, terms: Terms, schema: Schema) -> Shares:
-        """What to keep for a request."""
-        shares: Shares = getattr(self, _family(terms, schema))
-        return shares
+        """What to keep for a request: everything where likeness alone counts under a condition
+        that names values, since what a model sees under it follows from no view."""
+        if terms.named:
+            return self.score
+        types = [schema.type_condition(number) for number in terms.spoken]
+        return self.types if np.array_equal(terms.condition, sum(types)) else EVERYTHING
 
 
 def calibrate(
@@ -92,7 +91,7 @@ def calibrate(
     count = min(sample, len(store))
     rows = np.sort(generator.choice(len(store), count, replace=False))
     likely = np.asarray(store.predicted()[rows], dtype=np.float32)
-    places: dict[str, list[NDArray[np.float64]]] = {name: [] for name in FAMILIES}
+    places: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
     for values, asked in _requests(store.schema, likely, generator):
         conditions = {terms.condition.tobytes(): terms.condition for terms in asked}
         vectors = {
@@ -106,27 +105,9 @@ def calibrate(
                 scores = GalleryScores(store, pool, model, picture, terms)
                 own = vectors[terms.condition.tobytes()]
                 found = _places(two_stage, scores, rows, own, place)
-                places[_family(terms, store.schema)].append(found)
-    shares = {
-        name: _shares(np.concatenate(found, 1), recall) if found else Shares(1.0, 1.0)
-        for name, found in places.items()
-    }
-    return Calibration(
-        store.manifest.content,
-        recall,
-        count,
-        score=shares["score"],
-        types=shares["types"],
-        values=shares["values"],
-    )
-
-
-def _family(terms: Terms, schema: Schema) -> str:
-    """Which of `FAMILIES` a request is of."""
-    if terms.named:
-        return "score"
-    types = [schema.type_condition(number) for number in terms.spoken]
-    return "types" if np.array_equal(terms.condition, sum(types)) else "values"
+                places[bool(terms.named)].append(found)
+    score, types = (_shares(np.concatenate(places[named], 1), recall) for named in (True, False))
+    return Calibration(store.manifest.content, recall, count, score, types)
 
 
 def _places(
@@ -180,7 +161,7 @@ def _requests(
 ) -> Iterator[tuple[list[int], list[Terms]]]:
     """Two or three values that an image of the sample probably has together, and requests made of
     them: plain, one of them unwanted, and with a type to compare by, in turn, with the values
-    named; the same by likeness alone; and by likeness under their types."""
+    named; and by likeness under their types."""
     attributes = np.array([n for n, a in enumerate(schema.attributes) if a.values])
     for number in range(_COMBINATIONS):
         chosen = generator.permutation(attributes)[: 2 + number % 2]
@@ -205,11 +186,11 @@ def _requests(
         named = Terms(
             condition, tuple(present), tuple(absent), tuple(spoken), kept, (), _HITS, False
         )
-        alone = replace(named, wanted=(), unwanted=(), kept=())
         by_type = np.zeros_like(condition)
         for attribute in spoken:
             by_type[schema.slice_of(attribute)] = 1
-        yield present, [named, alone, replace(alone, condition=by_type)]
+        alike = replace(named, condition=by_type, wanted=(), unwanted=(), kept=())
+        yield present, [named, alike]
 
 
 def _pictures(
@@ -226,7 +207,7 @@ def load_calibration(folder: Path, content: str, recall: float) -> Calibration |
     """The calibration that was kept in an index; None if there is none that fits."""
     try:
         data = json.loads((folder / NAME).read_text())
-        shares = {name: Shares(**data[name]) for name in FAMILIES}
+        shares = {name: Shares(**data[name]) for name in ("score", "types")}
         found = Calibration(**data | shares)
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -56,11 +56,6 @@ def search_existing(
     return engine.nearest(picture, condition, K, "exact" if exact else "auto")[0]
 
 
-def search_cold(engine: Engine, picture: Picture, condition: Condition) -> NDArray[np.int64]:
-    """Rows of the ten nearest under a condition without a view."""
-    return engine.nearest(picture, condition, K)[0]
-
-
 def search_values(
     engine: Engine, picture: Picture, terms: Terms, exact: bool = False
 ) -> NDArray[np.int64]:

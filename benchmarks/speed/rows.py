@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.speed.bench import Bench
-from benchmarks.speed.cold_rows import cold_rows, value_rows
+from benchmarks.speed.cold_rows import cold_rows
 from benchmarks.speed.encode_rows import int8_rows, onnx_rows, torch_rows
 from benchmarks.speed.exact_rows import exact_rows
 from benchmarks.speed.index_rows import index_rows
@@ -18,7 +18,6 @@ from benchmarks.speed.view_rows import approximate_rows, view_rows
 ROWS: dict[str, Callable[[Bench], list[Row]]] = {
     "exact": exact_rows,
     "cold": cold_rows,
-    "values": value_rows,
     "view": view_rows,
     "approximate": approximate_rows,
     "kernel": kernel_rows,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.index_choice import FLAT, check_factory, choose_index
+from indexer.index_choice import FLAT, IndexChoice, check_factory, choose_index
 from training.errors import UsageError
 
 GB = 10**9
@@ -15,19 +15,36 @@ GB = 10**9
     [
         (0, 512, "Flat"),
         (25_000, 512, "Flat"),
+        (25_001, 512, "IVF512,SQ8"),
+        (253_983, 512, "IVF2048,SQ8"),
+        (1_000_000, 512, "IVF4096,SQ8"),
+        (10_000_000, 512, "IVF4096,SQ8"),
+        (100_000, 128, "Flat"),
+        (253_983, 131, "IVF2048,SQ8"),
+    ],
+)
+def test_the_size_decides(rows: int, dim: int, factory: str) -> None:
+    _check(choose_index(rows, dim), rows, dim, factory)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "factory"),
+    [
         (25_001, 512, "PQ128x4fs"),
-        (253_983, 512, "PQ128x4fs"),
         (1_000_000, 512, "PQ128x4fs"),
         (2_000_000, 512, "IVF1024,PQ128x4fs"),
         (10_000_000, 512, "IVF4096,PQ128x4fs"),
-        (100_000, 128, "Flat"),
         (253_983, 128, "PQ32x4fs"),
         (253_983, 129, "PQ43x4fs"),  # no divisor of 4: codes of 3 numbers
         (253_983, 131, "PQ131x4fs"),  # a prime
     ],
 )
-def test_the_size_decides(rows: int, dim: int, factory: str) -> None:
-    choice = choose_index(rows, dim)
+def test_codes_are_for_what_does_not_fit_as_bytes(rows: int, dim: int, factory: str) -> None:
+    _check(choose_index(rows, dim, memory=rows * dim - 1), rows, dim, factory)
+    assert choose_index(rows, dim, memory=rows * dim).factory.endswith(",SQ8")
+
+
+def _check(choice: IndexChoice, rows: int, dim: int, factory: str) -> None:
     assert (choice.factory, choice.gpu, choice.flat) == (factory, False, factory == FLAT)
     assert (choice.nprobe > 0) == ("IVF" in factory)
     assert f"{rows:,} x {dim}" in choice.why

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.speed.bench import Bench, combinations_of, new_conditions
-from benchmarks.speed.cold_rows import cold_rows, value_rows
+from benchmarks.speed.cold_rows import cold_rows
 from benchmarks.speed.index_rows import index_bytes
 from benchmarks.speed.rows import ROWS
 from benchmarks.speed.sphere import sphere
@@ -79,13 +79,10 @@ def test_cold_combinations_are_measured_where_the_engine_looks_for_candidates(
     engine = bench.engine(700)
     for values in bench.drawn(engine):
         assert engine.pool.existing(engine.schema.value_condition(values)) is None, "stays cold"
-    (named,) = value_rows(bench)
     assert (cold.what, cold.size) == ("cold combination, two stages", 700)
-    assert (named.what, named.size) == ("cold query by named values, two stages", 700)
-    assert cold.repeats == named.repeats == 4
-    for row in (cold, named):
-        assert row.recall is not None
-        assert 0.5 < row.recall <= 1
+    assert cold.repeats == 4
+    assert cold.recall is not None
+    assert 0.5 < cold.recall <= 1
 
 
 @pytest.mark.parametrize("options", [("--rows", "exacts"), ("--sizes", "10,x"), ("--sizes", "0")])
@@ -98,7 +95,7 @@ def test_wrong_options_are_named(
 
 def test_every_row_of_the_issue_has_a_name() -> None:
     assert {"exact", "view", "approximate", "encode", "encode-onnx", "memory"} <= set(ROWS)
-    assert {"start", "kernel", "index", "cold", "values"} <= set(ROWS)
+    assert {"start", "kernel", "index", "cold"} <= set(ROWS)
 
 
 def test_combinations_are_what_images_have() -> None:
