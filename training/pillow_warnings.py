@@ -49,6 +49,8 @@ def pillow_warnings() -> Iterator[list[PillowWarning]]:
         # "always": by default a warning is shown once a process, so the second picture would pass.
         warnings.filterwarnings("always", module=r"PIL\.")
         warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+        # Of a file that somebody else left open and that is collected just now, not of the picture.
+        warnings.filterwarnings("ignore", category=ResourceWarning)
         others = warnings.showwarning
 
         def show(
