@@ -19,6 +19,8 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from indexer.manifest import ArrayPlace
+
 _ALIGNMENT = 64  # bytes: every array starts on a cache line, so that float32 views are aligned
 _HEADERS = 1 << 16  # bytes reserved for HDF5's own structures
 
@@ -71,6 +73,14 @@ class ArrayFile:
         self._handle.seek(offset + start * (spec.nbytes // spec.shape[0]))
         self._handle.write(block.data)
 
+    @property
+    def places(self) -> tuple[ArrayPlace, ...]:
+        """Where the arrays lie."""
+        return tuple(
+            ArrayPlace(name, np.dtype(spec.dtype).str, spec.shape, self._offsets[name])
+            for name, spec in self._specs.items()
+        )
+
     def close(self) -> None:
         """Finish the file."""
         self._handle.close()
@@ -87,12 +97,13 @@ class ArrayFile:
         self.close()
 
 
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write whole arrays, one dataset each; raises OSError."""
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
+    """Write whole arrays, one dataset each; where they lie. Raises OSError."""
     specs = {name: ArraySpec(array.shape, array.dtype) for name, array in arrays.items()}
     with ArrayFile(path, specs) as file:
         for name, array in arrays.items():
             file.write(name, array)
+        return file.places
 
 
 def _reserve(handle: BinaryIO, size: int) -> None:

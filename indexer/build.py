@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.approximate_views import add_approximate
-from indexer.atomic import as_resource_error, remove_temporaries, write_file
+from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.calibration_images import calibration_images
 from indexer.choose_forward import choose_forward
+from indexer.committed import commit_manifest, read_committed
 from indexer.encode_shards import encode_shards
 from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
@@ -24,10 +24,8 @@ from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
     BUILDING_NAME,
-    MANIFEST_NAME,
     Identity,
     Manifest,
-    Reject,
     ShardEntry,
     ViewEntry,
     read_manifest,
@@ -36,8 +34,10 @@ from indexer.manifest import (
 from indexer.model_copy import copy_model
 from indexer.onnx_runtime import Runtime, choose_runtime
 from indexer.plan import ShardPlan, plan_shards, reusable
+from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
 from indexer.progress import Progress, Silent
-from indexer.shard import ShardFile
+from indexer.rejects import settle_rejects
+from indexer.shard import ShardFile, name_places
 from indexer.store import Store
 from indexer.store_file import is_intact
 from indexer.sweep import sweep
@@ -47,7 +47,6 @@ from training.datasets.dataset import Dataset
 from training.decoding import default_workers
 from training.errors import CorruptStoreError, DataError, UsageError
 
-REJECTS_NAME = "rejects.jsonl"
 BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
 
 
@@ -154,7 +153,7 @@ def build_index(
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
     # Before the work: it finds a wrong factory or recall. The rows are settled by the rejects.
-    choose_index(len(rows), checkpoint.model.dim, recall, None, 0, index_factory)
+    planned = choose_index(len(rows), checkpoint.model.dim, recall, None, 0, index_factory)
     progress = progress or Silent()
     choice = choose_runtime(runtime, device)
     if choice.remark:
@@ -180,12 +179,27 @@ def build_index(
             preprocessing=checkpoint.preprocessing.to_json(),
             model_files=copy_model(checkpoint.folder, out),
         )
-        old = _previous(out / MANIFEST_NAME, draft.identity, progress)
-        halted = _previous(out / BUILDING_NAME, draft.identity, progress)
+        old = _previous(lambda: _last_good(out, progress), out, draft.identity, progress)
+        halted = _previous(
+            lambda: read_manifest(out / BUILDING_NAME), out, draft.identity, progress
+        )
         known = [m.int8_ranges for m in (old, halted) if m is not None]
         draft = replace(draft, int8_ranges=known[0] if known else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
         shards = _Shards(out, dataset.root, plans, old, halted)
+        fresh = sum(len(plan.paths) for plan in shards.missing())
+        have = {view.key for view in old.views} if old is not None and not shards.missing() else ()
+        needs = needs_of(
+            draft,
+            shards.kept_rows + fresh,
+            fresh,
+            sum(condition.key not in have for condition in wanted),
+            planned,
+            shard_rows,
+            batch_size,
+            default_workers(fresh, device) if workers is None else workers,
+        )
+        progress.say(check_needs(needs, out))
         encode_started = time.monotonic()
         if shards.kept_rows:
             progress.say(f"{shards.kept_rows:,} images are encoded already")
@@ -193,8 +207,8 @@ def build_index(
             shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress
         )
         encode_seconds = time.monotonic() - encode_started
-        manifest = replace(draft, shards=shards.entries())
-        _settle_rejects(out, manifest, len(rows), max_reject_rate)
+        manifest = replace(draft, shards=name_places(out, shards.entries()))
+        settle_rejects(out, manifest, len(rows), max_reject_rate)
         files = [ShardFile(out, s.file, verify=False) for s in manifest.shards if s.file]
         listed = [p.rows for p, s in zip(plans, manifest.shards, strict=True) if s.file]
         gallery = write_gallery(out, files, listed, aligned.labels, dataset.splits)
@@ -210,7 +224,7 @@ def build_index(
             out, built, *size, search, recall, index_factory is not None, progress
         )
         manifest = replace(manifest, views=tuple(built))
-        write_manifest(out / MANIFEST_NAME, manifest)  # the commit
+        commit_manifest(out, manifest)
         with as_resource_error(out):
             (out / BUILDING_NAME).unlink(missing_ok=True)
         sweep(out, manifest)
@@ -281,6 +295,7 @@ def _encode(
         write_manifest(shards.folder / BUILDING_NAME, building)
 
     paths = [path for plan in shards.plans for path in plan.paths]
+    workers = default_workers(count, device) if workers is None else workers
     chosen = choose_forward(
         checkpoint.model,
         checkpoint.preprocessing,
@@ -294,6 +309,18 @@ def _encode(
         progress.say,
     )
     draft = replace(draft, int8_ranges=chosen.int8_ranges)
+    if count >= PROBE_FROM:
+        fresh = [path for plan in missing for path in plan.paths]
+        seconds = seconds_to_encode(
+            chosen.forward,
+            checkpoint.preprocessing,
+            device,
+            shards.root,
+            fresh,
+            batch_size,
+            workers,
+        )
+        progress.say(f"encoding will take about {in_words(seconds)}")
     encode_shards(
         shards.folder,
         shards.root,
@@ -303,7 +330,7 @@ def _encode(
         checkpoint.preprocessing,
         device,
         batch_size,
-        default_workers(count, device) if workers is None else workers,
+        workers,
         progress,
         committed,
     )
@@ -321,10 +348,19 @@ def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
     )
 
 
-def _previous(path: Path, identity: Identity, progress: Progress) -> Manifest | None:
+def _last_good(out: Path, progress: Progress) -> Manifest | None:
+    found = read_committed(out)
+    if found is not None and found.remark is not None:
+        progress.say(found.remark)
+    return None if found is None else found.manifest
+
+
+def _previous(
+    read: Callable[[], Manifest | None], out: Path, identity: Identity, progress: Progress
+) -> Manifest | None:
     """An earlier manifest whose maps can be mixed with ours, else None, saying why."""
     try:
-        manifest = read_manifest(path)
+        manifest = read()
     except CorruptStoreError as error:
         progress.say(f"{error}; meanwhile every image is encoded anew")
         return None
@@ -333,31 +369,10 @@ def _previous(path: Path, identity: Identity, progress: Progress) -> Manifest | 
     ours = asdict(identity)
     names = [name for name, value in asdict(manifest.identity).items() if value != ours[name]]
     progress.say(
-        f"{path.name} in {path.parent} is of another build ({', '.join(names)} differ): every "
+        f"what is in {out} is of another build ({', '.join(names)} differ): every "
         "image is encoded anew; a finished index stays usable until then"
     )
     return None
-
-
-def _settle_rejects(out: Path, manifest: Manifest, listed: int, max_reject_rate: float) -> None:
-    """Write `rejects.jsonl`; raise DataError if they are too many."""
-    rejects = manifest.rejects
-    lines = [json.dumps(asdict(reject)) + "\n" for reject in rejects]
-    write_file(out / REJECTS_NAME, "".join(lines).encode())
-    if not rejects:
-        return
-    first = "; ".join(_shown(reject) for reject in rejects[:3])
-    if len(rejects) > max_reject_rate * listed or not manifest.rows:
-        raise DataError(
-            f"{len(rejects):,} of {listed:,} images could not be read, more than "
-            f"{max_reject_rate:.0%} allowed by --max-reject-rate: {first}; all of them are in "
-            f"{out / REJECTS_NAME}"
-        )
-
-
-def _shown(reject: Reject) -> str:
-    path = reject.path.encode("utf-8", "backslashreplace").decode()
-    return f"{path} ({reject.reason})"
 
 
 def _valid_views(out: Path, old: Manifest | None, manifest: Manifest) -> list[ViewEntry]:

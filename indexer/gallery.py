@@ -20,7 +20,7 @@ from indexer.manifest import FileEntry
 from indexer.mapped_hdf5 import map_arrays
 from indexer.path_list import PathList
 from indexer.shard import ShardFile
-from indexer.store_file import check_content, commit_file, open_file
+from indexer.store_file import check_content, check_quickly, commit_file, open_file
 from training.datasets.dataset import SPLITS
 from training.errors import CorruptStoreError
 
@@ -38,6 +38,7 @@ class Gallery:
         predicted: probability of every value, [M, K] float16.
         digests: SHA-256 of each image file's bytes, [M, 32] uint8.
         paths: M paths relative to the dataset's root.
+        checksums: of each row's stored maps, see `row_checksums`, [M] uint64; None in format 1.
     """
 
     rows: NDArray[np.int64]
@@ -46,6 +47,7 @@ class Gallery:
     predicted: NDArray[np.float16]
     digests: NDArray[np.uint8]
     paths: PathList
+    checksums: NDArray[np.uint64] | None
 
 
 def write_gallery(
@@ -76,6 +78,7 @@ def write_gallery(
         "splits": ArraySpec((total,), np.uint8),
         "predicted": ArraySpec((total, labels.shape[1]), np.float16),
         "digests": ArraySpec((total, 32), np.uint8),
+        "checksums": ArraySpec((total,), np.uint64),
         "paths": ArraySpec(paths.blob.shape, np.uint8),
         "path_offsets": ArraySpec(paths.offsets.shape, np.int64),
     }
@@ -90,21 +93,24 @@ def write_gallery(
                 file.write("splits", _split_codes(splits[own]), start)
                 file.write("predicted", shard.rows.predicted, start)
                 file.write("digests", shard.rows.digests, start)
+                file.write("checksums", shard.checksums, start)
                 start += len(own)
-        return commit_file(temporary, folder, "gallery", ".h5")
+        return commit_file(temporary, folder, "gallery", ".h5", file.places)
 
 
 def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery:
-    """Open the gallery file; its SHA-256 is checked first, unless `verify` is false.
+    """Open the gallery file; its content is checked first, unless `verify` is false.
 
     Raises:
         CorruptStoreError: if it is missing or damaged.
     """
     name = str(folder / entry.name)
     with open_file(folder, entry) as handle:
-        if verify:
+        if verify and entry.arrays:  # then nothing of it is parsed
+            check_quickly(folder, entry, handle)
+        elif verify:
             check_content(folder, entry, handle)
-        arrays = map_arrays(handle, name)
+        arrays = map_arrays(handle, name, entry.arrays)
     try:
         return Gallery(
             arrays["rows"],
@@ -113,6 +119,7 @@ def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery
             arrays["predicted"],
             arrays["digests"],
             PathList(arrays["paths"], arrays["path_offsets"]),
+            arrays.get("checksums"),
         )
     except (KeyError, IndexError) as error:
         raise CorruptStoreError(f"{name} is not a gallery file: {error}; build again") from error

@@ -54,13 +54,14 @@ def embed_chunks(
     heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
     most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
     chunk = min(chunk, max(_FEWEST, most))
-    attention = _Attention(heads, chunk, store.grid[0] * store.grid[1], store.dim)
+    attention = _Attention(store, heads, chunk)
     waiting: deque[Future[list[Tensor]]] = deque()
     try:
         for start in range(0, len(rows), chunk):
-            places = row_addresses(store, rows[start : start + chunk])
+            own = rows[start : start + chunk]
+            places = row_addresses(store, own)
             prefetch(places, store.grid[0] * store.grid[1] * store.dim, attention.reads_keys)
-            waiting.append(pool.submit(attention, places))
+            waiting.append(pool.submit(attention, places, own))
             if len(waiting) > _AHEAD * cores:
                 yield waiting.popleft().result()
         while waiting:
@@ -74,13 +75,16 @@ def embed_chunks(
 class _Attention:
     """All conditions for one chunk, on one core."""
 
-    def __init__(self, heads: Sequence[FoldedHead], chunk: int, cells: int, dim: int) -> None:
-        self._heads, self._chunk, self._cells, self._dim = heads, chunk, cells, dim
+    def __init__(self, store: Store, heads: Sequence[FoldedHead], chunk: int) -> None:
+        self._heads, self._chunk, self._dim = heads, chunk, store.dim
+        self._cells = store.grid[0] * store.grid[1]
+        self._check = store.check_rows
         self._local = threading.local()
         self.reads_keys = heads[0].query is not None
 
-    def __call__(self, places: RowAddresses) -> list[Tensor]:
-        """Addresses of [M] rows -> embeddings [M, d] under each condition."""
+    def __call__(self, places: RowAddresses, rows: NDArray[np.int64]) -> list[Tensor]:
+        """Addresses of rows [M], and the rows -> embeddings [M, d] under each condition."""
+        self._check(rows)
         out: list[Tensor] = []
         for first in range(0, len(self._heads), _CONDITIONS_AT_ONCE):
             out += self._some(places, self._heads[first : first + _CONDITIONS_AT_ONCE])

@@ -20,7 +20,8 @@ from training.errors import CorruptStoreError, DataError
 from training.schema import Condition
 
 FORMAT = 2
-"""2: views name their approximate index and the seconds that they took. Format 1 is read too."""
+"""2: views name their approximate index and the seconds that they took, files a second, quick
+checksum and where their arrays lie. Format 1 is read too."""
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = "building.json"
 
@@ -28,12 +29,49 @@ _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 
 
 @dataclass(frozen=True)
+class ArrayPlace:
+    """Where an array lies in a file, so that nobody has to parse the file to read it.
+
+    Args:
+        name: of the array.
+        dtype: as `numpy.dtype.str` has it.
+        shape: of the array.
+        offset: its first byte; None if it has no element.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int | None
+
+
+@dataclass(frozen=True)
 class FileEntry:
-    """A file of the index: name relative to its folder, SHA-256 (hexadecimal), size in bytes."""
+    """A file of the index.
+
+    Args:
+        name: relative to the index's folder.
+        sha256: of its content, hexadecimal.
+        size: bytes.
+        fast: XXH3 of its content, 128 bits, hexadecimal: no protection from a forger, but checked
+            ten times as fast; None if it was not computed.
+        arrays: what it holds, if it is a file of arrays; empty if that was not recorded.
+    """
 
     name: str
     sha256: str
     size: int
+    fast: str | None = None
+    arrays: tuple[ArrayPlace, ...] = ()
+
+    @classmethod
+    def from_json(cls, entry: dict[str, Any]) -> FileEntry:
+        """The inverse of `dataclasses.asdict`; raises KeyError, TypeError or ValueError."""
+        arrays = tuple(
+            ArrayPlace(**place | {"shape": tuple(map(int, place["shape"]))})
+            for place in entry.get("arrays", ())
+        )
+        return cls(**entry | {"arrays": arrays})
 
 
 @dataclass(frozen=True)
@@ -245,7 +283,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def _damaged(path: Path, why: str) -> CorruptStoreError:
-    return CorruptStoreError(f"{path} is damaged ({why}); delete it and run build-index again")
+    return CorruptStoreError(f"{path} is damaged ({why}); run build-index again")
 
 
 def _checksum(body: dict[str, Any]) -> str:
@@ -255,7 +293,7 @@ def _checksum(body: dict[str, Any]) -> str:
 
 def _from_json(data: dict[str, Any]) -> Manifest:
     def file(entry: dict[str, Any] | None) -> FileEntry | None:
-        return None if entry is None else FileEntry(**entry)
+        return None if entry is None else FileEntry.from_json(entry)
 
     def shard(entry: dict[str, Any]) -> ShardEntry:
         rejects = tuple(Reject(**reject) for reject in entry["rejects"])
@@ -263,14 +301,15 @@ def _from_json(data: dict[str, Any]) -> Manifest:
 
     def view(entry: dict[str, Any]) -> ViewEntry:
         present, absent = tuple(entry["present"]), tuple(entry["absent"])
-        named = {"file": FileEntry(**entry["file"]), "present": present, "absent": absent}
+        own = FileEntry.from_json(entry["file"])
+        named = {"file": own, "present": present, "absent": absent}
         # Format 1 has neither of the two.
         return ViewEntry(**entry | named | {"approximate": approximate(entry.get("approximate"))})
 
     def approximate(entry: dict[str, Any] | None) -> ApproximateEntry | None:
         if entry is None:
             return None
-        return ApproximateEntry(**entry | {"file": FileEntry(**entry["file"])})
+        return ApproximateEntry(**entry | {"file": FileEntry.from_json(entry["file"])})
 
     height, width = data["identity"]["grid"]
     return Manifest(
@@ -281,7 +320,7 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         preprocessing=dict(data["preprocessing"]),
         shards=tuple(shard(entry) for entry in data["shards"]),
         gallery=file(data["gallery"]),
-        model_files=tuple(FileEntry(**entry) for entry in data["model_files"]),
+        model_files=tuple(FileEntry.from_json(entry) for entry in data["model_files"]),
         views=tuple(view(entry) for entry in data["views"]),
         int8_ranges=tuple((float(low), float(high)) for low, high in data.get("int8_ranges", ())),
     )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.shard import ShardRows
+from indexer.shard import StoredMaps
 from indexer.store import Rows, Store
 
 Addresses = NDArray[np.uint64]
@@ -36,16 +36,18 @@ class RowAddresses:
 
 
 def row_addresses(store: Store, rows: Rows) -> RowAddresses:
-    """Addresses of rows of the index, in the order of `rows`; nothing is read but checked.
+    """Addresses of rows of the index, in the order of `rows`; nothing is read.
+
+    Who reads there calls `Store.check_rows` first.
 
     Raises:
-        CorruptStoreError: if a shard that holds one of the rows is damaged.
+        CorruptStoreError: if a shard that holds one of the rows cannot be mapped.
     """
     place = store.locate(rows)
     numbers, which = np.unique(place.shards, return_inverse=True)
-    shards = [store.shards[number].rows for number in numbers]
+    shards = [store.shards[number].stored for number in numbers]
 
-    def of(array_of: Callable[[ShardRows], NDArray[Any]]) -> Addresses:
+    def of(array_of: Callable[[StoredMaps], NDArray[Any]]) -> Addresses:
         arrays = [array_of(shard) for shard in shards]
         starts = np.array([array.ctypes.data for array in arrays], dtype=np.uint64)
         strides = np.array([array.strides[0] for array in arrays], dtype=np.uint64)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.array_file import write_arrays
 from indexer.atomic import temporary_file
-from indexer.manifest import FileEntry
-from indexer.mapped_hdf5 import map_arrays
+from indexer.manifest import FileEntry, ShardEntry
+from indexer.mapped_hdf5 import map_arrays, read_places
 from indexer.path_list import PathList
 from indexer.quantise import QuantisedMaps
+from indexer.row_checksums import row_checksums
 from indexer.store_file import check_content, commit_file, open_file
 from training.errors import CorruptStoreError
 
@@ -44,16 +48,25 @@ class ShardRows:
         return len(self.listed)
 
 
+@dataclass(frozen=True)
+class StoredMaps:
+    """I and P of a shard's images, [n, L, d] each, read-only, in place."""
+
+    maps: QuantisedMaps
+    keys: QuantisedMaps
+
+
 def write_shard(folder: Path, number: int, rows: ShardRows) -> FileEntry:
     """Write and commit shard number `number` of the index in `folder`; raises ResourceError."""
     with temporary_file(folder / "shards") as temporary:
-        write_arrays(
+        places = write_arrays(
             temporary,
             {
                 "maps": rows.maps.values,
                 "map_scales": rows.maps.scales,
                 "keys": rows.keys.values,
                 "key_scales": rows.keys.scales,
+                "checksums": row_checksums(rows.maps, rows.keys),
                 "predicted": rows.predicted,
                 "digests": rows.digests,
                 "listed": rows.listed,
@@ -61,7 +74,25 @@ def write_shard(folder: Path, number: int, rows: ShardRows) -> FileEntry:
                 "path_offsets": rows.paths.offsets,
             },
         )
-        return commit_file(temporary, folder, f"shards/{number:05d}", ".h5")
+        return commit_file(temporary, folder, f"shards/{number:05d}", ".h5", places)
+
+
+def name_places(folder: Path, entries: Sequence[ShardEntry]) -> tuple[ShardEntry, ...]:
+    """Entries of shards with the places of their arrays, which format 1 did not record.
+
+    Args:
+        folder: the index.
+        entries: of shards that were checked: their headers are parsed.
+    """
+
+    def named(entry: ShardEntry) -> ShardEntry:
+        if entry.file is None or entry.file.arrays:
+            return entry
+        with open_file(folder, entry.file) as handle:
+            places = read_places(handle, str(folder / entry.file.name))
+        return replace(entry, file=replace(entry.file, arrays=places))
+
+    return tuple(map(named, entries))
 
 
 class ShardFile:
@@ -70,8 +101,7 @@ class ShardFile:
     Args:
         folder: the index.
         entry: the shard's file.
-        verify: check the SHA-256 before the file is parsed, which happens when `rows` is first
-            asked for.
+        verify: check the SHA-256 before `rows` are first given out.
 
     Raises:
         CorruptStoreError: if the file is missing or has another size.
@@ -79,7 +109,41 @@ class ShardFile:
 
     def __init__(self, folder: Path, entry: FileEntry, verify: bool = True) -> None:
         self._folder, self._entry, self._verify = folder, entry, verify
+        self.path = folder / entry.name
         self._handle: io.BufferedReader = open_file(folder, entry)
+        weakref.finalize(self, self._handle.close)
+
+    @cached_property
+    def stored(self) -> StoredMaps:
+        """The maps alone, where the manifest says that they lie: nothing is parsed.
+
+        Their content is **not** checked; `Store.check_rows` does that, row by row. Without a place
+        in the manifest (format 1) they are those of `rows`.
+
+        Raises:
+            CorruptStoreError: if the file is not as the manifest promises.
+        """
+        if not self._entry.arrays:
+            return StoredMaps(self.rows.maps, self.rows.keys)
+        arrays = map_arrays(self._handle, str(self.path), self._entry.arrays)
+        try:
+            return StoredMaps(
+                QuantisedMaps(arrays["maps"], arrays["map_scales"]),
+                QuantisedMaps(arrays["keys"], arrays["key_scales"]),
+            )
+        except KeyError as error:
+            raise self._lacks(error) from error
+
+    @cached_property
+    def checksums(self) -> NDArray[np.uint64]:
+        """Checksum of each row's maps [n] uint64; computed now for a shard of format 1.
+
+        Raises:
+            CorruptStoreError: as `rows`.
+        """
+        rows = self.rows
+        known = self._arrays.get("checksums")
+        return row_checksums(rows.maps, rows.keys) if known is None else known
 
     @cached_property
     def rows(self) -> ShardRows:
@@ -90,9 +154,7 @@ class ShardFile:
         """
         if self._verify:
             check_content(self._folder, self._entry, self._handle)
-        name = str(self._folder / self._entry.name)
-        arrays = map_arrays(self._handle, name)
-        self._handle.close()  # the memory map keeps the file alive
+        arrays = self._arrays
         try:
             return ShardRows(
                 QuantisedMaps(arrays["maps"], arrays["map_scales"]),
@@ -103,4 +165,11 @@ class ShardFile:
                 PathList(arrays["paths"], arrays["path_offsets"]),
             )
         except KeyError as error:
-            raise CorruptStoreError(f"{name} lacks the array {error}; build again") from error
+            raise self._lacks(error) from error
+
+    @cached_property
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        return map_arrays(self._handle, str(self.path), self._entry.arrays)
+
+    def _lacks(self, name: KeyError) -> CorruptStoreError:
+        return CorruptStoreError(f"{self.path} lacks the array {name}; build again")

@@ -11,10 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.committed import Committed, committed_versions
 from indexer.gallery import Gallery, open_gallery
-from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, ViewEntry, read_manifest
+from indexer.manifest import BUILDING_NAME, Manifest, ViewEntry
 from indexer.path_list import PathList
 from indexer.quantise import QuantisedMaps, dequantise
+from indexer.row_check import RowCheck
 from indexer.shard import ShardFile
 from indexer.store_file import check_content, open_file
 from training.errors import CorruptStoreError, DataError
@@ -27,8 +29,9 @@ Rows = NDArray[np.int64] | slice
 
 @dataclass(frozen=True)
 class Place:
-    """Where rows lie: shard number [M] int64 and position within the shard [M] int64."""
+    """Where rows [M] int64 lie: shard number [M] int64 and position within it [M] int64."""
 
+    rows: NDArray[np.int64]
     shards: NDArray[np.int64]
     positions: NDArray[np.int64]
 
@@ -41,7 +44,8 @@ class Store:
         manifest: the version to read.
         gallery: labels, paths and predictions.
         shards: the stored maps, in row order.
-        verify: whether files are checked before they are read.
+        verify: whether files are checked before they are read, and rows of maps when they are.
+        remarks: what a person should know of how it was opened.
     """
 
     def __init__(
@@ -51,11 +55,15 @@ class Store:
         gallery: Gallery,
         shards: list[ShardFile],
         verify: bool,
+        remarks: tuple[str, ...] = (),
     ) -> None:
         self.folder, self.manifest, self.gallery = folder, manifest, gallery
-        self.shards, self.verify = shards, verify
+        self.shards, self.verify, self.remarks = shards, verify, remarks
         counts = [shard.rows for shard in manifest.shards if shard.file]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._row_check: RowCheck | None = None
+        if verify and gallery.checksums is not None:
+            self._row_check = RowCheck(folder, shards, self._starts, gallery.checksums)
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -125,30 +133,48 @@ class Store:
         Raises:
             IndexError: if a row is not in 0..M-1.
         """
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
+        wanted = self._positions(rows)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {wanted.min()}..{wanted.max()}")
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
-        return Place(shards, wanted - self._starts[shards])
+        return Place(wanted, shards, wanted - self._starts[shards])
+
+    def check_rows(self, rows: Rows) -> None:
+        """Check the stored maps of rows that this process has not checked before.
+
+        Everything that reads `shards[...].stored` calls this first, in the thread that reads: what
+        was hashed is in the cache then. An index of format 1 has no checksums of rows; there the
+        whole shard was checked when it was opened.
+
+        Raises:
+            CorruptStoreError: if one of them is damaged; the message names the shard.
+        """
+        if self._row_check is not None:
+            self._row_check(self._positions(rows))
+
+    def _positions(self, rows: Rows) -> NDArray[np.int64]:
+        return np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
 
     def quantised(
         self, rows: Rows, out: tuple[QuantisedMaps, QuantisedMaps] | None = None
     ) -> tuple[QuantisedMaps, QuantisedMaps]:
         """A copy of the stored maps and keys of some rows, [M, L, d] int8 with scales [M, L].
 
-        Only the shards that hold the rows are touched.
+        Only the shards that hold the rows are touched, and the rows checked.
 
         Args:
             rows: which.
             out: where to; new memory by default.
 
         Raises:
-            CorruptStoreError: if one of those shards is damaged.
+            CorruptStoreError: if one of the rows is damaged.
         """
         place = self.locate(rows)
+        if self._row_check is not None:
+            self._row_check.in_parallel(place.rows)
         maps, keys = out or (self._room(len(place.shards)), self._room(len(place.shards)))
         for number in np.unique(place.shards):
-            stored = self.shards[number].rows
+            stored = self.shards[number].stored
             where = np.flatnonzero(place.shards == number)
             own = place.positions[where]
             for copy, source in ((maps, stored.maps), (keys, stored.keys)):
@@ -181,31 +207,48 @@ class Store:
 def open_store(folder: Path, verify: bool = True) -> Store:
     """Open an index for reading.
 
-    Every file's size is checked now; its SHA-256 is checked when it is first read, so that a
-    query that needs one view does not wait for gigabytes of maps. `Store.check` reads them all.
-    All files are held open: a build that replaces the index does not disturb this reader.
+    Every file's size is checked now; its content when it is first used: the stored maps row by
+    row, so that a query does not wait for gigabytes of them. `Store.check` reads all files. If the
+    manifest is damaged, or names files that are gone, the copy of the last good one is read
+    instead, and `Store.remarks` says so. All files are held open: a build that replaces the index
+    does not disturb this reader.
 
     Args:
         folder: the index.
-        verify: check the SHA-256 of a file before it is parsed.
+        verify: check contents before they are used.
 
     Raises:
         DataError: if there is no finished index.
         CorruptStoreError: if a file is missing, has another size, or its content was changed.
     """
     while True:
-        manifest = read_manifest(folder / MANIFEST_NAME)
-        if manifest is None or manifest.gallery is None:
+        found: list[Committed] = []
+        trouble: CorruptStoreError | None = None
+        for version in committed_versions(folder):
+            found.append(version)
+            try:
+                return _open(folder, version, verify, trouble)
+            except CorruptStoreError as error:
+                trouble = trouble or error
+        if trouble is None:
             raise _not_there(folder)
-        try:
-            shards = [ShardFile(folder, s.file, verify) for s in manifest.shards if s.file]
-            gallery = open_gallery(folder, manifest.gallery, verify)
-        except CorruptStoreError:
-            # A build that finished between the two reads has taken the old version's files away.
-            if read_manifest(folder / MANIFEST_NAME) == manifest:
-                raise
-        else:
-            return Store(folder, manifest, gallery, shards, verify)
+        # A build that finished between the two reads has taken the old version's files away.
+        if list(committed_versions(folder)) == found:
+            raise trouble
+
+
+def _open(
+    folder: Path, version: Committed, verify: bool, trouble: CorruptStoreError | None
+) -> Store:
+    manifest = version.manifest
+    if manifest.gallery is None:
+        raise _not_there(folder)
+    shards = [ShardFile(folder, s.file, verify) for s in manifest.shards if s.file]
+    gallery = open_gallery(folder, manifest.gallery, verify)
+    remarks = [] if version.remark is None else [version.remark]
+    if trouble is not None:
+        remarks.insert(0, str(trouble))
+    return Store(folder, manifest, gallery, shards, verify, tuple(remarks))
 
 
 def _not_there(folder: Path) -> DataError:

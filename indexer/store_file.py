@@ -6,14 +6,39 @@ import hashlib
 import io
 import mmap
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from indexer.atomic import commit, file_sha256
-from indexer.manifest import FileEntry
+import xxhash
+
+from indexer.atomic import commit
+from indexer.manifest import ArrayPlace, FileEntry
 from training.errors import CorruptStoreError
 
+_BLOCK = 1 << 20  # bytes read at a time: they stay in the cache for the hash
 
-def commit_file(temporary: Path, folder: Path, stem: str, suffix: str) -> FileEntry:
+
+def describe_file(path: Path, name: str, arrays: tuple[ArrayPlace, ...] = ()) -> FileEntry:
+    """The entry of a written file, both hashes in one pass.
+
+    Args:
+        path: where it is.
+        name: what the entry calls it; `{}` in it becomes the first digits of its SHA-256.
+        arrays: what it holds.
+    """
+    sha256, fast = hashlib.sha256(), xxhash.xxh3_128()
+    with path.open("rb") as handle:
+        for block in _blocks(handle):
+            sha256.update(block)
+            fast.update(block)
+        size = handle.tell()
+    digest = sha256.hexdigest()
+    return FileEntry(name.format(digest[:12]), digest, size, fast.hexdigest(), arrays)
+
+
+def commit_file(
+    temporary: Path, folder: Path, stem: str, suffix: str, arrays: tuple[ArrayPlace, ...] = ()
+) -> FileEntry:
     """Give a written file its final name `<stem>-<hash><suffix>` below the index's folder.
 
     The hash in the name lets files of two versions lie side by side until the manifest changes.
@@ -23,11 +48,10 @@ def commit_file(temporary: Path, folder: Path, stem: str, suffix: str) -> FileEn
         folder: the index.
         stem: name without hash, relative to `folder`, POSIX separators.
         suffix: e.g. `.h5`.
+        arrays: what it holds.
     """
-    digest = file_sha256(temporary)
-    name = f"{stem}-{digest[:12]}{suffix}"
-    entry = FileEntry(name, digest, temporary.stat().st_size)
-    commit(temporary, folder / name)
+    entry = describe_file(temporary, f"{stem}-{{}}{suffix}", arrays)
+    commit(temporary, folder / entry.name)
     return entry
 
 
@@ -42,13 +66,12 @@ def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
         handle = path.open("rb")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise CorruptStoreError(f"{path}: {why}; run build-index again to restore it") from error
+        raise CorruptStoreError(f"{path}: {why}; {remedy(folder)}") from error
     size = os.fstat(handle.fileno()).st_size
     if size != entry.size:
         handle.close()
         raise CorruptStoreError(
-            f"{path} has {size:,} bytes instead of {entry.size:,}; "
-            "run build-index again to restore it"
+            f"{path} has {size:,} bytes instead of {entry.size:,}; {remedy(folder)}"
         )
     return handle
 
@@ -62,7 +85,27 @@ def check_content(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> 
     handle.seek(0)
     found = hashlib.file_digest(handle, "sha256").hexdigest()
     handle.seek(0)
-    _compare(folder, entry, found)
+    _compare(folder, entry, "SHA-256", found, entry.sha256)
+
+
+def check_quickly(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> None:
+    """As `check_content` by the quick checksum, where there is one.
+
+    It finds every accident. For files that are mapped and never parsed: what a parser reads has to
+    withstand a forger too, and is checked by SHA-256.
+
+    Raises:
+        CorruptStoreError: if the content is not what the manifest promises.
+    """
+    if entry.fast is None:
+        check_content(folder, entry, handle)
+        return
+    handle.seek(0)
+    found = xxhash.xxh3_128()
+    for block in _blocks(handle):
+        found.update(block)
+    handle.seek(0)
+    _compare(folder, entry, "XXH3", found.hexdigest(), entry.fast)
 
 
 def check_mapped(folder: Path, entry: FileEntry, content: mmap.mmap) -> None:
@@ -71,22 +114,39 @@ def check_mapped(folder: Path, entry: FileEntry, content: mmap.mmap) -> None:
     Raises:
         CorruptStoreError: if the content is not what the manifest promises.
     """
-    _compare(folder, entry, hashlib.sha256(content).hexdigest())
+    _compare(folder, entry, "SHA-256", hashlib.sha256(content).hexdigest(), entry.sha256)
 
 
-def _compare(folder: Path, entry: FileEntry, found: str) -> None:
-    if found != entry.sha256:
+def remedy(folder: Path) -> str:
+    """What to do about a damaged file."""
+    return f"`retrieve verify {folder} --repair` restores what can be restored"
+
+
+def _blocks(handle: io.BufferedReader) -> Iterator[memoryview]:
+    """The rest of a file; each block is overwritten by the next."""
+    buffer = memoryview(bytearray(_BLOCK))
+    while count := handle.readinto(buffer):
+        yield buffer[:count]
+
+
+def _compare(folder: Path, entry: FileEntry, how: str, found: str, wanted: str) -> None:
+    if found != wanted:
         raise CorruptStoreError(
-            f"{folder / entry.name} is damaged (SHA-256 {found[:12]}... instead of "
-            f"{entry.sha256[:12]}...); run build-index again to restore it"
+            f"{folder / entry.name} is damaged ({how} {found[:12]}... instead of "
+            f"{wanted[:12]}...); {remedy(folder)}"
         )
+
+
+def problem_of(folder: Path, entry: FileEntry) -> str | None:
+    """What is wrong with a file, by its SHA-256; None if it has what its entry promises."""
+    try:
+        with open_file(folder, entry) as handle:
+            check_content(folder, entry, handle)
+    except CorruptStoreError as error:
+        return str(error).removesuffix(f"; {remedy(folder)}")
+    return None
 
 
 def is_intact(folder: Path, entry: FileEntry) -> bool:
     """Whether a file is there with the content that its entry promises."""
-    try:
-        with open_file(folder, entry) as handle:
-            check_content(folder, entry, handle)
-    except CorruptStoreError:
-        return False
-    return True
+    return problem_of(folder, entry) is None

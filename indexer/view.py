@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.approximate import HITS, ApproximateSource, read_index
+from indexer.committed import read_committed
 from indexer.exact_search import (
     CandidateSource,
     FlatSource,
@@ -19,9 +20,9 @@ from indexer.exact_search import (
     some_cosines,
 )
 from indexer.flat_file import map_flat
-from indexer.manifest import MANIFEST_NAME, ViewEntry, read_manifest
+from indexer.manifest import ViewEntry
 from indexer.store import Store
-from indexer.store_file import check_content, check_mapped, open_file
+from indexer.store_file import check_mapped, check_quickly, open_file
 from training.errors import CorruptStoreError, UsageError
 
 _RANDOM = 8  # a row read on its own costs about as much as so many in sequence
@@ -147,13 +148,14 @@ def open_view(store: Store, key: str) -> View | None:
     try:
         with open_file(store.folder, entry.file) as handle:
             if store.verify:
-                check_content(store.folder, entry.file, handle)
+                check_quickly(store.folder, entry.file, handle)
             vectors = map_flat(handle, len(store), store.dim)
         return View(entry.key, entry.name, vectors, _approximate(store, entry))
     except CorruptStoreError:
         # A finished build has replaced this version: its maps are still held open, its views not.
         replaced = not (store.folder / entry.file.name).exists()
-        if replaced and read_manifest(store.folder / MANIFEST_NAME) != store.manifest:
+        now = read_committed(store.folder) if replaced else None
+        if now is not None and now.manifest != store.manifest:
             return None
         raise
 

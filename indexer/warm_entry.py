@@ -60,7 +60,7 @@ def read_entry(path: Path) -> WarmEntry | None:
         checksum = body.pop("checksum")
         if checksum != _checksum(body) or body.pop("format") != _FORMAT:
             return None
-        file = FileEntry(**body.pop("file"))
+        file = FileEntry.from_json(body.pop("file"))
         entry = WarmEntry(
             **body
             | {"present": tuple(body["present"]), "absent": tuple(body["absent"])}

@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.atomic import TEMPORARY_PREFIX, commit, file_sha256, temporary_file, write_file
+from indexer.atomic import TEMPORARY_PREFIX, commit, temporary_file, write_file
+from indexer.committed import read_committed
 from indexer.flat_file import FlatFileWriter, flat_header, map_flat
-from indexer.manifest import MANIFEST_NAME, FileEntry, read_manifest
-from indexer.store_file import check_content, open_file
+from indexer.store_file import check_quickly, describe_file, open_file
 from indexer.view import View
 from indexer.views import NamedCondition
 from indexer.warm_entry import WarmEntry, read_entry, write_entry
@@ -56,7 +56,7 @@ class WarmViews:
         store_folder: the index.
         content: `Manifest.content`; views of other maps are ignored.
         budget_bytes: what all views together may take on the disk; 0 keeps none.
-        verify: check a file's SHA-256 before it is read.
+        verify: check a file's content before it is used.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class WarmViews:
         try:
             with open_file(self.folder, entry.file) as handle:
                 if self.verify:
-                    check_content(self.folder, entry.file, handle)
+                    check_quickly(self.folder, entry.file, handle)
                 vectors = map_flat(handle, entry.rows, entry.dim)
         except CorruptStoreError:
             self._damaged.add(entry.file.name)
@@ -170,8 +170,7 @@ class WarmViews:
     def _commit(
         self, path: Path, named: NamedCondition, rows: int, dim: int, seconds: float
     ) -> None:
-        digest = file_sha256(path)
-        file = FileEntry(f"{named.key}-{digest[:12]}.faiss", digest, path.stat().st_size)
+        file = describe_file(path, f"{named.key}-{{}}.faiss")
         _sync(path)  # before the lock: others need not wait for the disk
         entry = WarmEntry(
             key=named.key,
@@ -186,8 +185,8 @@ class WarmViews:
             last_used_ns=0,
         )
         with self._locked():
-            now = read_manifest(self.folder.parent / MANIFEST_NAME)
-            if now is not None and now.content != self.content:
+            now = read_committed(self.folder.parent)
+            if now is not None and now.manifest.content != self.content:
                 raise DataError("the index has been built anew since it was opened")
             self._evict(self.budget_bytes - file.size, keep=named.key)
             commit(path, self.folder / file.name)

@@ -16,7 +16,8 @@ def only_index(option: str) -> Path:
     Raises:
         UsageError: if there is none, or more than one.
     """
-    found = sorted(path.parent for path in Path("indexes").glob("*/manifest.json"))
+    # By the copy too: a lost manifest does not hide an index.
+    found = sorted({path.parent for path in Path("indexes").glob("*/manifest*.json")})
     if len(found) == 1:
         return found[0]
     if found:

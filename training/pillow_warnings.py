@@ -48,6 +48,8 @@ def pillow_warnings() -> Iterator[list[PillowWarning]]:
     with _READING, warnings.catch_warnings():
         # "always": by default a warning is shown once a process, so the second picture would pass.
         warnings.filterwarnings("always", module=r"PIL\.")
+        # Of a file that somebody else left open and that is collected just now, not of the picture.
+        warnings.filterwarnings("ignore", category=ResourceWarning)
         others = warnings.showwarning
 
         def show(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from benchmarks.speed.perturb import perturb_maps
 from indexer.approximate_views import add_approximate
 from indexer.atomic import commit, remove_temporaries, temporary_file
+from indexer.committed import commit_manifest
 from indexer.encode import EncodedBatch
 from indexer.gallery import open_gallery, write_gallery
 from indexer.index_choice import DEFAULT_RECALL, choose_index, half_of_memory
@@ -133,7 +134,7 @@ def extend(
             out, written, rows, store.dim, choice, DEFAULT_RECALL, False, progress
         )
         manifest = replace(manifest, views=tuple(written))
-        write_manifest(out / MANIFEST_NAME, manifest)
+        commit_manifest(out, manifest)
         (out / BUILDING_NAME).unlink(missing_ok=True)
         sweep(out, manifest)
     return out

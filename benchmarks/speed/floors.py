@@ -72,7 +72,7 @@ def _sum(words: NDArray[np.int64]) -> int:
 
 
 def _arrays(store: Store) -> list[NDArray[Any]]:
-    rows = [shard.rows for shard in store.shards]
+    rows = [shard.stored for shard in store.shards]
     return [a for r in rows for part in (r.maps, r.keys) for a in (part.values, part.scales)]
 
 

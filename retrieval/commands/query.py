@@ -108,6 +108,8 @@ def command(
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, device)
+    for remark in engine.store.remarks:
+        stderr.print(printable(remark), markup=False, soft_wrap=True)
     search: Search = "exact" if exact else "auto"
     result = engine.query(image, present, absent, types, conditions, top_k, trust_labels, search)
     if sheet is not None:

@@ -81,6 +81,8 @@ def command(
     from retrieval.view_list import list_views
 
     store = open_store(folder)
+    for remark in store.remarks:
+        _say(remark)
     warm = WarmViews(folder, store.manifest.content, round(budget * _GB))
     if clear:
         _say(f"{warm.clear()} warm views removed")

@@ -11,7 +11,7 @@ import torch
 from indexer.manifest import FileEntry, Identity, Manifest, ShardEntry
 from indexer.path_list import PathList
 from indexer.quantise import quantise
-from indexer.shard import ShardRows
+from indexer.shard import ShardRows, StoredMaps
 from indexer.store import Store
 
 
@@ -29,15 +29,17 @@ def mapped_store(model, sizes, seed=0):
         maps[0, :, 0, 1] = 0
         keys = model.keys(maps)
         keys[0, :, 1, 1] = 0
+        stored = StoredMaps(quantise(maps), quantise(keys))
         shards.append(
             SimpleNamespace(
+                stored=stored,
                 rows=ShardRows(
-                    quantise(maps),
-                    quantise(keys),
+                    stored.maps,
+                    stored.keys,
                     *(np.zeros((rows, 1), np.float16), np.zeros((rows, 32), np.uint8)),
                     np.arange(rows, dtype=np.int32),
                     PathList(np.zeros(0, np.uint8), np.zeros(rows + 1, np.int64)),
-                )
+                ),
             )
         )
         entries.append(

@@ -18,7 +18,8 @@ from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_
 
 from indexer import build as build_module
 from indexer import views
-from indexer.manifest import BUILDING_NAME, MANIFEST_NAME
+from indexer.committed import COPY_NAME
+from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, write_manifest
 from indexer.store import Store, open_store
 from indexer.view import open_view
 from training.datasets.dataset import Dataset
@@ -255,18 +256,56 @@ def read_all(store: Store) -> None:
     store.maps(slice(None))
     for entry in store.manifest.views:
         open_view(store, views.condition_key(entry.condition(store.schema.size)))
+    store.check()  # and what a query has no use for, such as the labels in a shard
 
 
 def test_a_damaged_manifest_is_found(whole: Store) -> None:
-    path = whole.folder / MANIFEST_NAME
+    path, copy = whole.folder / MANIFEST_NAME, whole.folder / COPY_NAME
     text = path.read_text()
+    assert copy.read_text() == text
     for broken in (text[: len(text) // 2], text.replace('"rows": 8', '"rows": 9', 1), "", "[]"):
         path.write_text(broken)
+        store = open_store(whole.folder)
+        assert COPY_NAME in "".join(store.remarks)
+        assert_same(store, whole)
+        copy.write_text(broken)
         with pytest.raises(CorruptStoreError, match=r"manifest\.json is damaged"):
             open_store(whole.folder)
+        copy.write_text(text)
+    path.unlink()
+    assert "is missing" in "".join(open_store(whole.folder).remarks)
+    path.write_text(text)
+    assert open_store(whole.folder).remarks == ()
     path.write_text(text.replace('"format": 2', '"format": 3'))
     with pytest.raises(DataError, match="format 3"):
         open_store(whole.folder)
+
+
+def test_an_old_manifest_whose_files_are_gone_gives_way_to_the_copy(
+    tmp_path: Path, dataset: Dataset, whole: Store
+) -> None:
+    old = (whole.folder / MANIFEST_NAME).read_bytes()
+    build(dataset, tiny_checkpoint(tmp_path / "other", seed=7), whole.folder)
+    new = open_store(whole.folder)
+    (whole.folder / MANIFEST_NAME).write_bytes(old)  # as if the last write had been lost
+    found = open_store(whole.folder)
+    assert found.manifest == new.manifest
+    assert COPY_NAME in "".join(found.remarks)
+
+
+def test_between_the_manifest_and_its_copy_both_versions_open(
+    tmp_path: Path, dataset: Dataset, whole: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path, manifest: Manifest) -> None:
+        write_manifest(folder / MANIFEST_NAME, manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("indexer.build.commit_manifest", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build(dataset, tiny_checkpoint(tmp_path / "other", seed=7), whole.folder)
+    assert open_store(whole.folder).manifest.identity.model == "hash7"
+    (whole.folder / MANIFEST_NAME).write_text("")
+    assert_same(open_store(whole.folder), whole)
 
 
 def test_a_full_disk_leaves_the_old_index_and_no_temporary_file(

@@ -21,6 +21,7 @@ from tiny_gallery import SCHEMA, gallery, tiny_checkpoint, write_images
 from tiny_gallery import build as build_tiny
 
 from indexer.atomic import remove_temporaries
+from indexer.committed import COPY_NAME
 from indexer.flat_file import flat_header
 from indexer.manifest import MANIFEST_NAME
 from indexer.store import open_store
@@ -214,6 +215,8 @@ def test_a_build_keeps_the_warm_set_of_the_same_maps(tmp_path: Path) -> None:
     )
     assert keys(new) == [1]
     (out / MANIFEST_NAME).write_text("damaged")
+    assert new.save(CONDITIONS[2], vectors_of(2), 1.0).kept  # by the copy
+    (out / COPY_NAME).write_text("damaged")
     assert not new.save(CONDITIONS[2], vectors_of(2), 1.0).kept
 
 

@@ -270,3 +270,11 @@ def test_fault_16_decoding_workers_are_spawned_and_do_not_hang_after_faiss_has_r
     found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
     assert found.tolist() == list(range(12))
     index.search(vectors, 3)
+
+
+def test_a_file_that_others_left_open_says_nothing_of_the_picture() -> None:
+    with pillow_warnings() as found:  # collected while a picture is read, it warns from there
+        warnings.warn_explicit(
+            "unclosed file", ResourceWarning, "site-packages/PIL/Image.py", 1, "PIL.Image"
+        )
+    assert found == []

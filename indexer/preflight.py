@@ -1,0 +1,176 @@
+"""Before a long build: what it will take, and whether there is that much.
+
+Disk and memory are computed from shapes, before anything is encoded; what a build writes it writes
+once (a temporary name is only a name), beside the version that it replaces. Time is measured on a
+few images.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from indexer.encode import Forward, encode
+from indexer.index_choice import IndexChoice
+from indexer.manifest import Manifest
+from training.decoding import read_image
+from training.errors import ResourceError
+from training.preprocessing import Preprocessing
+from training.schema import Schema
+
+PROBE_FROM = 1000
+"""Images to encode from which a few are timed first."""
+
+_PROBED = 8  # images on a CPU; a whole batch on a GPU
+_PATH = 64  # bytes of a path, about
+_WORKER = 300 << 20  # bytes of a decoding process: torch is imported in it
+_TRAINED_ON = 262_144  # vectors that an approximate index is trained on, at most
+_SPARE = 64 << 20  # bytes left for manifests, folders and other processes
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a build will take.
+
+    Args:
+        images: in the index to be.
+        encode: of them to be encoded.
+        disk: bytes that will be written.
+        memory: bytes beyond what the process holds already, at the least: activations, which
+            shrink where memory is short, come on top.
+    """
+
+    images: int
+    encode: int
+    disk: int
+    memory: int
+
+
+def needs_of(
+    draft: Manifest,
+    images: int,
+    encode: int,
+    views: int,
+    choice: IndexChoice,
+    shard_rows: int,
+    batch_size: int,
+    workers: int,
+) -> Needs:
+    """Compute what a build takes.
+
+    Args:
+        draft: gives d, (H, W), K and S.
+        images: M, in the index to be.
+        encode: of them to be encoded.
+        views: how many will be written.
+        choice: what views are searched with.
+        shard_rows: images a shard.
+        batch_size: images at a time.
+        workers: decoding processes.
+    """
+    identity, values = draft.identity, Schema.from_json(draft.schema).size
+    size = Preprocessing.from_json(draft.preprocessing).size
+    cells = identity.grid[0] * identity.grid[1]
+    stored = 2 * cells * (identity.dim + 4) + 2 * values + 32 + 8 + 4 + _PATH  # of an image
+    gallery = 8 + 3 * values + 1 + 32 + 8 + _PATH
+    vectors = 4 * identity.dim  # of an image in a view
+    codes = 0 if choice.flat else vectors + 256 if choice.why == "as asked for" else vectors // 8
+    disk = encode * stored + images * gallery + views * images * (vectors + codes)
+    encoding = 2 * min(shard_rows, encode) * stored  # the one that is filled and the one on its way
+    encoding += (2 * workers + 2) * batch_size * 3 * size * size + workers * _WORKER
+    training = 0 if choice.flat else 2 * min(images, _TRAINED_ON) * vectors + images * codes
+    return Needs(images, encode, disk, max(encoding if encode else 0, training if views else 0))
+
+
+def check_needs(needs: Needs, folder: Path) -> str:
+    """What a build takes and what there is, in one line for a person.
+
+    Args:
+        needs: from `needs_of`.
+        folder: the index; it is there.
+
+    Raises:
+        ResourceError: there is not that much; the message names the figures.
+    """
+    free = shutil.disk_usage(folder).free
+    available = available_memory()
+    disk = f"{needs.disk / 1e9:,.3g} GB in {folder}, where {free / 1e9:,.3g} GB are free"
+    if needs.disk + _SPARE > free:
+        raise ResourceError(
+            f"the index of {needs.images:,} images needs {disk}; free some space, give another "
+            "folder with --out, or ask for fewer --views (a condition without a view is answered "
+            "all the same)"
+        )
+    memory = f"{needs.memory / 1e9:,.3g} GB of memory"
+    if available is not None:
+        memory += f", of which {available / 1e9:,.3g} GB are available"
+        if needs.memory > available:
+            raise ResourceError(
+                f"building the index of {needs.images:,} images needs {memory}; give smaller "
+                "--shard-rows or --batch-size, or fewer --workers"
+            )
+    images = f"{needs.images:,} images, {needs.encode:,} of them to be encoded"
+    return f"{images}; needs {disk}, and {memory}"
+
+
+def available_memory() -> int | None:
+    """Bytes that a process can get without swapping; None where the system does not say."""
+    try:
+        with open("/proc/meminfo") as lines:
+            found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+        return int(found[0]) * 1024
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def seconds_to_encode(
+    forward: Forward,
+    preprocessing: Preprocessing,
+    device: str,
+    root: Path,
+    paths: Sequence[str],
+    batch_size: int,
+    workers: int,
+) -> float:
+    """About how long decoding and encoding will take, from a few images, each timed once warm.
+
+    Args:
+        forward: the model's condition-free half.
+        preprocessing: the model's.
+        device: `cpu`, `cuda` or `cuda:N`.
+        root: the dataset's folder.
+        paths: the images to be encoded, at least one.
+        batch_size: images at a time.
+        workers: decoding processes; 0 decodes between two batches.
+    """
+    chosen = paths[:: max(1, len(paths) // _PROBED)][:_PROBED]
+    started = time.perf_counter()
+    for path in chosen:
+        read_image(root, path, preprocessing)
+    decoding = (time.perf_counter() - started) / len(chosen)
+    count = batch_size if device != "cpu" else min(batch_size, _PROBED)
+    pixels = np.zeros((count, 3, preprocessing.size, preprocessing.size), np.uint8)
+    seconds = 0.0
+    for _ in range(2):  # the first sets up memory and kernels
+        started = time.perf_counter()
+        encode(forward, pixels, preprocessing, device)
+        seconds = (time.perf_counter() - started) / count
+    cores = os.cpu_count() or 1
+    together = max(seconds, decoding / min(workers, cores)) if workers else seconds + decoding
+    return together * len(paths)
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it: `40 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"

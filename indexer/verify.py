@@ -1,0 +1,139 @@
+"""Checking every file of an index against its manifest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from indexer.committed import COPY_NAME, Committed, committed_versions
+from indexer.manifest import (
+    BUILDING_NAME,
+    MANIFEST_NAME,
+    FileEntry,
+    Manifest,
+    read_manifest,
+)
+from indexer.progress import Progress, Silent
+from indexer.store_file import problem_of
+from indexer.warm_entry import read_entry
+from indexer.warm_views import FOLDER as WARM_FOLDER
+from training.errors import CorruptStoreError, DataError
+
+Kind = Literal["manifest", "model", "shard", "gallery", "view", "approximate", "warm view"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check of one file gave.
+
+    Args:
+        file: its name relative to the index's folder.
+        kind: what it is.
+        problem: what is wrong with it; None if it is sound.
+    """
+
+    file: str
+    kind: Kind
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Verification:
+    """A checked index: the version that was checked, and one finding a file."""
+
+    version: Manifest
+    findings: tuple[Finding, ...]
+
+    @property
+    def damaged(self) -> dict[str, Finding]:
+        """What is wrong, by the file's name."""
+        return {found.file: found for found in self.findings if found.problem is not None}
+
+
+def verify_index(folder: Path, progress: Progress | None = None) -> Verification:
+    """Read every file of an index and compare its SHA-256 with the manifest.
+
+    The version that is checked is the one that `open_store` would read: the manifest's, or that of
+    its copy if the manifest cannot be read or names files that are gone.
+
+    Raises:
+        DataError: there is no finished index.
+        CorruptStoreError: neither the manifest nor its copy can be read.
+    """
+    progress = progress or Silent()
+    version = usable_version(folder)
+    manifest = version.manifest
+    named = dict(named_files(manifest))
+    warm = dict(_warm_files(folder, manifest))
+    progress.start("files", len(named) + len(warm))
+
+    def checked(entry: FileEntry, place: Path) -> str | None:
+        problem = problem_of(place, entry)
+        progress.advance(1)
+        return problem
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of Python
+        problems = list(pool.map(lambda entry: checked(entry, folder), named))
+        findings = _manifests(folder, manifest)
+        findings += [
+            Finding(entry.name, kind, problem)
+            for (entry, kind), problem in zip(named.items(), problems, strict=True)
+        ]
+        for name, entry in warm.items():
+            problem = "its sidecar is damaged" if entry is None else None
+            if entry is not None:
+                problem = checked(entry, folder / WARM_FOLDER)
+            findings.append(Finding(f"{WARM_FOLDER}/{name}", "warm view", problem))
+    return Verification(manifest, tuple(findings))
+
+
+def usable_version(folder: Path) -> Committed:
+    """The first version whose files are all there, else the first; raises as `verify_index`."""
+    versions = list(committed_versions(folder))
+    if not versions or versions[0].manifest.gallery is None:
+        raise DataError(f"no finished index in {folder}; build one with: retrieve build-index")
+    whole = [v for v in versions if all((folder / e.name).exists() for e in v.manifest.files)]
+    return (whole or versions)[0]
+
+
+def named_files(manifest: Manifest) -> Iterator[tuple[FileEntry, Kind]]:
+    """Every file of a version, with what it is."""
+    yield from ((entry, "model") for entry in manifest.model_files)
+    yield from ((shard.file, "shard") for shard in manifest.shards if shard.file)
+    if manifest.gallery is not None:
+        yield manifest.gallery, "gallery"
+    for view in manifest.views:
+        yield view.file, "view"
+        if view.approximate is not None:
+            yield view.approximate.file, "approximate"
+
+
+def _manifests(folder: Path, version: Manifest) -> list[Finding]:
+    findings = []
+    for name in (MANIFEST_NAME, COPY_NAME, BUILDING_NAME):
+        problem = None
+        try:
+            found = read_manifest(folder / name)
+        except CorruptStoreError:
+            problem = "damaged"
+        else:
+            if found is None and name != MANIFEST_NAME:
+                continue  # older versions wrote no copy; and no build was interrupted
+            if found is None:
+                problem = "missing"
+            elif name == MANIFEST_NAME and found != version:
+                problem = "names files that are gone"
+        findings.append(Finding(name, "manifest", problem))
+    return findings
+
+
+def _warm_files(folder: Path, manifest: Manifest) -> Iterator[tuple[str, FileEntry | None]]:
+    """Sidecars of the warm set with the file that each names; None if it is damaged."""
+    for path in sorted((folder / WARM_FOLDER).glob("*.json")):
+        entry = read_entry(path)
+        if entry is None or entry.content == manifest.content:  # others are ignored, then removed
+            yield path.name, None if entry is None else entry.file
