@@ -36,7 +36,7 @@ from retrieval.calibration import (
 from retrieval.describe import describe_hit, judged, likely_values
 from retrieval.gallery_scores import GalleryScores, Rows
 from retrieval.hits import QueryResult
-from retrieval.picture import Picture, encode_pictures
+from retrieval.picture import Picture, embed_folded, encode_pictures
 from retrieval.ranking import best
 from retrieval.request import Request, Terms, resolve
 from retrieval.two_stage import TwoStage
@@ -44,7 +44,7 @@ from retrieval.view_pool import ViewPool, default_memory
 from training.checkpoint import load_checkpoint
 from training.errors import DataError
 from training.images import open_rgb
-from training.models.conditioned import ConditionedEmbedder
+from training.models.m2fashion import M2Fashion
 from training.schema import Condition, Schema
 from training.to_rgb import to_rgb
 
@@ -75,7 +75,7 @@ class Engine:
     def __init__(
         self,
         store: Store,
-        model: ConditionedEmbedder,
+        model: M2Fashion,
         device: str,
         memory: int | None = None,
         recall: float = RECALL,
@@ -124,6 +124,7 @@ class Engine:
         store = open_store(Path(folder), verify)
         checkpoint = load_checkpoint(store.model_folder, choice.device)
         check_indexable(checkpoint.model)
+        assert isinstance(checkpoint.model, M2Fashion), "nothing else can be indexed"
         return cls(store, checkpoint.model, choice.device, memory, recall)
 
     @property
@@ -323,7 +324,7 @@ class Engine:
         if not terms.named and rows is None:
             view = self.pool.existing(terms.condition)
             if view is not None:
-                z = picture.embed(self.model, [terms.condition])
+                z = embed_folded(self.pool.head(terms.condition), picture)[None]
                 alike, found = view.search(z, terms.top_k, exact=search == "exact")
                 return found[0], alike[0], alike[0]
         scores = GalleryScores(self.store, self.pool, self.model, picture, terms)

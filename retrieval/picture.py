@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.models.conditioned import ConditionedEmbedder
+from training.models.folded_head import FoldedHead
 from training.schema import Condition
 
 
@@ -37,6 +38,24 @@ class Picture:
             z = model.readout(model.attend_raw(self.maps, states, self.keys), states)[0]
         vectors: NDArray[np.float32] = z.float().cpu().numpy()
         return vectors
+
+
+def embed_folded(head: FoldedHead, picture: Picture) -> NDArray[np.float32]:
+    """Z [d] of a picture under the condition of a folded head, in a few small operations."""
+    with torch.inference_mode():
+        cells = picture.maps[0].flatten(1)  # I [d, L]
+        if head.query is None:
+            alpha = cells.new_full((cells.shape[1],), 1 / cells.shape[1])
+        else:
+            logits = head.query @ picture.keys[0].flatten(1)  # P_l . u
+            alpha = (logits.tanh() if head.squash else logits).softmax(0)
+        if head.pooling == "max":
+            attended = (cells * (alpha * len(alpha))).amax(1)
+        else:
+            attended = cells @ alpha
+        z = head.tail(attended.unsqueeze(0), torch.empty_like(attended).unsqueeze(0))[0]
+    vector: NDArray[np.float32] = z.float().cpu().numpy()
+    return vector
 
 
 def encode_pictures(model: ConditionedEmbedder, images: Tensor) -> list[Picture]:

@@ -12,18 +12,22 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 
 from indexer.head import embed_rows
 from indexer.store import Store
 from indexer.view import View, open_view
 from indexer.views import condition_key, named
 from indexer.warm_views import WarmViews
-from training.models.conditioned import ConditionedEmbedder
+from training.models.folded_head import FoldedHead
+from training.models.m2fashion import M2Fashion
 from training.schema import Condition
 
 BUILD_AFTER = 3
 """Asked for so many times, a condition gets its view."""
 
+
+_HEADS = 64  # folded heads that are kept, some kilobytes each
 
 PASS = 16
 """Conditions that are computed in one pass over the store, at most."""
@@ -41,12 +45,13 @@ class ViewPool:
     """
 
     def __init__(
-        self, store: Store, model: ConditionedEmbedder, device: str, memory: int, warm: WarmViews
+        self, store: Store, model: M2Fashion, device: str, memory: int, warm: WarmViews
     ) -> None:
         self.store, self.model, self.device, self.memory = store, model, device, memory
         self.warm = warm
         self._ahead: dict[str, View | None] = {}
         self._computed: OrderedDict[str, View] = OrderedDict()
+        self._heads: OrderedDict[str, FoldedHead] = OrderedDict()
         self._asked: Counter[str] = Counter()
 
     @property
@@ -101,6 +106,16 @@ class ViewPool:
     def forget(self, condition: Condition) -> bool:
         """Drop a condition's computed view from memory; whether there was one."""
         return self._computed.pop(condition_key(condition), None) is not None
+
+    def head(self, condition: Condition) -> FoldedHead:
+        """The model's head folded under a condition; the last few are kept."""
+        key = condition_key(condition)
+        if key not in self._heads:
+            while len(self._heads) >= _HEADS:
+                self._heads.popitem(last=False)
+            self._heads[key] = self.model.fold(torch.from_numpy(condition).float().to(self.device))
+        self._heads.move_to_end(key)
+        return self._heads[key]
 
     def portions(self, conditions: Sequence[Condition]) -> Iterator[Sequence[Condition]]:
         """Conditions, so many at a time as may be computed in one pass within the memory."""

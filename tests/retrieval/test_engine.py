@@ -16,8 +16,9 @@ from indexer.manifest import read_manifest, write_manifest
 from indexer.views import condition_key
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
+from retrieval.picture import embed_folded
 from retrieval.ranking import PRESENCE_WEIGHT, SETTLED_WEIGHT
-from retrieval.request import Request
+from retrieval.request import Request, resolve
 from retrieval.view_pool import BUILD_AFTER
 from training.errors import CorruptStoreError, DataError, UsageError
 
@@ -377,3 +378,11 @@ def test_computed_views_stay_within_the_budget(shop: Shop) -> None:
         assert engine.pool.nbytes <= engine.pool.memory
     kept = [engine.pool.existing(engine.schema.condition([v])) for v in ("disc", "square", "gold")]
     assert [view is not None for view in kept] == [False, True, True]
+
+
+@pytest.mark.parametrize("names", QUERIES.values(), ids=QUERIES.keys())
+def test_a_folded_head_embeds_a_picture_as_the_model_does(engine, shop: Shop, names) -> None:
+    picture = engine.encode(shop.catalogue / "images/007.png")
+    condition = resolve(engine.schema, Request("", **names)).condition
+    folded = embed_folded(engine.pool.head(condition), picture)
+    np.testing.assert_allclose(folded, picture.embed(engine.model, [condition])[0], atol=1e-5)
