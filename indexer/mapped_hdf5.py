@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from training.errors import CorruptStoreError
 
+_PLAIN = "biuf"  # kinds of NumPy types
+
 
 def map_arrays(handle: io.BufferedReader, name: str) -> dict[str, NDArray[Any]]:
     """Every dataset of an open HDF5 file as a read-only array in place.
@@ -32,6 +34,9 @@ def map_arrays(handle: io.BufferedReader, name: str) -> dict[str, NDArray[Any]]:
             layout = {
                 key: (item.shape, item.dtype, item.id.get_offset()) for key, item in file.items()
             }
+        for key, (_, dtype, _) in layout.items():
+            if dtype.kind not in _PLAIN:  # above all objects: bytes would be taken for pointers
+                raise ValueError(f"the array {key!r} is of the type {dtype}")
         whole = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         return {
             # An array without elements has no place in the file.
