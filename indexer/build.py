@@ -14,9 +14,12 @@ from indexer.align_labels import align_labels
 from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.calibration_images import calibration_images
+from indexer.carried_views import Earlier, carry_views
 from indexer.choose_forward import choose_forward
 from indexer.committed import commit_manifest, read_committed
+from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
+from indexer.encoded_images import DigestTable
 from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
 from indexer.index_choice import DEFAULT_RECALL, IndexChoice, choose_index, half_of_memory
@@ -33,15 +36,16 @@ from indexer.manifest import (
 )
 from indexer.model_copy import copy_model
 from indexer.onnx_runtime import Runtime, choose_runtime
-from indexer.plan import ShardPlan, plan_shards, reusable
+from indexer.plan import ShardPlan, plan_shards
 from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
 from indexer.progress import Progress, Silent
 from indexer.rejects import settle_rejects
 from indexer.shard import ShardFile, name_places
+from indexer.shard_work import BuildWork, plan_work
 from indexer.store import Store
 from indexer.store_file import is_intact
 from indexer.sweep import sweep
-from indexer.views import conditions_of, write_views
+from indexer.views import NamedCondition, conditions_of, write_views
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.decoding import default_workers
@@ -109,8 +113,8 @@ def build_index(
     """Encode a gallery and commit it, with its views, as the index in `out`.
 
     Interrupted at any point, the same call goes on after the last committed shard. On an index
-    that is there already, shards whose images are unchanged are kept; with another model all is
-    encoded anew while the old version stays readable until the new one is committed.
+    that is there already, only images that are new or changed are encoded; with another model all
+    of them are, while the old version stays readable until the new one is committed.
 
     Args:
         dataset: the gallery.
@@ -186,28 +190,39 @@ def build_index(
         known = [m.int8_ranges for m in (old, halted) if m is not None]
         draft = replace(draft, int8_ranges=known[0] if known else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
-        shards = _Shards(out, dataset.root, plans, old, halted)
-        fresh = sum(len(plan.paths) for plan in shards.missing())
-        have = {view.key for view in old.views} if old is not None and not shards.missing() else ()
+        earlier = [manifest for manifest in (old, halted) if manifest is not None]
+        todo = plan_work(out, dataset.root, plans, earlier, progress)
+        kept = todo.copied + sum(entry.rows for entry in todo.done.values())
+        have = {view.key for view in old.views} if old is not None and not todo.work else ()
         needs = needs_of(
             draft,
-            shards.kept_rows + fresh,
-            fresh,
+            kept + todo.missing,
+            todo.missing,
             sum(condition.key not in have for condition in wanted),
             planned,
             shard_rows,
             batch_size,
-            default_workers(fresh, device) if workers is None else workers,
+            default_workers(todo.missing, device) if workers is None else workers,
         )
         progress.say(check_needs(needs, out))
         encode_started = time.monotonic()
-        if shards.kept_rows:
-            progress.say(f"{shards.kept_rows:,} images are encoded already")
-        draft = _encode(
-            shards, draft, checkpoint, device, choice.runtime, batch_size, workers, progress
+        if kept:
+            progress.say(f"{kept:,} images are encoded already")
+        manifest = _encode(
+            out,
+            dataset.root,
+            plans,
+            todo,
+            draft,
+            checkpoint,
+            device,
+            choice.runtime,
+            batch_size,
+            workers,
+            progress,
         )
         encode_seconds = time.monotonic() - encode_started
-        manifest = replace(draft, shards=name_places(out, shards.entries()))
+        manifest = replace(manifest, shards=name_places(out, manifest.shards))
         settle_rejects(out, manifest, len(rows), max_reject_rate)
         files = [ShardFile(out, s.file, verify=False) for s in manifest.shards if s.file]
         listed = [p.rows for p, s in zip(plans, manifest.shards, strict=True) if s.file]
@@ -215,6 +230,7 @@ def build_index(
         manifest = replace(manifest, gallery=gallery)
         store = Store(out, manifest, open_gallery(out, gallery, False), files, False)
         built = _valid_views(out, old, manifest)
+        built += _carried_views(store, checkpoint, old, built, wanted, device, progress)
         have = {view.key for view in built}
         missing = [condition for condition in wanted if condition.key not in have]
         built += write_views(store, checkpoint.model, missing, device=device, progress=progress)
@@ -234,8 +250,8 @@ def build_index(
         listed=len(rows),
         images=manifest.rows,
         rejected=len(manifest.rejects),
-        encoded=manifest.rows - shards.kept_rows,
-        kept=shards.kept_rows,
+        encoded=manifest.rows - kept,
+        kept=kept,
         seconds=time.monotonic() - started,
         encode_seconds=encode_seconds,
         bytes=sum(entry.size for entry in manifest.files),
@@ -247,33 +263,11 @@ def build_index(
     )
 
 
-class _Shards:
-    """Which shards of the plan are there; grows as they are committed."""
-
-    def __init__(
-        self,
-        folder: Path,
-        root: Path,
-        plans: list[ShardPlan],
-        old: Manifest | None,
-        halted: Manifest | None,
-    ) -> None:
-        committed = {s.paths: s for m in (old, halted) if m is not None for s in m.shards}
-        found = {plan.number: reusable(folder, root, plan, committed) for plan in plans}
-        self.folder, self.root, self.plans = folder, root, plans
-        self.done = {number: entry for number, entry in found.items() if entry is not None}
-        self.kept_rows = sum(entry.rows for entry in self.done.values())
-
-    def missing(self) -> list[ShardPlan]:
-        return [plan for plan in self.plans if plan.number not in self.done]
-
-    def entries(self) -> tuple[ShardEntry, ...]:
-        """Committed shards, in row order."""
-        return tuple(self.done[number] for number in sorted(self.done))
-
-
 def _encode(
-    shards: _Shards,
+    folder: Path,
+    root: Path,
+    plans: Sequence[ShardPlan],
+    todo: BuildWork,
     draft: Manifest,
     checkpoint: Checkpoint,
     device: str,
@@ -282,59 +276,66 @@ def _encode(
     workers: int | None,
     progress: Progress,
 ) -> Manifest:
-    """Encode what is missing; the draft, with the ranges that int8 was given."""
-    missing = shards.missing()
-    if not missing:
-        return draft
-    count = sum(len(plan.paths) for plan in missing)
-    progress.start("images", count)
+    """Write the shards that are missing; the draft with all shards, and the ranges of int8."""
+    done, count = dict(todo.done), todo.missing
+    if not todo.work:
+        return replace(draft, shards=_in_order(done))
+    forward = torch_forward(checkpoint.model)
+    if count:
+        paths = [path for plan in plans for path in plan.paths]
+        chosen = choose_forward(
+            checkpoint.model,
+            checkpoint.preprocessing,
+            runtime,
+            draft.identity.precision,
+            device,
+            count,
+            folder,
+            lambda: calibration_images(root, paths, checkpoint.preprocessing),
+            draft.int8_ranges,
+            progress.say,
+        )
+        forward, draft = chosen.forward, replace(draft, int8_ranges=chosen.int8_ranges)
 
     def committed(plan: ShardPlan, entry: ShardEntry) -> None:
-        shards.done[plan.number] = entry
-        building = replace(draft, shards=shards.entries())
-        write_manifest(shards.folder / BUILDING_NAME, building)
+        done[plan.number] = entry
+        write_manifest(folder / BUILDING_NAME, replace(draft, shards=_in_order(done)))
 
-    paths = [path for plan in shards.plans for path in plan.paths]
-    workers = default_workers(count, device) if workers is None else workers
-    chosen = choose_forward(
-        checkpoint.model,
-        checkpoint.preprocessing,
-        runtime,
-        draft.identity.precision,
-        device,
-        count,
-        shards.folder,
-        lambda: calibration_images(shards.root, paths, checkpoint.preprocessing),
-        draft.int8_ranges,
-        progress.say,
-    )
-    draft = replace(draft, int8_ranges=chosen.int8_ranges)
     if count >= PROBE_FROM:
-        fresh = [path for plan in missing for path in plan.paths]
+        fresh = [path for plan in plans if plan.number not in done for path in plan.paths]
         seconds = seconds_to_encode(
-            chosen.forward,
+            forward,
             checkpoint.preprocessing,
             device,
-            shards.root,
+            root,
             fresh,
             batch_size,
-            workers,
+            default_workers(count, device) if workers is None else workers,
         )
-        progress.say(f"encoding will take about {in_words(seconds)}")
+        share = count / len(fresh)  # the others of these shards are copied
+        progress.say(f"encoding will take about {in_words(seconds * share)}")
+    progress.start("images", count)
     encode_shards(
-        shards.folder,
-        shards.root,
-        missing,
-        checkpoint.model,
-        chosen.forward,
+        folder,
+        root,
+        todo.work,
+        todo.encoded,
+        checkpoint.model.dim,
+        checkpoint.model.grid,
+        checkpoint.schema.size,
+        forward,
         checkpoint.preprocessing,
         device,
         batch_size,
-        workers,
+        default_workers(count, device) if workers is None else workers,
         progress,
         committed,
     )
-    return draft
+    return replace(draft, shards=_in_order(done))
+
+
+def _in_order(done: dict[int, ShardEntry]) -> tuple[ShardEntry, ...]:
+    return tuple(done[number] for number in sorted(done))
 
 
 def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
@@ -379,3 +380,28 @@ def _valid_views(out: Path, old: Manifest | None, manifest: Manifest) -> list[Vi
     """Views of the previous version that were made from just the same maps."""
     views = old.views if old is not None else ()
     return [v for v in views if v.content == manifest.content and is_intact(out, v.file)]
+
+
+def _carried_views(
+    store: Store,
+    checkpoint: Checkpoint,
+    old: Manifest | None,
+    built: list[ViewEntry],
+    wanted: Sequence[NamedCondition],
+    device: str,
+    progress: Progress,
+) -> list[ViewEntry]:
+    """Wanted views of the previous version, brought up to date."""
+    have, keys = {view.key for view in built}, {condition.key for condition in wanted}
+    if old is None or old.gallery is None:
+        return []
+    views = [view for view in old.views if view.key in keys - have]
+    try:
+        before = open_gallery(store.folder, old.gallery)
+    except CorruptStoreError:
+        return []
+    origin = DigestTable(before.digests).find(store.gallery.digests)
+    if not views or not (origin >= 0).any():
+        return []
+    earlier = Earlier(store.folder, len(before.rows), store.dim, origin)
+    return carry_views(store, checkpoint.model, views, earlier, device, progress)

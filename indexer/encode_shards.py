@@ -1,4 +1,4 @@
-"""Encoding and committing the shards that are not there yet."""
+"""Writing the shards that are not there yet: images copied where they can be, else encoded."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from indexer.encode import BatchEncoder, Encoding, Forward
+from indexer.encoded_images import EncodedImages
 from indexer.manifest import Reject, ShardEntry
 from indexer.plan import ShardPlan, content_hash, listing_hash, paths_hash
 from indexer.progress import Progress
 from indexer.shard import write_shard
 from indexer.shard_buffer import ShardBuffer
+from indexer.shard_work import ShardWork
 from training.decoding import ReadBatch, read_batches
-from training.models.embedder import Embedder
 from training.preprocessing import Preprocessing
 
 
 def encode_shards(
     folder: Path,
     root: Path,
-    plans: Sequence[ShardPlan],
-    model: Embedder,
+    work: Sequence[ShardWork],
+    encoded: EncodedImages,
+    dim: int,
+    grid: tuple[int, int],
+    values: int,
     forward: Forward,
     preprocessing: Preprocessing,
     device: str,
@@ -30,7 +34,7 @@ def encode_shards(
     progress: Progress,
     committed: Callable[[ShardPlan, ShardEntry], None],
 ) -> None:
-    """Decode, encode and commit shards one after another.
+    """Copy, or decode and encode, and commit shards one after another.
 
     The device works without a pause: files are read by other processes, a batch's maps are
     fetched once the next batch was handed over, and a full shard is written and hashed by a
@@ -40,31 +44,34 @@ def encode_shards(
     Args:
         folder: the index.
         root: the dataset's folder.
-        plans: the shards to encode.
-        model: gives d, (H, W) and K.
-        forward: the same model, from `torch_forward` or `onnx_forward`.
+        work: the shards to write.
+        encoded: the images that are copied.
+        dim: d.
+        grid: (H, W).
+        values: K.
+        forward: the model, from `torch_forward` or `onnx_forward`.
         preprocessing: the model's.
         device: `cpu`, `cuda` or `cuda:N`.
         batch_size: images at a time.
         workers: decoding processes; 0 decodes in this one.
         progress: is told of every batch.
-        committed: is called after each shard is safely on disk, in the order of `plans`, by
+        committed: is called after each shard is safely on disk, in the order of `work`, by
             another thread.
 
     Raises:
         ResourceError: disk or memory full, or a worker process died.
         DataError: the model gives values that are not finite.
     """
-    paths = [path for plan in plans for path in plan.paths]
-    batches: list[range] = []
+    paths = [path for shard in work for path in shard.plan.paths]
+    batches: list[list[int]] = []
     start = 0
-    for plan in plans:  # no batch straddles two shards
-        stop = start + len(plan.paths)
-        batches += [range(i, min(i + batch_size, stop)) for i in range(start, stop, batch_size)]
-        start = stop
+    for shard in work:  # no batch straddles two shards
+        missing = [start + place for place in shard.missing]
+        batches += [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+        start += len(shard.plan.paths)
     encoder = BatchEncoder(forward, preprocessing, device, progress.say)
     stream = _one_ahead(read_batches(root, paths, batches, preprocessing, workers), encoder)
-    cells = model.grid[0] * model.grid[1]
+    cells = grid[0] * grid[1]
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
         committed(plan, _commit(folder, plan, buffer))
@@ -72,14 +79,25 @@ def encode_shards(
     # Left by an error, the block waits for the shard that is being written: it is kept.
     with ThreadPoolExecutor(1, "shard-writer") as writer:
         writing: Future[None] | None = None
-        for plan in plans:
-            buffer = ShardBuffer(len(plan.paths), cells, model.dim, model.schema.size)
-            while len(buffer.images) < len(plan.paths):
+        start = 0
+        for shard in work:
+            plan = shard.plan
+            buffer = ShardBuffer(len(plan.paths), cells, dim, values)
+            buffer.add_copies(encoded, shard.images, shard.versions)
+            left = len(shard.missing)
+            while left:
                 batch, encodings = next(stream)
+                good = [place - start for place in batch.good]
                 for encoding in encodings:
-                    buffer.add_encoded(encoding.result())
-                buffer.images += batch.images
+                    result = encoding.result()
+                    count = len(result.predicted)
+                    buffer.add_encoded(good[:count], result)
+                    good = good[count:]
+                for place, image in zip(batch.listed, batch.images, strict=True):
+                    buffer.images[place - start] = image
+                left -= len(batch.images)
                 progress.advance(len(batch.images))
+            start += len(plan.paths)
             if writing is not None:
                 writing.result()  # raises what went wrong; and no third shard is ever held
             writing = writer.submit(write, plan, buffer)
@@ -103,13 +121,14 @@ def _one_ahead(
 
 def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
     rows = buffer.rows(plan.paths)
-    listed = list(zip(plan.paths, buffer.images, strict=True))
+    images = [image for image in buffer.images if image is not None]
+    listed = list(zip(plan.paths, images, strict=True))
     return ShardEntry(
         file=write_shard(folder, plan.number, rows) if len(rows) else None,
         rows=len(rows),
         listed=len(plan.paths),
         paths=paths_hash(plan.paths),
-        listing=listing_hash(plan.paths, [image.version for image in buffer.images]),
-        content=content_hash(plan.paths, [image.digest for image in buffer.images]),
+        listing=listing_hash(plan.paths, [image.version for image in images]),
+        content=content_hash(plan.paths, [image.digest for image in images]),
         rejects=tuple(Reject(path, image.reason) for path, image in listed if image.reason),
     )

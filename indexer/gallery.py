@@ -56,15 +56,17 @@ def write_gallery(
     listed: Sequence[NDArray[np.int64]],
     labels: NDArray[np.int8],
     splits: NDArray[np.str_],
+    numbers: NDArray[np.int64] | None = None,
 ) -> FileEntry:
     """Write and commit the gallery file, one shard in memory at a time.
 
     Args:
         folder: the index.
         shards: the shards, in row order.
-        listed: for each shard the dataset rows that were listed for it.
+        listed: for each shard the rows of `labels` and `splits` that were listed for it.
         labels: label states of the whole dataset [N, K] int8.
         splits: splits of the whole dataset [N].
+        numbers: row in the dataset of each row of `labels` [N]; its place by default.
 
     Raises:
         ResourceError: if it cannot be written.
@@ -88,7 +90,7 @@ def write_gallery(
             file.write("path_offsets", paths.offsets)
             start = 0
             for shard, own in zip(shards, rows, strict=True):
-                file.write("rows", own, start)
+                file.write("rows", own if numbers is None else numbers[own], start)
                 file.write("labels", labels[own], start)
                 file.write("splits", _split_codes(splits[own]), start)
                 file.write("predicted", shard.rows.predicted, start)

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from indexer.manifest import ArrayPlace
 from training.errors import CorruptStoreError
 
+_PLAIN = "biuf"  # kinds of NumPy types
+
 
 def read_places(handle: io.BufferedReader, name: str) -> tuple[ArrayPlace, ...]:
     """Where the datasets of an open HDF5 file lie, by its headers; only for a checked file.
@@ -31,6 +33,9 @@ def read_places(handle: io.BufferedReader, name: str) -> tuple[ArrayPlace, ...]:
     """
     try:
         with h5py.File(handle, "r") as file:
+            for key, item in file.items():
+                if item.dtype.kind not in _PLAIN:  # objects: bytes would be taken for pointers
+                    raise ValueError(f"the array {key!r} is of the type {item.dtype}")
             return tuple(
                 ArrayPlace(key, item.dtype.str, item.shape, item.id.get_offset())
                 for key, item in file.items()

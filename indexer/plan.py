@@ -1,20 +1,16 @@
-"""Which images go into which shard, and which committed shards can be kept as they are."""
+"""Which images go into which shard, and the hashes by which a shard is known again."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.manifest import ShardEntry
-from indexer.store_file import is_intact
-from training.decoding import NO_DIGEST
-from training.errors import DataError
-from training.image_file import NO_VERSION, file_version, read_image_file
+from training.image_file import NO_VERSION, file_version
 from training.relative_path import leaves_root
 
 
@@ -67,33 +63,8 @@ def _hash(pairs: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def reusable(
-    folder: Path, root: Path, plan: ShardPlan, committed: dict[str, ShardEntry]
-) -> ShardEntry | None:
-    """The committed shard that holds just the plan's images, unchanged since; None if none does.
-
-    Sizes and times of change decide; where they differ the files' content does, so that a
-    dataset that was copied or unpacked again is not encoded again. A damaged shard is not kept.
-
-    Args:
-        folder: the index.
-        root: the dataset's folder.
-        plan: the shard to be.
-        committed: shards of earlier builds with the same model, by hash of their paths.
-    """
-    entry = committed.get(paths_hash(plan.paths))
-    if entry is None:
-        return None
-    listing = listing_hash(plan.paths, [_stat(root, path) for path in plan.paths])
-    if listing != entry.listing:
-        digests = [_digest(root, path) for path in plan.paths]
-        if content_hash(plan.paths, digests) != entry.content:
-            return None
-        entry = replace(entry, listing=listing)
-    return entry if entry.file is None or is_intact(folder, entry.file) else None
-
-
-def _stat(root: Path, path: str) -> tuple[int, int]:
+def stat_version(root: Path, path: str) -> tuple[int, int]:
+    """The `file_version` of `root / path` as it is now; -1, -1 if there is none."""
     if leaves_root(path):
         return NO_VERSION
     try:
@@ -101,12 +72,3 @@ def _stat(root: Path, path: str) -> tuple[int, int]:
     except (OSError, ValueError):
         return NO_VERSION
     return file_version(status)
-
-
-def _digest(root: Path, path: str) -> bytes:
-    if leaves_root(path):
-        return NO_DIGEST
-    try:
-        return hashlib.sha256(read_image_file(root / path).content).digest()
-    except DataError:
-        return NO_DIGEST

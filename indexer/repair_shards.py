@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from indexer.calibration_images import calibration_images
 from indexer.choose_forward import choose_forward
 from indexer.encode_shards import encode_shards
+from indexer.encoded_images import EncodedImages
 from indexer.gallery import Gallery
 from indexer.manifest import Manifest, ShardEntry
 from indexer.plan import ShardPlan, paths_hash
 from indexer.progress import Progress
+from indexer.shard_work import ShardWork
 from training.checkpoint import Checkpoint
 from training.decoding import default_workers
+from training.image_file import NO_VERSION
 
 _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # as in a build, so that the same bytes come out
 
@@ -78,8 +81,11 @@ def encode_again(
     encode_shards(
         folder,
         root,
-        [plan],
-        checkpoint.model,
+        [ShardWork(plan, np.full(len(paths), -1), [NO_VERSION] * len(paths))],
+        EncodedImages(folder, []),
+        checkpoint.model.dim,
+        checkpoint.model.grid,
+        checkpoint.schema.size,
         chosen.forward,
         checkpoint.preprocessing,
         device,

@@ -11,17 +11,19 @@ from indexer.warm_views import WarmViews
 _OURS = ("shards/*.h5", "gallery-*.h5", "views/*.faiss", "model/*/*")
 
 
-def sweep(folder: Path, manifest: Manifest) -> None:
+def sweep(folder: Path, manifest: Manifest, halted: Manifest | None = None) -> None:
     """Remove files of other versions; files that this program does not make are left alone.
 
-    Warm views of the same maps stay.
+    Warm views of the same maps stay, and so do the shards of a build that was interrupted, if its
+    manifest is given.
 
     Only for the holder of the lock. Readers that hold such a file open keep reading it.
 
     Raises:
         ResourceError: if a file cannot be removed.
     """
-    named = {folder / entry.name for entry in manifest.files}
+    versions = [manifest] if halted is None else [manifest, halted]
+    named = {folder / entry.name for version in versions for entry in version.files}
     with as_resource_error(folder):
         for pattern in _OURS:
             for path in folder.glob(pattern):

@@ -25,7 +25,8 @@ from training.schema import Condition, Schema
 
 VIEW_SETS = ("types", "values", "none", "all")
 
-_FILES_A_PASS = 64  # views written in one pass over the store: a bound on open files
+FILES_A_PASS = 64
+"""Views written in one pass over the store: a bound on open files."""
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def write_views(
             "a view is answered all the same)"
         )
     out: list[ViewEntry] = []
-    for first in range(0, len(conditions), _FILES_A_PASS):
-        batch = conditions[first : first + _FILES_A_PASS]
+    for first in range(0, len(conditions), FILES_A_PASS):
+        batch = conditions[first : first + FILES_A_PASS]
         progress.start(f"{len(batch)} views", len(store))
         out += _write_pass(store, model, batch, device, head, progress)
     return out

@@ -9,10 +9,12 @@ what the sample's first ten stand for.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +40,7 @@ SAMPLE = 5_000
 _COMBINATIONS = 12
 _PICTURES = 8
 _HITS = 10
-_FORM = 4
+_FORM = 5
 
 
 @dataclass(frozen=True)
@@ -204,12 +206,14 @@ def _pictures(
 
 
 def load_calibration(folder: Path, content: str, recall: float) -> Calibration | None:
-    """The calibration that was kept in an index; None if there is none that fits."""
+    """The calibration that was kept in an index; None if there is none that fits, or is damaged."""
     try:
-        data = json.loads((folder / NAME).read_text())
+        data = json.loads((folder / NAME).read_bytes())
+        if data.pop("checksum") != _checksum(data):
+            return None
         shares = {name: Shares(**data[name]) for name in ("score", "types")}
         found = Calibration(**data | shares)
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     fits = (found.content, found.recall, found.form) == (content, recall, _FORM)
     return found if fits else None
@@ -217,8 +221,15 @@ def load_calibration(folder: Path, content: str, recall: float) -> Calibration |
 
 def save_calibration(folder: Path, calibration: Calibration) -> bool:
     """Keep it in the index; False if the index cannot be written to."""
+    body = asdict(calibration)
     try:
-        write_file(folder / NAME, json.dumps(asdict(calibration), indent=1).encode())
+        write_file(
+            folder / NAME, json.dumps(body | {"checksum": _checksum(body)}, indent=1).encode()
+        )
     except ResourceError:
         return False
     return True
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

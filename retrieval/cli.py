@@ -23,6 +23,8 @@ from training.errors import ResourceError, RetrieveError
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
+    "add": ("retrieval.commands.add", "Put single images into an index."),
+    "remove": ("retrieval.commands.remove", "Take single images out of an index."),
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_gather
 
-from training.errors import UsageError
+from training.errors import ResourceError, UsageError
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
     Raises:
         UsageError: the environment that torchrun sets is broken.
+        ResourceError: another process died, or cannot be reached any more.
     """
     if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE, device
@@ -90,5 +91,13 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         ) from error
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
+    except RuntimeError as error:
+        # gloo raises a plain RuntimeError, also out of the backward pass; nccl a DistError.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise ResourceError(
+            f"another process of this training has ended ({str(error).splitlines()[0]}); start "
+            "them again with --resume: the last finished epoch is kept"
+        ) from error
     finally:
         dist.destroy_process_group()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +13,7 @@ from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
 from retrieval.dataset_options import dataset_options
 from retrieval.printable import printable
+from retrieval.terminable import terminable
 from training.datasets import ADAPTERS, load_dataset
 from training.errors import UsageError
 
@@ -119,7 +116,7 @@ def command(
     Interrupted, the same command goes on where it stopped; run again, it encodes only what
     changed. Broken images are skipped, counted and listed in rejects.jsonl.
     """
-    with _terminable():
+    with terminable("run the same command again to go on"):
         report, run = _build(
             name,
             root,
@@ -208,21 +205,6 @@ def _build(
             progress.say("measuring how many candidates a query needs")
             Engine.open(out, choice.device, verify=False).calibration()  # just written
     return report, run
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that temporary files go and workers end on the way out."""
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        click.echo("retrieve: terminated; run the same command again to go on", err=True)
-        raise SystemExit(143)
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _short_name(name: str) -> str:

@@ -1,0 +1,213 @@
+"""Adding and removing single images: the index equals one built from the changed list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_incremental import assert_equal
+from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
+
+from indexer import commit_edit as commit_module
+from indexer import edit
+from indexer.edit import EditReport, add_images, remove_images
+from indexer.lock import writer_lock
+from indexer.manifest import BUILDING_NAME, read_manifest
+from indexer.store import open_store
+from indexer.view import open_view
+from training.datasets.dataset import Dataset
+from training.errors import DataError, LockedError, ResourceError, UsageError
+
+COUNT = 30
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    paths = write_images(tmp_path / "data", COUNT + 10)
+    return gallery((tmp_path / "data").resolve(), paths)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyCheckpoint:
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    monkeypatch.setattr(edit, "load_checkpoint", lambda folder, device: checkpoint)
+    return checkpoint
+
+
+def part(dataset: Dataset, rows: list[int]) -> Dataset:
+    """Some images of a dataset, in that order."""
+    return dataset.subset(np.array(rows, dtype=np.int64))
+
+
+def test_added_images_come_last_and_only_they_are_encoded(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    first = part(dataset, list(range(COUNT)))
+    build(first, checkpoint, tmp_path / "out", views=("all",))
+    checkpoint.model.encoded = 0
+    states = SCHEMA.condition(present=["floral"], absent=["v"])
+    report = add_images(tmp_path / "out", dataset.paths[COUNT : COUNT + 4], states)
+    assert report == EditReport(4, 0, 0, 0, COUNT + 4)
+    assert checkpoint.model.encoded == 4
+    longer = part(dataset, list(range(COUNT + 4)))
+    longer.labels[COUNT:], longer.splits[COUNT:] = states, ""
+    build(longer, checkpoint, tmp_path / "fresh", views=("all",))
+    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+    assert add_images(tmp_path / "out", dataset.paths[:COUNT]).unchanged == COUNT
+    # The next build of that list keeps all of it.
+    assert build(longer, checkpoint, tmp_path / "out", views=("all",)).encoded == 0
+
+
+def test_one_after_another_fills_the_last_shard(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edit, "SHARD_ROWS", 8)
+    build(part(dataset, list(range(COUNT))), checkpoint, tmp_path / "out")
+    for row in range(COUNT, COUNT + 10):
+        add_images(tmp_path / "out", [dataset.paths[row]])
+    store = open_store(tmp_path / "out")
+    assert [s.rows for s in store.manifest.shards] == [8, 8, 8, 8, 8]
+    fresh = part(dataset, list(range(COUNT + 10)))
+    fresh.labels[COUNT:], fresh.splits[COUNT:] = 0, ""
+    build(fresh, checkpoint, tmp_path / "fresh")
+    assert_equal(store, open_store(tmp_path / "fresh"))
+
+
+def test_removed_images_leave_no_trace(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    dataset.paths[5] = dataset.paths[12]  # one image twice: both rows go
+    build(dataset, checkpoint, tmp_path / "out")
+    checkpoint.model.encoded = 0
+    gone = [0, 12, *range(16, 24), 39]  # of them a whole shard
+    report = remove_images(tmp_path / "out", [dataset.paths[row] for row in gone])
+    assert (report.removed, report.images) == (12, COUNT + 10 - 12)
+    assert checkpoint.model.encoded == 0
+    left = np.array([row for row in range(COUNT + 10) if row not in {5, *gone}])
+    from indexer.build import build_index
+
+    build_index(dataset, left, checkpoint, tmp_path / "fresh", workers=0)
+    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+
+
+def test_a_changed_image_keeps_its_row_and_its_labels(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    first = part(dataset, list(range(COUNT)))
+    build(first, checkpoint, tmp_path / "out")
+    content = (dataset.root / dataset.paths[COUNT]).read_bytes()
+    (dataset.root / dataset.paths[11]).write_bytes(content)
+    checkpoint.model.encoded = 0
+    report = add_images(tmp_path / "out", [dataset.paths[11], dataset.paths[12]])
+    assert report == EditReport(0, 1, 1, 0, COUNT)
+    assert checkpoint.model.encoded == 1
+    build(first, checkpoint, tmp_path / "fresh")
+    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+    states = SCHEMA.condition(present=["v"])
+    checkpoint.model.encoded = 0
+    assert add_images(tmp_path / "out", [dataset.paths[11]], states).changed == 1
+    assert checkpoint.model.encoded == 0  # labels need no encoding
+    first.labels[11] = states
+    build(first, checkpoint, tmp_path / "fresh")
+    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+
+
+def test_rejects_stay_listed_until_they_are_added(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    broken = dataset.root / dataset.paths[9]
+    whole = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    build(dataset, checkpoint, tmp_path / "out")
+    remove_images(tmp_path / "out", [dataset.paths[10]])
+    assert [r.path for r in open_store(tmp_path / "out").manifest.rejects] == [dataset.paths[9]]
+    with pytest.raises(DataError, match=r"0009\.jpg: .*nothing was added"):
+        add_images(tmp_path / "out", [dataset.paths[9]])
+    with pytest.raises(DataError, match=r"0009\.jpg is not in the index .*nearest: pic/00"):
+        remove_images(tmp_path / "out", [dataset.paths[9]])
+    broken.write_bytes(whole)
+    assert add_images(tmp_path / "out", [dataset.paths[9]]).added == 1
+    store = open_store(tmp_path / "out")
+    assert store.paths[-1] == dataset.paths[9]
+    store.check()
+
+
+@pytest.mark.parametrize("factory", ["PQ4x4fs", "IVF2,Flat", "HNSW8"])
+def test_approximate_indexes_are_extended_or_made_anew(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, factory: str
+) -> None:
+    first = part(dataset, list(range(COUNT)))
+    build(first, checkpoint, tmp_path / "out", index_factory=factory, recall=0.5)
+    add_images(tmp_path / "out", dataset.paths[COUNT:])
+    remove_images(tmp_path / "out", dataset.paths[:3])
+    store = open_store(tmp_path / "out")
+    store.check()
+    for entry in store.manifest.views:
+        assert entry.approximate is not None
+        assert entry.approximate.factory == factory
+        view = open_view(store, entry.key)
+        assert view is not None
+        query = np.array(view.vectors[[30]])
+        _, rows = view.source.candidates(query, 37)
+        assert 30 in rows[0]
+        assert rows.max() < 37
+
+
+def test_an_edit_that_fails_changes_nothing(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    build(part(dataset, list(range(COUNT))), checkpoint, out)
+    before = read_manifest(out / "manifest.json")
+    with pytest.raises(DataError, match="leaves the dataset's folder"):
+        add_images(out, ["../x.jpg"])
+    with pytest.raises(DataError, match="no such file"):
+        add_images(out, [dataset.paths[COUNT], "none.jpg"])
+    with pytest.raises(UsageError, match="no image would be left"):
+        remove_images(out, dataset.paths[:COUNT])
+    with pytest.raises(DataError, match="no index in"):
+        remove_images(tmp_path / "none", ["a.jpg"])
+
+    def full(*arguments: object) -> None:
+        raise ResourceError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit_module, "write_gallery", full)
+        with pytest.raises(ResourceError):
+            add_images(out, [dataset.paths[COUNT]])
+    assert read_manifest(out / "manifest.json") == before
+    open_store(out).check()
+    add_images(out, [dataset.paths[COUNT]])
+    open_store(out).check()
+
+
+def test_an_edit_keeps_what_an_interrupted_build_has_done(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    out, other = tmp_path / "out", tiny_checkpoint(tmp_path / "other", seed=1)
+    build(dataset, checkpoint, out)
+
+    class Stop(Exception):
+        pass
+
+    class Listener:
+        def start(self, stage: str, total: int) -> None: ...
+        def say(self, message: str) -> None: ...
+        def advance(self, count: int) -> None:
+            if other.model.encoded > 20:
+                raise Stop
+
+    with pytest.raises(Stop):
+        build(dataset, other, out, progress=Listener())
+    assert (out / BUILDING_NAME).exists()
+    remove_images(out, dataset.paths[:1])
+    assert build(dataset, other, out).kept == 16
+
+
+def test_a_held_lock_is_respected(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    build(dataset, checkpoint, tmp_path / "out")
+    with writer_lock(tmp_path / "out"), pytest.raises(LockedError):
+        remove_images(tmp_path / "out", dataset.paths[:1])
