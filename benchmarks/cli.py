@@ -20,6 +20,7 @@ COMMANDS = {
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
     "speed": ("benchmarks.speed.command", "What every operation costs, beside its floor."),
+    "endurance": ("benchmarks.endurance.command", "Kill, flip and feed nonsense; what survives."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 
