@@ -5,13 +5,18 @@ BIN := .venv/bin
 # Where make runs on a machine with a CUDA GPU, EXTRA=gpu installs faiss-gpu instead.
 EXTRA ?= cpu
 
-.PHONY: demo test lint format install clean
+.PHONY: demo endurance test lint format install clean
 
 demo: .venv/installed-$(EXTRA)
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest -n 2
+
+# The long ones: every fault that can be injected at random, injected many times; minutes.
+endurance: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/retrieve bench endurance
+	$(BIN)/pytest -m endurance
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -21,6 +21,7 @@ COMMANDS = {
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
     "speed": ("benchmarks.speed.command", "What every operation costs, beside its floor."),
     "verified-read": ("benchmarks.verified_read", "What checking maps costs when they are read."),
+    "endurance": ("benchmarks.endurance.command", "Kill, flip and feed nonsense; what survives."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 

@@ -169,7 +169,7 @@ def test_memory_is_bounded_by_sample_and_chunk(
     assert faiss.serialize_index(whole).tobytes() == faiss.serialize_index(parts).tobytes()
 
 
-def test_a_full_disk_is_a_resource_error(vectors: NDArray[np.float32]) -> None:
+def test_fault_05_a_full_disk_is_a_resource_error(vectors: NDArray[np.float32]) -> None:
     index = build(vectors, "PQ8x4fs")
     with pytest.raises(ResourceError, match="disk is full"):
         write_index(index, Path("/dev/full"))
@@ -249,7 +249,7 @@ def test_a_view_that_misses_the_target_is_searched_whole(folder: Path) -> None:
         assert all(view.approximate and view.approximate.recall == 0.5 for view in views)
 
 
-def test_every_flipped_byte_is_found_before_faiss_reads_it(folder: Path) -> None:
+def test_fault_19_every_flipped_byte_is_found_before_faiss_reads_it(folder: Path) -> None:
     generator = random.Random(0)
     store = open_store(folder)
     caught = 0
@@ -272,7 +272,9 @@ def test_every_flipped_byte_is_found_before_faiss_reads_it(folder: Path) -> None
     assert caught == 20 * len(store.manifest.views)
 
 
-def test_views_outlive_the_version_they_were_opened_in(tmp_path: Path, folder: Path) -> None:
+def test_fault_15_views_outlive_the_version_they_were_opened_in(
+    tmp_path: Path, folder: Path
+) -> None:
     store = open_store(folder)
     entry = store.manifest.views[0]
     view = open_view(store, entry.key)
@@ -285,7 +287,7 @@ def test_views_outlive_the_version_they_were_opened_in(tmp_path: Path, folder: P
     assert open_view(store, entry.key) is None
 
 
-def test_a_forked_child_opens_its_own(vectors: NDArray[np.float32]) -> None:
+def test_fault_16_a_forked_child_opens_its_own(vectors: NDArray[np.float32]) -> None:
     opened: list[int] = []
 
     def source() -> ApproximateSource:

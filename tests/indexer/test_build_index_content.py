@@ -173,7 +173,7 @@ def test_more_views_are_added_without_encoding(tmp_path: Path) -> None:
     assert all(path.stat().st_ino == inode for path, inode in before.items())
 
 
-def test_views_that_do_not_fit_are_refused_before_anything_is_written(
+def test_fault_05_views_that_do_not_fit_are_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
@@ -184,7 +184,7 @@ def test_views_that_do_not_fit_are_refused_before_anything_is_written(
     assert not (tmp_path / "out" / "views").exists()
 
 
-def test_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
+def test_fault_18_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
     checkpoint.model.conv.weight[0, 0, 0, 0] = float("nan")
     with pytest.raises(DataError, match="not finite"):
@@ -202,7 +202,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         open_store(tmp_path / "nothing")
 
 
-def test_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
+def test_fault_31_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 10)), tiny_checkpoint(tmp_path)
     build(dataset, checkpoint, tmp_path / "expected", batch_size=8)
     real = checkpoint.model.features

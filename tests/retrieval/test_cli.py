@@ -217,7 +217,7 @@ def argument_vector(seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("part", range(10))
-def test_any_argument_vector_ends_with_a_known_code(
+def test_fault_29_any_argument_vector_ends_with_a_known_code(
     shop: Shop, capsys, tmp_path: Path, monkeypatch, part: int
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -166,7 +166,7 @@ def test_a_filter_keeps_what_labels_csv_says(engine: Engine, shop: Shop, where, 
     assert [hit.row for hit in cut] == [hit.row for hit in result][:3]
 
 
-def test_a_filter_that_nothing_fits_gives_no_hits(engine: Engine, shop: Shop) -> None:
+def test_fault_30_a_filter_that_nothing_fits_gives_no_hits(engine: Engine, shop: Shop) -> None:
     for names in ({}, {"present": ["disc"]}, {"like": ["colour"]}):
         where = {"colour": "red", "category": "round", "shape": "square"}
         result = engine.query(shop.catalogue / "images/000.png", **names, where=where)
@@ -175,7 +175,9 @@ def test_a_filter_that_nothing_fits_gives_no_hits(engine: Engine, shop: Shop) ->
 
 @pytest.mark.parametrize("names", QUERIES.values(), ids=QUERIES.keys())
 @pytest.mark.parametrize("top_k", [1, IMAGES - 1, IMAGES, IMAGES + 1, 10**30])
-def test_top_k_beyond_the_gallery_gives_the_gallery(engine, shop: Shop, names, top_k) -> None:
+def test_fault_30_top_k_beyond_the_gallery_gives_the_gallery(
+    engine, shop: Shop, names, top_k
+) -> None:
     result = engine.query(shop.catalogue / "images/003.png", **names, top_k=top_k)
     assert len({hit.row for hit in result}) == len(result) == min(top_k, IMAGES)
     assert all(hit.row >= 0 for hit in result)
@@ -192,7 +194,7 @@ def test_fewer_hits_are_the_first_of_more(engine, shop: Shop, names, image: str)
 
 
 @pytest.mark.parametrize("names", QUERIES.values(), ids=QUERIES.keys())
-def test_copies_of_an_image_tie_by_row(engine: Engine, shop: Shop, names) -> None:
+def test_fault_24_copies_of_an_image_tie_by_row(engine: Engine, shop: Shop, names) -> None:
     paths = list(engine.store.paths)
     copies = sorted(paths.index(p) for p in ("images/000.png", "copy-a.png", "copy-b.png"))
     for image in ("images/000.png", "images/030.png"):
@@ -299,7 +301,7 @@ def test_stored_predictions_are_the_models(engine: Engine) -> None:
         ({"top_k": -3}, "not -3"),
     ],
 )
-def test_wrong_names_are_refused(engine: Engine, shop: Shop, names, words: str) -> None:
+def test_fault_28_wrong_names_are_refused(engine: Engine, shop: Shop, names, words: str) -> None:
     with pytest.raises(UsageError) as error:
         engine.query(shop.catalogue / "images/000.png", **names)
     assert words in str(error.value)
@@ -311,7 +313,7 @@ def test_an_image_that_cannot_be_read(engine: Engine, shop: Shop) -> None:
             engine.query(shop.catalogue / name)
 
 
-def test_a_damaged_view_is_found_before_use(shop: Shop, tmp_path: Path) -> None:
+def test_fault_07_a_damaged_view_is_found_before_use(shop: Shop, tmp_path: Path) -> None:
     folder = tmp_path / "index"
     shutil.copytree(shop.index, folder)
     view = next(iter(sorted((folder / "views").iterdir())))

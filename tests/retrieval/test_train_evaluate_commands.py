@@ -129,7 +129,9 @@ def test_a_wrong_seed_in_a_config(capsys, out: Path, tmp_path: Path) -> None:
         assert f"got {seed}" in err
 
 
-def test_a_terminated_run_ends_with_143_and_leaves_no_worker(shop: Shop, out: Path) -> None:
+def test_fault_03_a_terminated_run_ends_with_143_and_leaves_no_worker(
+    shop: Shop, out: Path
+) -> None:
     arguments = ["train", "--dataset", "shop", "--out", out, *FAST, "--epochs", 100_000]
     command = [sys.executable, "-m", "retrieval.cli", *map(str, arguments), "--workers", "1"]
     repository = str(Path(__file__).resolve().parents[2])

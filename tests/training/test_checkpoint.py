@@ -83,7 +83,7 @@ def test_missing_broken_and_foreign_files_are_refused(
         assert getattr(caught.value, "exit_code", 1) in (2, 3)
 
 
-def test_weights_with_nan_missing_or_extra_tensors_are_refused(
+def test_fault_18_weights_with_nan_missing_or_extra_tensors_are_refused(
     saved: tuple[Path, M2Fashion], tmp_path: Path
 ) -> None:
     folder = _copy(saved, tmp_path)
@@ -100,7 +100,7 @@ def test_weights_with_nan_missing_or_extra_tensors_are_refused(
             load_checkpoint(folder)
 
 
-def test_a_pickle_is_refused_and_does_not_run(
+def test_fault_17_a_pickle_is_refused_and_does_not_run(
     saved: tuple[Path, M2Fashion], tmp_path: Path
 ) -> None:
     folder = _copy(saved, tmp_path)

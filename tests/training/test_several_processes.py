@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from shared_runs import run_all, shared_configs
 from tiny_catalogue import write_tiny_catalogue
 
+from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.distributed import ALONE, Processes, joined
 from training.models.backbones import build_backbone
@@ -180,3 +182,39 @@ def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [Processes(rank, 3).share(12) for rank in range(3)] == [
         slice(0, 4), slice(4, 8), slice(8, 12),
     ]  # fmt: skip
+
+
+def test_fault_34_when_a_rank_dies_all_end_and_the_last_checkpoint_loads(
+    catalogue: Path, weights: Path, tmp_path: Path
+) -> None:
+    command = (
+        "-m", "retrieval.cli", "train", "--dataset", catalogue, "--out", tmp_path / "run",
+        "--backbone", "small", "--stage", "layer3", "--weights", weights, "--image-size", 32,
+        "--workers", 0, "--epochs", 10_000, "--device", "cpu", "--batch-size", 8,
+    )  # fmt: skip
+    port = str(_free_port())
+    processes = [
+        _start(
+            *command, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    last = tmp_path / "run" / "last"
+    try:
+        stop = time.monotonic() + LIMIT
+        while not (last / "config.json").exists():
+            assert time.monotonic() < stop, "no epoch ended"
+            assert all(process.poll() is None for process in processes)
+            time.sleep(0.05)
+        processes[1].kill()
+        _, err = processes[0].communicate(timeout=LIMIT)
+        assert processes[0].returncode not in (0, 1), err
+        assert processes[0].returncode > 0, err
+        assert "Traceback" not in err
+        processes[1].wait(timeout=LIMIT)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert load_checkpoint(last).training["epoch"] >= 1

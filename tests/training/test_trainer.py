@@ -92,7 +92,7 @@ def test_training_learns_and_keeps_its_best_epoch(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sampling", ["batch", "triplets"])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_resumed_training_goes_on_with_the_same_losses(
+def test_fault_33_resumed_training_goes_on_with_the_same_losses(
     dataset: Dataset, tmp_path: Path, frozen: bool, sampling: Literal["batch", "triplets"]
 ) -> None:
     recipe = replace(

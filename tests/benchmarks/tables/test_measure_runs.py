@@ -113,7 +113,7 @@ def test_what_is_done_is_skipped_and_more_seeds_add_to_it(table: RowFile, store:
     assert {asked[2] for asked in again.asked} == {2}
 
 
-def test_other_evaluation_code_evaluates_again_and_trains_nothing(
+def test_fault_35_other_evaluation_code_evaluates_again_and_trains_nothing(
     table: RowFile, store: RunStore
 ) -> None:
     make(table, store, Quick(), seeds=1)
@@ -146,7 +146,7 @@ def test_a_killed_run_goes_on(
     assert ("floor", "floor", 0, True) not in again.asked
 
 
-def test_a_broken_record_is_measured_again(table: RowFile, store: RunStore) -> None:
+def test_fault_35_a_broken_record_is_measured_again(table: RowFile, store: RunStore) -> None:
     make(table, store, Quick(), seeds=1)
     for path in (store.work / "measured").iterdir():
         path.write_text(path.read_text()[:-9])

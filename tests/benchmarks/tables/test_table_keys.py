@@ -44,7 +44,7 @@ def dataset(tmp_path: Path) -> Dataset:
     )
 
 
-def test_a_training_key_changes_with_every_option_and_every_ground() -> None:
+def test_fault_35_a_training_key_changes_with_every_option_and_every_ground() -> None:
     configs = [
         CONFIG,
         replace(CONFIG, seed=1),

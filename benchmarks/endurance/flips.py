@@ -1,0 +1,98 @@
+"""Fault 7: one flipped bit in a file of an index."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.endurance.forked import run_forked
+from benchmarks.endurance.outcome import Outcome, outcome
+from benchmarks.endurance.read_everything import read_everything
+from benchmarks.endurance.small_gallery import SmallGallery, make_gallery
+from retrieval.engine import Engine
+from training.errors import RetrieveError
+
+KINDS = {
+    "manifest": "manifest.json",
+    "shard": "shards/*.h5",
+    "gallery": "gallery-*.h5",
+    "view": "views/*.faiss",
+    "approximate index": "views/*.ann.faiss",
+    "model": "model/*/*",
+    "warm view": "warm/*",
+    "calibration": "calibration.json",
+}
+"""Kind of file -> where such files lie in an index."""
+
+_COUNT = 40
+_REBUILT = ("warm", "calibration")  # computed anew where it cannot be used
+
+
+def make_target(folder: Path) -> SmallGallery:
+    """A gallery with an index `index/` that has files of every kind."""
+    gallery = make_gallery(folder, _COUNT)
+    gallery.build(folder / "index", index_factory="PQ4x4fs")
+    engine = Engine.open(folder / "index", "cpu")
+    engine.prepare(["red", "barred"])
+    engine.calibration()
+    return gallery
+
+
+def flips(index: Path, kind: str, trials: int, seed: int) -> Outcome:
+    """Flip one random bit of one file of a kind, read the index, and flip it back.
+
+    Survived: it is refused, naming the file, before anything uses it; or nothing that is read
+    differs; or it is ignored and computed anew, where that can be done.
+
+    Args:
+        index: an intact index.
+        kind: one of `KINDS`.
+        trials: flips.
+        seed: of files and bits.
+    """
+    ended = run_forked(lambda: list(_troubles(index, kind, trials, seed)), limit=60 + trials)
+    name = f"7: flipped byte, {kind}"
+    if ended.code:
+        what = "hung" if ended.hung else f"exit code {ended.code}"
+        return Outcome(name, trials, 0, (f"the reader: {what} {ended.said}",))
+    return outcome(name, ended.result)
+
+
+def _troubles(index: Path, kind: str, trials: int, seed: int) -> Iterator[str | None]:
+    draw = random.Random(f"{seed} {kind}")
+    truth = read_everything(index)
+    files = sorted(path for path in index.glob(KINDS[kind]) if path.stat().st_size)
+    if kind == "view":
+        files = [path for path in files if not path.name.endswith(".ann.faiss")]
+    assert files, f"the index has a {kind}"
+    for _ in range(trials):
+        path = draw.choice(files)
+        content = path.read_bytes()
+        place, bit = draw.randrange(len(content)), draw.randrange(8)
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << bit
+        path.write_bytes(damaged)
+        trouble = trouble_with(index, path, truth)
+        path.write_bytes(content)
+        yield trouble and f"{path.name}, byte {place}, bit {bit}: {trouble}"
+
+
+def trouble_with(index: Path, path: Path, truth: dict[str, str | None]) -> str | None:
+    """Read an index with a damaged file; what is not as promised, None if all is.
+
+    Args:
+        index: the index.
+        path: the damaged file.
+        truth: what `read_everything` said before.
+    """
+    try:
+        found = read_everything(index)
+    except RetrieveError as error:
+        named = path.name in str(error)
+        return None if named and error.exit_code in (3, 4) else f"refused, but: {error}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    wrong = [part for part in truth if found.get(part) != truth[part]]
+    wrong = [part for part in wrong if not (part in _REBUILT and found.get(part) is None)]
+    return f"read as if it were whole; {', '.join(wrong)} differ" if wrong else None

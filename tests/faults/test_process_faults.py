@@ -1,0 +1,109 @@
+"""Two writers, readers beside a writer, and no usable GPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.endurance.read_everything import read_everything
+from benchmarks.endurance.small_gallery import SmallGallery
+from indexer.lock import writer_lock
+from indexer.store import open_store
+from training.errors import ResourceError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_fault_14_a_second_builder_ends_within_a_second_naming_the_pid(
+    own: SmallGallery,
+) -> None:
+    index = own.folder / "index"
+    code = (
+        "import sys, time; from retrieval.cli import _run\n"
+        "import retrieval.commands.build_index, retrieval.commands.add, retrieval.commands.remove\n"
+        "for words in sys.argv[1:]:\n"
+        "    start = time.process_time()\n"
+        "    assert _run(words.split('|'), False) == 5, words\n"
+        "    assert time.process_time() - start < 1, words\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    commands = [
+        ["build-index", "--dataset", own.shop, "--checkpoint", own.model, "--out", index],
+        ["add", index, own.shop / "images/000.png"],
+        ["remove", index, "images/000.png"],
+    ]
+    with writer_lock(index):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *("|".join(map(str, words)) for words in commands)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"process {os.getpid()} is writing") == 3
+
+
+def test_fault_15_readers_see_one_version_while_builds_run(own: SmallGallery) -> None:
+    """Two galleries take turns in one index; whoever reads meanwhile sees the one or the other."""
+    index = own.folder / "index"
+    first, second = own.folder / "index", own.folder / "second"
+    pictures = sorted((own.shop / "images").iterdir())
+    contents = [pictures[0].read_bytes(), pictures[1].read_bytes()]
+    truths = [read_everything(first)]
+    pictures[0].write_bytes(contents[1])
+    own.build(second, index_factory="PQ4x4fs")
+    truths.append(read_everything(second))
+    parts = [part for part in truths[0] if part.split()[0] in ("paths", "gallery", "maps", "model")]
+    allowed = [{part: truth[part] for part in parts} for truth in truths]
+    builder = os.fork()
+    if builder == 0:
+        try:
+            for turn in range(6):
+                pictures[0].write_bytes(contents[turn % 2])
+                own.build(index, index_factory="PQ4x4fs")
+        finally:
+            os._exit(0)
+    seen = []
+    while os.waitpid(builder, os.WNOHANG)[0] == 0:
+        store = open_store(index)
+        time.sleep(0.01)
+        maps, keys = store.quantised(slice(None))
+        digests = store.gallery.digests
+        of_shards = np.concatenate([shard.rows.digests for shard in store.shards])
+        np.testing.assert_array_equal(digests, of_shards)
+        assert len(maps.values) == len(keys.values) == len(store) == 40
+        seen.append(digests[0].tobytes())
+    assert {part: read_everything(index)[part] for part in parts} in allowed
+    assert 1 <= len(set(seen)) <= 2
+
+
+def test_fault_32_without_a_usable_gpu_the_cpu_answers_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from indexer.device import choose_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    choice = choose_device("auto")
+    assert choice.device == "cpu"
+    assert "no usable GPU" in str(choice.remark)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def no_kernel(self: torch.Tensor, *arguments: object) -> torch.Tensor:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.Tensor, "to", no_kernel)
+    choice = choose_device("auto")
+    assert choice.device == "cpu"
+    assert "no kernel image" in str(choice.remark)
+    with pytest.raises(ResourceError, match="choose --device cpu"):
+        choose_device("cuda")
