@@ -15,6 +15,7 @@ from benchmarks.endurance.read_everything import read_everything
 from benchmarks.endurance.small_gallery import SmallGallery
 from indexer import atomic
 from indexer.array_file import write_arrays
+from indexer.committed import COPY_NAME
 from indexer.manifest import MANIFEST_NAME, read_manifest
 from indexer.store import open_store
 from indexer.store_file import open_file
@@ -152,6 +153,7 @@ def test_fault_27_a_manifest_cannot_name_files_outside(own: SmallGallery) -> Non
     from indexer import manifest as module
 
     path = own.folder / "index" / MANIFEST_NAME
+    (path.parent / COPY_NAME).unlink()  # it would stand in
     text = path.read_text()
     name = read_manifest(path).gallery.name  # type: ignore[union-attr]
     for evil in ("../x.h5", "/etc/passwd", "a/../../x", "..\\\\x", ""):
