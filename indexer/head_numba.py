@@ -27,6 +27,7 @@ from training.schema import Condition
 CHUNK = 512  # images at a time and core: 1 MB of V_s at d = 512; 256 to 1024 are as fast
 _FEWEST = 64  # below, the products of the tail read their weights for too few images
 _VECTORS = 8192  # images times conditions of a chunk: bounds its memory
+_UNCHECKED = 16  # images at a time that are hashed and then read: 800 KB at 49 x 512
 _CONDITIONS_AT_ONCE = 16  # bounds V_s; reading the maps again is little beside so many tails
 _AHEAD = 2  # chunks a core that may be finished or waiting
 
@@ -78,37 +79,47 @@ class _Attention:
     def __init__(self, store: Store, heads: Sequence[FoldedHead], chunk: int) -> None:
         self._heads, self._chunk, self._dim = heads, chunk, store.dim
         self._cells = store.grid[0] * store.grid[1]
-        self._check = store.check_rows
+        self._check, self._known = store.check_rows, store.checked
         self._local = threading.local()
         self.reads_keys = heads[0].query is not None
 
     def __call__(self, places: RowAddresses, rows: NDArray[np.int64]) -> list[Tensor]:
         """Addresses of rows [M], and the rows -> embeddings [M, d] under each condition."""
-        self._check(rows)
         out: list[Tensor] = []
         for first in range(0, len(self._heads), _CONDITIONS_AT_ONCE):
-            out += self._some(places, self._heads[first : first + _CONDITIONS_AT_ONCE])
+            out += self._some(places, rows, self._heads[first : first + _CONDITIONS_AT_ONCE])
         return out
 
-    def _some(self, places: RowAddresses, heads: Sequence[FoldedHead]) -> list[Tensor]:
+    def _some(
+        self, places: RowAddresses, rows: NDArray[np.int64], heads: Sequence[FoldedHead]
+    ) -> list[Tensor]:
         attended, scratch = self._memory(len(heads), len(places))
-        attend(
-            places.maps,
-            places.map_scales,
-            places.keys,
-            places.key_scales,
-            self._cells,
-            np.stack([_query(head, self._dim) for head in heads]),
-            not self.reads_keys,
-            heads[0].squash,  # of the model, as the pooling is
-            heads[0].pooling == "max",
-            attended,
-        )
+        queries = np.stack([_query(head, self._dim) for head in heads])
+        for own in self._blocks(rows, len(heads)):
+            self._check(rows[own])
+            attend(
+                places.maps[own],
+                places.map_scales[own],
+                places.keys[own],
+                places.key_scales[own],
+                self._cells,
+                queries,
+                not self.reads_keys,
+                heads[0].squash,  # of the model, as the pooling is
+                heads[0].pooling == "max",
+                attended[:, own],
+            )
         with torch.inference_mode():
             return [
                 head.tail(torch.from_numpy(part), torch.empty(part.shape), scratch)
                 for head, part in zip(heads, attended, strict=True)
             ]
+
+    def _blocks(self, rows: NDArray[np.int64], conditions: int) -> Iterator[slice]:
+        """All rows at once; while they are not yet checked few, still in the cache when they are
+        read again (V_s of several conditions is contiguous only as a whole)."""
+        step = len(rows) if conditions > 1 or self._known(rows) else _UNCHECKED
+        yield from (slice(start, start + step) for start in range(0, len(rows), max(1, step)))
 
     def _memory(self, conditions: int, rows: int) -> tuple[NDArray[np.float32], Scratch]:
         """This thread's memory for V_s [C, M, d], and its scratch."""

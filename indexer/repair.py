@@ -151,8 +151,10 @@ class _Repairing:
                 self.damaged.pop(name, None)
 
     def _copy(self, checkpoint: Path) -> None:
-        if copy_model(checkpoint, self.folder) != self.old.model_files:
+        loaded = self._load_model(checkpoint)  # a run's folder stands for its best epoch
+        if loaded.hash != self.old.identity.model:
             raise _CannotRepair(f"{checkpoint} holds another model")
+        copy_model(loaded.folder, self.folder)
 
     def _checkpoint(self) -> Checkpoint:
         if any(entry.name in self.damaged for entry in self.old.model_files):

@@ -5,6 +5,7 @@ A damaged row is found before anything is computed from it, by whatever head rea
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class RowCheck:
         self._starts, self._checksums = starts, checksums
         self._sound = np.zeros(len(checksums), dtype=np.bool_)
         self._all_sound = not len(checksums)
+        self._left = len(checksums)  # rows that are unknown, or fewer
+        self._lock = threading.Lock()
 
     def __call__(self, rows: NDArray[np.int64]) -> None:
         """Check those of the rows [any] int64 that have not been checked.
@@ -64,7 +67,10 @@ class RowCheck:
                     raise self._damaged(number, row)
         # Two threads may have checked the same row; both say the same of it.
         self._sound[fresh] = True
-        self._all_sound = bool(self._sound.all())
+        with self._lock:
+            self._left -= len(fresh)
+            if self._left <= 0:  # a row that two threads checked was counted twice: look
+                self._all_sound = bool(self._sound.all())
 
     def in_parallel(self, rows: NDArray[np.int64]) -> None:
         """The same on all cores, where that is worth while."""
@@ -75,6 +81,10 @@ class RowCheck:
             return
         for _ in worker_pool().map(self, np.array_split(fresh, threads)):
             pass
+
+    def knows(self, rows: NDArray[np.int64]) -> bool:
+        """Whether all of the rows have been found sound."""
+        return self._all_sound or bool(self._sound[rows].all())
 
     def _unknown(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows[:0] if self._all_sound else rows[~self._sound[rows]]

@@ -152,6 +152,10 @@ class Store:
         if self._row_check is not None:
             self._row_check(self._positions(rows))
 
+    def checked(self, rows: NDArray[np.int64]) -> bool:
+        """Whether `check_rows` has nothing to do for rows [any] int64."""
+        return self._row_check is None or self._row_check.knows(rows)
+
     def _positions(self, rows: Rows) -> NDArray[np.int64]:
         return np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
 

@@ -28,6 +28,8 @@ COMMANDS = {
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
+    "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
+    "doctor": ("retrieval.commands.doctor", "Check the installation, a dataset and an index."),
     "views": ("retrieval.commands.views", "List the views of an index; add or remove warm ones."),
     "inspect": (
         "retrieval.commands.inspect",

@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xxhash
-from tiny_gallery import build, gallery, tiny_checkpoint, write_images
+from mapped_store import mapped_store
+from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer.committed import COPY_NAME
+from indexer.head import embed_rows
 from indexer.manifest import MANIFEST_NAME, _checksum, read_manifest, write_manifest
 from indexer.quantise import QuantisedMaps
+from indexer.row_check import RowCheck
 from indexer.row_checksums import RowBytes, row_checksums
 from indexer.store import Store, open_store
 from indexer.views import embed
 from training.errors import CorruptStoreError
+from training.models.config import ModelConfig
+from training.models.registry import build_model
 
 COUNT = 20  # in shards of 8, 8 and 4
 
@@ -123,6 +128,8 @@ def test_rows_are_checked_once(index: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for rows in (np.array([1, 2]), np.array([2, 3]), slice(None), slice(None)):
         store.check_rows(rows)
     assert len(asked) == COUNT
+    assert store.checked(np.arange(COUNT))
+    assert not open_store(index).checked(np.array([0]))
 
 
 def test_without_places_a_shard_is_checked_whole(index: Path) -> None:
@@ -172,3 +179,30 @@ def strip_fast_and_arrays(data: object) -> None:
 def write_format_1(path: Path, body: dict[str, object]) -> None:
     body = body | {"format": 1}
     path.write_text(json.dumps(body | {"checksum": _checksum(body)}))
+
+
+def test_the_kernel_on_the_cpu_checks_the_rows_that_it_reads() -> None:
+    pytest.importorskip("numba")
+    schema = SCHEMA
+    config = ModelConfig(backbone="resnet18", stage="layer1", dim=16, grid=2)
+    model = build_model(schema, config).eval().requires_grad_(False)
+    plain = mapped_store(model, [40, 30])
+    checksums = np.concatenate(
+        [row_checksums(shard.stored.maps, shard.stored.keys) for shard in plain.shards]
+    )
+    for number, shard in enumerate(plain.shards):
+        shard.path = Path(f"shards/{number}.h5")
+    for conditions in ([schema.type_condition(0)], [schema.type_condition(n) for n in range(2)]):
+        expected = [v for _, v in embed_rows(plain, model, conditions, head="numba", chunk=64)]
+        plain._row_check = RowCheck(Path("/nowhere"), plain.shards, plain._starts, checksums)
+        found = [v for _, v in embed_rows(plain, model, conditions, head="numba", chunk=64)]
+        for own, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(own, theirs)
+        assert plain.checked(np.arange(70))
+        wrong = checksums.copy()
+        wrong[55] += 1
+        plain._row_check = RowCheck(Path("/nowhere"), plain.shards, plain._starts, wrong)
+        with pytest.raises(CorruptStoreError, match=r"shards/1\.h5 is damaged \(row 15 "):
+            list(embed_rows(plain, model, conditions, head="numba", chunk=64))
+        list(embed_rows(plain, model, conditions, np.arange(55), head="numba", chunk=64))
+        plain._row_check = None

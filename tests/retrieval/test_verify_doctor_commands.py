@@ -1,0 +1,118 @@
+"""`retrieve verify` and `retrieve doctor` by the command line, on copies of the small index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from small_index import Shop, run
+
+from indexer.store import open_store
+from retrieval import doctor
+from training.errors import ResourceError
+
+QUERY = "shop/images/004.png"
+
+
+@pytest.fixture
+def index(shop: Shop, tmp_path: Path) -> Path:
+    shutil.copytree(shop.index, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_sound_index_ends_with_0(index: Path, capsys) -> None:
+    code, out, err = run(capsys, "verify", index)
+    assert (code, err) == (0, "")
+    assert "is sound" in out
+    code, out, _ = run(capsys, "verify", index, "--json")
+    found = json.loads(out)
+    assert found["sound"]
+    assert all(file["problem"] is None for file in found["files"])
+    assert {file["kind"] for file in found["files"]} == {
+        "manifest", "model", "shard", "gallery", "view",
+    }  # fmt: skip
+
+
+def test_damage_ends_with_4_and_a_repair_with_0(shop: Shop, index: Path, capsys) -> None:
+    manifest = open_store(index).manifest
+    victims = [
+        manifest.shards[1].file.name,
+        manifest.gallery.name,
+        manifest.views[0].file.name,
+    ]
+    expected = run(capsys, "query", shop.root / QUERY, "--index", index, "--json")[1]
+    for victim in (*victims, "manifest.json"):
+        flip(index / victim)
+        code, out, err = run(capsys, "verify", index)
+        assert code == 4
+        assert victim in out
+        assert "--repair" in err
+        code, out, err = run(capsys, "verify", index, "--repair")
+        assert code == 0, out + err
+        assert f"restored  {victim}" in out
+        assert run(capsys, "verify", index)[0] == 0
+    assert run(capsys, "query", shop.root / QUERY, "--index", index, "--json")[1] == expected
+
+
+def test_what_cannot_be_restored_is_explained(shop: Shop, index: Path, tmp_path, capsys) -> None:
+    (victim,) = [f for f in open_store(index).manifest.model_files if "safetensors" in f.name]
+    flip(index / victim.name)
+    code, out, _ = run(capsys, "verify", index, "--repair", "--json")
+    assert code == 4
+    (file,) = [file for file in json.loads(out)["files"] if file["problem"]]
+    assert file["file"] == victim.name
+    assert "--checkpoint" in file["why"]
+    code, out, _ = run(capsys, "verify", index, "--repair", "--checkpoint", shop.run)
+    assert code == 0
+    code, _, err = run(capsys, "verify", tmp_path / "nothing")
+    assert code == 3
+    assert "no index" in err
+    assert run(capsys, "verify", index, "--root", tmp_path)[0] == 2
+
+
+def test_the_doctor_searches_and_looks_at_what_is_named(shop: Shop, index: Path, capsys) -> None:
+    code, out, _ = run(capsys, "doctor", "--dataset", shop.catalogue, "--index", index, "--json")
+    found = json.loads(out)
+    assert (code, found["sound"]) == (0, True), out
+    checks = {check["name"]: check for check in found["checks"]}
+    assert {"python", "torch", "torchvision", "faiss", "GPU", "search", "numba"} <= set(checks)
+    assert checks["search"]["state"] == "ok"
+    assert checks["dataset"]["state"] == "warning"  # one picture is missing
+    assert "1 images are missing" in checks["dataset"]["detail"]
+    assert "68 images" in checks["index"]["detail"]
+
+
+def test_the_doctor_ends_with_the_code_of_what_failed(
+    index: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing() -> str:
+        raise ResourceError("faiss is missing; pip install it")
+
+    monkeypatch.setattr(doctor, "_search", lambda: "skipped")
+    assert run(capsys, "doctor", "--dataset", tmp_path / "nothing")[0] == 2
+    assert run(capsys, "doctor", "--index", tmp_path / "nothing")[0] == 3
+    flip(index / "manifest.json")
+    code, out, _ = run(capsys, "doctor", "--index", index)
+    assert code == 0
+    assert "warning  index" in out
+    monkeypatch.setattr(doctor, "_faiss", nothing)
+    code, out, _ = run(capsys, "doctor")
+    assert code == 6
+    assert "failed   faiss" in out
+
+
+def test_a_check_that_breaks_is_a_finding() -> None:
+    def broken() -> str:
+        raise AttributeError("module 'faiss' has no attribute 'IndexFlatIP'")
+
+    found = doctor.checked("faiss", broken)
+    assert (found.state, found.exit_code) == ("failed", 6)
+    assert "IndexFlatIP" in found.detail
