@@ -132,10 +132,14 @@ class _Constants:
     def __init__(self, graph: Any) -> None:
         self._graph = graph
         self._there = {item.name: item for item in graph.initializer}
+        # The exporter writes equal constants once, and what stands for the others is a node.
+        self._same = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
 
     def read(self, name: str) -> NDArray[np.float64]:
         from onnx import numpy_helper
 
+        while name not in self._there:
+            name = self._same[name]
         return np.asarray(numpy_helper.to_array(self._there[name]), dtype=np.float64)
 
     def add(self, name: str, value: NDArray[Any]) -> str:

@@ -19,7 +19,7 @@ import click
 
 from retrieval.lazy_group import LazyGroup
 from retrieval.printable import printable
-from training.errors import ResourceError, RetrieveError
+from training.errors import ResourceError, RetrieveError, UsageError
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
@@ -79,6 +79,9 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
+    for argument in arguments:
+        if "\0" in argument:
+            return _report(UsageError(f"{argument!r}: no name or number holds a NUL"), debug)
     try:
         # Not `cli.main`: click turns a closed pipe into exit code 1, which is a bug's.
         with cli.make_context("retrieve", list(arguments)) as context:

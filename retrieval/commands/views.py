@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,8 @@ def command(
     """
     present, absent = split_names("--add", add), split_names("--without", without)
     types = split_names("--like", like)
+    if not math.isfinite(budget):
+        raise UsageError(f"--budget {budget} is no number of GB")
     if clear and drop:
         raise UsageError("--clear removes every warm view; leave --drop out")
     folder = only_index("INDEX") if index is None else index

@@ -72,6 +72,20 @@ def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> Non
         torch.testing.assert_close(pieces, ours, rtol=1e-5, atol=1e-5)
 
 
+def test_equal_constants_are_written_once(tmp_path: Path) -> None:
+    """The exporter then puts a node in the place of the second."""
+    config, size = MODELS["resnet18"]
+    model, images = lively_model(config, size), images_of(size)
+    block = model.backbone.layer1[0]
+    for ours, other in ((block.conv2, block.conv1), (block.bn2, block.bn1)):
+        ours.load_state_dict(other.state_dict())
+    ranges = int8_ranges(model, size, tmp_path, images)
+    found = onnx_int8_forward(model, size, tmp_path, ranges, images)(images)
+    exact = onnx_forward(model, size, tmp_path)(images)
+    alike = torch.cosine_similarity(found.maps.flatten(1), exact.maps.flatten(1))
+    assert alike.min() > 0.98
+
+
 def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)

@@ -60,7 +60,7 @@ def test_the_version() -> None:
     [
         (["qurey"], "unknown command 'qurey'; nearest: query"),
         (["index"], "nearest: build-index"),
-        (["xyz"], "build-index, query, train"),
+        (["xyz"], "build-index, add, remove, query, train"),
         (["Query"], "nearest: query"),
         ([], "Commands:"),
         (["--nope"], "--nope"),
@@ -68,6 +68,8 @@ def test_the_version() -> None:
         ([""], "unknown command ''"),
         (["query"], "IMAGE"),
         (["evaluate"], "--dataset"),
+        (["query", "a\0.png"], "holds a NUL"),
+        (["build-index", "--dataset", "shop", "--out", "\0"], "holds a NUL"),
     ],
 )
 def test_wrong_commands_end_with_2(capsys, arguments: list[str], words: str) -> None:

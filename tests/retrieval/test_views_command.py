@@ -144,3 +144,10 @@ def test_build_index_says_what_searches(shop: Shop, index: Path, capsys) -> None
     code, _, err = run(capsys, *arguments, "--index-factory", "nonsense")
     assert (code, "'nonsense'" in err) == (2, True)
     assert run(capsys, *arguments, "--recall", 0)[0] == 2
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf"])
+def test_a_budget_is_a_number(index: Path, capsys, budget: str) -> None:
+    code, _, err = run(capsys, "views", "--budget", budget)
+    assert code == 2
+    assert budget in err
