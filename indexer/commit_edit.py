@@ -179,6 +179,7 @@ def _write_shards(
         written[plan.number] = entry
 
     missing = sum(len(shard.missing) for shard in work)
+    progress.start("images", missing)
     encode_shards(
         store.folder,
         store.root,
