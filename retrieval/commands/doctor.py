@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from retrieval.console import print_json, stdout
+from retrieval.console import print_json, stderr, stdout
 from retrieval.printable import plain
 from training.errors import UsageError
 
@@ -35,6 +35,10 @@ def command(name: str | None, root: Path | None, index: Path | None, as_json: bo
         if not as_json:
             state = f"[{_COLOURS[check.state]}]{check.state:8}[/]"
             stdout.print(f"{state} {check.name:12} {plain(check.detail)}", soft_wrap=True)
+    failed = [check.name for check in checks if check.exit_code]
+    if failed:
+        words = f"retrieve: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
+        stderr.print(words, markup=False, soft_wrap=True)
     if as_json:
         print_json({"sound": code == 0, "checks": [check.to_json() for check in checks]})
     return code

@@ -97,7 +97,9 @@ def test_the_doctor_ends_with_the_code_of_what_failed(
         raise ResourceError("faiss is missing; pip install it")
 
     monkeypatch.setattr(doctor, "_search", lambda: "skipped")
-    assert run(capsys, "doctor", "--dataset", tmp_path / "nothing")[0] == 2
+    code, _, err = run(capsys, "doctor", "--dataset", tmp_path / "nothing")
+    assert code == 2
+    assert "checks failed: dataset" in err
     assert run(capsys, "doctor", "--index", tmp_path / "nothing")[0] == 3
     flip(index / "manifest.json")
     code, out, _ = run(capsys, "doctor", "--index", index)
