@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from retrieval.build_progress import BuildProgress
-from retrieval.console import print_json, print_table, stderr, stdout
+from retrieval.console import print_json, stderr, stdout
 from retrieval.index_folder import only_index
-from retrieval.printable import plain, printable
+from retrieval.printable import plain
 from training.datasets import ADAPTERS, load_dataset
 from training.errors import DataError, UsageError
 
@@ -147,18 +145,16 @@ def _print(
             f"{plain(str(folder))} is sound: {len(found.findings)} files, {rows}", soft_wrap=True
         )
         return
-    title = f"{len(found.damaged)} of {len(found.findings)} files of {folder} are damaged"
-    table = Table(title=Text(printable(title), style="bold"), title_justify="left")
-    table.add_column("file", overflow="fold")
-    table.add_column("kind")
-    table.add_column("what is wrong", overflow="fold")
-    if repair:
-        table.add_column("why it stays so", overflow="fold")
-    for file, finding in found.damaged.items():
-        cells = [printable(file), finding.kind, printable(finding.problem or "")]
-        cells += [printable(why.get(file, "it depends on another damaged file"))] if repair else []
-        table.add_row(*map(Text, cells))
-    print_table(table)
+    for (
+        file,
+        finding,
+    ) in found.damaged.items():  # a line each: names stay whole in a narrow terminal
+        line = f"damaged   {finding.kind} {file}: {finding.problem or 'damaged'}"
+        if repair:
+            line += f"; it stays so: {why.get(file, 'it depends on another damaged file')}"
+        stdout.print(plain(line), soft_wrap=True)
+    told = f"{len(found.damaged)} of {len(found.findings)} files of {folder} are damaged"
+    stdout.print(plain(told), soft_wrap=True)
     if not repair:
         stderr.print(
             f"`retrieve verify {folder} --repair` restores what can be restored",
