@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.exact_search import DECIMALS
 from retrieval.metrics import top_k
 from training.schema import Schema
 
@@ -28,8 +29,6 @@ on the same valid split."""
 SETTLED_WEIGHT = 2.0
 """The same where known labels settle the matter: likeness spans 2, so no known absence outranks a
 known presence."""
-
-_DECIMALS = 6  # scores that differ by float32 rounding alone are ties, broken by id
 
 
 def presence(
@@ -129,5 +128,5 @@ def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """
     if len(scores) == 0:
         return np.zeros(0, dtype=np.int64)
-    places: NDArray[np.int64] = top_k(np.round(scores, _DECIMALS)[None, :], min(k, len(scores)))[0]
+    places: NDArray[np.int64] = top_k(np.round(scores, DECIMALS)[None, :], min(k, len(scores)))[0]
     return places

@@ -124,16 +124,12 @@ class TwoStage:
                 computed if they are missing.
         """
         terms, schema = scores.terms, self.store.schema
-        if labels is None:
-            found = scores.mean(terms.spoken, rows)
-            assert found is not None, "the request speaks of attributes"
-            return Cosines(found, scores.mean(terms.kept, rows))
         types = [schema.type_condition(number) for number in terms.spoken]
-        if any(scores.pool.existing(condition) is None for condition in types):
+        if labels is not None and any(scores.pool.existing(c) is None for c in types):
             return labels
         found = scores.mean(terms.spoken, rows)
         assert found is not None, "the request speaks of attributes"
-        return Cosines(found, labels.kept)
+        return Cosines(found, scores.mean(terms.kept, rows) if labels is None else labels.kept)
 
     @cached_property
     def _matrix(self) -> Tensor | None:

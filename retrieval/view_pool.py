@@ -6,7 +6,6 @@ on purpose, or because it is asked for again and again, also joins the warm set 
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from indexer.head import embed_rows
+from indexer.index_choice import half_of_memory
 from indexer.store import Store
 from indexer.view import View, open_view
 from indexer.views import condition_key, named
@@ -25,7 +25,6 @@ from training.schema import Condition
 
 BUILD_AFTER = 3
 """Asked for so many times, a condition gets its view."""
-
 
 _HEADS = 64  # folded heads that are kept, some kilobytes each
 
@@ -137,8 +136,7 @@ class ViewPool:
 
 def default_memory() -> int:
     """Bytes for computed views: an eighth of the machine's memory, at least 256 MB."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1 << 28, total // 8)
+    return max(1 << 28, half_of_memory() // 4)
 
 
 def view_bytes(rows: int, dim: int) -> int:
