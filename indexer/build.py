@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,11 @@ from indexer.align_labels import align_labels
 from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.calibration_images import calibration_images
-from indexer.carried_views import Earlier, carry_views
 from indexer.choose_forward import choose_forward
-from indexer.committed import commit_manifest, read_committed
+from indexer.committed import commit_manifest
+from indexer.earlier_builds import carried, last_good, mixable, valid_views
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
-from indexer.encoded_images import DigestTable
 from indexer.encoding_precision import encoding_precision
 from indexer.gallery import open_gallery, write_gallery
 from indexer.index_choice import DEFAULT_RECALL, IndexChoice, choose_index, half_of_memory
@@ -30,7 +29,6 @@ from indexer.manifest import (
     Identity,
     Manifest,
     ShardEntry,
-    ViewEntry,
     read_manifest,
     write_manifest,
 )
@@ -43,13 +41,12 @@ from indexer.rejects import settle_rejects
 from indexer.shard import ShardFile, name_places
 from indexer.shard_work import BuildWork, plan_work
 from indexer.store import Store
-from indexer.store_file import is_intact
 from indexer.sweep import sweep
-from indexer.views import NamedCondition, conditions_of, write_views
+from indexer.views import conditions_of, write_views
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.decoding import default_workers
-from training.errors import CorruptStoreError, DataError, UsageError
+from training.errors import DataError, UsageError
 
 BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
 
@@ -183,10 +180,8 @@ def build_index(
             preprocessing=checkpoint.preprocessing.to_json(),
             model_files=copy_model(checkpoint.folder, out),
         )
-        old = _previous(lambda: _last_good(out, progress), out, draft.identity, progress)
-        halted = _previous(
-            lambda: read_manifest(out / BUILDING_NAME), out, draft.identity, progress
-        )
+        old = mixable(lambda: last_good(out, progress), out, draft.identity, progress)
+        halted = mixable(lambda: read_manifest(out / BUILDING_NAME), out, draft.identity, progress)
         known = [m.int8_ranges for m in (old, halted) if m is not None]
         draft = replace(draft, int8_ranges=known[0] if known else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
@@ -229,8 +224,8 @@ def build_index(
         gallery = write_gallery(out, files, listed, aligned.labels, dataset.splits)
         manifest = replace(manifest, gallery=gallery)
         store = Store(out, manifest, open_gallery(out, gallery, False), files, False)
-        built = _valid_views(out, old, manifest)
-        built += _carried_views(store, checkpoint, old, built, wanted, device, progress)
+        built = valid_views(out, old, manifest)
+        built += carried(store, checkpoint, old, built, wanted, device, progress)
         have = {view.key for view in built}
         missing = [condition for condition in wanted if condition.key not in have]
         built += write_views(store, checkpoint.model, missing, device=device, progress=progress)
@@ -347,61 +342,3 @@ def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
         grid=checkpoint.model.grid,
         precision=precision,
     )
-
-
-def _last_good(out: Path, progress: Progress) -> Manifest | None:
-    found = read_committed(out)
-    if found is not None and found.remark is not None:
-        progress.say(found.remark)
-    return None if found is None else found.manifest
-
-
-def _previous(
-    read: Callable[[], Manifest | None], out: Path, identity: Identity, progress: Progress
-) -> Manifest | None:
-    """An earlier manifest whose maps can be mixed with ours, else None, saying why."""
-    try:
-        manifest = read()
-    except CorruptStoreError as error:
-        progress.say(f"{error}; meanwhile every image is encoded anew")
-        return None
-    if manifest is None or manifest.identity == identity:
-        return manifest
-    ours = asdict(identity)
-    names = [name for name, value in asdict(manifest.identity).items() if value != ours[name]]
-    progress.say(
-        f"what is in {out} is of another build ({', '.join(names)} differ): every "
-        "image is encoded anew; a finished index stays usable until then"
-    )
-    return None
-
-
-def _valid_views(out: Path, old: Manifest | None, manifest: Manifest) -> list[ViewEntry]:
-    """Views of the previous version that were made from just the same maps."""
-    views = old.views if old is not None else ()
-    return [v for v in views if v.content == manifest.content and is_intact(out, v.file)]
-
-
-def _carried_views(
-    store: Store,
-    checkpoint: Checkpoint,
-    old: Manifest | None,
-    built: list[ViewEntry],
-    wanted: Sequence[NamedCondition],
-    device: str,
-    progress: Progress,
-) -> list[ViewEntry]:
-    """Wanted views of the previous version, brought up to date."""
-    have, keys = {view.key for view in built}, {condition.key for condition in wanted}
-    if old is None or old.gallery is None:
-        return []
-    views = [view for view in old.views if view.key in keys - have]
-    try:
-        before = open_gallery(store.folder, old.gallery)
-    except CorruptStoreError:
-        return []
-    origin = DigestTable(before.digests).find(store.gallery.digests)
-    if not views or not (origin >= 0).any():
-        return []
-    earlier = Earlier(store.folder, len(before.rows), store.dim, origin)
-    return carry_views(store, checkpoint.model, views, earlier, device, progress)
