@@ -6,15 +6,16 @@ flat, approximate and GPU search give the same scores and the same order.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from indexer.faiss_module import load_faiss
+from indexer.worker_pool import worker_pool
 
 ROUNDING = 1e-5
 """More than two ways of adding up a cosine in float32 differ by."""
@@ -26,7 +27,7 @@ _BEYOND = 64  # candidates beyond the cut, to see whether it falls between equal
 _WIDER = 8  # how many times more are asked for where it does
 _FEW = 3  # queries that are faster one by one than together
 _PICKED_A_THREAD = 2_048  # the same for rows that are read one by one
-_ROWS_A_THREAD = 16_384  # below that, starting a thread costs more than it saves
+_BYTES_A_THREAD = 1 << 22  # below that, telling a thread costs more than it saves
 
 
 class CandidateSource(Protocol):
@@ -100,20 +101,23 @@ def all_cosines(vectors: NDArray[np.float32], query: NDArray[np.float32]) -> NDA
             stop - start,
         )
 
-    _in_threads(part, len(vectors), _ROWS_A_THREAD)
+    _in_threads(part, len(vectors), _BYTES_A_THREAD // (4 * vectors.shape[1]))
     return out
 
 
 def _in_threads(part: Callable[[int, int], None], count: int, least: int) -> None:
     """Call `part(start, stop)` for 0..count in as many threads as there is work for."""
-    threads = min(count // least, os.cpu_count() or 1)
+    threads = min(count // max(least, 1), torch.get_num_threads())
     if threads < 2:
         if count:
             part(0, count)
         return
-    bounds = np.linspace(0, count, threads + 1).astype(int).tolist()
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, bounds[:-1], bounds[1:]))
+    bounds = [count * number // threads for number in range(threads + 1)]
+    # The first part is this thread's own: it would only wait for the others.
+    others = [worker_pool().submit(part, *pair) for pair in pairwise(bounds[1:])]
+    part(0, bounds[1])
+    for other in others:
+        other.result()
 
 
 def some_cosines(
