@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -137,9 +138,8 @@ def embed_tensors(
     else:
         from indexer import head_triton
 
-        parts = head_triton.embed_chunks(
-            store, model, conditions, wanted, device, chunk or head_triton.CHUNK
-        )
+        whole = None if rows is None else wanted
+        parts = head_triton.embed_chunks(store, model, conditions, whole, device, chunk)
     start = 0
     for vectors in parts:
         stop = start + len(vectors[0])
@@ -159,3 +159,35 @@ def embed_rows(
     """`embed_tensors` with the vectors as arrays."""
     for where, vectors in embed_tensors(store, model, conditions, rows, device, head, chunk):
         yield where, [part.cpu().numpy() for part in vectors]
+
+
+def embed_arrays(
+    store: Store,
+    model: Embedder,
+    conditions: Sequence[Condition],
+    rows: NDArray[np.int64] | None = None,
+    device: str = "cpu",
+    head: str = "auto",
+    chunk: int | None = None,
+) -> list[NDArray[np.float32]]:
+    """The embeddings [M, d] of some rows, or of all, under each condition; see `embed_tensors`."""
+    count = len(store) if rows is None else len(rows)
+    on_gpu = device != "cpu"  # to memory that is pinned a GPU copies without waiting
+    out = [
+        torch.empty(count, store.dim, dtype=torch.float32, pin_memory=on_gpu) for _ in conditions
+    ]
+    for where, parts in embed_tensors(store, model, conditions, rows, device, head, chunk):
+        for whole, part in zip(out, parts, strict=True):
+            whole[where].copy_(part, non_blocking=True)
+    if on_gpu:
+        torch.cuda.synchronize(device)
+    return [whole.numpy() for whole in out]
+
+
+def stays_on_gpu(store: Store, model: Embedder, device: str) -> bool:
+    """Whether all maps stay in the memory of a GPU, so that a new condition costs milliseconds."""
+    if device == "cpu" or choose_head(model, device).name != "triton":
+        return False
+    from indexer import head_triton
+
+    return head_triton.resident(store, device)

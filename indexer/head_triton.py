@@ -1,4 +1,4 @@
-"""The head over stored maps on a GPU: a Triton kernel for the attention, torch for the tail.
+"""The head over stored maps on a GPU: one Triton kernel for the attention, one for the tail.
 
 The int8 maps stay on the GPU where they fit; else they stream from pinned memory, the next chunk
 while this one is computed. With TRITON_INTERPRET=1 all of it runs on the CPU, slowly, for tests.
@@ -6,6 +6,7 @@ while this one is computed. With TRITON_INTERPRET=1 all of it runs on the CPU, s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from torch import Tensor
 from indexer.quantise import QuantisedMaps
 from indexer.store import Store
 from indexer.triton_attention import CONDITIONS, attend
+from indexer.triton_tail import Tail, TailWeights, fits
+from training.models.conditioned import ConditionedEmbedder
 from training.models.embedder import FoldableEmbedder
-from training.models.folded_head import FoldedHead, Scratch
+from training.models.folded_head import Scratch
 from training.schema import Condition
 
-CHUNK = 4096  # images at a time: 205 MB of maps to copy, and 8 MB of V_s, in the GPU's cache
+CHUNK = 4096  # images copied to the GPU at a time
+
+_RESIDENT_CHUNK = 32_768  # images at a time where nothing is copied: few launches, 32 MB of V_s
 
 _KEPT_FREE = 0.25  # of the GPU's free memory is left to others when maps move in
 
@@ -45,9 +50,9 @@ def embed_chunks(
     store: Store,
     model: FoldableEmbedder,
     conditions: Sequence[Condition],
-    rows: NDArray[np.int64],
+    rows: NDArray[np.int64] | None,
     device: str,
-    chunk: int,
+    chunk: int | None = None,
 ) -> Iterator[list[Tensor]]:
     """Embeddings [<= chunk, d] float32 of the next rows, one tensor a condition, on `device`.
 
@@ -55,48 +60,112 @@ def embed_chunks(
         store: the index.
         model: on `device`, in float32.
         conditions: label states [K] each.
-        rows: rows of the index [M].
+        rows: rows of the index [M]; all of them if None.
         device: a GPU.
-        chunk: images at a time, at least 1.
+        chunk: images at a time, at least 1; what is fastest by default.
     """
-    heads = [
-        model.fold(torch.from_numpy(np.asarray(c, dtype=np.float32)).to(device)) for c in conditions
-    ]
-    resident = _resident(store, device, everything=2 * len(rows) >= len(store))
-    scratch = Scratch(min(chunk, len(rows)), torch.empty(1, store.dim, device=device))
-    if resident is not None:
+    count = len(store) if rows is None else len(rows)
+    resident = _resident(store, device, everything=2 * count >= len(store))
+    chunk = chunk or (CHUNK if resident is None else _RESIDENT_CHUNK)
+    heads = [_Head(model, condition, device, min(chunk, count)) for condition in conditions]
+    if resident is None:
+        rows = np.arange(count) if rows is None else rows
+        for part in stream(store, rows, device, chunk):
+            yield _vectors(heads, part, torch.arange(len(part.maps), device=device))
+        return
+    if rows is None:
+        wanted = torch.arange(count, device=device)
+    else:
         store.locate(rows)  # checks them
         wanted = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
-        for start in range(0, len(rows), chunk):
-            yield _vectors(heads, resident, wanted[start : start + chunk], scratch)
-        return
-    for part in stream(store, rows, device, chunk):
-        yield _vectors(heads, part, torch.arange(len(part.maps), device=device), scratch)
+    for start in range(0, count, chunk):
+        yield _vectors(heads, resident, wanted[start : start + chunk])
 
 
-def _vectors(
-    heads: Sequence[FoldedHead], maps: DeviceMaps, rows: Tensor, scratch: Scratch
-) -> list[Tensor]:
+class _Head:
+    """A model's head under one condition, and what computes its second half: the kernel, or torch
+    where that is not for it.
+
+    Folding is a hundred operations on a few numbers, so it is done in main memory.
+
+    Args:
+        model: on the device.
+        condition: label states [K].
+        device: a GPU.
+        rows: the longest chunk.
+    """
+
+    def __init__(
+        self, model: FoldableEmbedder, condition: Condition, device: str, rows: int
+    ) -> None:
+        kept = _PREPARED.setdefault(model, {})
+        if device not in kept:
+            kept[device] = _Prepared(model)
+        prepared = kept[device]
+        state = torch.from_numpy(np.asarray(condition, dtype=np.float32))
+        self._folded = prepared.head.fold(state)
+        self._tail: Tail | None = None
+        if fits(self._folded):
+            prepared.weights = prepared.weights or TailWeights(self._folded, device)
+            self._tail = Tail(self._folded, prepared.weights)
+            self.query = self._tail.query
+        else:
+            self._folded = model.fold(state.to(device))
+            query = self._folded.query
+            self.query = None if query is None else query.float()[None]
+        self.squash, self.largest = self._folded.squash, self._folded.pooling == "max"
+        self._rows = rows
+        self._scratch: Scratch | None = None
+
+    def tail(self, attended: Tensor) -> Tensor:
+        """V_s [M, d] to embeddings [M, d]."""
+        out = torch.empty_like(attended)
+        if self._tail is not None:
+            return self._tail(attended, out)
+        self._scratch = self._scratch or Scratch(self._rows, attended)
+        with _tensor_cores(attended.is_cuda):
+            self._folded.tail(attended, out, self._scratch)
+        return out
+
+
+class _Prepared:
+    """What all conditions share: the model without its backbone in main memory, and its weights as
+    the kernel reads them.
+
+    Args:
+        model: whose weights do not change any more.
+    """
+
+    def __init__(self, model: FoldableEmbedder) -> None:
+        without: dict[int, object] = {}
+        if isinstance(model, ConditionedEmbedder):
+            without[id(model.backbone)] = torch.nn.Identity()
+        self.head = copy.deepcopy(model, without)
+        if isinstance(self.head, torch.nn.Module):
+            self.head.cpu()
+        self.weights: TailWeights | None = None
+
+
+_PREPARED: WeakKeyDictionary[FoldableEmbedder, dict[str, _Prepared]] = WeakKeyDictionary()
+
+
+def _vectors(heads: Sequence[_Head], maps: DeviceMaps, rows: Tensor) -> list[Tensor]:
     out: list[Tensor] = []
     for first in range(0, len(heads), CONDITIONS):
         some = heads[first : first + CONDITIONS]
-        queries = [head.query.float() for head in some if head.query is not None]
+        queries = [head.query for head in some if head.query is not None]
         attended = attend(
             maps.maps,
             maps.map_scales,
             maps.keys,
             maps.key_scales,
             rows,
-            torch.stack(queries) if queries else None,
+            torch.cat(queries) if queries else None,
             some[0].squash,  # of the model, as the pooling is
-            some[0].pooling == "max",
+            some[0].largest,
             len(some),
         )
-        with _tensor_cores(attended.is_cuda):
-            out += [
-                head.tail(part, torch.empty_like(part), scratch)
-                for head, part in zip(some, attended, strict=True)
-            ]
+        out += [head.tail(part) for head, part in zip(some, attended, strict=True)]
     return out
 
 
@@ -150,6 +219,11 @@ class _Buffer:
         if self._copied is not None:
             torch.cuda.current_stream(self._device[0].device).wait_event(self._copied)
         return DeviceMaps(*(own[:rows] for own in self._device))
+
+
+def resident(store: Store, device: str) -> bool:
+    """Whether all maps are on the device, or fit there."""
+    return device in _RESIDENT.get(store, {}) or _fits(store, device)
 
 
 def _resident(store: Store, device: str, everything: bool) -> DeviceMaps | None:

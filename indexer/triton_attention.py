@@ -1,8 +1,8 @@
 """The attention over stored int8 maps as a Triton kernel: logits, softmax and pooling of a row.
 
 One program an image: its P and its I are read once, as int8, and met there by all conditions at
-once. Integers up to 127 are exact in TF32, and `tf32x3` keeps the other operand to float32, so the
-tensor cores do the sums and the memory is the limit.
+once. Integers up to 127 are exact in bfloat16, and the other operand is the sum of two bfloat16,
+which keeps sixteen bits: the tensor cores do the sums and the memory is the limit.
 """
 
 from __future__ import annotations
@@ -17,19 +17,76 @@ from torch import Tensor
 CONDITIONS = 16
 """Conditions of a launch; fewer cost the same (the narrowest operand of the tensor cores)."""
 
-_CHANNELS = 128  # of a block: 64 cells of them are 64 registers a thread as float32
+_CHANNELS = 256  # of a block
 _WARPS = 4
+_STAGES = 3
+_CHANNELS_OF_ONE = 256  # the same under one condition
+_WARPS_OF_ONE = 1
 
 
 @triton.jit
-def _block(at, row, cells, channels, count, dim):  # type: ignore[no-untyped-def]
-    """Some channels of a row [L, d] int8 at `at`, as float32 [cells, channels]; 0 outside."""
+def _block(at, row, cells, channels, count, dim, kind):  # type: ignore[no-untyped-def]
+    """Some channels of a row [L, d] int8 at `at`, as `kind` [cells, channels]; 0 outside."""
     places = at + row * count * dim + cells[:, None] * dim + channels[None, :]
     inside = (cells < count)[:, None] & (channels < dim)[None, :]
-    return tl.load(places, mask=inside, other=0).to(tl.float32)
+    return tl.load(places, mask=inside, other=0).to(kind)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
+def _in_two(values, kind):  # type: ignore[no-untyped-def]
+    """float32 as the sum of two numbers of a shorter kind."""
+    high = values.to(kind)
+    return high, (values - high.to(tl.float32)).to(kind)
+
+
+@triton.jit(do_not_specialize=["count"])  # type: ignore[untyped-decorator]
+def _attend_one(  # type: ignore[no-untyped-def]
+    maps,
+    map_scales,
+    keys,
+    key_scales,
+    rows,
+    query,
+    out,
+    count,
+    dim: tl.constexpr,
+    uniform: tl.constexpr,
+    squash: tl.constexpr,
+    largest: tl.constexpr,
+    block_cells: tl.constexpr,
+    block_channels: tl.constexpr,
+):
+    """`_attend` under one condition: too little to compute for the tensor cores to pay."""
+    image = tl.program_id(0).to(tl.int64)
+    row = tl.load(rows + image).to(tl.int64)
+    cells = tl.arange(0, block_cells)
+    inside = cells < count
+    logits = tl.zeros((block_cells,), tl.float32)
+    if not uniform:
+        for start in tl.static_range(0, dim, block_channels):
+            channels = start + tl.arange(0, block_channels)
+            u = tl.load(query + channels, mask=channels < dim, other=0.0)
+            key = _block(keys, row, cells, channels, count, dim, tl.float32)
+            logits += tl.sum(key * u[None, :], 1)
+        logits *= tl.load(key_scales + row * count + cells, mask=inside, other=0.0)
+        if squash:
+            logits = 2 * tl.sigmoid(2 * logits) - 1  # tanh
+    logits = tl.where(inside, logits, -float("inf"))
+    powers = tl.exp(logits - tl.max(logits, 0))
+    alpha = powers / tl.sum(powers, 0)
+    weights = alpha * tl.load(map_scales + row * count + cells, mask=inside, other=0.0)
+    for start in tl.static_range(0, dim, block_channels):
+        channels = start + tl.arange(0, block_channels)
+        block = _block(maps, row, cells, channels, count, dim, tl.float32)
+        weighed = block * weights[:, None]
+        if largest:
+            sums = tl.max(tl.where(inside[:, None], weighed * count, -float("inf")), 0)
+        else:
+            sums = tl.sum(weighed, 0)
+        tl.store(out + image * dim + channels, sums, mask=channels < dim)
+
+
+@triton.jit(do_not_specialize=["images", "conditions", "count"])  # type: ignore[untyped-decorator]
 def _attend(  # type: ignore[no-untyped-def]
     maps,
     map_scales,
@@ -48,6 +105,7 @@ def _attend(  # type: ignore[no-untyped-def]
     block_cells: tl.constexpr,
     block_channels: tl.constexpr,
     block_conditions: tl.constexpr,
+    kind: tl.constexpr,
 ):
     image = tl.program_id(0)
     row = tl.load(rows + image).to(tl.int64)
@@ -63,8 +121,10 @@ def _attend(  # type: ignore[no-untyped-def]
                 mask=(numbers < conditions)[None, :] & (channels < dim)[:, None],
                 other=0.0,
             )
-            key = _block(keys, row, cells, channels, count, dim)
-            logits = tl.dot(key, query, logits, input_precision="tf32x3")
+            key = _block(keys, row, cells, channels, count, dim, kind)
+            high, low = _in_two(query, kind)
+            logits = tl.dot(key, high, logits)
+            logits = tl.dot(key, low, logits)
         scale = tl.load(key_scales + row * count + cells, mask=inside, other=0.0)
         logits *= scale[:, None]
         if squash:
@@ -74,9 +134,10 @@ def _attend(  # type: ignore[no-untyped-def]
     alpha = powers / tl.sum(powers, 0)[None, :]
     scale = tl.load(map_scales + row * count + cells, mask=inside, other=0.0)
     weights = alpha * scale[:, None]
+    high, low = _in_two(tl.trans(weights), kind)
     for start in range(0, dim, block_channels):
         channels = start + tl.arange(0, block_channels)
-        block = _block(maps, row, cells, channels, count, dim)
+        block = _block(maps, row, cells, channels, count, dim, kind)
         # V_s of condition c lies at out[c, image].
         places = out + (numbers.to(tl.int64) * images + image)[:, None] * dim + channels[None, :]
         within = (numbers < conditions)[:, None] & (channels < dim)[None, :]
@@ -84,10 +145,11 @@ def _attend(  # type: ignore[no-untyped-def]
             sums = tl.zeros((block_conditions, block_channels), tl.float32)
             for number in range(conditions):
                 own = tl.sum(tl.where(numbers[None, :] == number, weights, 0.0), 1) * count
-                best = tl.max(tl.where(inside[:, None], block * own[:, None], -float("inf")), 0)
+                weighed = block.to(tl.float32) * own[:, None]
+                best = tl.max(tl.where(inside[:, None], weighed, -float("inf")), 0)
                 sums = tl.where((numbers == number)[:, None], best[None, :], sums)
         else:
-            sums = tl.dot(tl.trans(weights), block, input_precision="tf32x3")
+            sums = tl.dot(low, block, tl.dot(high, block))
         tl.store(places, sums, mask=within)
 
 
@@ -120,8 +182,28 @@ def attend(
     """
     _, cells, dim = maps.shape
     out = torch.empty(conditions, len(rows), dim, device=maps.device)
-    if len(rows):
-        grid: Any = (len(rows),)
+    grid: Any = (len(rows),)
+    block_cells = max(16, triton.next_power_of_2(cells))
+    wide = max(16, triton.next_power_of_2(dim))
+    if len(rows) and conditions == 1:
+        _attend_one[grid](
+            maps,
+            map_scales,
+            keys,
+            key_scales,
+            rows,
+            out if queries is None else queries,
+            out,
+            cells,
+            dim=dim,
+            uniform=queries is None,
+            squash=squash,
+            largest=largest,
+            block_cells=block_cells,
+            block_channels=min(_CHANNELS_OF_ONE, wide),
+            num_warps=_WARPS_OF_ONE,
+        )
+    elif len(rows):
         _attend[grid](
             maps,
             map_scales,
@@ -137,9 +219,12 @@ def attend(
             uniform=queries is None,
             squash=squash,
             largest=largest,
-            block_cells=max(16, triton.next_power_of_2(cells)),
-            block_channels=min(_CHANNELS, max(16, triton.next_power_of_2(dim))),
+            block_cells=block_cells,
+            block_channels=min(_CHANNELS, wide),
             block_conditions=CONDITIONS,
+            # The interpreter cannot multiply bfloat16.
+            kind=tl.bfloat16 if maps.is_cuda else tl.float32,
             num_warps=_WARPS,
+            num_stages=_STAGES,
         )
     return out

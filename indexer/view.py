@@ -52,6 +52,7 @@ class View:
         self._open_source = open_source
         self._source: CandidateSource | None = None
         self._pid = 0
+        self._moved = False
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -100,7 +101,9 @@ class View:
         k = min(k, len(self))
         if k == 0 or not len(queries):
             return np.empty((len(queries), k), np.float32), np.empty((len(queries), k), np.int64)
-        source = FlatSource(self.vectors) if exact else self.source
+        source = FlatSource(self.vectors) if exact and not self._moved else self.source
+        if exact and source.error is None:
+            source = FlatSource(self.vectors)
         if source.error is not None:
             return search_exactly(source, self.vectors, queries, k)
         wanted = max(k, HITS) * source.refine
@@ -116,11 +119,20 @@ class View:
         """Cosines [M] float32 of one query [d] with M rows, in the order given."""
         return some_cosines(self.vectors, query, rows)
 
-    def use(self, open_source: Callable[[], CandidateSource]) -> None:
-        """Find candidates with something else from now on, such as a GPU."""
+    def use(self, open_source: Callable[[], CandidateSource | None]) -> None:
+        """Find candidates with something else from now on, such as a GPU; with what it had if None
+        is opened."""
+        before = self._open_source
+
+        def opened() -> CandidateSource:
+            source = open_source()
+            if source is not None:
+                return source
+            return FlatSource(self.vectors) if before is None else before()
+
         if self._source is not None:
             self._source.close()
-        self._source, self._open_source = None, open_source
+        self._source, self._open_source, self._moved = None, opened, True
 
     def close(self) -> None:
         """Give back the source and the mapping; arrays that were handed out stay valid."""

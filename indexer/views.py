@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.atomic import temporary_file
 from indexer.flat_file import FlatFileWriter
-from indexer.head import choose_head, embed_rows
+from indexer.head import choose_head, embed_arrays, embed_rows
 from indexer.manifest import ViewEntry
 from indexer.progress import Progress, Silent
 from indexer.store import Rows, Store
@@ -99,12 +99,9 @@ def embed(
     Returns:
         Unit vectors [M, d] float32.
     """
-    wanted = np.arange(len(store)) if rows is None else rows
-    count = len(range(*wanted.indices(len(store)))) if isinstance(wanted, slice) else len(wanted)
-    out = np.empty((count, store.dim), dtype=np.float32)
-    for where, (vectors,) in embed_rows(store, model, [condition], wanted, device, head, chunk):
-        out[where] = vectors
-    return out
+    if isinstance(rows, slice):
+        rows = np.arange(len(store))[rows]
+    return embed_arrays(store, model, [condition], rows, device, head, chunk)[0]
 
 
 def write_views(

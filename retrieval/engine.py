@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +22,12 @@ from PIL import Image
 
 from indexer.device import choose_device
 from indexer.faiss_module import load_faiss
-from indexer.head import load_kernel
+from indexer.head import load_kernel, stays_on_gpu
 from indexer.indexable import check_indexable
 from indexer.store import Store, open_store
 from indexer.views import condition_key
 from indexer.warm_views import WarmViews
+from indexer.worker_pool import worker_pool
 from retrieval.calibration import (
     RECALL,
     Calibration,
@@ -49,7 +51,7 @@ from training.schema import Condition, Schema
 from training.to_rgb import to_rgb
 
 TWO_STAGE_FROM = 5_000
-"""Images from which a query looks for candidates first; fewer are scored exactly at once."""
+"""Images from which a query on a CPU looks for candidates first; fewer are all scored at once."""
 
 Search = Literal["auto", "exact"]
 
@@ -131,6 +133,17 @@ class Engine:
     def schema(self) -> Schema:
         """Attributes and values that can be named."""
         return self.store.schema
+
+    @cached_property
+    def _exact_at_once(self) -> bool:
+        """Whether a new condition's exact view costs so little that no candidates are looked for:
+        on a GPU that holds the maps."""
+        return stays_on_gpu(self.store, self.model, self.device)
+
+    @property
+    def candidates_first(self) -> bool:
+        """Whether a query under a condition without a view looks for candidates first."""
+        return len(self.store) >= self.two_stage_from and not self._exact_at_once
 
     def query(
         self,
@@ -255,10 +268,10 @@ class Engine:
             for key in cold
             if self.pool.asked(conditions[key], times[key])
             or search == "exact"
-            or len(self.store) < self.two_stage_from
+            or not self.candidates_first
         ]
         for condition in self.pool.portions(wanted):
-            self.pool.get_all(condition, keep_on_disk=len(self.store) >= self.two_stage_from)
+            self.pool.get_all(condition, keep_on_disk=self.candidates_first)
 
     def _together(
         self, asked: Sequence[Terms], pictures: Sequence[Picture], search: Search
@@ -324,11 +337,11 @@ class Engine:
         if not terms.named and rows is None:
             view = self.pool.existing(terms.condition)
             if view is not None:
-                z = embed_folded(self.pool.head(terms.condition), picture)[None]
+                z = self._embed(terms.condition, picture)[None]
                 alike, found = view.search(z, terms.top_k, exact=search == "exact")
                 return found[0], alike[0], alike[0]
         scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
-        if search == "auto" and len(self.store) >= self.two_stage_from:
+        if search == "auto" and self.candidates_first:
             shares = self.calibration().shares(terms, self.schema)
             candidates = self.two_stage.candidates(scores, rows, shares)
             if candidates is not None:
@@ -339,6 +352,14 @@ class Engine:
         exact = scores.exact(rows)
         places = best(exact.total, terms.top_k)
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]
+
+    def _embed(self, condition: Condition, picture: Picture) -> NDArray[np.float32]:
+        """Z [d] of a picture. On one core: what torch's other threads spin for after an operation
+        the search has to wait for."""
+        head = self.pool.head(condition)
+        if self.device != "cpu":
+            return embed_folded(head, picture)
+        return worker_pool().submit(embed_folded, head, picture).result()
 
     def _where(self, terms: Terms) -> Rows:
         if not terms.where:

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from indexer.head import embed_rows
+from indexer.exact_search import CandidateSource
+from indexer.faiss_module import load_faiss
+from indexer.head import embed_arrays
 from indexer.index_choice import half_of_memory
 from indexer.store import Store
 from indexer.view import View, open_view
@@ -52,6 +54,8 @@ class ViewPool:
         self._computed: OrderedDict[str, View] = OrderedDict()
         self._heads: OrderedDict[str, FoldedHead] = OrderedDict()
         self._asked: Counter[str] = Counter()
+        self.remarks: dict[str, None] = {}
+        """What searches views on a GPU and why, each remark once."""
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +69,8 @@ class ViewPool:
             self._computed.move_to_end(key)
             return self._computed[key]
         if key not in self._ahead:
-            self._ahead[key] = open_view(self.store, key) or self.warm.load(key)
+            view = open_view(self.store, key) or self.warm.load(key)
+            self._ahead[key] = None if view is None else self._placed(view)
         return self._ahead[key]
 
     def get(self, condition: Condition) -> View:
@@ -87,14 +92,11 @@ class ViewPool:
         made: dict[str, View] = {}
         if missing:
             started = time.monotonic()
-            arrays = [np.empty((len(self.store), self.store.dim), np.float32) for _ in missing]
             states = [entry.condition for entry in missing.values()]
-            for where, parts in embed_rows(self.store, self.model, states, device=self.device):
-                for array, part in zip(arrays, parts, strict=True):
-                    array[where] = part
+            arrays = embed_arrays(self.store, self.model, states, device=self.device)
             seconds = (time.monotonic() - started) / len(missing)
             for entry, vectors in zip(missing.values(), arrays, strict=True):
-                made[entry.key] = self._keep(View(entry.key, entry.name, vectors))
+                made[entry.key] = self._keep(self._placed(View(entry.key, entry.name, vectors)))
                 if keep_on_disk:
                     self.warm.save(entry, vectors, seconds)
         return [
@@ -126,6 +128,19 @@ class ViewPool:
         """Count that a condition without a view was asked for; whether it is worth one now."""
         self._asked[condition_key(condition)] += times
         return self._asked[condition_key(condition)] >= BUILD_AFTER
+
+    def _placed(self, view: View) -> View:
+        """The view, searched on the GPU if the engine is on one and that works."""
+        if self.device != "cpu":
+            from indexer.gpu_index import open_gpu
+
+            def open_source() -> CandidateSource | None:
+                opened = open_gpu(view.vectors, self.device, load_faiss())
+                self.remarks[opened.remark] = None
+                return opened.source
+
+            view.use(open_source)
+        return view
 
     def _keep(self, view: View) -> View:
         while self._computed and self.nbytes + view.nbytes > self.memory:

@@ -112,6 +112,8 @@ def command(
         stderr.print(printable(remark), markup=False, soft_wrap=True)
     search: Search = "exact" if exact else "auto"
     result = engine.query(image, present, absent, types, conditions, top_k, trust_labels, search)
+    for remark in engine.pool.remarks:
+        stderr.print(printable(remark), markup=False, soft_wrap=True)
     if sheet is not None:
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)

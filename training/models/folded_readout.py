@@ -95,5 +95,7 @@ def _wy(likeness: Tensor, sizes: list[int]) -> Tensor:
     for size, end in zip(sizes, _ends(sizes), strict=True):
         later[end - size : end, end:] = likeness[end - size : end, end:]
     unit = torch.eye(len(likeness), dtype=likeness.dtype, device=likeness.device)
-    inverse: Tensor = torch.linalg.inv(unit + later)
+    inverse: Tensor = torch.linalg.solve_triangular(
+        unit + later, unit, upper=True, unitriangular=True
+    )
     return inverse
