@@ -61,9 +61,8 @@ class Bench:
 
     def index(self, size: int) -> Path:
         """The folder of an index of so many images, made now if it is not there."""
-        return extend(
-            self.source, self.work / f"index-{size}", size, self.seed, progress=self.progress
-        )
+        out = self.work / f"index-{size}"
+        return extend(self.source, out, size, self.seed, progress=self.progress, device=self.device)
 
     def engine(self, size: int) -> Engine:
         """An engine of that size; the last one asked for stays open."""

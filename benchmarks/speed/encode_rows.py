@@ -15,6 +15,7 @@ from indexer.store import open_store
 from training.checkpoint import load_checkpoint
 
 _BATCH = 64
+_BATCH_ON_GPU = 256
 
 
 def torch_rows(bench: Bench) -> list[Row]:
@@ -36,14 +37,15 @@ def _row(bench: Bench, runtime: str) -> Row:
     checkpoint = load_checkpoint(open_store(bench.source).model_folder, bench.device)
     dataset = bench.images()
     rows = bench.readable_rows(bench.encode_images)
-    bare = bare_backbone(checkpoint.model, checkpoint.preprocessing.size, _BATCH, bench.device)
+    batch = _BATCH if bench.device == "cpu" else _BATCH_ON_GPU
+    bare = bare_backbone(checkpoint.model, checkpoint.preprocessing.size, batch, bench.device)
     out = bench.work / "encoded"
     seconds: list[float] = []
 
     def encode(number: int) -> None:
         shutil.rmtree(out, ignore_errors=True)
         report = build_index(
-            dataset, rows, checkpoint, out, (), bench.device, _BATCH, runtime=runtime
+            dataset, rows, checkpoint, out, (), bench.device, batch, runtime=runtime
         )
         seconds.append(report.encode_seconds)
 
@@ -64,6 +66,6 @@ def _row(bench: Bench, runtime: str) -> Row:
         details={
             "backbone": checkpoint.model.config.backbone,
             "image_size": checkpoint.preprocessing.size,
-            "batch": _BATCH,
+            "batch": batch,
         },
     )

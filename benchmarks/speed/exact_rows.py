@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
+import torch
+
 from benchmarks.speed.bench import Bench, new_conditions
 from benchmarks.speed.floors import copies, maps_bytes, one_pass, tail_flop, tail_gemms
-from benchmarks.speed.measured_calls import exact_view
+from benchmarks.speed.measured_calls import exact_view, exact_view_there
 from benchmarks.speed.measured_process import output_of
 from benchmarks.speed.row import Row
 from benchmarks.speed.timing import paired, seconds_of
@@ -41,12 +43,18 @@ def _row(bench: Bench, size: int) -> Row:
         if on_cpu:
             tails.append(seconds_of(gemms))
 
-    times = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
-    if not on_cpu:
+    copied = 0.0
+    if on_cpu:
+        times = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
+    else:
+        out = torch.empty(size, engine.store.dim, device=bench.device)
+        times = paired(lambda n: exact_view_there(engine, conditions[n], out), floor, bench.repeats)
         tails += [seconds_of(gemms) for _ in range(bench.repeats)]
+        copied = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats).value
     one, tail = median(passes), median(tails)
     flop = tail_flop(engine.model)
     manifest = engine.store.manifest
+    further = {} if on_cpu else {"seconds_with_copy_to_main_memory": copied}
     views = sum(view.file.size for view in manifest.views)
     return Row(
         what=EXACT,
@@ -68,6 +76,7 @@ def _row(bench: Bench, size: int) -> Row:
             "tail_flop_per_second": flop * size / tail,
             "store_bytes": sum(entry.size for entry in manifest.files) - views,
             "view_bytes": size * engine.store.dim * 4,
+            **further,
         },
     )
 

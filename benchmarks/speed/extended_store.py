@@ -71,6 +71,7 @@ def extend(
     shard_rows: int = 1024,
     views: tuple[str, ...] = ("types",),
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Path:
     """Make an index of `rows` images in `out`, or keep the one that is there if it fits.
 
@@ -84,6 +85,8 @@ def extend(
         shard_rows: images a perturbed shard.
         views: sets of conditions, see `conditions_of`.
         progress: a listener.
+        device: where maps are perturbed and views computed; a GPU's index has no approximate views,
+            since a GPU searches the vectors.
 
     Returns:
         `out`.
@@ -113,14 +116,14 @@ def extend(
         return out
     with writer_lock(out):
         remove_temporaries(out)
-        model = load_checkpoint(store.model_folder).model
+        model = load_checkpoint(store.model_folder, device).model
         draft = replace(draft, model_files=copy_model(store.model_folder, out))
         parts = list(_parts(store, rows, shard_rows))
         entries = _kept((done, read_manifest(out / BUILDING_NAME)), draft, parts)
         progress.start(f"an index of {rows:,} images", rows)
         progress.advance(sum(entry.rows for entry in entries))
         for part in parts[len(entries) :]:
-            entries.append(_make(store, model, out, part, seed))
+            entries.append(_make(store, model, out, part, seed, device))
             write_manifest(out / BUILDING_NAME, replace(draft, shards=tuple(entries)))
             progress.advance(len(part.rows))
         manifest = replace(draft, shards=tuple(entries))
@@ -128,11 +131,12 @@ def extend(
         manifest = replace(manifest, gallery=_gallery(store, out, files, parts))
         assert manifest.gallery is not None
         made = Store(out, manifest, open_gallery(out, manifest.gallery, False), files, False)
-        written = write_views(made, model, wanted, progress=progress)
-        choice = choose_index(rows, store.dim, DEFAULT_RECALL, half_of_memory())
-        written = add_approximate(
-            out, written, rows, store.dim, choice, DEFAULT_RECALL, False, progress
-        )
+        written = write_views(made, model, wanted, device, progress=progress)
+        if device == "cpu":
+            choice = choose_index(rows, store.dim, DEFAULT_RECALL, half_of_memory())
+            written = add_approximate(
+                out, written, rows, store.dim, choice, DEFAULT_RECALL, False, progress
+            )
         manifest = replace(manifest, views=tuple(written))
         commit_manifest(out, manifest)
         (out / BUILDING_NAME).unlink(missing_ok=True)
@@ -181,7 +185,7 @@ def _parts(store: Store, rows: int, shard_rows: int) -> Iterator[_Part]:
 
 
 def _make(
-    store: Store, model: ConditionedEmbedder, out: Path, part: _Part, seed: int
+    store: Store, model: ConditionedEmbedder, out: Path, part: _Part, seed: int, device: str
 ) -> ShardEntry:
     if part.entry is not None and part.entry.file is not None:
         _copy(store.folder, out, part.entry.file)
@@ -189,7 +193,7 @@ def _make(
     paths = [store.paths[row] for row in part.rows.tolist()]
     digests = store.gallery.digests[part.rows]
     if part.perturbed:
-        encoded = _perturbed(store, model, part, seed)
+        encoded = _perturbed(store, model, part, seed, device)
         marks = (hashlib.sha256(d.tobytes() + bytes(str(part.number), "ascii")) for d in digests)
         digests = np.frombuffer(b"".join(m.digest() for m in marks), np.uint8).reshape(-1, 32)
     else:
@@ -220,7 +224,9 @@ def _copy(source: Path, out: Path, file: FileEntry) -> None:
         commit(temporary, out / file.name)
 
 
-def _perturbed(store: Store, model: ConditionedEmbedder, part: _Part, seed: int) -> EncodedBatch:
+def _perturbed(
+    store: Store, model: ConditionedEmbedder, part: _Part, seed: int, device: str
+) -> EncodedBatch:
     """Perturbed maps of the part's rows, with P and predictions of just these maps."""
     generator = np.random.default_rng([seed, part.number])
     others = generator.integers(len(store), size=len(part.rows))
@@ -229,12 +235,12 @@ def _perturbed(store: Store, model: ConditionedEmbedder, part: _Part, seed: int)
         own = slice(start, start + _BATCH)
         with torch.inference_mode():
             pair = [
-                dequantise(store.quantised(rows[own])[0], store.grid)
+                dequantise(store.quantised(rows[own])[0], store.grid, device)
                 for rows in (part.rows, others)
             ]
             maps = perturb_maps(pair[0], pair[1], generator)
             keys = model.keys(maps)
-            predicted = model.predict(maps, keys).numpy().astype(np.float16)
+            predicted = model.predict(maps, keys).cpu().numpy().astype(np.float16)
             batches.append(EncodedBatch(quantise(maps), quantise(keys), predicted))
     return EncodedBatch(
         _joined([b.maps for b in batches]),

@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.machine import cores
+from indexer.encoding_precision import encoding_precision
 from indexer.faiss_module import load_faiss
+from indexer.gpu_index import faiss_gpus
 from indexer.store import Store
 from training.models.conditioned import ConditionedEmbedder
 from training.models.m2fashion import M2Fashion
+from training.precision import autocast
 
 CHUNK = 2000  # images a GEMM: as many as the tail takes at a time
 
@@ -117,22 +120,36 @@ def tail_gemms(model: ConditionedEmbedder, images: int, device: str = "cpu") -> 
     return run
 
 
-def raw_faiss(vectors: NDArray[np.float32], k: int) -> Callable[[NDArray[np.float32]], None]:
-    """A flat faiss index over unit vectors [N, d]; call it with a query [d] to search it."""
+def raw_faiss(
+    vectors: NDArray[np.float32], k: int, device: str = "cpu"
+) -> tuple[Callable[[NDArray[np.float32]], None], str]:
+    """A flat faiss index over unit vectors [N, d], on a GPU if `device` and faiss are for one.
+
+    Returns:
+        Call it with a query [d] to search it; and what it is, in words.
+    """
     faiss = load_faiss()
     index = faiss.IndexFlatIP(vectors.shape[1])
+    words = "raw faiss, flat, on the same vectors"
+    resources: Any = None
+    if device != "cpu":
+        on_gpu = faiss_gpus(faiss)[0] > 0
+        words += ", on the GPU" if on_gpu else ", on the CPU: this faiss has no GPU"
+        if on_gpu:
+            resources = faiss.StandardGpuResources()
+            index = faiss.index_cpu_to_gpu(resources, torch.device(device).index or 0, index)
     index.add(np.ascontiguousarray(vectors))
 
-    def search(query: NDArray[np.float32]) -> None:
-        index.search(query[None], k)
+    def search(query: NDArray[np.float32], alive: Any = resources) -> None:
+        index.search(query[None], k)  # its resources have to live as long as it does
 
-    return search
+    return search, words
 
 
 def bare_backbone(
     model: ConditionedEmbedder, size: int, batch: int, device: str
 ) -> Callable[[int], None]:
-    """The backbone on one batch that is there already, channels-last.
+    """The backbone on one batch that is there already, channels-last, as precise as in a build.
 
     Args:
         model: on `device`; its weights are laid out channels-last from now on.
@@ -144,11 +161,12 @@ def bare_backbone(
         Call it with a number of images to run it as often as that takes.
     """
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = encoding_precision("auto", "torch", device)
     images = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
     images = images.to(device).contiguous(memory_format=torch.channels_last)
 
     def run(count: int) -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(precision, device):
             for start in range(0, count, batch):
                 model.trunk(images[: min(batch, count - start)])
             if device != "cpu":

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from indexer.head import embed_tensors
 from indexer.views import embed
 from retrieval.engine import Engine
 from retrieval.picture import Picture as Picture
@@ -21,6 +23,14 @@ K = 10
 def exact_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
     """The gallery's embeddings [N, d] under a condition, from the stored maps."""
     return embed(engine.store, engine.model, condition, device=engine.device)
+
+
+def exact_view_there(engine: Engine, condition: Condition, out: Tensor) -> None:
+    """`exact_view` into `out` [N, d] on the engine's device, where a GPU would search it."""
+    parts = embed_tensors(engine.store, engine.model, [condition], device=engine.device)
+    for where, (vectors,) in parts:
+        out[where] = vectors
+    torch.cuda.synchronize(engine.device)
 
 
 def reference_view(

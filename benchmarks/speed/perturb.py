@@ -24,13 +24,13 @@ def perturb_maps(maps: Tensor, others: Tensor, generator: np.random.Generator) -
     Args:
         maps: I [B, d, H, W] float32.
         others: likewise, the images to move towards.
-        generator: what it draws depends on the shapes alone.
+        generator: what it draws depends on the shapes and on whether maps are on a GPU.
 
     Returns:
         [B, d, H, W] float32 in the memory order of `maps`.
     """
     shares = torch.from_numpy(generator.uniform(*SHARES, (len(maps), 1, 1, 1))).float()
-    moved = torch.lerp(maps, others, shares)
+    moved = torch.lerp(maps, others, shares.to(maps.device))
     return moved + _noise(moved, generator)
 
 
@@ -43,8 +43,11 @@ def perturb_vectors(vectors: Tensor, others: Tensor, generator: np.random.Genera
 
 def _noise(values: Tensor, generator: np.random.Generator) -> Tensor:
     """Gaussian noise, in proportion to the size of each location: [B, d, ...] -> the same."""
-    # numpy draws float32 several times faster than torch does.
-    drawn = torch.from_numpy(generator.standard_normal(values.numel(), dtype=np.float32))
+    if values.is_cuda:
+        own = torch.Generator(values.device).manual_seed(int(generator.integers(1 << 62)))
+        drawn = torch.randn(values.numel(), generator=own, device=values.device)
+    else:  # numpy draws float32 several times faster than torch does.
+        drawn = torch.from_numpy(generator.standard_normal(values.numel(), dtype=np.float32))
     return drawn.as_strided(values.shape, values.stride()) * (
         NOISE * values.square().mean(1, keepdim=True).sqrt()
     )

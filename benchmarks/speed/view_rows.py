@@ -35,11 +35,12 @@ def _row(bench: Bench, size: int, exact: bool) -> Row:
     pictures = bench.pictures(engine)
     types = range(len(engine.schema.attributes))
     measured = [_view(engine, engine.schema.type_condition(n), pictures, exact) for n in types]
+    against = measured[0][2]
     times = Paired(
-        tuple(s for one, _ in measured for s in one.seconds),
-        tuple(s for one, _ in measured for s in one.floors),
+        tuple(s for one, _, _ in measured for s in one.seconds),
+        tuple(s for one, _, _ in measured for s in one.floors),
     )
-    slowest = max(median(one.seconds) for one, _ in measured)
+    slowest = max(median(one.seconds) for one, _, _ in measured)
     return Row(
         what=VIEW if exact else APPROXIMATE,
         size=size,
@@ -47,8 +48,8 @@ def _row(bench: Bench, size: int, exact: bool) -> Row:
         unit="ms",
         floor=times.floor * 1000,
         ratio=times.ratio,
-        recall=float(np.mean([share for _, share in measured])),
-        against="raw faiss, flat, on the same vectors",
+        recall=float(np.mean([share for _, share, _ in measured])),
+        against=against,
         repeats=len(times.seconds),
         bytes_read=size * engine.store.dim * 4 if exact else None,
         details={
@@ -61,11 +62,11 @@ def _row(bench: Bench, size: int, exact: bool) -> Row:
 
 def _view(
     engine: Engine, condition: Condition, pictures: list[Picture], exact: bool
-) -> tuple[Paired, float]:
-    """Times of a view's searches, and their recall."""
+) -> tuple[Paired, float, str]:
+    """Times of a view's searches, their recall, and the floor in words."""
     view = engine.pool.existing(condition)
     vectors = exact_view(engine, condition) if view is None else np.array(view.vectors)
-    raw = raw_faiss(vectors, K)
+    raw, words = raw_faiss(vectors, K, engine.device)
     queries = [embed_picture(engine, picture, condition) for picture in pictures]
     found: dict[int, NDArray[np.int64]] = {}
 
@@ -73,7 +74,8 @@ def _view(
         found[number] = search_existing(engine, pictures[number], condition, exact)
 
     times = paired(ask, lambda number: raw(queries[number]), len(pictures))
-    return times, recall([found[number] for number in range(len(queries))], queries, vectors)
+    hits = [found[number] for number in range(len(queries))]
+    return times, recall(hits, queries, vectors), words
 
 
 def recall(
