@@ -1,9 +1,10 @@
 """What storing an image costs: bytes, MAP on `valid`, and the time of the head over the store.
 
-    retrieve bench store --dataset data/fashion-products --checkpoint "7 x 7, 512=runs/a" \\
-        --checkpoint "7 x 7, 128=runs/b"
+    retrieve bench store --dataset data/fashion-products --checkpoint "d 512=runs/a" \\
+        --checkpoint "d 512=runs/b" --checkpoint "d 128=runs/c"
 
-Each model is trained with its own `dim` and `grid`. As in the engine, a query's embedding comes
+Each model is trained with its own `dim` and `grid` (`benchmarks/tables/stored-map.toml`); runs of
+one name are its training seeds. As in the engine, a query's embedding comes
 from the float32 map that the model gives and the gallery's from stored maps; every image queries
 all others (leave-one-out) under each attribute's type condition. The cosine is that of an image's
 embedding from its stored and from its float32 map, over all type conditions. Writes the figures to
@@ -47,7 +48,12 @@ _TIMED = 256  # images a pass of the head: their maps stay out of the caches
 @click.command("store")
 @dataset_options
 @click.option(
-    "--checkpoint", "checkpoints", multiple=True, required=True, metavar="NAME=RUN", help="Repeat."
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    required=True,
+    metavar="NAME=RUN",
+    help="Repeat; runs of one name are seeds.",
 )
 @click.option("--split", default="valid", show_default=True, help="train, valid, test or all.")
 @click.option("--images", type=click.IntRange(min=2), help="At most so many, drawn.")
@@ -192,21 +198,30 @@ def time_head(model: ConditionedEmbedder, maps: Tensor, rounds: int) -> list[flo
 def markdown(data: dict[str, Any]) -> str:
     """The figures as Markdown."""
     header = ["model", "d", "cells", "stored as", "P", "bytes an image", "MAP", "95 % interval"]
-    header += ["cosine, mean", "cosine, least", "head, s per 10,000"]
-    rows = []
+    header += ["seeds", "cosine, mean", "cosine, least", "head, s per 10,000"]
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in data["rows"]:
-        height, width = row["grid"]
-        low, high = row["map_ci"]
-        cells = [row["model"], str(row["dim"]), f"{height} x {width}", row["form"], row["keys"]]
-        cells += [f"{row['bytes_an_image']:,}", f"{row['map']:.2f}", f"{low:.2f} to {high:.2f}"]
-        cells += [f"{row['cosine_mean']:.6f}", f"{row['cosine_min']:.6f}"]
-        rows.append([*cells, f"{row['seconds_per_10000']:.2f}"])
+        groups.setdefault((row["model"], row["form"], row["keys"]), []).append(row)
+    rows = []
+    for (model, form, keys), seeds in groups.items():
+        height, width = seeds[0]["grid"]
+        found = [row["map"] for row in seeds]
+        spread = f" ± {statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        low, high = (statistics.mean(row["map_ci"][end] for row in seeds) for end in (0, 1))
+        cells = [model, str(seeds[0]["dim"]), f"{height} x {width}", form, keys]
+        cells += [f"{seeds[0]['bytes_an_image']:,}", f"{statistics.mean(found):.2f}{spread}"]
+        cells += [f"{low:.2f} to {high:.2f}", str(len(seeds))]
+        cells.append(f"{statistics.mean(row['cosine_mean'] for row in seeds):.6f}")
+        cells.append(f"{min(row['cosine_min'] for row in seeds):.6f}")
+        took = statistics.median(row["seconds_per_10000"] for row in seeds)
+        rows.append([*cells, f"{took:.2f}"])
     lines = markdown_grid(header, rows)
     lines += [
         "",
         f"MAP over all queries under type conditions, {data['images']:,} images of "
         f"{data['dataset']} ({data['split']}), each querying all others: the query from float32 "
-        "maps, the gallery from stored ones. Cosine of embeddings from stored and float32 maps. "
+        "maps, the gallery from stored ones; ±: standard deviation over training seeds, whose "
+        "intervals are averaged. Cosine of embeddings from stored and float32 maps. "
         f"Head: torch, maps in memory, median of {data['rounds']} rounds on {data['machine']}.",
         "",
     ]
