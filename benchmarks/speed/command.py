@@ -69,7 +69,7 @@ def _sizes(context: click.Context, option: click.Parameter, text: str) -> tuple[
     type=click.Path(path_type=Path),
     default=Path("runs/speed"),
     show_default=True,
-    help="Keeps the galleries that are made, 50 KB an image and 2 KB an image and attribute.",
+    help="Keeps the galleries that are made, 26 KB an image and 1 KB an image and attribute.",
 )
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
