@@ -134,7 +134,7 @@ def embed_tensors(
     elif name == "numba":
         from indexer import head_numba
 
-        parts = head_numba.embed_chunks(store, model, conditions, wanted, chunk or head_numba.CHUNK)
+        parts = head_numba.embed_chunks(store, model, conditions, wanted, chunk)
     else:
         from indexer import head_triton
 
@@ -176,12 +176,21 @@ def embed_arrays(
     out = [
         torch.empty(count, store.dim, dtype=torch.float32, pin_memory=on_gpu) for _ in conditions
     ]
+    arrays = [whole.numpy() for whole in out]
+    name = choose_head(model, device, head, count * len(conditions)).name
+    if name == "numba" and isinstance(model, FoldableEmbedder):
+        from indexer import head_numba
+
+        wanted = np.arange(count) if rows is None else rows
+        for _ in head_numba.embed_chunks(store, model, conditions, wanted, chunk, arrays):
+            pass
+        return arrays
     for where, parts in embed_tensors(store, model, conditions, rows, device, head, chunk):
         for whole, part in zip(out, parts, strict=True):
             whole[where].copy_(part, non_blocking=True)
     if on_gpu:
         torch.cuda.synchronize(device)
-    return [whole.numpy() for whole in out]
+    return arrays
 
 
 def stays_on_gpu(store: Store, model: Embedder, device: str) -> bool:

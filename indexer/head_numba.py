@@ -24,7 +24,7 @@ from training.models.embedder import FoldableEmbedder
 from training.models.folded_head import FoldedHead, Scratch
 from training.schema import Condition
 
-CHUNK = 512  # images at a time and core: 1 MB of V_s at d = 512; 256 to 1024 are as fast
+_CHUNK = 1 << 18  # numbers of V_s at a time and core, 1 MB; half and twice as many are as fast
 _FEWEST = 64  # below, the products of the tail read their weights for too few images
 _VECTORS = 8192  # images times conditions of a chunk: bounds its memory
 _UNCHECKED = 16  # images at a time that are hashed and then read: 800 KB at 49 x 512
@@ -37,7 +37,8 @@ def embed_chunks(
     model: FoldableEmbedder,
     conditions: Sequence[Condition],
     rows: NDArray[np.int64],
-    chunk: int,
+    chunk: int | None = None,
+    into: Sequence[NDArray[np.float32]] | None = None,
 ) -> Iterator[list[Tensor]]:
     """Embeddings [<= chunk, d] float32 of the next rows, one tensor a condition.
 
@@ -46,7 +47,8 @@ def embed_chunks(
         model: on the CPU, in float32.
         conditions: label states [K] each.
         rows: rows of the index [M].
-        chunk: images at a time and core, at least 1.
+        chunk: images at a time and core, at least 1; what is fastest by default.
+        into: arrays [M, d], one a condition, that the embeddings are written to.
     """
     cores = torch.get_num_threads()
     pool = worker_pool(cores)
@@ -54,7 +56,7 @@ def embed_chunks(
     # On one core too: many small operations, between which several would wait for each other.
     heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
     most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
-    chunk = min(chunk, max(_FEWEST, most))
+    chunk = min(chunk or max(1, _CHUNK // store.dim), max(_FEWEST, most))
     attention = _Attention(store, heads, chunk)
     waiting: deque[Future[list[Tensor]]] = deque()
     try:
@@ -62,7 +64,10 @@ def embed_chunks(
             own = rows[start : start + chunk]
             places = row_addresses(store, own)
             prefetch(places, store.grid[0] * store.grid[1] * store.dim, attention.reads_keys)
-            waiting.append(pool.submit(attention, places, own))
+            wanted = None
+            if into is not None:
+                wanted = [torch.from_numpy(array[start : start + len(own)]) for array in into]
+            waiting.append(pool.submit(attention, places, own, wanted))
             if len(waiting) > _AHEAD * cores:
                 yield waiting.popleft().result()
         while waiting:
@@ -83,15 +88,24 @@ class _Attention:
         self._local = threading.local()
         self.reads_keys = heads[0].query is not None
 
-    def __call__(self, places: RowAddresses, rows: NDArray[np.int64]) -> list[Tensor]:
+    def __call__(
+        self, places: RowAddresses, rows: NDArray[np.int64], into: Sequence[Tensor] | None
+    ) -> list[Tensor]:
         """Addresses of rows [M], and the rows -> embeddings [M, d] under each condition."""
+        if into is None:
+            into = [torch.empty(len(rows), self._dim) for _ in self._heads]
         out: list[Tensor] = []
         for first in range(0, len(self._heads), _CONDITIONS_AT_ONCE):
-            out += self._some(places, rows, self._heads[first : first + _CONDITIONS_AT_ONCE])
+            part = slice(first, first + _CONDITIONS_AT_ONCE)
+            out += self._some(places, rows, self._heads[part], into[part])
         return out
 
     def _some(
-        self, places: RowAddresses, rows: NDArray[np.int64], heads: Sequence[FoldedHead]
+        self,
+        places: RowAddresses,
+        rows: NDArray[np.int64],
+        heads: Sequence[FoldedHead],
+        into: Sequence[Tensor],
     ) -> list[Tensor]:
         attended, scratch = self._memory(len(heads), len(places))
         queries = np.stack([_query(head, self._dim) for head in heads])
@@ -111,8 +125,8 @@ class _Attention:
             )
         with torch.inference_mode():
             return [
-                head.tail(torch.from_numpy(part), torch.empty(part.shape), scratch)
-                for head, part in zip(heads, attended, strict=True)
+                head.tail(torch.from_numpy(part), own, scratch)
+                for head, part, own in zip(heads, attended, into, strict=True)
             ]
 
     def _blocks(self, rows: NDArray[np.int64], conditions: int) -> Iterator[slice]:

@@ -53,6 +53,22 @@ def _larger_of(typing_context: Any, one: Any, other: Any) -> Any:
     return types.float32(types.float32, types.float32), generate
 
 
+def _prefetch_at(typing_context: Any, address: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], shape)
+        where = builder.inttoptr(arguments[0], pointer)
+        how = [number(0), number(3), number(1)]  # to be read, into all caches, as data
+        builder.call(function, [where, *how])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), generate
+
+
+_prefetch: Any = intrinsic(_prefetch_at)
+_LINE = 64  # bytes
+
 _larger: Any = intrinsic(_larger_of)  # vectorises; a comparison of floats does not
 
 
@@ -86,12 +102,17 @@ def _attend(  # type: ignore[no-untyped-def]
     weights = np.empty((count, cells), np.float32)
     whole = cells - cells % 4  # four cells at a time: a quarter of the loads of query and sums
     for row in range(len(maps_at)):
+        # A row is too short for the processor to foresee what is read after it.
+        after = min(row + 1, len(maps_at) - 1)
+        later = maps_at[after] if uniform else keys_at[after]
         maps = carray(_int8_at(maps_at[row]), (cells, dim))
         map_scales = carray(_float32_at(map_scales_at[row]), cells)
         if not uniform:
             keys = carray(_int8_at(keys_at[row]), (cells, dim))
             key_scales = carray(_float32_at(key_scales_at[row]), cells)
             for cell in range(0, whole, 4):
+                for line in range(cell * dim, (cell + 4) * dim, _LINE):
+                    _prefetch(maps_at[row] + np.uint64(line))
                 one, two, three, four = keys[cell], keys[cell + 1], keys[cell + 2], keys[cell + 3]
                 for c in range(count):
                     query = queries[c]
@@ -140,6 +161,9 @@ def _attend(  # type: ignore[no-untyped-def]
             else:
                 sums[:] = np.float32(0)
                 for cell in range(0, whole, 4):
+                    if c == 0:
+                        for line in range(cell * dim, (cell + 4) * dim, _LINE):
+                            _prefetch(later + np.uint64(line))
                     one, two, three, four = (
                         maps[cell],
                         maps[cell + 1],

@@ -8,7 +8,14 @@ from statistics import median
 import torch
 
 from benchmarks.speed.bench import Bench, new_conditions
-from benchmarks.speed.floors import copies, maps_bytes, one_pass, tail_flop, tail_gemms
+from benchmarks.speed.floors import (
+    copies,
+    maps_bytes,
+    one_pass,
+    tail_flop,
+    tail_gemms,
+    values_spoken_of,
+)
 from benchmarks.speed.measured_calls import exact_view, exact_view_there
 from benchmarks.speed.measured_process import output_of
 from benchmarks.speed.row import Row
@@ -33,7 +40,8 @@ def _row(bench: Bench, size: int) -> Row:
     engine = bench.engine(size)
     conditions = new_conditions(engine.schema, bench.repeats, bench.seed)
     on_cpu, read = bench.device == "cpu", maps_bytes(engine.store)
-    gemms = tail_gemms(engine.model, size, bench.device)
+    named = [values_spoken_of(engine.schema, condition) for condition in conditions]
+    gemms = [tail_gemms(engine.model, size, bench.device, values) for values in named]
     copy = None if on_cpu else copies(read, bench.device)
     passes: list[float] = []
     tails: list[float] = []
@@ -41,7 +49,7 @@ def _row(bench: Bench, size: int) -> Row:
     def floor(number: int) -> None:
         passes.append(seconds_of(copy or (lambda: one_pass(engine.store))))
         if on_cpu:
-            tails.append(seconds_of(gemms))
+            tails.append(seconds_of(gemms[number]))
 
     copied = 0.0
     if on_cpu:
@@ -49,10 +57,10 @@ def _row(bench: Bench, size: int) -> Row:
     else:
         out = torch.empty(size, engine.store.dim, device=bench.device)
         times = paired(lambda n: exact_view_there(engine, conditions[n], out), floor, bench.repeats)
-        tails += [seconds_of(gemms) for _ in range(bench.repeats)]
+        tails += [seconds_of(own) for own in gemms]
         copied = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats).value
     one, tail = median(passes), median(tails)
-    flop = tail_flop(engine.model)
+    flop = median(tail_flop(engine.model, values) for values in named)
     manifest = engine.store.manifest
     further = {} if on_cpu else {"seconds_with_copy_to_main_memory": copied}
     views = sum(view.file.size for view in manifest.views)

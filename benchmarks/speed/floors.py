@@ -19,6 +19,7 @@ from indexer.store import Store
 from training.models.conditioned import ConditionedEmbedder
 from training.models.m2fashion import M2Fashion
 from training.precision import autocast
+from training.schema import Condition, Schema
 
 CHUNK = 2000  # images a GEMM: as many as the tail takes at a time
 
@@ -79,24 +80,36 @@ def _arrays(store: Store) -> list[NDArray[Any]]:
     return [a for r in rows for part in (r.maps, r.keys) for a in (part.values, part.scales)]
 
 
-def tail_shapes(model: ConditionedEmbedder) -> list[tuple[int, int]]:
-    """(inputs, outputs) of the products with matrices that follow the attention: channel attention
-    and the last layer (the condition's half of W_c1 is a constant), and the random features."""
+def values_spoken_of(schema: Schema, condition: Condition) -> int:
+    """How many values the attributes have that a condition speaks of."""
+    spoken = np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()
+    return sum(len(schema.attributes[number].values) for number in spoken)
+
+
+def tail_shapes(model: ConditionedEmbedder, named: int = 0) -> list[tuple[int, int]]:
+    """(inputs, outputs) of the products with matrices that follow the attention.
+
+    Channel attention and the last layer (the condition's half of W_c1 is a constant), the random
+    features, and of `named` values the prototypes, their axes, and what is taken out along these.
+    """
     dim = model.dim
     out = []
     if isinstance(model, M2Fashion) and model.config.channel != "none":
         out += [(dim, dim)] * 3
     if model.values is not None:
         out.append((dim, len(model.values.frequencies)))
+        out += [(dim, named), (dim, named), (named, dim)] if named else []
     return out
 
 
-def tail_flop(model: ConditionedEmbedder) -> int:
+def tail_flop(model: ConditionedEmbedder, named: int = 0) -> int:
     """Floating-point operations an image of these products."""
-    return sum(2 * inputs * outputs for inputs, outputs in tail_shapes(model))
+    return sum(2 * inputs * outputs for inputs, outputs in tail_shapes(model, named))
 
 
-def tail_gemms(model: ConditionedEmbedder, images: int, device: str = "cpu") -> Callable[[], None]:
+def tail_gemms(
+    model: ConditionedEmbedder, images: int, device: str = "cpu", named: int = 0
+) -> Callable[[], None]:
     """The products of `tail_shapes` for so many images, in chunks, and nothing else.
 
     Returns:
@@ -104,7 +117,7 @@ def tail_gemms(model: ConditionedEmbedder, images: int, device: str = "cpu") -> 
     """
     generator = torch.Generator().manual_seed(0)
     operands: list[tuple[Tensor, Tensor, Tensor]] = []
-    for inputs, outputs in tail_shapes(model):
+    for inputs, outputs in tail_shapes(model, named):
         left = torch.randn(CHUNK, inputs, generator=generator).to(device)
         right = torch.randn(inputs, outputs, generator=generator).to(device)
         operands.append((left, right, torch.empty(CHUNK, outputs, device=device)))

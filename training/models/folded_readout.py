@@ -36,7 +36,9 @@ class FoldedReadout:
         self.bias = torch.cat([readout.bias[where] for where in slices])
         self.frequencies = readout.frequencies.T  # [d, d // 2]
         self.share = math.sqrt(1 / len(named))
-        self.likeness_of_axes = self.axes @ self.axes.T  # A A^T; I if all axes are orthogonal
+        self.likeness_of_axes = self.axes @ self.axes.T  # A A^T
+        # As a rule: there are more dimensions than values (value_readout.py).
+        self.orthogonal = len(readout.axes) <= readout.axes.shape[1]
         sizes = [where.stop - where.start for where in slices]
         self.parts = [
             (slice(end - size, end), schema.attributes[number].multi)
@@ -54,7 +56,8 @@ class FoldedReadout:
         """
         normalise_(z)
         likely = self._likely(torch.addmm(self.bias, z, self.prototypes))  # [M, n]
-        length = (likely @ self.likeness_of_axes).mul_(likely).sum(-1, keepdim=True)
+        along = likely if self.orthogonal else likely @ self.likeness_of_axes
+        length = (along * likely).sum(-1, keepdim=True)
         doubt = (1 - length).clamp_(min=0).sqrt_().mul_(DOUBT)
         half = self.frequencies.shape[1]
         angles = spare.view(-1)[: len(z) * half].view(len(z), half)

@@ -80,6 +80,8 @@ def test_the_tails_shapes_are_those_that_the_model_multiplies(
     frequencies = [] if model.values is None else [(16, 8)]
     assert floors.tail_shapes(model) == [s for s in seen if s == (16, 16)] + frequencies
     assert floors.tail_flop(model) == sum(2 * a * b for a, b in floors.tail_shapes(model))
+    spoken = [] if model.values is None else [(16, 5), (16, 5), (5, 16)]
+    assert floors.tail_shapes(model, 5) == floors.tail_shapes(model) + spoken
 
 
 def test_the_tails_products_cover_all_images(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
