@@ -21,7 +21,7 @@ FLAT = "Flat"
 DEFAULT_RECALL = 0.98
 """Recall@10 against the exact search that an approximate index has to reach."""
 
-FLAT_FLOATS = 25_000 * 512
+FLAT_FLOATS = 20_000 * 512
 """Numbers in a view, rows x dim, up to which all of them are read for every query."""
 
 IVF_FLOATS = 1_000_000 * 512

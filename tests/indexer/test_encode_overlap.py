@@ -11,7 +11,7 @@ import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer import encode_shards
-from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
+from indexer.encode import BatchEncoder, ModelOutput, by_core, encode, torch_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
 from training.preprocessing import Preprocessing
@@ -127,3 +127,29 @@ def test_pieces_grow_back() -> None:
         encoder(pixels)
     assert sizes[-1] == 8
     assert len(said) == tried
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 11])
+def test_each_core_takes_images_of_its_own(count: int) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def forward(images: torch.Tensor) -> ModelOutput:
+        assert torch.is_inference_mode_enabled()
+        seen.append((len(images), torch.get_num_threads()))
+        return ModelOutput(images * 2, images + 1, images.flatten(1)[:, :2])
+
+    images = torch.arange(count * 12).float().view(count, 3, 2, 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.inference_mode():
+            found = by_core(forward, 3)(images)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found.maps, images * 2)
+    assert torch.equal(found.keys, images + 1)
+    assert torch.equal(found.predicted, images.flatten(1)[:, :2])
+    sizes = [min(3, count - start) for start in range(0, count, 3)]
+    assert sorted(size for size, _ in seen) == sorted(sizes)
+    assert {cores for _, cores in seen} == ({2} if count <= 3 else {1})
