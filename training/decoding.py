@@ -136,8 +136,8 @@ def read_batches(
     Args:
         root: folder that the paths are relative to.
         paths: image paths.
-        batches: positions in `paths` of each batch; a list of few images is read in this process,
-            an endless generator is read a little ahead.
+        batches: positions in `paths` of each batch; of a list the first few images are read in this
+            process, an endless generator is read a little ahead.
         preprocessing: the model's.
         workers: processes; 0 reads in this one.
 
@@ -147,19 +147,27 @@ def read_batches(
     Raises:
         ResourceError: if a worker dies (killed for memory, for example).
     """
-    if isinstance(batches, list) and sum(map(len, batches)) <= SERIAL_LIMIT:
-        workers = 0  # workers take seconds to start
+    files, collate = _Files(root, paths, preprocessing), _Collate(preprocessing.size)
+    first: list[Sequence[int]] = []
+    if isinstance(batches, list):
+        ends = np.cumsum([len(batch) for batch in batches])
+        count = int((ends <= SERIAL_LIMIT).sum())
+        first, batches = batches[:count], batches[count:]
+        workers = workers if batches else 0
     loader = DataLoader(
-        _Files(root, paths, preprocessing),
+        files,
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions
         num_workers=workers,
-        collate_fn=_Collate(preprocessing.size),
+        collate_fn=collate,
         worker_init_fn=_ignore_interrupt if workers else None,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
     try:
-        yield from loader
+        rest = iter(loader)
+        for batch in first:  # workers take seconds to start
+            yield collate([files[position] for position in batch])
+        yield from rest
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

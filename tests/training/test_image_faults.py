@@ -18,6 +18,7 @@ from PIL import Image
 
 from benchmarks.endurance.check_images import check_images
 from benchmarks.endurance.malformed_images import DAMAGES, DISGUISES, malformed_images
+from training import decoding
 from training.decoding import read_batches
 from training.errors import DataError
 from training.excessive_work import PNG_CHUNKS
@@ -270,6 +271,21 @@ def test_fault_16_decoding_workers_are_spawned_and_do_not_hang_after_faiss_has_r
     found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
     assert found.tolist() == list(range(12))
     index.search(vectors, 3)
+
+
+@pytest.mark.parametrize("limit", [0, 5, 8, 100])
+def test_what_is_read_while_the_workers_start_comes_first(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoding, "SERIAL_LIMIT", limit)
+    names = [f"{number}.png" for number in range(12)]
+    for number, name in enumerate(names):
+        Image.new("L", (9, 9), number).save(tmp_path / name)
+    batches = [[3, 2, 1, 0], [4, 5, 6], [7, 11], [8, 9, 10]]
+    read = list(read_batches(tmp_path, names, batches, Preprocessing(size=8), workers=1))
+    assert [batch.listed for batch in read] == batches
+    found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
+    assert found.tolist() == [number for batch in batches for number in batch]
 
 
 def test_a_file_that_others_left_open_says_nothing_of_the_picture() -> None:
