@@ -1,7 +1,9 @@
 """`build peak memory beyond the model`: galleries of growing size, one process each.
 
 The images are few and rendered, the backbone is small, so that a quarter of a million take
-minutes; maps, P, shards and views are of full size, and only these could make memory grow.
+minutes; maps, P, shards and views are of full size, and only these could make memory grow. What
+counts is anonymous memory; the index's own files are mapped while views are made of them, and those
+pages, told beside it, the kernel takes back when it needs them.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ def _row(bench: Bench, size: int, garments: Path, run: Path) -> Row:
     return Row(
         what=MEMORY,
         size=cost["images"],
-        value=cost["resident"] / 1e6,
+        value=cost["anonymous"] / 1e6,
         unit="MB",
         peak_bytes=cost["anonymous"],
         details={
-            "anonymous_mb": cost["anonymous"] / 1e6,
+            "with_mapped_files_mb": cost["resident"] / 1e6,
             "seconds": cost["seconds"],
             "images_per_second": cost["images"] / cost["seconds"],
             "index_bytes": cost["index_bytes"],
