@@ -6,7 +6,6 @@ holds all of them.
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
@@ -27,14 +26,14 @@ from retrieval.engine import Engine
 
 FLAT = "index alone, flat"
 PQ = "index alone, PQ fast-scan"
-IVF = "index alone, IVF and PQ fast-scan"
+IVF = "index alone, IVF and bytes"
 
 _QUERIES = 100
-_LISTS_FROM = 50_000  # vectors; with fewer, lists gain nothing
 
 
 def index_rows(bench: Bench) -> list[Row]:
-    """Up to three rows a size: all vectors read, all codes read, some lists of codes read."""
+    """Up to three rows a size: all vectors read, all 4-bit codes read, some lists of bytes read,
+    which is what the engine chooses from some size on."""
     engine = Engine.open(bench.source, bench.device)
     real = exact_view(engine, engine.schema.type_condition(0))
     name = f"vectors-{engine.store.manifest.content[:12]}-{bench.seed}.f32"
@@ -46,18 +45,14 @@ def index_rows(bench: Bench) -> list[Row]:
         if vectors.nbytes <= memory_bytes("cpu") // 2:
             out.append(_flat(vectors, queries))
         out.append(_coded(PQ, vectors, queries, _codes(vectors)))
-        if size >= _LISTS_FROM:
-            out.append(_coded(IVF, vectors, queries, f"IVF{_lists(size)},{_codes(vectors)}"))
+        chosen = choose_index(size, vectors.shape[1])
+        if not chosen.flat:
+            out.append(_coded(IVF, vectors, queries, chosen.factory))
     return out
 
 
 def _codes(vectors: NDArray[np.float32]) -> str:
     return f"PQ{vectors.shape[1] // 4}x4fs"
-
-
-def _lists(size: int) -> int:
-    """The power of two next to the root of the size."""
-    return int(2 ** round(math.log2(math.sqrt(size))))
 
 
 def _flat(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> Row:
@@ -126,9 +121,9 @@ def _coded(
 
 
 def index_bytes(factory: str, rows: int, dim: int) -> int:
-    """Bytes of an index of 4-bit codes, one for four numbers; with lists, their ids and centroids
-    besides."""
-    codes = rows * (dim // 4) // 2
+    """Bytes of an index of bytes, or of 4-bit codes, one for four numbers; with lists, their ids
+    and centroids besides."""
+    codes = rows * dim if factory.endswith("SQ8") else rows * (dim // 4) // 2
     if not factory.startswith("IVF"):
         return codes
     lists = int(factory[3 : factory.index(",")])

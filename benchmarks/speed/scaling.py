@@ -137,10 +137,12 @@ def constants_of(data: dict[str, Any]) -> Constants:
         return max(own, key=lambda row: row.size or 0, default=None)
 
     exact, cold, lists = largest(EXACT), largest(_COLD), largest(IVF)
-    if exact is None or exact.details is None or not exact.size or exact.ratio is None:
+    if exact is None or exact.details is None or not exact.size or not exact.bytes_read:
         raise DataError(f"no row {EXACT!r} in the results; run bench speed --rows exact")
     rates = [row.value for row in rows if row.what.startswith("encode a gallery")]
     d = {name: float(value) for name, value in exact.details.items()}
+    alone = exact.bytes_read / d["pass_bytes_per_second"]
+    alone += exact.size * d["tail_flop_per_image"] / d["tail_flop_per_second"]
     codes = None
     if lists is not None and lists.details is not None and lists.size:
         codes = float(lists.details["code_bytes"]) / lists.size
@@ -148,11 +150,11 @@ def constants_of(data: dict[str, Any]) -> Constants:
         store_bytes=d["store_bytes"] / exact.size,
         view_bytes=d["view_bytes"] / exact.size,
         code_bytes=codes,
-        pass_bytes=float(exact.bytes_read or 0) / exact.size,
+        pass_bytes=float(exact.bytes_read) / exact.size,
         bandwidth=d["pass_bytes_per_second"],
         tail_flop=d["tail_flop_per_image"],
         flops=d["tail_flop_per_second"],
-        overhead=exact.ratio,
+        overhead=round(exact.value / alone, 3),
         encode_rate=max(rates, default=None),
         cold_ms=None if cold is None else cold.value,
         cold_size=0 if cold is None else cold.size or 0,

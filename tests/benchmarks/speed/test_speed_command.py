@@ -136,3 +136,4 @@ def test_the_sphere_is_real_first_and_the_same_however_long(tmp_path: Path) -> N
 def test_bytes_of_codes() -> None:
     assert index_bytes("PQ128x4fs", 1000, 512) == 64_000
     assert index_bytes("IVF16,PQ128x4fs", 1000, 512) == 64_000 + 8_000 + 16 * 2048
+    assert index_bytes("IVF16,SQ8", 1000, 512) == 512_000 + 8_000 + 16 * 2048
