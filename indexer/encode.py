@@ -57,33 +57,7 @@ def torch_forward(model: Embedder) -> Forward:
         keys = model.keys(maps)
         return ModelOutput(maps, keys, model.predict(maps, keys))
 
-    return by_core(forward, _A_CORE)
-
-
-def by_core(forward: Forward, images_a_core: int) -> Forward:
-    """The same, on a CPU for so many images at a time on each core.
-
-    Cores in lockstep all wait where one of them is lent to a decoding process; cores that work on
-    images of their own do not.
-    """
-
-    def parted(images: Tensor) -> ModelOutput:
-        threads = torch.get_num_threads()
-        if images.device.type != "cpu" or threads == 1 or len(images) <= images_a_core:
-            return forward(images)
-
-        def one(part: Tensor) -> ModelOutput:
-            with torch.inference_mode():
-                return forward(part)
-
-        found = list(worker_pool(threads).map(one, torch.split(images, images_a_core)))
-        return ModelOutput(
-            torch.cat([part.maps for part in found]),
-            torch.cat([part.keys for part in found]),
-            torch.cat([part.predicted for part in found]),
-        )
-
-    return parted
+    return forward
 
 
 class Encoding:
@@ -123,19 +97,40 @@ def start_encoding(
     Raises:
         torch.OutOfMemoryError: if the batch does not fit on the device.
     """
+    if device == "cpu":
+        return Encoding(_by_core(lambda part: _parts(forward, preprocessing, part), pixels), None)
     with torch.inference_mode():
-        images = torch.from_numpy(pixels)
-        if device != "cpu":  # from pinned memory a copy does not stop this thread
-            images = images.pin_memory().to(device, non_blocking=True)
-        given = forward(preprocessing.normalise(images))
-        predicted = given.predicted.half()
-        parts = [*quantise_tensors(given.maps), *quantise_tensors(given.keys), predicted]
-        if device == "cpu":
-            return Encoding(parts, None)
+        # From pinned memory a copy does not stop this thread.
+        images = torch.from_numpy(pixels).pin_memory().to(device, non_blocking=True)
+        parts = _parts(forward, preprocessing, images)
         parts = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory
         ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(device))
         return Encoding(parts, ready)
+
+
+def _parts(forward: Forward, preprocessing: Preprocessing, images: Tensor) -> list[Tensor]:
+    """Values and scales of I, those of P, and predictions, of uint8 images [B, 3, S, S]."""
+    given = forward(preprocessing.normalise(images))
+    return [*quantise_tensors(given.maps), *quantise_tensors(given.keys), given.predicted.half()]
+
+
+def _by_core(compute: Callable[[Tensor], list[Tensor]], pixels: NDArray[np.uint8]) -> list[Tensor]:
+    """What is computed of images, of a few at a time on each core.
+
+    Cores in lockstep all wait where one of them is lent to a decoding process; cores that work on
+    images of their own do not.
+    """
+
+    def one(part: Tensor) -> list[Tensor]:
+        with torch.inference_mode():
+            return compute(part)
+
+    images, threads = torch.from_numpy(pixels), torch.get_num_threads()
+    if threads == 1 or len(images) <= _A_CORE:
+        return one(images)
+    found = list(worker_pool(threads).map(one, torch.split(images, _A_CORE)))
+    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def encode(

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from indexer.atomic import temporary_file
-from indexer.encode import Forward, ModelOutput, by_core, check_finite, torch_forward
+from indexer.encode import Forward, ModelOutput, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_convolutions, quantised_tensors
 from training.errors import DataError, ResourceError, UsageError
@@ -173,7 +173,7 @@ def _open(exported: Any) -> Any:
     """An `onnxruntime.InferenceSession`."""
     onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # each core takes images of its own, see `by_core`
+    options.intra_op_num_threads = 1  # each core takes images of its own, see `start_encoding`
     options.log_severity_level = 3  # errors only: warnings are about the graph, not about images
     try:
         return onnxruntime.InferenceSession(
@@ -199,7 +199,7 @@ def _run_by(session: Any) -> Forward:
         )
         return ModelOutput(*found)
 
-    return by_core(forward, _PIECE)
+    return forward
 
 
 def _pieces(images: Tensor) -> list[Tensor]:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
+from indexer import encode as encoding
 from indexer import encode_shards
-from indexer.encode import BatchEncoder, ModelOutput, by_core, encode, torch_forward
+from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
 from training.preprocessing import Preprocessing
@@ -130,7 +131,8 @@ def test_pieces_grow_back() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 11])
-def test_each_core_takes_images_of_its_own(count: int) -> None:
+def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_A_CORE", 3)
     seen: list[tuple[int, int]] = []
 
     def forward(images: torch.Tensor) -> ModelOutput:
@@ -138,18 +140,21 @@ def test_each_core_takes_images_of_its_own(count: int) -> None:
         seen.append((len(images), torch.get_num_threads()))
         return ModelOutput(images * 2, images + 1, images.flatten(1)[:, :2])
 
-    images = torch.arange(count * 12).float().view(count, 3, 2, 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 4, 4), np.uint8)
+    one_by_one = [encode(forward, p[None], Preprocessing(size=4), "cpu") for p in pixels]
+    seen.clear()
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with torch.inference_mode():
-            found = by_core(forward, 3)(images)
+        found = encode(forward, pixels, Preprocessing(size=4), "cpu")
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(found.maps, images * 2)
-    assert torch.equal(found.keys, images + 1)
-    assert torch.equal(found.predicted, images.flatten(1)[:, :2])
+    for row, right in enumerate(one_by_one):
+        for ours, wanted in ((found.maps, right.maps), (found.keys, right.keys)):
+            assert np.array_equal(ours.values[row], wanted.values[0])
+            assert np.array_equal(ours.scales[row], wanted.scales[0])
+        assert np.array_equal(found.predicted[row], right.predicted[0])
     sizes = [min(3, count - start) for start in range(0, count, 3)]
     assert sorted(size for size, _ in seen) == sorted(sizes)
     assert {cores for _, cores in seen} == ({2} if count <= 3 else {1})
