@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from indexer.approximate import build, read_index, tune, write_index
 from indexer.atomic import temporary_file
 from indexer.flat_file import FlatFileWriter, map_flat
-from indexer.head import embed_rows
+from indexer.head import embed_arrays
 from indexer.index_choice import IndexChoice
 from indexer.manifest import ApproximateEntry, ViewEntry
 from indexer.progress import Progress
@@ -112,14 +112,10 @@ def _carry_pass(
             for start in range(0, len(store), _CHUNK):
                 origin = earlier.origin[start : start + _CHUNK]
                 old, new = np.flatnonzero(origin >= 0), np.flatnonzero(origin < 0)
-                computed = [np.empty((len(new), store.dim), np.float32) for _ in views]
+                computed = [np.empty((0, store.dim), np.float32) for _ in views]
                 if len(new):
                     assert model is not None, "new rows are embedded by the model"
-                    for where, parts in embed_rows(
-                        store, model, conditions, start + new, device=device
-                    ):
-                        for own, part in zip(computed, parts, strict=True):
-                            own[where] = part
+                    computed = embed_arrays(store, model, conditions, start + new, device=device)
                 for writer, before, own in zip(writers, vectors, computed, strict=True):
                     block = np.empty((len(origin), store.dim), dtype=np.float32)
                     block[old], block[new] = before[origin[old]], own

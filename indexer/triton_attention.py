@@ -182,44 +182,33 @@ def attend(
     """
     _, cells, dim = maps.shape
     out = torch.empty(conditions, len(rows), dim, device=maps.device)
+    if not len(rows):
+        return out
     grid: Any = (len(rows),)
-    block_cells = max(16, triton.next_power_of_2(cells))
+    tensors = (maps, map_scales, keys, key_scales, rows, out if queries is None else queries, out)
+    options: Any = {
+        "dim": dim,
+        "uniform": queries is None,
+        "squash": squash,
+        "largest": largest,
+        "block_cells": max(16, triton.next_power_of_2(cells)),
+    }
     wide = max(16, triton.next_power_of_2(dim))
-    if len(rows) and conditions == 1:
+    if conditions == 1:
         _attend_one[grid](
-            maps,
-            map_scales,
-            keys,
-            key_scales,
-            rows,
-            out if queries is None else queries,
-            out,
+            *tensors,
             cells,
-            dim=dim,
-            uniform=queries is None,
-            squash=squash,
-            largest=largest,
-            block_cells=block_cells,
+            **options,
             block_channels=min(_CHANNELS_OF_ONE, wide),
             num_warps=_WARPS_OF_ONE,
         )
-    elif len(rows):
+    else:
         _attend[grid](
-            maps,
-            map_scales,
-            keys,
-            key_scales,
-            rows,
-            out if queries is None else queries,
-            out,
+            *tensors,
             len(rows),
             conditions,
             cells,
-            dim=dim,
-            uniform=queries is None,
-            squash=squash,
-            largest=largest,
-            block_cells=block_cells,
+            **options,
             block_channels=min(_CHANNELS, wide),
             block_conditions=CONDITIONS,
             # The interpreter cannot multiply bfloat16.

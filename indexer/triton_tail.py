@@ -32,12 +32,13 @@ _PROTOTYPES = 16_384  # numbers of them that fit beside a block of a matrix
 _LARGEST = 65_504.0  # fp16
 _SMALLEST = 1e-12
 _ALIGNED = 16  # bytes
+_KINDS = {torch.float16: tl.float16, torch.float32: tl.float32}
 
 
 @triton.jit
-def _half(values, most):  # type: ignore[no-untyped-def]
-    """float32 to fp16, without infinities."""
-    return tl.minimum(tl.maximum(values, -most), most).to(tl.float16)
+def _operand(values, most, kind):  # type: ignore[no-untyped-def]
+    """float32 as `kind`, without infinities in fp16."""
+    return tl.minimum(tl.maximum(values, -most), most).to(kind)
 
 
 @triton.jit
@@ -87,6 +88,7 @@ def _tail(  # type: ignore[no-untyped-def]
     some: tl.constexpr,
     least: tl.constexpr,
     most: tl.constexpr,
+    kind: tl.constexpr,
 ):
     program = tl.program_id(0)
     columns = tl.arange(0, wide)
@@ -101,13 +103,13 @@ def _tail(  # type: ignore[no-untyped-def]
         within = rows < images
         inside = within[:, None] & (columns < dim)[None, :]
         given = attended + rows[:, None] * dim
-        operand = _half(tl.load(given + columns[None, :], mask=inside, other=0.0), most)
+        operand = _operand(tl.load(given + columns[None, :], mask=inside, other=0.0), most, kind)
         for left in range(0, wide, block):
             part = left + tl.arange(0, block)
             hidden = tl.dot(operand, _matrix(squeeze, part, columns, wide))
             hidden += tl.load(constant + part)[None, :]
             hidden = tl.sigmoid(hidden) if sigmoid else tl.maximum(hidden, 0.0)
-            tl.store(first + own[:, None] * wide + part[None, :], _half(hidden, most))
+            tl.store(first + own[:, None] * wide + part[None, :], _operand(hidden, most, kind))
         tl.debug_barrier()  # what other threads of the program wrote is read from here on
         operand = tl.load(first + places)
         for left in range(0, wide, block):
@@ -116,7 +118,7 @@ def _tail(  # type: ignore[no-untyped-def]
             gate = tl.sigmoid(gate + tl.load(excite_bias + part)[None, :])
             known = within[:, None] & (part < dim)[None, :]
             gate *= tl.load(given + part[None, :], mask=known, other=0.0)
-            tl.store(second + own[:, None] * wide + part[None, :], _half(gate, most))
+            tl.store(second + own[:, None] * wide + part[None, :], _operand(gate, most, kind))
         tl.debug_barrier()
         operand = tl.load(second + places)
         for left in range(0, wide, block):
@@ -126,7 +128,7 @@ def _tail(  # type: ignore[no-untyped-def]
             tl.store(z_at + own[:, None] * wide + part[None, :], after)
         tl.debug_barrier()
         z = _unit(tl.load(z_at + places), least)
-        operand = z.to(tl.float16)
+        operand = z.to(kind)
         logits = tl.dot(operand, _matrix(prototypes, numbers, columns, wide))
         logits += tl.load(bias + numbers)[None, :]
         likely = tl.zeros((tile, some), tl.float32)
@@ -146,13 +148,13 @@ def _tail(  # type: ignore[no-untyped-def]
             part = left + tl.arange(0, block)
             angles = tl.dot(operand, _matrix(frequencies, part, columns, wide))
             at = second + own[:, None] * wide + part[None, :]
-            tl.store(at, tl.cos(angles).to(tl.float16), mask=(part < half)[None, :])
-            tl.store(at + half, tl.sin(angles).to(tl.float16), mask=(part < half)[None, :])
+            tl.store(at, tl.cos(angles).to(kind), mask=(part < half)[None, :])
+            tl.store(at + half, tl.sin(angles).to(kind), mask=(part < half)[None, :])
         tl.debug_barrier()
         features = tl.load(second + places, mask=(columns < 2 * half)[None, :], other=0.0)
         embedded = features.to(tl.float32) * doubt[:, None] + likeness * z
-        along = tl.dot(embedded.to(tl.float16), _matrix(removal, numbers, columns, wide))
-        rest = (likely - along).to(tl.float16)
+        along = tl.dot(embedded.to(kind), _matrix(removal, numbers, columns, wide))
+        rest = (likely - along).to(kind)
         embedded = tl.dot(rest, _matrix(axes, columns, numbers, some), embedded)
         tl.store(out + rows[:, None] * dim + columns[None, :], _unit(embedded, least), mask=inside)
         tl.debug_barrier()  # nothing of the next tile is written before all of this one is read
@@ -181,16 +183,18 @@ class TailWeights:
         channel, turns = head.channel, head.readout.frequencies
         self.dim, self.half = turns.shape
         self.wide, self.device = _padded(self.dim), torch.device(device)
+        # The interpreter shows what is computed, and so computes in float32.
+        self.kind = torch.float16 if self.device.type == "cuda" else torch.float32
         wide = self.wide
         self.squeeze, self.excite, self.output = (
-            _matrix_of(part.T, wide, wide).to(device)
+            _matrix_of(part.T, wide, wide, self.kind).to(device)
             for part in (channel.squeeze, channel.excite, channel.output)
         )
         self.excite_bias, self.output_bias = (
             _row_of(part, wide).to(device) for part in (channel.excite_bias, channel.output_bias)
         )
         rows = triton.cdiv(self.half, _BLOCK) * _BLOCK
-        self.frequencies = _matrix_of(turns.T, rows, wide).to(device)
+        self.frequencies = _matrix_of(turns.T, rows, wide, self.kind).to(device)
 
 
 class Tail:
@@ -212,11 +216,11 @@ class Tail:
         self._attributes = len(readout.parts)
         parts = [  # in the order of the kernel
             _row_of(head.channel.constant, wide),
-            _matrix_of(readout.prototypes.T, some, wide),
+            _matrix_of(readout.prototypes.T, some, wide, weights.kind),
             _row_of(readout.bias, some),
             _padded_to(readout.likeness_of_axes, some, some),
-            _matrix_of(readout.removal.T, some, wide),
-            _matrix_of(readout.axes.T, wide, some),
+            _matrix_of(readout.removal.T, some, wide, weights.kind),
+            _matrix_of(readout.axes.T, wide, some, weights.kind),
             torch.tensor(ends, dtype=torch.int32),
             torch.tensor([int(multi) for _, multi in readout.parts], dtype=torch.int32),
         ]
@@ -238,7 +242,7 @@ class Tail:
         _tail[(programs,)](
             attended,
             out,
-            torch.empty(2 * area, dtype=torch.float16, device=weights.device),
+            torch.empty(2 * area, dtype=weights.kind, device=weights.device),
             torch.empty(area, dtype=torch.float32, device=weights.device),
             images,
             weights.squeeze,
@@ -261,6 +265,7 @@ class Tail:
             some=self._some,
             least=_SMALLEST,
             most=_LARGEST,
+            kind=_KINDS[weights.kind],
             num_warps=_WARPS,
             num_stages=_STAGES,
         )
@@ -275,8 +280,8 @@ def _padded_to(matrix: Tensor, rows: int, columns: int) -> Tensor:
     return F.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
 
 
-def _matrix_of(matrix: Tensor, rows: int, columns: int) -> Tensor:
-    return _padded_to(matrix.clamp(-_LARGEST, _LARGEST).half(), rows, columns)
+def _matrix_of(matrix: Tensor, rows: int, columns: int, kind: torch.dtype) -> Tensor:
+    return _padded_to(matrix.clamp(-_LARGEST, _LARGEST).to(kind), rows, columns)
 
 
 def _row_of(row: Tensor, length: int) -> Tensor:

@@ -29,44 +29,14 @@ def cold_rows(bench: Bench) -> list[Row]:
     """A row a size, against what an exact view costs at least; on a GPU the query is exact."""
     engines = ((size, bench.engine(size)) for size in bench.sizes)
     on_cpu = bench.device == "cpu"
-    return [
-        _two_stages(bench, size, e) if e.candidates_first else _exact(bench, size, e)
-        for size, e in engines
-        if e.candidates_first or not on_cpu
-    ]
+    return [_row(bench, size, e) for size, e in engines if e.candidates_first or not on_cpu]
 
 
-def _exact(bench: Bench, size: int, engine: Engine) -> Row:
-    """On a GPU that holds the maps nothing is gained by candidates."""
-    pictures = bench.pictures(engine)
-    names = engine.schema.value_names
-    seconds: list[float] = []
-    for number, values in enumerate(bench.drawn(engine)):
-        terms = resolve(engine.schema, Request("", present=[names[v] for v in values]))
-        for picture in pictures:
-            forget(engine, terms.condition)
-            took = seconds_of(lambda p=picture, t=terms: search_values(engine, p, t))  # type: ignore[misc]
-            if number:  # with the first combination the maps move in
-                seconds.append(took)
-    copied = copies(maps_bytes(engine.store), bench.device)
-    copied()
-    floor = seconds_of(copied)
-    return Row(
-        what=COLD_EXACT,
-        size=size,
-        value=median(seconds) * 1000,
-        unit="ms",
-        floor=floor * 1000,
-        ratio=median(seconds) / floor,
-        recall=1.0,
-        against="reading the maps once at the bandwidth of copying",
-        repeats=len(seconds),
-        details={"slowest_ms": max(seconds) * 1000},
-    )
-
-
-def _two_stages(bench: Bench, size: int, engine: Engine) -> Row:
-    calibration = seconds_of(engine.calibration)
+def _row(bench: Bench, size: int, engine: Engine) -> Row:
+    details: dict[str, float | int | str] = {}
+    if engine.candidates_first:
+        details["calibration_seconds"] = seconds_of(engine.calibration)
+        details["candidates"] = round(engine.calibration().score.second * size)
     pictures = bench.pictures(engine)
     names = engine.schema.value_names
     drawn = [[names[v] for v in values] for values in bench.drawn(engine)]
@@ -86,24 +56,32 @@ def _two_stages(bench: Bench, size: int, engine: Engine) -> Row:
             right = search_values(engine, picture, terms, exact=True)
             recalls.append(len(set(rows.tolist()) & set(right.tolist())) / len(right))
         forget(engine, terms.condition)
-    gemms = tail_gemms(engine.model, size, bench.device)
-    floor = seconds_of(lambda: one_pass(engine.store)) + seconds_of(gemms)
-    shares = engine.calibration().score
+    floor, against = _floor(bench, size, engine)
     return Row(
-        what=COLD,
+        what=COLD if engine.candidates_first else COLD_EXACT,
         size=size,
         value=median(seconds) * 1000,
         unit="ms",
         floor=floor * 1000,
         ratio=median(seconds) / floor,
         recall=float(np.mean(recalls)),
-        against="one pass over the maps, then the tail's matrix products alone: an exact view",
+        against=against,
         repeats=len(seconds),
         details={
             "combinations": len(drawn),
             "answered_from_the_whole_gallery": whole,
             "slowest_ms": max(seconds) * 1000,
-            "candidates": round(shares.second * size),
-            "calibration_seconds": calibration,
+            **details,
         },
     )
+
+
+def _floor(bench: Bench, size: int, engine: Engine) -> tuple[float, str]:
+    """Seconds of what an exact view costs at least, and in words what that is."""
+    if bench.device == "cpu":
+        gemms = tail_gemms(engine.model, size)
+        words = "one pass over the maps, then the tail's matrix products alone: an exact view"
+        return seconds_of(lambda: one_pass(engine.store)) + seconds_of(gemms), words
+    copied = copies(maps_bytes(engine.store), bench.device)
+    copied()
+    return seconds_of(copied), "reading the maps once at the bandwidth of copying"

@@ -51,18 +51,18 @@ def _row(bench: Bench, size: int) -> Row:
         if on_cpu:
             tails.append(seconds_of(gemms[number]))
 
-    copied = 0.0
+    further: dict[str, float] = {}
     if on_cpu:
         times = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
     else:
         out = torch.empty(size, engine.store.dim, device=bench.device)
         times = paired(lambda n: exact_view_there(engine, conditions[n], out), floor, bench.repeats)
         tails += [seconds_of(own) for own in gemms]
-        copied = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats).value
+        copied = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
+        further["seconds_with_copy_to_main_memory"] = copied.value
     one, tail = median(passes), median(tails)
     flop = median(tail_flop(engine.model, values) for values in named)
     manifest = engine.store.manifest
-    further = {} if on_cpu else {"seconds_with_copy_to_main_memory": copied}
     views = sum(view.file.size for view in manifest.views)
     return Row(
         what=EXACT,

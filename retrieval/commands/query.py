@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,12 +109,10 @@ def command(
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, device)
-    for remark in engine.store.remarks:
-        stderr.print(printable(remark), markup=False, soft_wrap=True)
+    _say(engine.store.remarks)
     search: Search = "exact" if exact else "auto"
     result = engine.query(image, present, absent, types, conditions, top_k, trust_labels, search)
-    for remark in engine.pool.remarks:
-        stderr.print(printable(remark), markup=False, soft_wrap=True)
+    _say(engine.pool.remarks)
     if sheet is not None:
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)
@@ -143,6 +142,11 @@ def _filters(where: tuple[str, ...]) -> dict[str, str]:
             raise UsageError(f"--where names {attribute!r} twice; an image has to fit all of them")
         filters[attribute] = value
     return filters
+
+
+def _say(remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        stderr.print(printable(remark), markup=False, soft_wrap=True)
 
 
 def _table(result: QueryResult) -> Table:
