@@ -60,6 +60,14 @@ class Processes:
 
 ALONE = Processes()
 
+_KEPT: list[dist.ProcessGroup] = []
+"""Groups that were joined, until the process ends.
+
+Were a model's `Reducer` the last to hold one, it would wait with the GIL held for gloo's thread,
+which, after an error, may wait for the GIL to let go of a tensor: the survivor of a dead process
+would never end. A Python reference is dropped without the GIL.
+"""
+
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
@@ -89,6 +97,8 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
             f"cannot join the other processes ({error}); "
             "start with `torchrun --nproc-per-node N -m retrieval.cli train ...`"
         ) from error
+    assert dist.group.WORLD is not None
+    _KEPT.append(dist.group.WORLD)
     try:
         yield Processes(dist.get_rank(), dist.get_world_size()), device
     except RuntimeError as error:
