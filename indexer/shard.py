@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import mmap
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -133,6 +134,18 @@ class ShardFile:
             )
         except KeyError as error:
             raise self._lacks(error) from error
+
+    def let_go(self) -> None:
+        """Take what was read of `stored` out of this process' memory; it can be read again.
+
+        The arrays stay valid: the file's pages come back from the system's cache or the disk. Does
+        nothing where the system has no such request.
+        """
+        if "stored" not in self.__dict__ or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        for array in (self.stored.maps.values, self.stored.keys.values):
+            if isinstance(array.base, mmap.mmap):  # never memory of its own, which would be lost
+                array.base.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def checksums(self) -> NDArray[np.uint64]:

@@ -139,6 +139,16 @@ class Store:
         shards = np.searchsorted(self._starts, wanted, side="right") - 1
         return Place(wanted, shards, wanted - self._starts[shards])
 
+    def let_go(self, start: int, stop: int) -> None:
+        """Take shards that end in rows start+1..stop out of memory; for who passes over all rows.
+
+        Pages of mapped files are the system's to take back, but count as this process' until then.
+        """
+        ends = self._starts[1:]
+        first, last = np.searchsorted(ends, [start, stop], side="right")
+        for shard in self.shards[first:last]:
+            shard.let_go()
+
     def check_rows(self, rows: Rows) -> None:
         """Check the stored maps of rows that this process has not checked before.
 

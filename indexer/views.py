@@ -157,9 +157,10 @@ def _write_pass(
                 for path in paths
             ]
             states = [entry.condition for entry in conditions]
-            for _, vectors in embed_rows(store, model, states, device=device, head=head):
+            for where, vectors in embed_rows(store, model, states, device=device, head=head):
                 for writer, part in zip(writers, vectors, strict=True):
                     writer.append(part)
+                store.let_go(where.start, where.stop)
                 progress.advance(len(vectors[0]))
         seconds = (time.monotonic() - started) / len(conditions)
         return [
