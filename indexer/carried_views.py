@@ -120,6 +120,7 @@ def _carry_pass(
                     block = np.empty((len(origin), store.dim), dtype=np.float32)
                     block[old], block[new] = before[origin[old]], own
                     writer.append(block)
+                store.let_go(start, start + len(origin))
                 progress.advance(len(origin))
         seconds = round((time.monotonic() - started) / len(views), 3)
         return [

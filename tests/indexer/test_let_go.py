@@ -11,6 +11,8 @@ import pytest
 from tiny_gallery import SCHEMA, gallery, tiny_checkpoint, write_images
 from tiny_gallery import build as build_tiny
 
+from indexer.carried_views import Earlier, carry_views
+from indexer.progress import Silent
 from indexer.store import open_store
 from indexer.views import named, write_views
 
@@ -25,7 +27,7 @@ def resident(folder: Path) -> dict[str, int]:
     return {Path(name).name: int(size) for name, size in found if name.startswith(shards)}
 
 
-def test_a_view_is_written_without_keeping_the_maps_in_memory(tmp_path: Path) -> None:
+def test_views_are_written_without_keeping_the_maps_in_memory(tmp_path: Path) -> None:
     dataset = gallery(tmp_path / "data", write_images(tmp_path / "data", 20))
     checkpoint = tiny_checkpoint(tmp_path / "run")
     build_tiny(dataset, checkpoint, tmp_path / "out")
@@ -36,6 +38,10 @@ def test_a_view_is_written_without_keeping_the_maps_in_memory(tmp_path: Path) ->
     store.let_go(0, 15)  # ends within the second
     assert sorted(size > 0 for size in resident(store.folder).values()) == [False, True, True]
     write_views(store, checkpoint.model, [named(SCHEMA, SCHEMA.value_condition([0]))])
+    assert set(resident(store.folder).values()) == {0}
+    store.quantised(slice(0, 20))
+    unknown = Earlier(store.folder, 20, store.dim, np.full(20, -1))  # all rows are new
+    carry_views(store, checkpoint.model, store.manifest.views, unknown, "cpu", Silent())
     assert set(resident(store.folder).values()) == {0}
     again = store.quantised(slice(0, 20))
     for before, after in zip((maps, keys), again, strict=True):
