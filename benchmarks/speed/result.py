@@ -77,6 +77,11 @@ def read_results(path: Path) -> dict[str, Any] | None:
     return data
 
 
+def commits_of(data: dict[str, Any]) -> str:
+    """The commits at which the rows were measured, in their order."""
+    return ", ".join(dict.fromkeys(row.commit for row in rows_of(data)))
+
+
 def rows_of(data: dict[str, Any]) -> list[Row]:
     """The rows of a results file."""
     return [Row.from_json(row) for row in data["rows"]]

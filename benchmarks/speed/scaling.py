@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.speed.exact_rows import EXACT
 from benchmarks.speed.index_rows import IVF
-from benchmarks.speed.result import read_results, rows_of
+from benchmarks.speed.result import commits_of, read_results, rows_of
 from benchmarks.speed.row import Row
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS
@@ -190,7 +190,7 @@ def tables(data: dict[str, Any]) -> str:
     header += ["approximate view", "encoding"]
     return "\n".join(
         [
-            f"Measured on: {data['machine']} (commit {data['commit']}).",
+            f"Measured on: {data['machine']} (commit {commits_of(data)}).",
             "",
             *markdown_grid(["measured", "value"], inputs),
             "",

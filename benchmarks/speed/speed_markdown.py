@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.speed.result import rows_of
+from benchmarks.speed.result import commits_of, rows_of
 from benchmarks.speed.row import Row
 from benchmarks.tables.markdown_grid import markdown_grid
 
@@ -20,14 +20,13 @@ def markdown(data: dict[str, Any]) -> str:
         lines += [*markdown_grid(["what", "n to the power of"], grows), ""]
     against = {row.what: row.against for row in rows if row.against}
     lines += [f"- {what}: the floor is {text}." for what, text in against.items()]
-    commits = ", ".join(dict.fromkeys(row.commit for row in rows))
     lines += [
         "",
         f"{data['machine']}; maps of {source['images']:,} images of {source['dataset']} "
         f"({source['backbone']}, {source['cells']} cells of {source['dim']} numbers, "
         f"{source['values']} values of {source['attributes']} attributes), larger galleries made "
         "of them by perturbing. Operation and floor are timed in turns; medians, the ratio that of "
-        f"the pairs. Memory is anonymous, beyond what the process had. Commit {commits}.",
+        f"the pairs. Memory is anonymous, beyond what the process had. Commit {commits_of(data)}.",
         "",
     ]
     return "\n".join(lines)
