@@ -17,7 +17,7 @@ from training.models.embedder import Embedder
 from training.preprocessing import Preprocessing
 
 _UNBOUNDED = 1 << 30
-_A_CORE = 4  # images that a core takes through the model at a time; with 8 it waits longer
+_A_CORE = 4  # images a core takes at a time: of 8, the end of a batch is a longer wait for the last
 _PATIENCE = 8  # pieces of a size that go well before a larger one is tried; doubled at each failure
 
 
