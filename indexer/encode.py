@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from training.preprocessing import Preprocessing
 
 _UNBOUNDED = 1 << 30
 _A_CORE = 4  # images a core takes at a time: of 8, the end of a batch is a longer wait for the last
+_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 _PATIENCE = 8  # pieces of a size that go well before a larger one is tried; doubled at each failure
 
 
@@ -60,26 +64,24 @@ def torch_forward(model: Embedder) -> Forward:
     return forward
 
 
-class Encoding:
-    """A batch that was handed to the device and may still be computed there.
+class Encoding(ABC):
+    """A batch that was handed over and may still be computed.
 
     Args:
-        parts: values and scales of I, those of P, and predictions, on their way to main memory.
-        ready: has passed once they are there; None if they are.
+        images: how many it holds.
     """
 
-    def __init__(self, parts: list[Tensor], ready: torch.cuda.Event | None) -> None:
-        self._parts, self._ready = parts, ready
+    def __init__(self, images: int) -> None:
+        self.images = images
 
     def result(self) -> EncodedBatch:
         """Wait for it.
 
         Raises:
             DataError: the model gave a value that is not finite.
+            MemoryError: the batch did not fit; nothing of it is computed any more.
         """
-        if self._ready is not None:
-            self._ready.synchronize()
-        maps, map_scales, keys, key_scales, predicted = self._parts
+        maps, map_scales, keys, key_scales, predicted = self._parts()
         for part in (map_scales, key_scales, predicted):
             check_finite(part)
         return EncodedBatch(
@@ -88,17 +90,74 @@ class Encoding:
             predicted.numpy(),
         )
 
+    @abstractmethod
+    def cancel(self) -> None:
+        """Do not begin what has not begun; there is no result then."""
+
+    @abstractmethod
+    def _parts(self) -> list[Tensor]:
+        """Values and scales of I, those of P, and predictions, in main memory, once there."""
+
+
+class _OnGpu(Encoding):
+    """Tensors on their way to main memory, there once `ready` has passed."""
+
+    def __init__(self, parts: list[Tensor], ready: torch.cuda.Event) -> None:
+        super().__init__(len(parts[0]))
+        self._tensors, self._ready = parts, ready
+
+    def cancel(self) -> None:
+        pass  # all of it has begun
+
+    def _parts(self) -> list[Tensor]:
+        self._ready.synchronize()
+        return self._tensors
+
+
+class _OnCores(Encoding):
+    """A few images at a time on each core.
+
+    Cores in lockstep all wait where one of them is lent to a decoding process; cores that work on
+    images of their own do not, and go on with the next batch where this one leaves them idle.
+    """
+
+    def __init__(self, compute: Callable[[Tensor], list[Tensor]], images: Tensor) -> None:
+        super().__init__(len(images))
+        cores = torch.get_num_threads()
+        count = max(1, min(_A_CORE, ceil(len(images) / cores)))
+        pool = worker_pool(cores)
+        self._pieces = [pool.submit(compute, part) for part in torch.split(images, count)]
+
+    def cancel(self) -> None:
+        for piece in self._pieces:
+            piece.cancel()
+
+    def _parts(self) -> list[Tensor]:
+        wait(self._pieces)  # for all, also if one fails: their memory is free then
+        pieces = [piece.result() for piece in self._pieces]
+        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
 
 def start_encoding(
     forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
 ) -> Encoding:
-    """Begin to encode uint8 images [B, 3, S, S]; on a GPU nothing is waited for.
+    """Begin to encode uint8 images [B, 3, S, S]; nothing is waited for.
 
     Raises:
-        torch.OutOfMemoryError: if the batch does not fit on the device.
+        torch.OutOfMemoryError: if the batch does not fit on a GPU.
     """
     if device == "cpu":
-        return Encoding(_by_core(lambda part: _parts(forward, preprocessing, part), pixels), None)
+
+        def compute(part: Tensor) -> list[Tensor]:
+            try:
+                with torch.inference_mode():
+                    return _parts(forward, preprocessing, part)
+            except RuntimeError as error:
+                if "DefaultCPUAllocator" in str(error):  # torch has no exception of its own for it
+                    raise MemoryError(str(error)) from error
+                raise
+
+        return _OnCores(compute, torch.from_numpy(pixels))
     with torch.inference_mode():
         # From pinned memory a copy does not stop this thread.
         images = torch.from_numpy(pixels).pin_memory().to(device, non_blocking=True)
@@ -106,31 +165,13 @@ def start_encoding(
         parts = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory
         ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(device))
-        return Encoding(parts, ready)
+        return _OnGpu(parts, ready)
 
 
 def _parts(forward: Forward, preprocessing: Preprocessing, images: Tensor) -> list[Tensor]:
     """Values and scales of I, those of P, and predictions, of uint8 images [B, 3, S, S]."""
     given = forward(preprocessing.normalise(images))
     return [*quantise_tensors(given.maps), *quantise_tensors(given.keys), given.predicted.half()]
-
-
-def _by_core(compute: Callable[[Tensor], list[Tensor]], pixels: NDArray[np.uint8]) -> list[Tensor]:
-    """What is computed of images, of a few at a time on each core.
-
-    Cores in lockstep all wait where one of them is lent to a decoding process; cores that work on
-    images of their own do not.
-    """
-
-    def one(part: Tensor) -> list[Tensor]:
-        with torch.inference_mode():
-            return compute(part)
-
-    images, threads = torch.from_numpy(pixels), torch.get_num_threads()
-    if threads == 1 or len(images) <= _A_CORE:
-        return one(images)
-    found = list(worker_pool(threads).map(one, torch.split(images, _A_CORE)))
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
 
 def encode(
@@ -172,8 +213,8 @@ class BatchEncoder:
         self._say, self._piece = say, _UNBOUNDED
         self._patience, self._calm = _PATIENCE, 0
 
-    def __call__(self, pixels: NDArray[np.uint8]) -> list[Encoding]:
-        """Begin to encode uint8 images [B, 3, S, S]; the pieces, in order.
+    def start(self, pixels: NDArray[np.uint8]) -> list[Encoding]:
+        """Begin to encode uint8 images [B, 3, S, S]; the pieces, in order, for `results`.
 
         Raises:
             ResourceError: if not even one image fits.
@@ -184,18 +225,42 @@ class BatchEncoder:
             piece = pixels[done : done + self._piece]
             try:
                 out.append(start_encoding(self._forward, piece, self._preprocessing, self._device))
-            except (torch.OutOfMemoryError, MemoryError) as error:
-                if len(piece) == 1:
-                    raise ResourceError(
-                        f"out of memory on {self._device} with a single image"
-                    ) from error
-                self._shrink(len(piece) // 2)
+            except _OUT_OF_MEMORY as error:
+                self._shrink(len(piece), error)
                 continue
             done += len(piece)
             self._grow(len(piece))
         return out
 
-    def _shrink(self, piece: int) -> None:
+    def results(
+        self, pixels: NDArray[np.uint8], encodings: list[Encoding]
+    ) -> Iterator[EncodedBatch]:
+        """Wait for what was started; what turns out not to fit is done again in smaller pieces.
+
+        Args:
+            pixels: what `start` was given.
+            encodings: what it gave.
+
+        Raises:
+            ResourceError: if not even one image fits.
+            DataError: as `Encoding.result`.
+        """
+        done = 0
+        for encoding in encodings:
+            piece = pixels[done : done + encoding.images]
+            done += len(piece)
+            try:
+                result = encoding.result()
+            except _OUT_OF_MEMORY as error:
+                self._shrink(len(piece), error)
+                yield from self.results(piece, self.start(piece))
+            else:
+                yield result
+
+    def _shrink(self, failed: int, error: Exception) -> None:
+        if failed == 1:
+            raise ResourceError(f"out of memory on {self._device} with a single image") from error
+        piece = failed // 2
         self._piece, self._calm = piece, 0
         self._patience *= 2
         self._say(f"out of memory on {self._device}: going on with {piece} at a time")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
-from indexer.encode import BatchEncoder, Encoding, Forward
+from indexer.encode import BatchEncoder, EncodedBatch, Encoding, Forward
 from indexer.encoded_images import EncodedImages
 from indexer.manifest import Reject, ShardEntry
 from indexer.plan import ShardPlan, content_hash, listing_hash, paths_hash
@@ -77,7 +79,7 @@ def encode_shards(
         committed(plan, _commit(folder, plan, buffer))
 
     # Left by an error, the block waits for the shard that is being written: it is kept.
-    with ThreadPoolExecutor(1, "shard-writer") as writer:
+    with ThreadPoolExecutor(1, "shard-writer") as writer, closing(stream):
         writing: Future[None] | None = None
         start = 0
         for shard in work:
@@ -86,10 +88,9 @@ def encode_shards(
             buffer.add_copies(encoded, shard.images, shard.versions)
             left = len(shard.missing)
             while left:
-                batch, encodings = next(stream)
+                batch, results = next(stream)
                 good = [place - start for place in batch.good]
-                for encoding in encodings:
-                    result = encoding.result()
+                for result in results:
                     count = len(result.predicted)
                     buffer.add_encoded(good[:count], result)
                     good = good[count:]
@@ -107,16 +108,22 @@ def encode_shards(
 
 def _one_ahead(
     stream: Iterator[ReadBatch], encoder: BatchEncoder
-) -> Iterator[tuple[ReadBatch, list[Encoding]]]:
-    """Batches and their encodings, each once the next one was handed to the device."""
-    waiting = None
-    for batch in stream:
-        started = (batch, encoder(batch.pixels))
-        if waiting is not None:
-            yield waiting
-        waiting = started
-    if waiting is not None:
-        yield waiting
+) -> Generator[tuple[ReadBatch, Iterator[EncodedBatch]]]:
+    """Batches and what they give, each once the next one was handed to the device."""
+    started: deque[tuple[ReadBatch, list[Encoding]]] = deque()
+    try:
+        for batch in stream:
+            started.append((batch, encoder.start(batch.pixels)))
+            if len(started) == 2:
+                done, encodings = started[0]
+                yield done, encoder.results(done.pixels, encodings)
+                started.popleft()
+        for batch, encodings in started:
+            yield batch, encoder.results(batch.pixels, encodings)
+    finally:  # closed early, of use to nobody
+        for _, encodings in started:
+            for encoding in encodings:
+                encoding.cancel()
 
 
 def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:

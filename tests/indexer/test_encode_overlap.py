@@ -12,7 +12,7 @@ from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer import encode as encoding
 from indexer import encode_shards
-from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
+from indexer.encode import BatchEncoder, Forward, ModelOutput, encode, torch_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
 from training.preprocessing import Preprocessing
@@ -105,32 +105,87 @@ def test_an_error_of_the_model_keeps_the_shard_being_written(tmp_path: Path) -> 
     assert build(dataset, checkpoint, tmp_path / "out").kept == 8
 
 
-def test_pieces_grow_back() -> None:
-    limit, sizes = 3, []
+@pytest.mark.parametrize("cores", [1, 2])
+def test_pieces_grow_back(cores: int) -> None:
+    limit, sizes = 1, []
 
     def forward(images):
         if len(images) > limit:
-            raise MemoryError
+            torch.empty(1 << 50)  # a pebibyte
         sizes.append(len(images))
-        maps = torch.zeros(len(images), 4, 1, 1)
+        maps = images[:, :1, :1, :1].expand(-1, 4, -1, -1)
         return ModelOutput(maps, maps, torch.zeros(len(images), SCHEMA.size))
 
     said: list[str] = []
     encoder = BatchEncoder(forward, Preprocessing(size=4), "cpu", said.append)
     pixels = np.zeros((8, 3, 4, 4), np.uint8)
-    for _ in range(30):
-        assert sum(len(e.result().predicted) for e in encoder(pixels)) == 8
-    assert set(sizes) == {2}
-    tried = len(said)
-    assert 3 <= tried <= 6  # 8 to 4 to 2, then 4 now and then, ever more rarely
-    limit = 100
-    for _ in range(200):
-        encoder(pixels)
-    assert sizes[-1] == 8
+    pixels += np.arange(8, dtype=np.uint8)[:, None, None, None] * 20
+    right = [encode_alone(forward, image) for image in pixels]
+
+    def run() -> None:
+        results = list(encoder.results(pixels, encoder.start(pixels)))
+        assert np.array_equal(np.concatenate([r.maps.scales for r in results]), right)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(cores)
+    try:
+        for _ in range(30):
+            run()
+        assert set(sizes) == {1}
+        tried = len(said)
+        assert 3 <= tried <= 8  # 8 to 4 to 2 to 1, then larger ones now and then, ever more rarely
+        limit = 100
+        for _ in range(600):
+            run()
+    finally:
+        torch.set_num_threads(threads)
+    assert sizes[-1] == 4
     assert len(said) == tried
 
 
-@pytest.mark.parametrize("count", [1, 3, 4, 11])
+def encode_alone(forward: Forward, image: np.ndarray) -> np.ndarray:
+    return encode(forward, image[None], Preprocessing(size=4), "cpu").maps.scales[0]
+
+
+def test_no_memory_for_one_image() -> None:
+    def forward(images):
+        raise MemoryError
+
+    encoder = BatchEncoder(forward, Preprocessing(size=4), "cpu", lambda text: None)
+    pixels = np.zeros((5, 3, 4, 4), np.uint8)
+    with pytest.raises(ResourceError, match="with a single image"):
+        list(encoder.results(pixels, encoder.start(pixels)))
+
+
+def test_the_next_batch_begins_before_the_last_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two cores, three images in batches of one: the second is begun while the first waits."""
+    second = threading.Event()
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    real, calls, lock = encoding._parts, [], threading.Lock()
+
+    def parts(forward, preprocessing, images):
+        with lock:
+            calls.append(len(images))
+            first = len(calls) == 1
+        if first:  # would wait for ever if the second batch were not begun
+            assert second.wait(30)
+        second.set()
+        return real(forward, preprocessing, images)
+
+    monkeypatch.setattr(encoding, "_parts", parts)
+    dataset = gallery(tmp_path, write_images(tmp_path, 3))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert build(dataset, checkpoint, tmp_path / "out", batch_size=1).encoded == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert calls == [1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 11])
 def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_A_CORE", 3)
     seen: list[tuple[int, int]] = []
@@ -155,6 +210,6 @@ def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.Monke
             assert np.array_equal(ours.values[row], wanted.values[0])
             assert np.array_equal(ours.scales[row], wanted.scales[0])
         assert np.array_equal(found.predicted[row], right.predicted[0])
-    sizes = [min(3, count - start) for start in range(0, count, 3)]
-    assert sorted(size for size, _ in seen) == sorted(sizes)
-    assert {cores for _, cores in seen} == ({2} if count <= 3 else {1})
+    wanted = {1: [1], 3: [1, 2], 5: [2, 3], 11: [2, 3, 3, 3]}
+    assert sorted(size for size, _ in seen) == wanted[count]
+    assert {cores for _, cores in seen} == {1}

@@ -173,8 +173,9 @@ def test_a_batch_that_does_not_fit_is_halved(
     said: list[str] = []
     forward = onnx_forward(lively_model(config, size), size, tmp_path)
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
-    pieces = encoder(np.zeros((8, 3, size, size), dtype=np.uint8))
-    assert [len(piece.result().predicted) for piece in pieces] == [2, 2, 2, 2]
+    pixels = np.zeros((8, 3, size, size), dtype=np.uint8)
+    results = encoder.results(pixels, encoder.start(pixels))
+    assert [len(result.predicted) for result in results] == [2, 2, 2, 2]
     assert said[-1] == "out of memory on cpu: going on with 2 at a time"
 
 
