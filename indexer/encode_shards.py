@@ -38,7 +38,7 @@ def encode_shards(
 ) -> None:
     """Copy, or decode and encode, and commit shards one after another.
 
-    The device works without a pause: files are read by other processes, a batch's maps are
+    The device works without a pause: files are read while it computes, a batch's maps are
     fetched once the next batch was handed over, and a full shard is written and hashed by a
     thread. Memory holds two shards' maps and the batches on their way, whatever the gallery's
     size.

@@ -147,7 +147,7 @@ def seconds_to_encode(
         root: the dataset's folder.
         paths: the images to be encoded, at least one.
         batch_size: images at a time.
-        workers: decoding processes; 0 decodes between two batches.
+        workers: decoding processes; 0 decodes in this one, on a GPU between two batches.
     """
     chosen = paths[:: max(1, len(paths) // _PROBED)][:_PROBED]
     started = time.perf_counter()

@@ -25,6 +25,7 @@ from training.relative_path import leaves_root
 
 NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256
+_FEW_CORES = 4
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,10 @@ def read_batches(
 def default_workers(images: int, device: str) -> int:
     """Decoding processes for so many images: none where starting them would cost more.
 
-    A CPU decodes some ten times faster than it encodes, so one process keeps it fed.
+    A CPU decodes some ten times faster than it encodes: with few cores this process keeps them fed
+    while they compute, with more of them one other does.
     """
-    if images <= 256:
+    cores = os.cpu_count() or 2
+    if images <= 256 or (device == "cpu" and cores <= _FEW_CORES):
         return 0
-    return 1 if device == "cpu" else max(1, min(16, (os.cpu_count() or 2) - 1))
+    return 1 if device == "cpu" else max(1, min(16, cores - 1))
