@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indexer.encode import Forward, torch_forward
+from indexer.encode import Forward
+from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import COMPILE_FROM, gpu_forward
 from indexer.onnx_int8 import Ranges
 from indexer.onnx_runtime import Runtime, int8_ranges, onnx_forward, onnx_int8_forward
@@ -67,5 +68,5 @@ def choose_forward(
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = device != "cpu" and count >= COMPILE_FROM
     if precision == "float32" and not compiled:
-        return ChosenForward(torch_forward(model))
+        return ChosenForward(fused_forward(model))
     return ChosenForward(gpu_forward(model, size, precision, compiled, say))
