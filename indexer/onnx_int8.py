@@ -1,7 +1,8 @@
-"""The backbone's convolutions in int8, in an exported ONNX graph: about twice float32's speed.
+"""The backbone in int8, in an exported ONNX graph: about twice float32's speed.
 
-Only those convolutions compute in int8; pixels, pooled stages, the reduction, keys and heads stay
-float32. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI, which add
+Its convolutions, the maximum behind the first of them and the sums of its residual blocks compute
+in int8, so that maps between them are never float32; pixels, pooling to cells, the reduction, keys
+and heads are. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI, which add
 pairs of products in 16 bits, never saturate and every CPU gives the same maps. Activations are
 8 bits wide; their ranges are measured on images of the gallery.
 """
@@ -41,13 +42,17 @@ def backbone_convolutions(graph: Any) -> list[Any]:
 def quantised_tensors(graph: Any) -> list[str]:
     """Names of the activations that become uint8, in the order of the graph.
 
-    They are what enters a convolution and what leaves it, behind its ReLU if that is all that
-    follows it.
+    They are what enters a convolution, what leaves it, and sums of two of these; the last two
+    behind their ReLU if that is all that follows them.
     """
     consumers = _consumers(graph)
+    convolutions = {node.output[0] for node in backbone_convolutions(graph)}
     names: dict[str, None] = {}
-    for node in backbone_convolutions(graph):
-        names[node.input[0]] = None
+    for node in graph.node:
+        if node.output[0] in convolutions:
+            names[node.input[0]] = None
+        elif node.op_type != "Add" or not all(name in names for name in node.input):
+            continue
         names[_result(node, consumers)] = None
     return list(names)
 
@@ -82,11 +87,11 @@ def measure_ranges(
     return tuple(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def quantise_convolutions(model: Any, ranges: Ranges) -> None:
-    """Let the backbone's convolutions compute in int8, in place.
+def quantise_backbone(model: Any, ranges: Ranges) -> None:
+    """Let the backbone compute in int8, in place.
 
-    Each is put between pairs of QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses with
-    it.
+    Each operation is put between pairs of QuantizeLinear and DequantizeLinear, which ONNX Runtime
+    fuses with it.
 
     Args:
         model: `onnx.ModelProto` of `export_onnx`.
@@ -96,9 +101,7 @@ def quantise_convolutions(model: Any, ranges: Ranges) -> None:
 
     graph = model.graph
     constants = _Constants(graph)
-    consumers = _consumers(graph)
     convolutions = {node.output[0]: node for node in backbone_convolutions(graph)}
-    results = {_result(node, consumers) for node in convolutions.values()}
     scales: dict[str, np.float32] = {}
     pairs: dict[str, list[Any]] = {}
     for name, (low, high) in zip(quantised_tensors(graph), ranges, strict=True):
@@ -116,8 +119,8 @@ def quantise_convolutions(model: Any, ranges: Ranges) -> None:
         if convolution:
             nodes += _round_weights(node, scales[node.input[0]], constants)
         for place, name in enumerate(node.input):
-            # What a convolution gives exists in uint8 alone; else float32 is kept beside it.
-            if name in results or (convolution and name in pairs):
+            # Images alone are float32 too, for the mean and deviation of the pixels.
+            if name in pairs and (convolution or name != graph.input[0].name):
                 node.input[place] = f"{name}:rounded"
         nodes.append(node)
         nodes += [pair for name in node.output for pair in pairs.get(name, [])]
@@ -190,7 +193,7 @@ def _consumers(graph: Any) -> dict[str, list[Any]]:
 
 
 def _result(node: Any, consumers: dict[str, list[Any]]) -> str:
-    """What a convolution gives, behind its ReLU if that alone takes it."""
+    """What a node gives, behind its ReLU if that alone takes it."""
     after = consumers.get(node.output[0], [])
     if len(after) == 1 and after[0].op_type == "Relu":
         return str(after[0].output[0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from indexer.atomic import temporary_file
 from indexer.encode import Forward, ModelOutput, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
-from indexer.onnx_int8 import Ranges, measure_ranges, quantise_convolutions, quantised_tensors
+from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
 from training.errors import DataError, ResourceError, UsageError
 from training.models.embedder import Embedder
 
@@ -141,7 +141,7 @@ def onnx_int8_forward(
     exported = _exported(model, size, folder)
     if len(ranges) != len(quantised_tensors(exported.graph)):
         raise DataError("the index holds int8 ranges of another network; build into another folder")
-    quantise_convolutions(exported, ranges)
+    quantise_backbone(exported, ranges)
     forward = _run_by(_open(exported))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images[:_PIECE]):
         cosine = float(torch.cosine_similarity(ours, theirs, dim=1).mean())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
@@ -16,7 +18,7 @@ from torch import nn
 from indexer import onnx_runtime
 from indexer.calibration_images import calibration_images
 from indexer.onnx_export import export_onnx
-from indexer.onnx_int8 import backbone_convolutions, quantise_convolutions, quantised_tensors
+from indexer.onnx_int8 import backbone_convolutions, quantise_backbone, quantised_tensors
 from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
@@ -41,7 +43,7 @@ def test_only_the_backbone_is_quantised(name: str, tmp_path: Path) -> None:
     before = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     own = backbone_convolutions(model.graph)
     float_weights = {node.output[0]: before[node.input[1]] for node in own}
-    quantise_convolutions(model, ((-1.0, 2.0),) * len(quantised_tensors(model.graph)))
+    quantise_backbone(model, ((-1.0, 2.0),) * len(quantised_tensors(model.graph)))
     onnx.checker.check_model(model, full_check=True)
     after = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     makers = {node.output[0]: node for node in model.graph.node}
@@ -53,6 +55,38 @@ def test_only_the_backbone_is_quantised(name: str, tmp_path: Path) -> None:
             assert np.abs(values.astype(int)).max(axis=(1, 2, 3)).tolist() == [63] * len(values)
             error = values * steps.reshape(-1, 1, 1, 1) - float_weights[node.output[0]]
             assert (np.abs(error).max(axis=(1, 2, 3)) <= steps * 0.501).all()
+
+
+OPERATIONS = {"resnet18": (1, 4), "resnet50v2": (1, 7), "m2fashion": (0, 0)}
+"""Maximum poolings and residual blocks of each network."""
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
+    """As ONNX Runtime fused it: no convolution, maximum or sum of it is left in float32."""
+    config, size = MODELS[name]
+    network = lively_model(config, size)
+    ranges = int8_ranges(network, size, tmp_path, images_of(size))
+    export_onnx(network, size, tmp_path / "model.onnx")
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    convolutions = len(backbone_convolutions(model.graph))
+    quantise_backbone(model, ranges)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    options.log_severity_level = 3
+    serialised = model.SerializeToString()
+    onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+    fused = onnx.load(str(tmp_path / "fused.onnx"))
+    counts = Counter(node.op_type for node in fused.graph.node)
+    pools, blocks = OPERATIONS[name]
+    assert counts["QLinearConv"] == convolutions
+    assert counts["QLinearAdd"] == blocks
+    assert counts["Conv"] == 2  # the reduction and the keys
+    assert counts["NhwcMaxPool"] + counts["MaxPool"] == pools
+    makers = {name: node for node in fused.graph.node for name in node.output}
+    for node in fused.graph.node:
+        if "MaxPool" in node.op_type:
+            assert makers[node.input[0]].op_type == "QLinearConv"
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "resnet18, uneven", "paper"])
