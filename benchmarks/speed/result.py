@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit_name, cores, machine_name, memory_bytes
+from benchmarks.machine import commit_name, cores, machine_name, memory_bytes, vector_instructions
 from benchmarks.speed.row import Row, growth
 from indexer.store import Store
 from training.errors import DataError
@@ -16,10 +16,13 @@ from training.models.conditioned import ConditionedEmbedder
 
 
 def stem(device: str) -> str:
-    """The file's name without its ending: `speed-cpu-2-cores`, or `speed-` and the GPU's name."""
-    if device == "cpu":
-        return f"speed-cpu-{cores()}-cores"
+    """The file's name without its ending.
+
+    `speed-cpu-2-cores-avx2` of a processor, or `speed-` and the name of a GPU.
+    """
     name = machine_name(device).rpartition(", ")[2]
+    if device == "cpu":
+        name = f"cpu {cores()} cores {vector_instructions()}"
     words = "".join(c if c.isalnum() else " " for c in name.casefold()).split()
     return "-".join(["speed", *words])
 

@@ -100,6 +100,7 @@ def test_the_file_is_named_after_the_machine(monkeypatch: pytest.MonkeyPatch) ->
     import benchmarks.speed.result as result
 
     monkeypatch.setattr(result, "cores", lambda: 2)
-    assert stem("cpu") == "speed-cpu-2-cores"
+    monkeypatch.setattr(result, "vector_instructions", lambda: "AVX512")
+    assert stem("cpu") == "speed-cpu-2-cores-avx512"
     monkeypatch.setattr(result, "machine_name", lambda device: "x86_64, 16 cores, NVIDIA H100 80GB")
     assert stem("cuda:0") == "speed-nvidia-h100-80gb"
