@@ -2,12 +2,14 @@
 
     retrieve bench runtimes --dataset data/fashion-products --checkpoint runs/a
 
-Torch in its plain memory order, channels-last and with the backbone in bfloat16, ONNX Runtime in
-float32 and with the backbone in int8 encode the same batch, taking turns; the ratio is that of a
-round's two rates, its median over the rounds. The whole condition-free half is timed,
-normalisation included, decoding and storing not. MAP is the index's: the gallery's maps by each
-runtime, stored in int8, the query's by torch in float32; every image of the split queries all
-others under each attribute's type condition. Writes the figures to `benchmarks/results/`.
+Torch channels-last, the same with batch norms folded (which is what a build runs), in its plain
+memory order and with the backbone in bfloat16, ONNX Runtime in float32 and with the backbone in
+int8 encode the same batch, taking turns, each as a build does: some images a core. The ratio is
+that of a round's two rates, its median over the rounds. The whole condition-free half is timed,
+normalising and quantising included, decoding and storing not. MAP is the index's: the gallery's
+maps by each runtime, stored in int8, the query's by torch in float32; every image of the split
+queries all others under each attribute's type condition. Writes the figures to
+`benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -27,12 +29,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.machine import commit_name, machine_name
-from benchmarks.split_images import SplitImages, load_for, maps_embed, read_split
+from benchmarks.split_images import SplitImages, encode_all, load_for, maps_embed, read_split
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, write_results
 from indexer.calibration_images import calibration_images
 from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, torch_forward
+from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.quantise import QuantisedMaps, dequantise
@@ -45,6 +48,7 @@ from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
 
 BASE = "torch, channels-last"
+FUSED = "torch, batch norms folded"
 ROUNDS = 9
 
 
@@ -122,6 +126,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     half = gpu_forward(model, size, "bfloat16", False, click.echo)
     return {
         BASE: torch_forward(model),
+        FUSED: fused_forward(model),
         "torch": eager,
         "torch, bfloat16": half,
         "onnx": onnx,
@@ -132,15 +137,17 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
 def time_rounds(
     forwards: dict[str, Forward], loaded: Checkpoint, pixels: NDArray[np.uint8], rounds: int
 ) -> dict[str, list[float]]:
-    """Images a second of each runtime on one batch uint8 [B, 3, S, S], one figure a round."""
+    """Images a second of each runtime on one batch uint8 [B, 3, S, S], one figure a round.
+
+    Each runs as in a build: some images a core, normalised before and quantised behind it.
+    """
     rates: dict[str, list[float]] = {name: [] for name in forwards}
-    with torch.inference_mode():
-        for number in range(rounds + 1):
-            for name, forward in forwards.items():
-                started = time.perf_counter()
-                forward(loaded.preprocessing.normalise(torch.from_numpy(pixels)))
-                if number:  # the first round warms up
-                    rates[name].append(len(pixels) / (time.perf_counter() - started))
+    for number in range(rounds + 1):
+        for name, forward in forwards.items():
+            started = time.perf_counter()
+            encode(forward, pixels, loaded.preprocessing, "cpu")
+            if number:  # the first round warms up
+                rates[name].append(len(pixels) / (time.perf_counter() - started))
     return rates
 
 
@@ -150,21 +157,14 @@ def measure_map(
     """MAP of each runtime's stored maps, the queries' being the base's in float32."""
     model, pixels = loaded.model, chosen.pixels
     starts = range(0, len(pixels), 32)
-    exact = torch.empty(len(pixels), model.dim, *model.grid)
-
-    def keep_exact(images: Tensor) -> ModelOutput:
-        given = forwards[BASE](images)
-        exact[place : place + len(images)] = given.maps
-        return given
-
+    exact = encode_all(loaded, pixels, "queries")
     reports = {}
     for name, forward in forwards.items():
-        run = keep_exact if name == BASE else forward
         batches: list[EncodedBatch] = []
         with CountBar(f"encoding by {name}", len(pixels)) as bar:
             for place in starts:
                 piece = pixels[place : place + 32]
-                batches.append(encode(run, piece, loaded.preprocessing, "cpu"))
+                batches.append(encode(forward, piece, loaded.preprocessing, "cpu"))
                 bar(len(piece))
         maps = _joined([batch.maps for batch in batches])
         keys = _joined([batch.keys for batch in batches])

@@ -11,7 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.encode import torch_forward
 from retrieval.evaluation.attribute_map import Embed
+from retrieval.progress_bars import CountBar
+from training.checkpoint import Checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
@@ -22,6 +25,7 @@ from training.schema import Condition, Schema
 
 SEED = 0
 _CHUNK = 256
+_BATCH = 32
 
 ReadMaps = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
 """Rows [B] -> I [B, d, H, W] float32, and P likewise or None where it is to be computed from I."""
@@ -89,6 +93,19 @@ def load_for(name: str, root: Path | None, schema: Schema) -> Dataset:
             "measure it on the dataset that it was trained on"
         )
     return dataset
+
+
+def encode_all(loaded: Checkpoint, pixels: NDArray[np.uint8], title: str) -> Tensor:
+    """I of images uint8 [M, 3, S, S], by torch in float32: [M, d, H, W]."""
+    loaded.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    forward = torch_forward(loaded.model)
+    out = torch.empty(len(pixels), loaded.model.dim, *loaded.model.grid)
+    with CountBar(f"encoding, {title}", len(pixels)) as bar, torch.inference_mode():
+        for start in range(0, len(pixels), _BATCH):
+            piece = torch.from_numpy(pixels[start : start + _BATCH])
+            out[start : start + len(piece)] = forward(loaded.preprocessing.normalise(piece)).maps
+            bar(len(piece))
+    return out
 
 
 def maps_embed(model: ConditionedEmbedder, read: ReadMaps) -> Embed:

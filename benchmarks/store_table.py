@@ -26,22 +26,19 @@ from torch import Tensor
 
 from benchmarks.machine import commit_name, machine_name
 from benchmarks.named_runs import named_run
-from benchmarks.split_images import SplitImages, load_for, maps_embed, read_split
+from benchmarks.split_images import SplitImages, encode_all, load_for, maps_embed, read_split
 from benchmarks.storage_forms import FORMS, StorageForm, Stored, bytes_an_image
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, write_results
-from indexer.encode import torch_forward
 from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.progress_bars import CountBar
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.models.conditioned import ConditionedEmbedder
 
 ROUNDS = 5
-_BATCH = 32
 _TIMED = 256  # images a pass of the head: their maps stay out of the caches
 
 
@@ -150,19 +147,6 @@ def measure(
     seconds = time_head(model, exact[:_TIMED], rounds)
     for row, took in zip(out, seconds, strict=True):
         row["seconds_per_10000"] = round(took, 4)
-    return out
-
-
-def encode_all(loaded: Checkpoint, pixels: NDArray[np.uint8], title: str) -> Tensor:
-    """I of images uint8 [M, 3, S, S], by torch in float32: [M, d, H, W]."""
-    loaded.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = torch_forward(loaded.model)
-    out = torch.empty(len(pixels), loaded.model.dim, *loaded.model.grid)
-    with CountBar(f"encoding, {title}", len(pixels)) as bar, torch.inference_mode():
-        for start in range(0, len(pixels), _BATCH):
-            piece = torch.from_numpy(pixels[start : start + _BATCH])
-            out[start : start + len(piece)] = forward(loaded.preprocessing.normalise(piece)).maps
-            bar(len(piece))
     return out
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from benchmarks.runtimes import BASE, to_rows
+from benchmarks.runtimes import BASE, FUSED, to_rows
+from benchmarks.split_images import maps_embed, read_split
+from indexer.quantise import dequantise, quantise
 from retrieval.cli import _run
+from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
 from training.models.config import ModelConfig
@@ -30,12 +33,27 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     data = json.loads((tmp_path / "out/runtimes-tiny-small.json").read_text())
     assert json.loads(capsys.readouterr().out) == data
     rows = {row["runtime"]: row for row in data["rows"]}
-    assert list(rows) == [BASE, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
+    assert list(rows) == [BASE, FUSED, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
     assert (data["images"], data["batch_size"], rows[BASE]["ratio"]) == (12, 5, 1.0)
     assert rows[BASE]["loss"] == 0
-    assert abs(rows["onnx"]["loss"]) < 1  # float32 by another way: equal but for close calls
+    for name in (FUSED, "onnx"):
+        assert abs(rows[name]["loss"]) < 1  # float32 by another way: equal but for close calls
     assert all(0 < row["map"] <= 100 for row in rows.values())
     assert "| onnx-int8 |" in (tmp_path / "out/runtimes-tiny-small.md").read_text()
+
+    # The base's MAP anew: queries from float32 maps, all at once, the gallery from int8.
+    chosen = read_split(load_dataset(str(catalogue)), "train", Preprocessing(size=32), 12, 0)
+    with torch.inference_mode():
+        maps = model.features(Preprocessing(size=32).normalise(torch.from_numpy(chosen.pixels)))
+        stored, keys = (dequantise(quantise(x), model.grid) for x in (maps, model.keys(maps)))
+    report = evaluate_attributes(
+        chosen.dataset,
+        "train",
+        "type",
+        maps_embed(model, lambda rows: (stored[torch.from_numpy(rows)], keys[rows])),
+        embed_queries=maps_embed(model, lambda rows: (maps[torch.from_numpy(rows)], None)),
+    )
+    assert rows[BASE]["map"] == pytest.approx(report.all.map, abs=0.01)
 
 
 def test_the_ratio_is_the_median_of_the_rounds() -> None:
