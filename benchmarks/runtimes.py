@@ -37,7 +37,7 @@ from indexer.calibration_images import calibration_images
 from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, torch_forward
 from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import gpu_forward
-from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.quantise import QuantisedMaps, dequantise
 from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
@@ -118,9 +118,9 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
     with tempfile.TemporaryDirectory() as folder:
-        ranges = int8_ranges(model, size, Path(folder), sample)
+        exported = exported_model(model, size, Path(folder))
         onnx = onnx_forward(model, size, Path(folder))
-        int8 = onnx_int8_forward(model, size, Path(folder), ranges, sample)
+    int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # On a CPU without instructions for it bfloat16 is emulated: slow, with the GPU's maps.
     half = gpu_forward(model, size, "bfloat16", False, click.echo)

@@ -13,7 +13,13 @@ from indexer.encode import Forward
 from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import COMPILE_FROM, gpu_forward
 from indexer.onnx_int8 import Ranges
-from indexer.onnx_runtime import Runtime, int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.onnx_runtime import (
+    Runtime,
+    exported_model,
+    int8_ranges,
+    onnx_forward,
+    onnx_int8_forward,
+)
 from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 
@@ -59,12 +65,12 @@ def choose_forward(
     if runtime == "onnx":
         return ChosenForward(onnx_forward(model, size, folder))
     if runtime == "onnx-int8":
-        images = sample()
+        images, exported = sample(), exported_model(model, size, folder)
         ranges = known_ranges
         if not ranges:
             say(f"measuring the ranges of activations on {len(images)} images")
-            ranges = int8_ranges(model, size, folder, images)
-        return ChosenForward(onnx_int8_forward(model, size, folder, ranges, images), ranges)
+            ranges = int8_ranges(exported, images)
+        return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = device != "cpu" and count >= COMPILE_FROM
     if precision == "float32" and not compiled:

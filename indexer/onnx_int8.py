@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.worker_pool import worker_pool
+
 Ranges = tuple[tuple[float, float], ...]
 """Lowest and highest value of each tensor of `quantised_tensors`, in its order."""
 
@@ -65,7 +67,7 @@ def measure_ranges(
     Args:
         model: `onnx.ModelProto` of `export_onnx`; its outputs are replaced.
         open_session: makes an `onnxruntime.InferenceSession` of it.
-        batches: normalised images [B, 3, S, S].
+        batches: normalised images [B, 3, S, S], at least one batch; each core takes one at a time.
 
     Returns:
         One range a tensor; 0 lies in each of them.
@@ -78,12 +80,14 @@ def measure_ranges(
     for name in inside:
         graph.output.add().name = name
     session = open_session(model)
-    low, high = np.zeros(len(names)), np.zeros(len(names))
-    for images in batches:
+
+    def measure(images: Tensor) -> list[tuple[float, float]]:
         found = dict(zip(inside, session.run(inside, {source: images.numpy()}), strict=True))
         values = [found.get(name, images.numpy()) for name in names]
-        low = np.minimum(low, [value.min() for value in values])
-        high = np.maximum(high, [value.max() for value in values])
+        return [(min(0.0, float(v.min())), max(0.0, float(v.max()))) for v in values]
+
+    measured = np.array(list(worker_pool().map(measure, batches)))  # [batches, tensors, 2]
+    low, high = measured[..., 0].min(0), measured[..., 1].max(0)
     return tuple(zip(low.tolist(), high.tolist(), strict=True))
 
 

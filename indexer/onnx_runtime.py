@@ -102,7 +102,7 @@ def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
         ResourceError: not installed, not exportable, results that are not torch's, or disk full.
         DataError: the model gives values that are not finite.
     """
-    forward = _run_by(_open(_exported(model, size, folder)))
+    forward = _run_by(_open(exported_model(model, size, folder)))
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images):
         error = float((ours - theirs).abs().max())
@@ -111,38 +111,37 @@ def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
     return forward
 
 
-def int8_ranges(model: Embedder, size: int, folder: Path, images: Tensor) -> Ranges:
+def int8_ranges(exported: Any, images: Tensor) -> Ranges:
     """Ranges of a model's activations on some images, for `onnx_int8_forward`.
 
     Args:
-        model, size, folder: as for `onnx_forward`.
+        exported: of `exported_model`; it stays as it is.
         images: normalised [B, 3, S, S] on the CPU; some dozens of the gallery's.
 
     Raises:
-        ResourceError: as `onnx_forward`.
+        ResourceError: onnxruntime cannot read the model.
     """
-    return measure_ranges(_exported(model, size, folder), _open, _pieces(images))
+    return measure_ranges(_copy(exported), _open, _pieces(images))
 
 
-def onnx_int8_forward(
-    model: Embedder, size: int, folder: Path, ranges: Ranges, images: Tensor
-) -> Forward:
-    """As `onnx_forward`, with the backbone's convolutions in int8.
+def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Tensor) -> Forward:
+    """As `onnx_forward`, with the backbone in int8.
 
     Args:
-        model, size, folder: as for `onnx_forward`.
+        model: on the CPU.
+        exported: the same model, of `exported_model`; it stays as it is.
         ranges: of `int8_ranges`; equal ranges give equal maps.
         images: normalised [B, 3, S, S] on the CPU, on which torch gives nearly the same.
 
     Raises:
-        ResourceError: as `onnx_forward`.
+        ResourceError: onnxruntime cannot read the model, or results that are not torch's.
         DataError: `ranges` of another model, or values that are not finite.
     """
-    exported = _exported(model, size, folder)
-    if len(ranges) != len(quantised_tensors(exported.graph)):
+    quantised = _copy(exported)
+    if len(ranges) != len(quantised_tensors(quantised.graph)):
         raise DataError("the index holds int8 ranges of another network; build into another folder")
-    quantise_backbone(exported, ranges)
-    forward = _run_by(_open(exported))
+    quantise_backbone(quantised, ranges)
+    forward = _run_by(_open(quantised))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images[:_PIECE]):
         cosine = float(torch.cosine_similarity(ours, theirs, dim=1).mean())
         if not cosine >= _LEAST_COSINE:
@@ -150,8 +149,15 @@ def onnx_int8_forward(
     return forward
 
 
-def _exported(model: Embedder, size: int, folder: Path) -> Any:
-    """The model as `onnx.ModelProto`."""
+def exported_model(model: Embedder, size: int, folder: Path) -> Any:
+    """A model's condition-free half as `onnx.ModelProto`.
+
+    Args:
+        model, size, folder: as for `onnx_forward`.
+
+    Raises:
+        ResourceError: not installed, not exportable or disk full.
+    """
     load_onnxruntime()
     onnx = importlib.import_module("onnx")
     with temporary_file(folder) as path:
@@ -160,6 +166,12 @@ def _exported(model: Embedder, size: int, folder: Path) -> Any:
             return onnx.load(str(path))
         except Exception as error:  # protobuf's exceptions have no common class but this one
             raise _unreadable(error) from error
+
+
+def _copy(exported: Any) -> Any:
+    copied = type(exported)()
+    copied.CopyFrom(exported)
+    return copied
 
 
 def _unreadable(error: Exception) -> ResourceError:

@@ -19,7 +19,7 @@ from indexer import onnx_runtime
 from indexer.calibration_images import calibration_images
 from indexer.onnx_export import export_onnx
 from indexer.onnx_int8 import backbone_convolutions, quantise_backbone, quantised_tensors
-from indexer.onnx_runtime import int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
 from training.preprocessing import Preprocessing
@@ -66,7 +66,7 @@ def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
     """As ONNX Runtime fused it: no convolution, maximum or sum of it is left in float32."""
     config, size = MODELS[name]
     network = lively_model(config, size)
-    ranges = int8_ranges(network, size, tmp_path, images_of(size))
+    ranges = int8_ranges(exported_model(network, size, tmp_path), images_of(size))
     export_onnx(network, size, tmp_path / "model.onnx")
     model = onnx.load(str(tmp_path / "model.onnx"))
     convolutions = len(backbone_convolutions(model.graph))
@@ -93,8 +93,9 @@ def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
 def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> None:
     config, size = MODELS[name]
     model, images = lively_model(config, size), images_of(size)
-    ranges = int8_ranges(model, size, tmp_path, images)
-    forward = onnx_int8_forward(model, size, tmp_path, ranges, images)
+    exported = exported_model(model, size, tmp_path)
+    ranges = int8_ranges(exported, images)
+    forward = onnx_int8_forward(model, exported, ranges, images)
     assert not list(tmp_path.iterdir())
     exact = onnx_forward(model, size, tmp_path)(images)
     whole = forward(images)
@@ -113,8 +114,9 @@ def test_equal_constants_are_written_once(tmp_path: Path) -> None:
     block = model.backbone.layer1[0]
     for ours, other in ((block.conv2, block.conv1), (block.bn2, block.bn1)):
         ours.load_state_dict(other.state_dict())
-    ranges = int8_ranges(model, size, tmp_path, images)
-    found = onnx_int8_forward(model, size, tmp_path, ranges, images)(images)
+    exported = exported_model(model, size, tmp_path)
+    ranges = int8_ranges(exported, images)
+    found = onnx_int8_forward(model, exported, ranges, images)(images)
     exact = onnx_forward(model, size, tmp_path)(images)
     alike = torch.cosine_similarity(found.maps.flatten(1), exact.maps.flatten(1))
     assert alike.min() > 0.98
@@ -123,21 +125,23 @@ def test_equal_constants_are_written_once(tmp_path: Path) -> None:
 def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)
-    ranges = int8_ranges(model, size, tmp_path, images)
-    assert ranges == int8_ranges(model, size, tmp_path, images)
+    exported = exported_model(model, size, tmp_path)
+    ranges = int8_ranges(exported, images)
+    assert ranges == int8_ranges(exported, images)
     first = torch.relu(model.backbone.bn1(model.backbone.conv1(images)))
     assert ranges[0] == pytest.approx((float(images.min()), float(images.max())))
     assert ranges[1] == pytest.approx((0, float(first.max())), rel=1e-5)
     with pytest.raises(DataError, match="another network"):
-        onnx_int8_forward(model, size, tmp_path, ranges[1:], images)
+        onnx_int8_forward(model, exported, ranges[1:], images)
 
 
 def test_a_network_that_int8_ruins_is_refused(tmp_path: Path) -> None:
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)
-    ranges = tuple((0.0, 1e4) for _ in int8_ranges(model, size, tmp_path, images))
+    exported = exported_model(model, size, tmp_path)
+    ranges = tuple((0.0, 1e4) for _ in int8_ranges(exported, images))
     with pytest.raises(ResourceError, match=r"other maps than torch \(mean cosine"):
-        onnx_int8_forward(model, size, tmp_path, ranges, images)
+        onnx_int8_forward(model, exported, ranges, images)
 
 
 def test_precisions_never_mix(tmp_path: Path) -> None:
