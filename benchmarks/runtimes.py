@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.machine import commit_name, machine_name
+from benchmarks.machine import commit_name, machine_name, vector_instructions
 from benchmarks.split_images import SplitImages, encode_all, load_for, maps_embed, read_split
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
@@ -98,7 +98,7 @@ def command(
         "rounds": rounds,
         "rows": to_rows(rates, reports),
     }
-    stem = f"runtimes-{dataset.name}-{model.config.backbone}"
+    stem = f"runtimes-{dataset.name}-{model.config.backbone}-{vector_instructions().casefold()}"
     write_results(results, stem, data, markdown(data))
     if as_json:
         print_json(data)

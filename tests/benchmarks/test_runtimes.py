@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
+from benchmarks.machine import vector_instructions
 from benchmarks.runtimes import BASE, FUSED, to_rows
 from benchmarks.split_images import maps_embed, read_split
 from indexer.quantise import dequantise, quantise
@@ -30,7 +31,8 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     arguments += ["--results", str(tmp_path / "out"), "--workers", "0", "--rounds", "2"]
     arguments += ["--images", "12", "--split", "train", "--batch-size", "5", "--json"]
     assert _run(["bench", "runtimes", *arguments], False) == 0
-    data = json.loads((tmp_path / "out/runtimes-tiny-small.json").read_text())
+    stem = f"runtimes-tiny-small-{vector_instructions().casefold()}"
+    data = json.loads((tmp_path / f"out/{stem}.json").read_text())
     assert json.loads(capsys.readouterr().out) == data
     rows = {row["runtime"]: row for row in data["rows"]}
     assert list(rows) == [BASE, FUSED, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
@@ -39,7 +41,7 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     for name in (FUSED, "onnx"):
         assert abs(rows[name]["loss"]) < 1  # float32 by another way: equal but for close calls
     assert all(0 < row["map"] <= 100 for row in rows.values())
-    assert "| onnx-int8 |" in (tmp_path / "out/runtimes-tiny-small.md").read_text()
+    assert "| onnx-int8 |" in (tmp_path / f"out/{stem}.md").read_text()
 
     # The base's MAP anew: queries from float32 maps, all at once, the gallery from int8.
     chosen = read_split(load_dataset(str(catalogue)), "train", Preprocessing(size=32), 12, 0)
