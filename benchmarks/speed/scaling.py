@@ -164,8 +164,13 @@ def constants_of(data: dict[str, Any]) -> Constants:
     )
 
 
-def tables(data: dict[str, Any]) -> str:
-    """Both tables of the page as Markdown: the constants, and where they lead."""
+def tables(data: dict[str, Any], stem: str) -> str:
+    """Both tables of the page as Markdown: the constants, and where they lead.
+
+    Args:
+        data: a results file's content.
+        stem: its name without the ending, which says more of a processor.
+    """
     c = constants_of(data)
     inputs = [
         ["bytes of an image in the index (I and P, scales, labels)", _bytes(c.store_bytes)],
@@ -177,9 +182,9 @@ def tables(data: dict[str, Any]) -> str:
         ["the tail's matrix products, a second", f"{c.flops / 1e9:,.0f} GFLOP"],
         ["exact view over pass and products", f"{c.overhead:.2f}"],
         ["images encoded a second", _maybe(c.encode_rate, lambda v: f"{v:,.1f}")],
-        [f"search of {c.index_size:,} codes with lists", _maybe(c.index_ms, _milliseconds)],
+        [f"search of {_count(c.index_size)}codes with lists", _maybe(c.index_ms, _milliseconds)],
         [
-            f"cold combination in two stages, {c.cold_size:,} images",
+            f"cold combination in two stages, {_count(c.cold_size)}images",
             _maybe(c.cold_ms, _milliseconds),
         ],
         ["memory of a node", _bytes(c.memory)],
@@ -190,7 +195,8 @@ def tables(data: dict[str, Any]) -> str:
     header += ["approximate view", "encoding"]
     return "\n".join(
         [
-            f"Measured on: {data['machine']} (commit {commits_of(data)}).",
+            f"Measured on: {data['machine']} ([{stem}](../benchmarks/results/{stem}.md), "
+            f"commit {commits_of(data)}).",
             "",
             *markdown_grid(["measured", "value"], inputs),
             "",
@@ -213,7 +219,7 @@ def with_tables(page: str, results: Path) -> str:
     for file in sorted(results.glob("speed-*.json")):
         data = read_results(file)
         assert data is not None, "it was just listed"
-        parts.append(tables(data))
+        parts.append(tables(data, file.stem))
     return before + start + ("\n\n".join(parts) or "Nothing is measured yet.") + end + after
 
 
@@ -230,6 +236,10 @@ def _cells(s: Scale) -> list[str]:
         _maybe(s.index_ms, _milliseconds),
         _maybe(s.encode_days, lambda v: f"{v:,.1f} node-days"),
     ]
+
+
+def _count(size: int) -> str:
+    return f"{size:,} " if size else ""  # 0: not measured
 
 
 def _maybe(value: float | None, shown: Callable[[float], str]) -> str:

@@ -89,11 +89,11 @@ def test_constants_are_those_of_the_largest_size() -> None:
 
 
 def test_tables_say_what_is_missing() -> None:
-    text = tables(results())
+    text = tables(results(), "speed-cpu")
     assert (
         "| 10,000,000 | 500.0 GB | 20.0 GB | 720.0 MB | 28 | 14.3 s | 400 | not measured |" in text
     )
-    assert "| cold combination in two stages, 0 images | not measured |" in text
+    assert "| cold combination in two stages, images | not measured |" in text
     assert "| bytes of an image in the index (I and P, scales, labels) | 50.0 KB |" in text
 
 
@@ -109,7 +109,10 @@ def test_a_page_gets_the_tables_of_every_machine(tmp_path: Path) -> None:
         text = json.dumps(results() | {"machine": name})
         (tmp_path / f"speed-{name}.json").write_text(text)
     made = with_tables(page, tmp_path)
-    shown = "\n\n".join(tables(results() | {"machine": name}) for name in ("one", "two"))
+    shown = "\n\n".join(
+        tables(results() | {"machine": name}, f"speed-{name}") for name in ("one", "two")
+    )
+    assert "(../benchmarks/results/speed-one.md)" in shown
     assert made == page.replace("old", shown)
     assert with_tables(made, tmp_path) == made
     with pytest.raises(DataError, match="lacks the marks"):
