@@ -43,8 +43,9 @@ def build_gallery(checkpoint: Path, images: Path, count: int, out: Path) -> Buil
         checkpoint: the model.
         images: a folder of image files.
         count: images of the gallery.
-        out: folder to work in; created, and removed at the end.
+        out: folder to work in; removed at the end, and what a killed run left of it before.
     """
+    shutil.rmtree(out, ignore_errors=True)
     keep_freed_memory()
     model = load_checkpoint(checkpoint)
     try:
