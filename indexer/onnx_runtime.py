@@ -139,7 +139,10 @@ def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Te
     """
     quantised = _copy(exported)
     if len(ranges) != len(quantised_tensors(quantised.graph)):
-        raise DataError("the index holds int8 ranges of another network; build into another folder")
+        raise DataError(
+            "the index holds int8 ranges of another network, or those of an older version; "
+            "build into another folder"
+        )
     quantise_backbone(quantised, ranges)
     forward = _run_by(_open(quantised))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images[:_PIECE]):
