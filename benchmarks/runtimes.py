@@ -34,7 +34,7 @@ from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, write_results
 from indexer.calibration_images import calibration_images
-from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, torch_forward
+from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, output_of, torch_forward
 from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
@@ -112,9 +112,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     plain = copy.deepcopy(model)
 
     def eager(images: Tensor) -> ModelOutput:
-        maps = plain.features(images.contiguous())
-        keys = plain.keys(maps)
-        return ModelOutput(maps, keys, plain.predict(maps, keys))
+        return output_of(plain, plain.features(images.contiguous()))
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
     with tempfile.TemporaryDirectory() as folder:

@@ -53,13 +53,18 @@ Forward = Callable[[Tensor], ModelOutput]
 """The condition-free half of a model: normalised images [B, 3, S, S] -> `ModelOutput`."""
 
 
+def output_of(model: Embedder, maps: Tensor) -> ModelOutput:
+    """What follows from feature maps I [B, d, H, W]: the keys and the predictions."""
+    keys = model.keys(maps)
+    return ModelOutput(maps, keys, model.predict(maps, keys))
+
+
 def torch_forward(model: Embedder) -> Forward:
     """A model's condition-free half, run by torch on the device that the images are on."""
 
     def forward(images: Tensor) -> ModelOutput:
-        maps = model.features(images.contiguous(memory_format=torch.channels_last))
-        keys = model.keys(maps)
-        return ModelOutput(maps, keys, model.predict(maps, keys))
+        images = images.contiguous(memory_format=torch.channels_last)
+        return output_of(model, model.features(images))
 
     return forward
 

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor, fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from indexer.encode import Forward, ModelOutput, torch_forward
+from indexer.encode import Forward, ModelOutput, output_of, torch_forward
 from training.models.conditioned import ConditionedEmbedder
 from training.models.embedder import Embedder
 
@@ -28,9 +28,7 @@ def fused_forward(model: Embedder) -> Forward:
 
     def forward(images: Tensor) -> ModelOutput:
         # The first convolution turns them to channels-last; pixels are averaged faster as they are.
-        maps = model.condense(trunk(images))
-        keys = model.keys(maps)
-        return ModelOutput(maps, keys, model.predict(maps, keys))
+        return output_of(model, model.condense(trunk(images)))
 
     return forward
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from indexer.encode import Forward, ModelOutput
+from indexer.encode import Forward, ModelOutput, output_of
 from training.models.conditioned import ConditionedEmbedder
 from training.precision import autocast
 
@@ -43,9 +43,7 @@ def gpu_forward(
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(precision, device):
             below = trunk(images)
-        maps = model.condense(below.float())
-        keys = model.keys(maps)
-        return ModelOutput(maps, keys, model.predict(maps, keys))
+        return output_of(model, model.condense(below.float()))
 
     return forward
 

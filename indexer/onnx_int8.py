@@ -105,7 +105,7 @@ def quantise_backbone(model: Any, ranges: Ranges) -> None:
 
     graph = model.graph
     constants = _Constants(graph)
-    convolutions = {node.output[0]: node for node in backbone_convolutions(graph)}
+    convolutions = {node.output[0] for node in backbone_convolutions(graph)}
     scales: dict[str, np.float32] = {}
     pairs: dict[str, list[Any]] = {}
     for name, (low, high) in zip(quantised_tensors(graph), ranges, strict=True):

@@ -29,7 +29,7 @@ def onnx_rows(bench: Bench) -> list[Row]:
 
 
 def int8_rows(bench: Bench) -> list[Row]:
-    """One row: the same with the backbone's convolutions in int8."""
+    """One row: the same with the backbone in int8."""
     return [_row(bench, "onnx-int8")]
 
 

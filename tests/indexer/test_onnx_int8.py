@@ -66,11 +66,9 @@ def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
     """As ONNX Runtime fused it: no convolution, maximum or sum of it is left in float32."""
     config, size = MODELS[name]
     network = lively_model(config, size)
-    ranges = int8_ranges(exported_model(network, size, tmp_path), images_of(size))
-    export_onnx(network, size, tmp_path / "model.onnx")
-    model = onnx.load(str(tmp_path / "model.onnx"))
+    model = exported_model(network, size, tmp_path)
     convolutions = len(backbone_convolutions(model.graph))
-    quantise_backbone(model, ranges)
+    quantise_backbone(model, int8_ranges(model, images_of(size)))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     options.log_severity_level = 3
