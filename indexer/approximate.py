@@ -30,6 +30,7 @@ _CHUNK = 16_384  # rows at a time: 32 MB of 512 floats
 _TRAINED_ON = 65_536  # rows, at least: 134 MB of 512 floats
 _TRAINED_ON_MOST = 262_144
 _ROWS_A_LIST = 40
+_QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 _QUERIES = 256  # of the view's own vectors that recall is measured with
 
 
@@ -66,18 +67,22 @@ class ApproximateSource:
         self.error: float | None = None
         self.most = int(index.ntotal)
         self._index = index
+        self._lists = load_faiss().try_extract_index_ivf(index)
         _set_nprobe(index, nprobe)
 
     def candidates(
         self, queries: NDArray[np.float32], count: int
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Cosines by its codes and rows [Q, count], best first; -1 where it knows too few."""
+        if self._lists is not None:  # threads share out queries or, of fewer queries, the lists
+            few = len(queries) < load_faiss().omp_get_max_threads()
+            self._lists.parallel_mode = _LISTS_SHARED if few else _QUERIES_SHARED
         scores, rows = self._index.search(np.ascontiguousarray(queries), count)
         return scores, rows
 
     def close(self) -> None:
         """Free the codes."""
-        self._index = None
+        self._index = self._lists = None
 
 
 def build(vectors: NDArray[np.float32], factory: str) -> Any:

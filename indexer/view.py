@@ -107,9 +107,26 @@ class View:
         if source.error is not None:
             return search_exactly(source, self.vectors, queries, k)
         wanted = max(k, HITS) * source.refine
-        if wanted * _RANDOM >= len(self) or wanted > source.most:  # to read all costs less
+        if self._reads_all(source, wanted):
             return search_exactly(FlatSource(self.vectors), self.vectors, queries, k)
         return search_approximately(source, self.vectors, queries, k, wanted)
+
+    def roughly_nearest(self, query: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        """Rows [min(k, N)] of about the nearest of one query [d], best first. Where there is an
+        approximate index it names no more candidates than for ten hits: the tenth is as sure to be
+        found as by `search`, those beyond are less so."""
+        source = self.source
+        wanted = max(k, HITS * source.refine)
+        if source.error is not None or self._reads_all(source, wanted):
+            _, rows = self.search(query[None], k, exact=True)
+        else:
+            _, rows = search_approximately(source, self.vectors, query[None], k, wanted)
+        found: NDArray[np.int64] = rows[0]
+        return found
+
+    def _reads_all(self, source: CandidateSource, wanted: int) -> bool:
+        """Whether comparing so many candidates costs more than comparing every row."""
+        return wanted * _RANDOM >= len(self) or wanted > source.most
 
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines [N] float32 of one query [d] with all rows, in row order."""

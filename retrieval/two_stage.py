@@ -3,7 +3,7 @@
 A condition without a view would cost a pass over all stored maps. Two cheaper looks find the images
 that can matter. First the stored predictions: under a type condition the cosine of two embeddings
 is nearly the chance p . p' that the images share a value (`value_readout.py`), so one product of a
-matrix [N, K] with a vector ranks the gallery roughly. Then the type views that exist: the mean of
+vector with a matrix [K, N] ranks the gallery roughly. Then the type views that exist: the mean of
 the cosines under the types that a condition speaks of ranks the best of those more finely. What is
 left is encoded anew under the very condition, in place. How many are kept each time follows from a
 recall target, see `calibration.py`. Predictions know nothing of a picture that they are unsure of;
@@ -13,6 +13,7 @@ images nearly the same as such a picture are found by searching the type views f
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -96,21 +97,23 @@ class TwoStage:
         for number in {*scores.terms.spoken, *scores.terms.kept}:
             view = scores.pool.existing(self.store.schema.type_condition(number))
             if view is not None:
-                out.append(view.search(scores.by_type[number][None], self.near)[1][0])
+                out.append(view.roughly_nearest(scores.by_type[number], self.near))
         return out
 
     def by_labels(self, scores: GalleryScores, rows: Rows) -> Cosines:
         """The first look: chances that picture and images share values, by stored predictions."""
         assert self._matrix is not None, "too many predictions to hold"
-        groups = [g for g in (scores.terms.spoken, scores.terms.kept) if g]
         own = scaled_chances(torch.from_numpy(scores.picture.chances)[None], self.store.schema)[0]
-        columns = torch.zeros(len(own), len(groups))
-        for column, group in enumerate(groups):
-            for number in group:
+        matrix = self._matrix if rows is None else self._matrix[:, torch.from_numpy(rows)]
+
+        def mean(attributes: Sequence[int]) -> NDArray[np.float32]:
+            total = torch.zeros(matrix.shape[1])
+            for number in attributes:
                 where = self.store.schema.slice_of(number)
-                columns[where, column] = own[where] / len(group)
-        matrix = self._matrix if rows is None else self._matrix[torch.from_numpy(rows)]
-        found = [(matrix @ columns[:, n]).numpy() for n in range(len(groups))]
+                total += (own[where] / len(attributes)) @ matrix[where]
+            return total.numpy()
+
+        found = [mean(g) for g in (scores.terms.spoken, scores.terms.kept) if g]
         return Cosines(found[0], found[1] if len(found) > 1 else None)
 
     def by_views(self, scores: GalleryScores, rows: Rows, labels: Cosines | None) -> Cosines:
@@ -133,14 +136,15 @@ class TwoStage:
 
     @cached_property
     def _matrix(self) -> Tensor | None:
-        """`scaled_chances` of the gallery [N, K] float32; None if that is more than `LARGEST`."""
+        """`scaled_chances` of the gallery [K, N] float32, so that a request reads the rows of its
+        attributes only and each in sequence; None if that is more than `LARGEST`."""
         stored = self.store.predicted()
         if stored.size * 4 > LARGEST:
             return None
-        out = torch.empty(stored.shape)
+        out = torch.empty(stored.shape[::-1])
         for start in range(0, len(stored), _CHUNK):
             part = torch.from_numpy(stored[start : start + _CHUNK].astype(np.float32))
-            out[start : start + _CHUNK] = scaled_chances(part, self.store.schema)
+            out[:, start : start + _CHUNK] = scaled_chances(part, self.store.schema).T
         return out
 
 

@@ -146,6 +146,56 @@ def test_so_many_hits_that_all_are_read(vectors: NDArray[np.float32]) -> None:
     np.testing.assert_array_equal(exact, View("k", "n", vectors).search(vectors[:5], 10)[1])
 
 
+def test_threads_share_lists_or_queries_and_find_the_same(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32]
+) -> None:
+    index = build(vectors, "IVF16,SQ8")
+    source = ApproximateSource(index, "IVF16,SQ8", 8, 5, 1)
+    together = source.candidates(queries, 30)
+    assert index.parallel_mode == 0
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(2)
+    try:
+        for number in range(len(queries)):
+            scores, rows = source.candidates(queries[number : number + 1], 30)
+            assert index.parallel_mode == 1
+            np.testing.assert_allclose(scores[0], together[0][number], atol=1e-6)
+            # Which of several equal ones is the last is open.
+            assert len(set(rows[0]) & set(together[1][number])) >= 29
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+@pytest.mark.parametrize("k", [3, 10, 90])
+def test_roughly_nearest(
+    vectors: NDArray[np.float32], queries: NDArray[np.float32], k: int
+) -> None:
+    asked: list[int] = []
+
+    class Counting(ApproximateSource):
+        def candidates(
+            self, queries: NDArray[np.float32], count: int
+        ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            asked.append(count)
+            return super().candidates(queries, count)
+
+    source = Counting(build(vectors, "PQ8x4fs"), "PQ8x4fs", 6, 0, 1)
+    view = View("k", "n", vectors, lambda: source)
+    for query in queries[:20]:
+        found = view.roughly_nearest(query, k)
+        assert len(set(found.tolist())) == k
+        if k < 60:
+            ten = min(k, 10)
+            np.testing.assert_array_equal(found[:ten], view.search(query[None], ten)[1][0])
+        cosines = (vectors[found] * query).sum(1)
+        assert (np.diff(np.round(cosines, 6)) <= 0).all()
+    assert set(asked) == {max(60, k)}  # as many as for ten hits
+    flat = View("k", "n", vectors)
+    for own in (flat, View("k", "n", vectors[:70], lambda: source)):  # whole, if that is less work
+        expected = brute(own.vectors, queries[0], min(k, len(own)))[1]
+        np.testing.assert_array_equal(own.roughly_nearest(queries[0], k), expected)
+
+
 def test_lists_that_hold_too_few(vectors: NDArray[np.float32]) -> None:
     few = np.ascontiguousarray(vectors[:2000])
     source = ApproximateSource(build(few, "IVF512,Flat"), "IVF512,Flat", 1, 1, 1)
