@@ -56,7 +56,7 @@ def embed_chunks(
     # On one core too: many small operations, between which several would wait for each other.
     heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
     most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
-    chunk = min(chunk or max(1, _CHUNK // store.dim), max(_FEWEST, most))
+    chunk = min(chunk or _even(len(rows), max(1, _CHUNK // store.dim), cores), max(_FEWEST, most))
     attention = _Attention(store, heads, chunk)
     waiting: deque[Future[list[Tensor]]] = deque()
     try:
@@ -76,6 +76,12 @@ def embed_chunks(
         for future in waiting:  # the store may be closed after this
             if not future.cancel():
                 future.exception()
+
+
+def _even(rows: int, most: int, cores: int) -> int:
+    """Rows a chunk, at most `most`, so that all cores are done at about the same time."""
+    rounds = max(1, -(-rows // (most * cores)))
+    return max(1, -(-rows // (rounds * cores)))
 
 
 class _Attention:
