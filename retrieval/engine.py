@@ -27,7 +27,6 @@ from indexer.indexable import check_indexable
 from indexer.store import Store, open_store
 from indexer.views import condition_key
 from indexer.warm_views import WarmViews
-from indexer.worker_pool import worker_pool
 from retrieval.calibration import (
     RECALL,
     Calibration,
@@ -38,7 +37,7 @@ from retrieval.calibration import (
 from retrieval.describe import describe_hit, judged, likely_values
 from retrieval.gallery_scores import GalleryScores, Rows
 from retrieval.hits import QueryResult
-from retrieval.picture import Picture, embed_folded, encode_pictures
+from retrieval.picture import Picture, encode_pictures
 from retrieval.ranking import best
 from retrieval.request import Request, Terms, resolve
 from retrieval.two_stage import TwoStage
@@ -337,7 +336,7 @@ class Engine:
         if not terms.named and rows is None:
             view = self.pool.existing(terms.condition)
             if view is not None:
-                z = self._embed(terms.condition, picture)[None]
+                z = self.pool.head(terms.condition)(picture)[None]
                 alike, found = view.search(z, terms.top_k, exact=search == "exact")
                 return found[0], alike[0], alike[0]
         scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
@@ -352,14 +351,6 @@ class Engine:
         exact = scores.exact(rows)
         places = best(exact.total, terms.top_k)
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]
-
-    def _embed(self, condition: Condition, picture: Picture) -> NDArray[np.float32]:
-        """Z [d] of a picture. On one core: what torch's other threads spin for after an operation
-        the search has to wait for."""
-        head = self.pool.head(condition)
-        if self.device != "cpu":
-            return embed_folded(head, picture)
-        return worker_pool().submit(embed_folded, head, picture).result()
 
     def _where(self, terms: Terms) -> Rows:
         if not terms.where:

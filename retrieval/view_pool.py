@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from indexer.exact_search import CandidateSource
 from indexer.faiss_module import load_faiss
@@ -21,7 +23,8 @@ from indexer.store import Store
 from indexer.view import View, open_view
 from indexer.views import condition_key, named
 from indexer.warm_views import WarmViews
-from training.models.folded_head import FoldedHead
+from retrieval.picture import Picture, embed_folded
+from retrieval.picture_head import PictureHead
 from training.models.m2fashion import M2Fashion
 from training.schema import Condition
 
@@ -52,7 +55,7 @@ class ViewPool:
         self.warm = warm
         self._ahead: dict[str, View | None] = {}
         self._computed: OrderedDict[str, View] = OrderedDict()
-        self._heads: OrderedDict[str, FoldedHead] = OrderedDict()
+        self._heads: OrderedDict[str, Callable[[Picture], NDArray[np.float32]]] = OrderedDict()
         self._asked: Counter[str] = Counter()
         self.remarks: dict[str, None] = {}
         """What searches views on a GPU and why, each remark once."""
@@ -108,13 +111,15 @@ class ViewPool:
         """Drop a condition's computed view from memory; whether there was one."""
         return self._computed.pop(condition_key(condition), None) is not None
 
-    def head(self, condition: Condition) -> FoldedHead:
-        """The model's head folded under a condition; the last few are kept."""
+    def head(self, condition: Condition) -> Callable[[Picture], NDArray[np.float32]]:
+        """What embeds one picture under a condition: Z [d]. The last few are kept."""
         key = condition_key(condition)
         if key not in self._heads:
             while len(self._heads) >= _HEADS:
                 self._heads.popitem(last=False)
-            self._heads[key] = self.model.fold(torch.from_numpy(condition).float().to(self.device))
+            folded = self.model.fold(torch.from_numpy(condition).float().to(self.device))
+            on_cpu = self.device == "cpu"
+            self._heads[key] = PictureHead(folded) if on_cpu else partial(embed_folded, folded)
         self._heads.move_to_end(key)
         return self._heads[key]
 

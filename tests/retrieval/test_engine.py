@@ -16,7 +16,6 @@ from indexer.manifest import read_manifest, write_manifest
 from indexer.views import condition_key
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
-from retrieval.picture import embed_folded
 from retrieval.ranking import PRESENCE_WEIGHT, SETTLED_WEIGHT
 from retrieval.request import Request, resolve
 from retrieval.view_pool import BUILD_AFTER
@@ -382,9 +381,12 @@ def test_computed_views_stay_within_the_budget(shop: Shop) -> None:
     assert [view is not None for view in kept] == [False, True, True]
 
 
-@pytest.mark.parametrize("names", QUERIES.values(), ids=QUERIES.keys())
-def test_a_folded_head_embeds_a_picture_as_the_model_does(engine, shop: Shop, names) -> None:
+def test_heads_are_kept_and_belong_to_their_condition(engine, shop: Shop) -> None:
     picture = engine.encode(shop.catalogue / "images/007.png")
-    condition = resolve(engine.schema, Request("", **names)).condition
-    folded = embed_folded(engine.pool.head(condition), picture)
-    np.testing.assert_allclose(folded, picture.embed(engine.model, [condition])[0], atol=1e-5)
+    conditions = [
+        resolve(engine.schema, Request("", **names)).condition for names in QUERIES.values()
+    ]
+    for condition in conditions:
+        z = engine.pool.head(condition)(picture)
+        np.testing.assert_allclose(z, picture.embed(engine.model, [condition])[0], atol=1e-5)
+    assert engine.pool.head(conditions[0].copy()) is engine.pool.head(conditions[0])

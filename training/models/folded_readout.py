@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from training.models.value_readout import DOUBT, LIKENESS, ValueReadout
 
-_SMALLEST = 1e-12  # a shorter vector is not made longer; as in torch's normalize
+SMALLEST = 1e-12
+"""A shorter vector is not made longer, as in torch's normalize."""
 
 
 class FoldedReadout:
@@ -85,7 +86,7 @@ class FoldedReadout:
 def normalise_(rows: Tensor) -> None:
     """Give rows [M, d] length 1, in place; a row of zeros stays one."""
     lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    rows.mul_(lengths.clamp_(min=_SMALLEST).reciprocal_())
+    rows.mul_(lengths.clamp_(min=SMALLEST).reciprocal_())
 
 
 def _ends(sizes: list[int]) -> list[int]:

@@ -2,39 +2,13 @@
 
 import pytest
 import torch
+from head_variants import CONDITIONS, OURS, SCHEMA, variant_model
 from torch import Tensor
 
 from training.models.config import VARIANTS, ModelConfig, variant
 from training.models.embedder import FoldableEmbedder
 from training.models.folded_head import FoldedHead, Scratch
-from training.models.m2fashion import M2Fashion
 from training.models.registry import build_model
-from training.schema import Attribute, Schema
-
-SCHEMA = Schema(
-    (
-        Attribute("pattern", ("floral", "striped", "solid")),
-        Attribute("colour", ("red", "blue"), multi=True),
-        Attribute("collar", ("round", "v-neckline")),
-    )
-)
-OURS = [n for n, options in VARIANTS.items() if "architecture" not in options]
-CONDITIONS = {
-    "nothing": SCHEMA.condition(),
-    "type": SCHEMA.condition(types=["pattern"]),
-    "multi-valued type": SCHEMA.condition(types=["colour"]),
-    "values": SCHEMA.condition(present=["floral", "v-neckline"], absent=["blue"]),
-    "absent": SCHEMA.condition(absent=["red"]),
-}
-
-
-def _model(name: str, dim: int, dtype: torch.dtype) -> M2Fashion:
-    torch.manual_seed(5)
-    config = variant(name, ModelConfig(backbone="resnet18", stage="layer1", grid=3, dim=dim))
-    model = M2Fashion(SCHEMA, config).to(dtype).eval().requires_grad_(False)
-    if model.values is not None:
-        model.values.bias.normal_()
-    return model
 
 
 def _attended(folded: FoldedHead, maps: Tensor, keys: Tensor) -> Tensor:
@@ -60,7 +34,7 @@ def _attended(folded: FoldedHead, maps: Tensor, keys: Tensor) -> Tensor:
 )
 @pytest.mark.parametrize("name", OURS)
 def test_folded_head_equals_attend(name: str, dim: int, dtype: torch.dtype, bound: float) -> None:
-    model = _model(name, dim, dtype)
+    model = variant_model(name, dim, dtype)
     maps = 2 * torch.randn(9, dim, 3, 3, dtype=dtype)
     maps[4] = 0
     maps[5, :, 1, 1] = 0
@@ -83,13 +57,13 @@ def test_folded_head_equals_attend(name: str, dim: int, dtype: torch.dtype, boun
 
 def test_what_a_condition_leaves() -> None:
     condition = torch.from_numpy(CONDITIONS["values"]).float()
-    assert _model("without-asa", 8, torch.float32).fold(condition).query is None
-    assert _model("without-aca", 8, torch.float32).fold(condition).channel is None
-    assert _model("without-readout", 8, torch.float32).fold(condition).readout is None
+    assert variant_model("without-asa", 8, torch.float32).fold(condition).query is None
+    assert variant_model("without-aca", 8, torch.float32).fold(condition).channel is None
+    assert variant_model("without-readout", 8, torch.float32).fold(condition).readout is None
     nothing = torch.from_numpy(CONDITIONS["nothing"]).float()
-    assert _model("m2fashion", 8, torch.float32).fold(nothing).readout is None
-    assert _model("paper", 8, torch.float32).fold(condition).squash
-    readout = _model("m2fashion", 8, torch.float32).fold(condition).readout
+    assert variant_model("m2fashion", 8, torch.float32).fold(nothing).readout is None
+    assert variant_model("paper", 8, torch.float32).fold(condition).squash
+    readout = variant_model("m2fashion", 8, torch.float32).fold(condition).readout
     assert readout is not None
     assert readout.axes.shape == (SCHEMA.size, 8)
 
