@@ -32,7 +32,10 @@ class Paired:
 
 
 def paired(
-    operation: Callable[[int], object], floor: Callable[[int], object], repeats: int
+    operation: Callable[[int], object],
+    floor: Callable[[int], object],
+    repeats: int,
+    settled: bool = False,
 ) -> Paired:
     """Time an operation and its floor in turns, after one untimed call of each.
 
@@ -40,6 +43,8 @@ def paired(
         operation: is told the number of the repeat, 0..repeats - 1.
         floor: likewise.
         repeats: at least 1.
+        settled: whether each call follows an untimed one of its own kind. For milliseconds: neither
+            then finds the caches full of what the other read, nor its threads waiting busily.
     """
     operation(0)
     floor(0)
@@ -47,6 +52,8 @@ def paired(
     floors: list[float] = []
     for number in range(repeats):
         for call, out in ((operation, seconds), (floor, floors)):
+            if settled:
+                call(number)
             started = time.perf_counter()
             call(number)
             out.append(time.perf_counter() - started)

@@ -73,7 +73,7 @@ def _view(
     def ask(number: int) -> None:
         found[number] = search_existing(engine, pictures[number], condition, exact)
 
-    times = paired(ask, lambda number: raw(queries[number]), len(pictures))
+    times = paired(ask, lambda number: raw(queries[number]), len(pictures), settled=True)
     hits = [found[number] for number in range(len(queries))]
     return times, recall(hits, queries, vectors), words
 

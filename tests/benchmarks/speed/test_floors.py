@@ -105,6 +105,10 @@ def test_pairs_are_timed_in_turns_and_compared_pair_by_pair() -> None:
     times = paired(lambda n: order.append(f"a{n}"), lambda n: order.append(f"b{n}"), 3)
     assert order == ["a0", "b0", "a0", "b0", "a1", "b1", "a2", "b2"]
     assert len(times.seconds) == len(times.floors) == 3
+    order.clear()
+    times = paired(lambda n: order.append(f"a{n}"), lambda n: order.append(f"b{n}"), 2, True)
+    assert order == ["a0", "b0", "a0", "a0", "b0", "b0", "a1", "a1", "b1", "b1"]
+    assert len(times.seconds) == len(times.floors) == 2
     # A slow moment counts for both: the median of the ratios, not the ratio of the medians.
     slow = Paired((2.0, 20.0, 3.0), (1.0, 10.0, 1.5))
     assert (slow.value, slow.floor, slow.ratio) == (3.0, 1.5, 2.0)
