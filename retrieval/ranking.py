@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from indexer.exact_search import DECIMALS
@@ -49,7 +50,8 @@ def presence(
         [M] float32 in 0..1, the product over the named values; 1 when none is named.
     """
     named = np.array([*present, *absent], dtype=np.int64)
-    chances = probabilities[:, named].astype(np.float32)
+    # By torch, on all cores: numpy converts float16 one number at a time.
+    chances: NDArray[np.float32] = torch.from_numpy(probabilities[:, named]).float().numpy()
     if labels is not None:
         known = labels[:, named]
         chances = np.where(known == 0, chances, (known > 0).astype(np.float32))
