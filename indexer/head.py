@@ -6,7 +6,6 @@ Three implementations give the same embeddings but for rounding: `torch` (any mo
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -26,8 +25,11 @@ from training.schema import Condition
 
 HEADS = ("torch", "numba", "triton")
 
-_FEW = 4096
-"""Images times conditions that torch embeds before numba is imported."""
+_FEW = 8192
+"""Images times conditions that torch embeds in a process before numba is imported: it would take
+torch two thirds of a second, and the import takes one."""
+
+_by_torch = 0  # how many it has embedded so far where numba could have
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def choose_head(
         device: where it is.
         wanted: `auto` takes the kernel of the device where it is installed and the model can be
             folded, else torch.
-        images: how many images times conditions are to be embedded; for a few of them `auto` does
-            not load numba. As many as there are by default.
+        images: how many images times conditions are to be embedded; `auto` does not load numba
+            before a process has embedded a few thousand. As many as there are by default.
 
     Raises:
         UsageError: another word.
@@ -67,17 +69,10 @@ def choose_head(
         return HeadChoice(wanted)
     if trouble is not None:
         return HeadChoice("torch", f"embedding stored maps with torch: {trouble}")
-    if kernel == "numba" and images is not None and images < _FEW:
+    if kernel == "numba" and images is not None and _by_torch + images < _FEW:
         loaded = "indexer.head_numba" in sys.modules
         return HeadChoice("numba" if loaded else "torch")
     return HeadChoice(kernel)
-
-
-def load_kernel(model: Embedder, device: str) -> None:
-    """Load the CPU's kernel, if there is one for the model, so that `auto` takes it for a few
-    images too: a process that goes on asking gains more than the second that it takes."""
-    if choose_head(model, device).name == "numba":
-        importlib.import_module("indexer.head_numba")
 
 
 def _trouble(model: Embedder, device: str, kernel: str) -> str | None:
@@ -126,8 +121,12 @@ def embed_tensors(
     wanted = np.arange(len(store))
     if rows is not None:
         wanted = wanted[rows] if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
-    name = choose_head(model, device, head, len(wanted) * len(conditions)).name
+    global _by_torch
+    images = len(wanted) * len(conditions)
+    name = choose_head(model, device, head, images).name
     if name == "torch" or not isinstance(model, FoldableEmbedder):
+        if device == "cpu" and head == "auto":
+            _by_torch += images
         parts = head_torch.embed_chunks(
             store, model, conditions, wanted, device, chunk or head_torch.CHUNK
         )

@@ -22,7 +22,7 @@ from PIL import Image
 
 from indexer.device import choose_device
 from indexer.faiss_module import load_faiss
-from indexer.head import load_kernel, stays_on_gpu
+from indexer.head import stays_on_gpu
 from indexer.indexable import check_indexable
 from indexer.store import Store, open_store
 from indexer.views import condition_key
@@ -89,7 +89,6 @@ class Engine:
         self.pool = ViewPool(store, model, device, memory, warm)
         self.two_stage = TwoStage(store)
         self._calibration: Calibration | None = None
-        self._cold = 0  # requests answered by candidates
 
     @classmethod
     def open(
@@ -345,9 +344,6 @@ class Engine:
             candidates = self.two_stage.candidates(scores, rows, shares)
             if candidates is not None:
                 rows = candidates
-                self._cold += 1
-                if self._cold == 2:  # a process that answers once is done before it is loaded
-                    load_kernel(self.model, self.device)
         exact = scores.exact(rows)
         places = best(exact.total, terms.top_k)
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.speed.bench import Bench, new_conditions
-from benchmarks.speed.measured_calls import K, embed_picture, exact_view, reference_view
+from benchmarks.speed.measured_calls import K, embed_picture, kernel_view, reference_view
 from benchmarks.speed.row import Row
 from retrieval.ranking import best
 
@@ -29,7 +29,7 @@ def kernel_rows(bench: Bench) -> list[Row]:
     ]
     least, same, asked = 1.0, 0, 0
     for condition in conditions:
-        ours, right = exact_view(engine, condition)[rows], reference_view(engine, condition, rows)
+        ours, right = kernel_view(engine, condition)[rows], reference_view(engine, condition, rows)
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(right, axis=1)
         least = min(least, float(((ours * right).sum(1, dtype=np.float64) / lengths).min()))
         for picture in pictures:

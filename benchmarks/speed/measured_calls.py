@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.head import embed_tensors
+from indexer.head import choose_head, embed_tensors
 from indexer.views import embed
 from retrieval.engine import Engine
 from retrieval.picture import Picture as Picture
@@ -23,6 +23,19 @@ K = 10
 def exact_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
     """The gallery's embeddings [N, d] under a condition, from the stored maps."""
     return embed(engine.store, engine.model, condition, device=engine.device)
+
+
+def kernel_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
+    """`exact_view` by the device's kernel, also where so few images are embedded by torch."""
+    kernel = choose_head(engine.model, engine.device).name
+    return embed(engine.store, engine.model, condition, device=engine.device, head=kernel)
+
+
+def load_kernel(engine: Engine) -> None:
+    """Have the CPU's kernel loaded, as in a process that has embedded some thousand images."""
+    nothing = engine.schema.condition()
+    kernel = choose_head(engine.model, engine.device).name
+    embed(engine.store, engine.model, nothing, np.arange(1), device=engine.device, head=kernel)
 
 
 def exact_view_there(engine: Engine, condition: Condition, out: Tensor) -> None:

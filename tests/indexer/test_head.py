@@ -177,12 +177,15 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_head(model, wanted="cuda")
 
 
-def test_numba_is_not_imported_for_a_few_rows() -> None:
+def test_numba_is_not_imported_for_a_few_rows_but_for_many_a_few() -> None:
     code = (
-        "import sys, numpy as np; from test_head import _model, CONDITIONS, mapped_store, views\n"
-        "model = _model(); store = mapped_store(model, (60, 3))\n"
-        "views.embed(store, model, CONDITIONS[0], np.arange(50))\n"
-        "assert not any(n.startswith('numba') for n in sys.modules)\n"
+        "import sys, numpy as np; from indexer import head\n"
+        "from test_head import _model, CONDITIONS, mapped_store, views\n"
+        "model = _model(); store = mapped_store(model, (60, 3)); head._FEW = 120\n"
+        "views.embed(store, model, CONDITIONS[0], np.arange(50), head='torch')\n"
+        "for imported in (False, False, True):\n"
+        "    views.embed(store, model, CONDITIONS[0], np.arange(50))\n"
+        "    assert any(n.startswith('numba') for n in sys.modules) == imported\n"
     )
     _run(code)
 
