@@ -55,8 +55,8 @@ def embed_chunks(
     states = [torch.from_numpy(np.asarray(c, dtype=np.float32)) for c in conditions]
     # On one core too: many small operations, between which several would wait for each other.
     heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
-    most = min(_VECTORS // len(heads), -(-len(rows) // (2 * cores)))  # work for all cores
-    chunk = min(chunk or _even(len(rows), max(1, _CHUNK // store.dim), cores), max(_FEWEST, most))
+    chunk = chunk or _even(len(rows), max(1, _CHUNK // store.dim), cores)
+    chunk = min(chunk, max(_FEWEST, _VECTORS // len(heads)))
     attention = _Attention(store, heads, chunk)
     waiting: deque[Future[list[Tensor]]] = deque()
     try:
@@ -81,7 +81,7 @@ def embed_chunks(
 def _even(rows: int, most: int, cores: int) -> int:
     """Rows a chunk, at most `most`, so that all cores are done at about the same time."""
     rounds = max(1, -(-rows // (most * cores)))
-    return max(1, -(-rows // (rounds * cores)))
+    return max(min(_FEWEST, most), -(-rows // (rounds * cores)))
 
 
 class _Attention:
