@@ -27,7 +27,7 @@ _BEYOND = 64  # candidates beyond the cut, to see whether it falls between equal
 _WIDER = 8  # how many times more are asked for where it does
 _FEW = 3  # queries that are faster one by one than together
 _PICKED_A_THREAD = 2_048  # the same for rows that are read one by one
-_BYTES_A_THREAD = 1 << 22  # below that, telling a thread costs more than it saves
+_BYTES_A_THREAD = 1 << 23  # below that, telling a thread costs more than it saves, if others spin
 
 
 class CandidateSource(Protocol):

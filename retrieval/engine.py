@@ -217,9 +217,12 @@ class Engine:
         Returns:
             Rows and cosines of the nearest, best first, ties by row.
         """
-        spoken = np.unique(self.schema.attribute_of[np.flatnonzero(condition)]).tolist()
-        terms = Terms(condition, (), (), tuple(spoken), (), (), k, False)
-        found, alike, _ = self.ranked(picture, terms, None, search)
+        ready = self._by_view(picture, condition, k, search)
+        if ready is None:
+            spoken = np.unique(self.schema.attribute_of[np.flatnonzero(condition)]).tolist()
+            terms = Terms(condition, (), (), tuple(spoken), (), (), k, False)
+            ready = self.ranked(picture, terms, None, search)
+        found, alike, _ = ready
         return found, alike
 
     def prepare(
@@ -333,11 +336,9 @@ class Engine:
             search: as for `query`.
         """
         if not terms.named and rows is None:
-            view = self.pool.existing(terms.condition)
-            if view is not None:
-                z = self.pool.head(terms.condition)(picture)[None]
-                alike, found = view.search(z, terms.top_k, exact=search == "exact")
-                return found[0], alike[0], alike[0]
+            ready = self._by_view(picture, terms.condition, terms.top_k, search)
+            if ready is not None:
+                return ready
         scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
         if search == "auto" and self.candidates_first:
             shares = self.calibration().shares(terms, self.schema)
@@ -347,6 +348,17 @@ class Engine:
         exact = scores.exact(rows)
         places = best(exact.total, terms.top_k)
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]
+
+    def _by_view(
+        self, picture: Picture, condition: Condition, k: int, search: Search
+    ) -> Ranked | None:
+        """The best by likeness under a condition that has a view; None if it has none."""
+        view = self.pool.existing(condition)
+        if view is None:
+            return None
+        z = self.pool.head(condition)(picture)[None]
+        alike, found = view.search(z, k, exact=search == "exact")
+        return found[0], alike[0], alike[0]
 
     def _where(self, terms: Terms) -> Rows:
         if not terms.where:

@@ -113,7 +113,8 @@ def _array(tensor: Tensor) -> Vector:
 
 def _cells(maps: Tensor) -> Vector:
     """[1, d, H, W] -> [L, d]; a view of maps that lie channels-last, as encoded ones do."""
-    return _array(maps[0].permute(1, 2, 0).flatten(0, 1))
+    cells: Vector = maps.numpy()[0].transpose(1, 2, 0).reshape(-1, maps.shape[1])
+    return cells
 
 
 def _sigmoid(x: Vector) -> Vector:
