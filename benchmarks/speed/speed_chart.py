@@ -54,7 +54,7 @@ def draw_chart(data: dict[str, Any], path: Path) -> bool:
         panel.set_title(f"{name}: n^{data['growth'][name]:.2f}", fontsize=8, loc="left")
         panel.set_ylabel(own[0].unit, fontsize=8)
         panel.set_xlabel("images", fontsize=8)
-        panel.tick_params(labelsize=7)
+        panel.tick_params(which="both", labelsize=7)
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(names) :]:
