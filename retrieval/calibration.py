@@ -104,7 +104,7 @@ def calibrate(
             maps, keys = store.maps(rows[place : place + 1], pool.device)
             (picture,) = pictures_of(model, maps, keys)
             for terms in asked:
-                scores = GalleryScores(store, pool, model, picture, terms)
+                scores = GalleryScores(store, pool, picture, terms)
                 own = vectors[terms.condition.tobytes()]
                 found = _places(two_stage, scores, rows, own, place)
                 places[bool(terms.named)].append(found)

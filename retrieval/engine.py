@@ -288,7 +288,8 @@ class Engine:
             view = self.pool.existing(condition) if len(numbers) > 1 else None
             if view is None:
                 continue
-            queries = np.concatenate([pictures[n].embed(self.model, [condition]) for n in numbers])
+            head = self.pool.head(condition)
+            queries = np.stack([head(pictures[n]) for n in numbers])
             most = max(asked[n].top_k for n in numbers)
             alike, found = view.search(queries, most, exact=search == "exact")
             for own, rows, number in zip(alike, found, numbers, strict=True):
@@ -339,7 +340,7 @@ class Engine:
             ready = self._by_view(picture, terms.condition, terms.top_k, search)
             if ready is not None:
                 return ready
-        scores = GalleryScores(self.store, self.pool, self.model, picture, terms)
+        scores = GalleryScores(self.store, self.pool, picture, terms)
         if search == "auto" and self.candidates_first:
             shares = self.calibration().shares(terms, self.schema)
             candidates = self.two_stage.candidates(scores, rows, shares)

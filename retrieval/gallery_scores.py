@@ -21,7 +21,6 @@ from retrieval.ranking import (
 )
 from retrieval.request import Terms
 from retrieval.view_pool import ViewPool
-from training.models.conditioned import ConditionedEmbedder
 from training.schema import Condition
 
 Rows = NDArray[np.int64] | None
@@ -55,7 +54,6 @@ class GalleryScores:
     Args:
         store: the gallery.
         pool: its views.
-        model: embeds the picture.
         picture: the query.
         terms: what is asked.
     """
@@ -64,14 +62,13 @@ class GalleryScores:
         self,
         store: Store,
         pool: ViewPool,
-        model: ConditionedEmbedder,
         picture: Picture,
         terms: Terms,
     ) -> None:
         self.store, self.pool, self.terms, self.picture = store, pool, terms, picture
         types = sorted({*terms.kept, *terms.spoken})
         conditions = [terms.condition, *(store.schema.type_condition(t) for t in types)]
-        vectors = picture.embed(model, conditions)
+        vectors = pool.embed(picture, conditions)
         self.z: NDArray[np.float32] = vectors[0]
         """Z of the picture under the request's condition, [d]."""
         self.by_type: dict[int, NDArray[np.float32]] = dict(zip(types, vectors[1:], strict=True))

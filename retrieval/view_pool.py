@@ -123,6 +123,12 @@ class ViewPool:
         self._heads.move_to_end(key)
         return self._heads[key]
 
+    def embed(self, picture: Picture, conditions: Sequence[Condition]) -> NDArray[np.float32]:
+        """Z of one picture under several conditions, [C, d]."""
+        if self.device == "cpu":
+            return np.stack([self.head(condition)(picture) for condition in conditions])
+        return picture.embed(self.model, conditions)  # all at once: few calls for a GPU
+
     def portions(self, conditions: Sequence[Condition]) -> Iterator[Sequence[Condition]]:
         """Conditions, so many at a time as may be computed in one pass within the memory."""
         size = max(1, min(PASS, self.memory // max(view_bytes(len(self.store), self.store.dim), 1)))

@@ -72,7 +72,7 @@ def test_what_is_found_has_its_exact_score(engine: Engine, shop: Shop, names) ->
 def test_candidates_are_the_best_of_both_rough_rankings(engine: Engine, names) -> None:
     terms = resolve(engine.schema, Request("", **names, top_k=1))
     (picture,) = pictures_of(engine.model, *engine.store.maps(np.array([7])))
-    scores = GalleryScores(engine.store, engine.pool, engine.model, picture, terms)
+    scores = GalleryScores(engine.store, engine.pool, picture, terms)
     shares = Shares(0.4, 0.1)
     found = engine.two_stage.candidates(scores, None, shares)
     assert found is not None
@@ -120,7 +120,7 @@ def test_a_calibrated_search_finds_what_was_promised(engine: Engine) -> None:
         for row in generator.choice(IMAGES, 6, replace=False).tolist():
             terms = resolve(engine.schema, Request("", **names, top_k=1))
             (picture,) = pictures_of(engine.model, *engine.store.maps(np.array([row])))
-            scores = GalleryScores(engine.store, engine.pool, engine.model, picture, terms)
+            scores = GalleryScores(engine.store, engine.pool, picture, terms)
             exact = np.argsort(-scores.exact().total, kind="stable")[:10]
             rows = engine.two_stage.candidates(scores, None, found.shares(terms, engine.schema))
             hits += 10 if rows is None else len(np.intersect1d(exact, rows))
