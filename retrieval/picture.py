@@ -41,7 +41,8 @@ class Picture:
 
 
 def embed_folded(head: FoldedHead, picture: Picture) -> NDArray[np.float32]:
-    """Z [d] of a picture under the condition of a folded head, in a few small operations."""
+    """Z [d] of a picture under the condition of a folded head, in a few small operations: for a
+    GPU. `picture_head.py` does the same on a CPU, faster."""
     with torch.inference_mode():
         cells = picture.maps[0].flatten(1)  # I [d, L]
         if head.query is None:
