@@ -25,9 +25,9 @@ from training.schema import Condition
 
 HEADS = ("torch", "numba", "triton")
 
-_FEW = 8192
-"""Images times conditions that torch embeds in a process before numba is imported: it would take
-torch two thirds of a second, and the import takes one."""
+_FEW = 4096
+"""Images times conditions that torch embeds in a process before numba is imported: for so many,
+read for the first time, it takes about as long as the import, a second."""
 
 _by_torch = 0  # how many it has embedded so far where numba could have
 
