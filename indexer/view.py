@@ -78,7 +78,7 @@ class View:
         return source
 
     def search(
-        self, queries: NDArray[np.float32], k: int, exact: bool = False
+        self, queries: NDArray[np.float32], k: int, exact: bool = False, rough: bool = False
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The nearest rows of some queries.
 
@@ -86,6 +86,8 @@ class View:
             queries: unit vectors [Q, d] float32.
             k: how many, at least 1; at most N are returned.
             exact: compare all rows even where there is an approximate index.
+            rough: let an approximate index name no more candidates than for ten hits: the tenth is
+                as sure to be found as without, those beyond are less so.
 
         Returns:
             Exact cosines [Q, min(k, N)] float32 and rows [Q, min(k, N)] int64, best first; equal
@@ -106,27 +108,10 @@ class View:
             source = FlatSource(self.vectors)
         if source.error is not None:
             return search_exactly(source, self.vectors, queries, k)
-        wanted = max(k, HITS) * source.refine
-        if self._reads_all(source, wanted):
+        wanted = max(k, HITS * source.refine) if rough else max(k, HITS) * source.refine
+        if wanted * _RANDOM >= len(self) or wanted > source.most:  # to read all costs less
             return search_exactly(FlatSource(self.vectors), self.vectors, queries, k)
         return search_approximately(source, self.vectors, queries, k, wanted)
-
-    def roughly_nearest(self, query: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """Rows [min(k, N)] of about the nearest of one query [d], best first. Where there is an
-        approximate index it names no more candidates than for ten hits: the tenth is as sure to be
-        found as by `search`, those beyond are less so."""
-        source = self.source
-        wanted = max(k, HITS * source.refine)
-        if source.error is not None or self._reads_all(source, wanted):
-            _, rows = self.search(query[None], k, exact=True)
-        else:
-            _, rows = search_approximately(source, self.vectors, query[None], k, wanted)
-        found: NDArray[np.int64] = rows[0]
-        return found
-
-    def _reads_all(self, source: CandidateSource, wanted: int) -> bool:
-        """Whether comparing so many candidates costs more than comparing every row."""
-        return wanted * _RANDOM >= len(self) or wanted > source.most
 
     def scores(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosines [N] float32 of one query [d] with all rows, in row order."""

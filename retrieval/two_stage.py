@@ -97,7 +97,8 @@ class TwoStage:
         for number in {*scores.terms.spoken, *scores.terms.kept}:
             view = scores.pool.existing(self.store.schema.type_condition(number))
             if view is not None:
-                out.append(view.roughly_nearest(scores.by_type[number], self.near))
+                query = scores.by_type[number][None]
+                out.append(view.search(query, self.near, rough=True)[1][0])
         return out
 
     def by_labels(self, scores: GalleryScores, rows: Rows) -> Cosines:

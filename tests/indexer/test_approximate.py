@@ -182,7 +182,7 @@ def test_roughly_nearest(
     source = Counting(build(vectors, "PQ8x4fs"), "PQ8x4fs", 6, 0, 1)
     view = View("k", "n", vectors, lambda: source)
     for query in queries[:20]:
-        found = view.roughly_nearest(query, k)
+        found = view.search(query[None], k, rough=True)[1][0]
         assert len(set(found.tolist())) == k
         if k < 60:
             ten = min(k, 10)
@@ -193,7 +193,7 @@ def test_roughly_nearest(
     flat = View("k", "n", vectors)
     for own in (flat, View("k", "n", vectors[:70], lambda: source)):  # whole, if that is less work
         expected = brute(own.vectors, queries[0], min(k, len(own)))[1]
-        np.testing.assert_array_equal(own.roughly_nearest(queries[0], k), expected)
+        np.testing.assert_array_equal(own.search(queries[:1], k, rough=True)[1][0], expected)
 
 
 def test_lists_that_hold_too_few(vectors: NDArray[np.float32]) -> None:
