@@ -25,17 +25,17 @@ def exact_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
     return embed(engine.store, engine.model, condition, device=engine.device)
 
 
-def kernel_view(engine: Engine, condition: Condition) -> NDArray[np.float32]:
-    """`exact_view` by the device's kernel, also where so few images are embedded by torch."""
+def kernel_view(
+    engine: Engine, condition: Condition, rows: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """`exact_view`, or some rows of it, by the device's kernel, also where `auto` takes torch."""
     kernel = choose_head(engine.model, engine.device).name
-    return embed(engine.store, engine.model, condition, device=engine.device, head=kernel)
+    return embed(engine.store, engine.model, condition, rows, device=engine.device, head=kernel)
 
 
 def load_kernel(engine: Engine) -> None:
     """Have the CPU's kernel loaded, as in a process that has embedded some thousand images."""
-    nothing = engine.schema.condition()
-    kernel = choose_head(engine.model, engine.device).name
-    embed(engine.store, engine.model, nothing, np.arange(1), device=engine.device, head=kernel)
+    kernel_view(engine, engine.schema.condition(), np.arange(1))
 
 
 def exact_view_there(engine: Engine, condition: Condition, out: Tensor) -> None:
