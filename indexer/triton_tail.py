@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.models.folded_head import FoldedHead
+from training.models.folded_readout import SMALLEST
 from training.models.value_readout import DOUBT, LIKENESS
 
 _TILE = 64  # images of a program at a time
@@ -30,7 +31,6 @@ _WIDEST = 256  # channels; with 512 a GPU refused (illegal memory access, cause 
 _FEWEST = 64  # values, padded: one kernel for all conditions of up to so many
 _PROTOTYPES = 16_384  # numbers of them that fit beside a block of a matrix
 _LARGEST = 65_504.0  # fp16
-_SMALLEST = 1e-12
 _ALIGNED = 16  # bytes
 _KINDS = {torch.float16: tl.float16, torch.float32: tl.float32}
 
@@ -263,7 +263,7 @@ class Tail:
             wide=weights.wide,
             block=min(_BLOCK, weights.wide),
             some=self._some,
-            least=_SMALLEST,
+            least=SMALLEST,
             most=_LARGEST,
             kind=_KINDS[weights.kind],
             num_warps=_WARPS,
