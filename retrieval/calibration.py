@@ -27,7 +27,6 @@ from retrieval.request import Terms
 from retrieval.two_stage import Shares, TwoStage
 from retrieval.view_pool import ViewPool
 from training.errors import ResourceError
-from training.models.conditioned import ConditionedEmbedder
 from training.schema import Schema
 
 NAME = "calibration.json"
@@ -75,7 +74,6 @@ class Calibration:
 def calibrate(
     two_stage: TwoStage,
     pool: ViewPool,
-    model: ConditionedEmbedder,
     recall: float = RECALL,
     sample: int = SAMPLE,
 ) -> Calibration:
@@ -84,7 +82,6 @@ def calibrate(
     Args:
         two_stage: of the gallery.
         pool: its views.
-        model: its model.
         recall: target, in 0..1.
         sample: images to search, at most.
     """
@@ -102,7 +99,7 @@ def calibrate(
         }
         for place in _pictures(likely, values, generator):
             maps, keys = store.maps(rows[place : place + 1], pool.device)
-            (picture,) = pictures_of(model, maps, keys)
+            (picture,) = pictures_of(pool.model, maps, keys)
             for terms in asked:
                 scores = GalleryScores(store, pool, picture, terms)
                 own = vectors[terms.condition.tobytes()]

@@ -217,12 +217,12 @@ class Engine:
         Returns:
             Rows and cosines of the nearest, best first, ties by row.
         """
-        ready = self._by_view(picture, condition, k, search)
-        if ready is None:
-            spoken = np.unique(self.schema.attribute_of[np.flatnonzero(condition)]).tolist()
-            terms = Terms(condition, (), (), tuple(spoken), (), (), k, False)
-            ready = self.ranked(picture, terms, None, search)
-        found, alike, _ = ready
+        ready = self._by_view([picture], condition, k, search)
+        if ready is not None:
+            return ready[0][0], ready[1][0]
+        spoken = np.unique(self.schema.attribute_of[np.flatnonzero(condition)]).tolist()
+        terms = Terms(condition, (), (), tuple(spoken), (), (), k, False)
+        found, alike, _ = self.ranked(picture, terms, None, search)
         return found, alike
 
     def prepare(
@@ -242,7 +242,7 @@ class Engine:
         if self._calibration is None:
             self._calibration = load_calibration(self.store.folder, content, self.recall)
         if self._calibration is None:
-            self._calibration = calibrate(self.two_stage, self.pool, self.model, self.recall)
+            self._calibration = calibrate(self.two_stage, self.pool, self.recall)
             save_calibration(self.store.folder, self._calibration)
         return self._calibration
 
@@ -284,14 +284,14 @@ class Engine:
                 groups.setdefault(condition_key(terms.condition), []).append(number)
         out: dict[int, Ranked] = {}
         for numbers in groups.values():
-            condition = asked[numbers[0]].condition
-            view = self.pool.existing(condition) if len(numbers) > 1 else None
-            if view is None:
+            if len(numbers) < 2:
                 continue
-            head = self.pool.head(condition)
-            queries = np.stack([head(pictures[n]) for n in numbers])
             most = max(asked[n].top_k for n in numbers)
-            alike, found = view.search(queries, most, exact=search == "exact")
+            condition = asked[numbers[0]].condition
+            ready = self._by_view([pictures[n] for n in numbers], condition, most, search)
+            if ready is None:
+                continue
+            found, alike = ready
             for own, rows, number in zip(alike, found, numbers, strict=True):
                 k = asked[number].top_k
                 out[number] = rows[:k], own[:k], own[:k]
@@ -337,9 +337,10 @@ class Engine:
             search: as for `query`.
         """
         if not terms.named and rows is None:
-            ready = self._by_view(picture, terms.condition, terms.top_k, search)
+            ready = self._by_view([picture], terms.condition, terms.top_k, search)
             if ready is not None:
-                return ready
+                (found,), (alike,) = ready
+                return found, alike, alike
         scores = GalleryScores(self.store, self.pool, picture, terms)
         if search == "auto" and self.candidates_first:
             shares = self.calibration().shares(terms, self.schema)
@@ -351,15 +352,16 @@ class Engine:
         return places if rows is None else rows[places], exact.alike[places], exact.total[places]
 
     def _by_view(
-        self, picture: Picture, condition: Condition, k: int, search: Search
-    ) -> Ranked | None:
-        """The best by likeness under a condition that has a view; None if it has none."""
+        self, pictures: Sequence[Picture], condition: Condition, k: int, search: Search
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Rows and likeness [Q, k] of the best under a condition that has a view, else None."""
         view = self.pool.existing(condition)
         if view is None:
             return None
-        z = self.pool.head(condition)(picture)[None]
-        alike, found = view.search(z, k, exact=search == "exact")
-        return found[0], alike[0], alike[0]
+        head = self.pool.head(condition)
+        queries = np.stack([head(picture) for picture in pictures])
+        alike, found = view.search(queries, k, exact=search == "exact")
+        return found, alike
 
     def _where(self, terms: Terms) -> Rows:
         if not terms.where:

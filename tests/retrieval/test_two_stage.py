@@ -112,7 +112,7 @@ def test_a_filter_narrows_before_candidates_are_chosen(engine: Engine, shop: Sho
 
 
 def test_a_calibrated_search_finds_what_was_promised(engine: Engine) -> None:
-    found = calibrate(engine.two_stage, engine.pool, engine.model, recall=0.95)
+    found = calibrate(engine.two_stage, engine.pool, recall=0.95)
     assert found.sample == IMAGES
     generator = np.random.default_rng(5)
     hits, true = 0, 0
@@ -131,7 +131,7 @@ def test_a_calibrated_search_finds_what_was_promised(engine: Engine) -> None:
 def test_a_calibration_is_kept_and_belongs_to_its_index(engine: Engine, large: Path) -> None:
     (large / NAME).unlink(missing_ok=True)
     first = engine.calibration()
-    assert calibrate(engine.two_stage, engine.pool, engine.model) == first
+    assert calibrate(engine.two_stage, engine.pool) == first
     content = engine.store.manifest.content
     assert load_calibration(large, content, first.recall) == first
     assert load_calibration(large, "another", first.recall) is None
