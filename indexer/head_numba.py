@@ -19,7 +19,7 @@ from indexer.numba_attention import attend
 from indexer.prefetch import prefetch
 from indexer.row_addresses import RowAddresses, row_addresses
 from indexer.store import Store
-from indexer.worker_pool import worker_pool
+from indexer.worker_pool import on_one_core, worker_pool
 from training.models.embedder import FoldableEmbedder
 from training.models.folded_head import FoldedHead, Scratch
 from training.schema import Condition
@@ -53,8 +53,7 @@ def embed_chunks(
     cores = torch.get_num_threads()
     pool = worker_pool(cores)
     states = [torch.from_numpy(np.asarray(c, dtype=np.float32)) for c in conditions]
-    # On one core too: many small operations, between which several would wait for each other.
-    heads = pool.submit(lambda: [model.fold(state) for state in states]).result()
+    heads = on_one_core(lambda: [model.fold(state) for state in states])
     chunk = chunk or _even(len(rows), max(1, _CHUNK // store.dim), cores)
     chunk = min(chunk, max(_FEWEST, _VECTORS // len(heads)))
     attention = _Attention(store, heads, chunk)

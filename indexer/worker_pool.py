@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
 
 _LOCK = threading.Lock()
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -34,6 +38,12 @@ def worker_pool(threads: int | None = None) -> ThreadPoolExecutor:
             torch.set_num_threads(own)  # what threads to come start with, too
             _POOLS[key] = pool
         return _POOLS[key]
+
+
+def on_one_core(call: Callable[[], T]) -> T:
+    """What a call returns that has many small operations, between which several cores would wait
+    for each other."""
+    return worker_pool().submit(call).result()
 
 
 def _compute_alone() -> None:

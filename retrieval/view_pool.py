@@ -23,6 +23,7 @@ from indexer.store import Store
 from indexer.view import View, open_view
 from indexer.views import condition_key, named
 from indexer.warm_views import WarmViews
+from indexer.worker_pool import on_one_core
 from retrieval.picture import Picture, embed_folded
 from retrieval.picture_head import PictureHead
 from training.models.m2fashion import M2Fashion
@@ -117,7 +118,8 @@ class ViewPool:
         if key not in self._heads:
             while len(self._heads) >= _HEADS:
                 self._heads.popitem(last=False)
-            folded = self.model.fold(torch.from_numpy(condition).float().to(self.device))
+            state = torch.from_numpy(condition).float().to(self.device)
+            folded = on_one_core(lambda: self.model.fold(state))
             on_cpu = self.device == "cpu"
             self._heads[key] = PictureHead(folded) if on_cpu else partial(embed_folded, folded)
         self._heads.move_to_end(key)

@@ -37,7 +37,6 @@ class FoldedReadout:
         self.bias = torch.cat([readout.bias[where] for where in slices])
         self.frequencies = readout.frequencies.T  # [d, d // 2]
         self.share = math.sqrt(1 / len(named))
-        self.likeness_of_axes = self.axes @ self.axes.T  # A A^T
         # As a rule: there are more dimensions than values (value_readout.py).
         self.orthogonal = len(readout.axes) <= readout.axes.shape[1]
         sizes = [where.stop - where.start for where in slices]
@@ -45,7 +44,12 @@ class FoldedReadout:
             (slice(end - size, end), schema.attributes[number].multi)
             for number, size, end in zip(named, sizes, _ends(sizes), strict=True)
         ]
-        self.removal = self.axes.T @ _wy(self.likeness_of_axes, sizes)  # A^T M [d, n]
+        if self.orthogonal:
+            self.likeness_of_axes = torch.eye(len(self.axes)).to(self.axes)  # A A^T
+            self.removal = self.axes.T  # A^T M [d, n]
+        else:
+            self.likeness_of_axes = self.axes @ self.axes.T
+            self.removal = self.axes.T @ _wy(self.likeness_of_axes, sizes)
 
     def __call__(self, z: Tensor, spare: Tensor, out: Tensor) -> None:
         """Embeddings of length 1.
