@@ -196,6 +196,6 @@ def stays_on_gpu(store: Store, model: Embedder, device: str) -> bool:
     """Whether all maps stay in the memory of a GPU, so that a new condition costs milliseconds."""
     if device == "cpu" or choose_head(model, device).name != "triton":
         return False
-    from indexer import head_triton
+    from indexer import device_maps
 
-    return head_triton.resident(store, device)
+    return device_maps.resident(store, device)

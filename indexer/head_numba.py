@@ -91,7 +91,7 @@ class _Attention:
         self._cells = store.grid[0] * store.grid[1]
         self._check, self._known = store.check_rows, store.checked
         self._local = threading.local()
-        self.reads_keys = heads[0].query is not None
+        self.reads_keys = heads[0].attention.query is not None
 
     def __call__(
         self, places: RowAddresses, rows: NDArray[np.int64], into: Sequence[Tensor] | None
@@ -124,8 +124,8 @@ class _Attention:
                 self._cells,
                 queries,
                 not self.reads_keys,
-                heads[0].squash,  # of the model, as the pooling is
-                heads[0].pooling == "max",
+                heads[0].attention.squash,
+                heads[0].attention.pooling == "max",
                 attended[:, own],
             )
         with torch.inference_mode():
@@ -153,7 +153,7 @@ class _Attention:
 
 
 def _query(head: FoldedHead, dim: int) -> NDArray[np.float32]:
-    if head.query is None:
+    if head.attention.query is None:
         return np.zeros(dim, dtype=np.float32)
-    query: NDArray[np.float32] = head.query.float().numpy()
+    query: NDArray[np.float32] = head.attention.query.float().numpy()
     return query

@@ -1,15 +1,18 @@
 """The head over stored maps on a GPU: one Triton kernel for the attention, one for the tail.
 
-The int8 maps stay on the GPU where they fit; else they stream from pinned memory, the next chunk
-while this one is computed. With TRITON_INTERPRET=1 all of it runs on the CPU, slowly, for tests.
+    stored maps --attend--> V_s --tail--> Z        many images at a time, under some conditions
+
+Nothing but u is needed of a condition for the pass over the maps, so that starts first, and the
+rest of the head is folded while the GPU reads. With TRITON_INTERPRET=1 all of it runs on the CPU,
+slowly, for tests.
 """
 
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,33 +20,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.quantise import QuantisedMaps
+from indexer.device_maps import CHUNK, DeviceMaps, resident_maps, stream
 from indexer.store import Store
 from indexer.triton_attention import CONDITIONS, attend
 from indexer.triton_tail import Tail, TailWeights, fits
+from indexer.worker_pool import on_one_core
 from training.models.conditioned import ConditionedEmbedder
 from training.models.embedder import FoldableEmbedder
-from training.models.folded_head import Scratch
+from training.models.folded_head import FoldedHead, Scratch
 from training.schema import Condition
-
-CHUNK = 4096  # images copied to the GPU at a time
 
 _RESIDENT_CHUNK = 32_768  # images at a time where nothing is copied: few launches, 32 MB of V_s
 
-_KEPT_FREE = 0.25  # of the GPU's free memory is left to others when maps move in
-
-
-@dataclass(frozen=True)
-class DeviceMaps:
-    """Stored maps of M images on a device: int8 [M, L, d] with float32 scales [M, L]."""
-
-    maps: Tensor
-    map_scales: Tensor
-    keys: Tensor
-    key_scales: Tensor
-
-
-_RESIDENT: WeakKeyDictionary[Store, dict[str, DeviceMaps]] = WeakKeyDictionary()
+_AHEAD = 1 << 28  # bytes of V_s before the first tail: all maps of DARN under one condition
 
 
 def embed_chunks(
@@ -65,13 +54,34 @@ def embed_chunks(
         chunk: images at a time, at least 1; what is fastest by default.
     """
     count = len(store) if rows is None else len(rows)
-    resident = _resident(store, device, everything=2 * count >= len(store))
-    chunk = chunk or (CHUNK if resident is None else _RESIDENT_CHUNK)
-    heads = [_Head(model, condition, device, min(chunk, count)) for condition in conditions]
-    if resident is None:
+    maps = resident_maps(store, device, everything=2 * count >= len(store))
+    chunk = chunk or (CHUNK if maps is None else _RESIDENT_CHUNK)
+    heads = _Heads(model, conditions, device)
+    attended: deque[list[Tensor]] = deque()
+    ahead = 0
+    if maps is not None:
+        ahead = _AHEAD // (min(chunk, count) * store.dim * 4 * len(conditions) or 1)
+    for part, own in _parts(store, maps, rows, count, device, chunk):
+        attended.append(heads.attend(part, own))
+        if len(attended) > ahead:
+            yield heads.tail(attended.popleft())
+    while attended:
+        yield heads.tail(attended.popleft())
+
+
+def _parts(
+    store: Store,
+    maps: DeviceMaps | None,
+    rows: NDArray[np.int64] | None,
+    count: int,
+    device: str,
+    chunk: int,
+) -> Iterator[tuple[DeviceMaps, Tensor]]:
+    """Maps on the device, and which of them come next."""
+    if maps is None:
         rows = np.arange(count) if rows is None else rows
         for part in stream(store, rows, device, chunk):
-            yield _vectors(heads, part, torch.arange(len(part.maps), device=device))
+            yield part, torch.arange(len(part.maps), device=device)
         return
     if rows is None:
         wanted = torch.arange(count, device=device)
@@ -79,53 +89,78 @@ def embed_chunks(
         store.locate(rows)  # checks them
         wanted = torch.from_numpy(np.ascontiguousarray(rows)).to(device)
     for start in range(0, count, chunk):
-        yield _vectors(heads, resident, wanted[start : start + chunk])
+        yield maps, wanted[start : start + chunk]
 
 
-class _Head:
-    """A model's head under one condition, and what computes its second half: the kernel, or torch
-    where that is not for it.
+class _Heads:
+    """A model's head under some conditions: the attention now, the rest when it is first used.
 
-    Folding is a hundred operations on a few numbers, so it is done in main memory.
+    Folding is a hundred operations on a few numbers, so it is done in main memory, on one core.
 
     Args:
         model: on the device.
-        condition: label states [K].
+        conditions: label states [K] each.
         device: a GPU.
-        rows: the longest chunk.
     """
 
     def __init__(
-        self, model: FoldableEmbedder, condition: Condition, device: str, rows: int
+        self, model: FoldableEmbedder, conditions: Sequence[Condition], device: str
     ) -> None:
         kept = _PREPARED.setdefault(model, {})
         if device not in kept:
             kept[device] = _Prepared(model)
-        prepared = kept[device]
-        state = torch.from_numpy(np.asarray(condition, dtype=np.float32))
-        self._folded = prepared.head.fold(state)
-        self._tail: Tail | None = None
-        if fits(self._folded):
-            prepared.weights = prepared.weights or TailWeights(self._folded, device)
-            self._tail = Tail(self._folded, prepared.weights)
-            self.query = self._tail.query
-        else:
-            self._folded = model.fold(state.to(device))
-            query = self._folded.query
-            self.query = None if query is None else query.float()[None]
-        self.squash, self.largest = self._folded.squash, self._folded.pooling == "max"
-        self._rows = rows
+        self._prepared, self._model, self._device = kept[device], model, device
+        self._states = [torch.from_numpy(np.asarray(c, dtype=np.float32)) for c in conditions]
+        fold = self._prepared.head.fold_attention
+        folded = on_one_core(lambda: [fold(state) for state in self._states])
+        self._squash, self._largest = folded[0].squash, folded[0].pooling == "max"
+        queries = [own.query for own in folded if own.query is not None]
+        self._queries = torch.stack(queries).float().to(device) if queries else None  # [C, d]
+        self._tails: list[Tail | FoldedHead] = []
         self._scratch: Scratch | None = None
 
-    def tail(self, attended: Tensor) -> Tensor:
-        """V_s [M, d] to embeddings [M, d]."""
-        out = torch.empty_like(attended)
-        if self._tail is not None:
-            return self._tail(attended, out)
-        self._scratch = self._scratch or Scratch(self._rows, attended)
-        with _tensor_cores(attended.is_cuda):
-            self._folded.tail(attended, out, self._scratch)
+    def attend(self, maps: DeviceMaps, rows: Tensor) -> list[Tensor]:
+        """V_s [M, d] of some rows [M] under each condition."""
+        out: list[Tensor] = []
+        for first in range(0, len(self._states), CONDITIONS):
+            some = slice(first, first + CONDITIONS)
+            out += attend(
+                maps.maps,
+                maps.map_scales,
+                maps.keys,
+                maps.key_scales,
+                rows,
+                None if self._queries is None else self._queries[some],
+                self._squash,
+                self._largest,
+                len(self._states[some]),
+            )
         return out
+
+    def tail(self, attended: Sequence[Tensor]) -> list[Tensor]:
+        """V_s [M, d] under each condition to embeddings [M, d]; the first chunk is the longest."""
+        self._tails = self._tails or on_one_core(self._fold)
+        return [self._one(*pair) for pair in zip(self._tails, attended, strict=True)]
+
+    def _one(self, tail: Tail | FoldedHead, attended: Tensor) -> Tensor:
+        out = torch.empty_like(attended)
+        if isinstance(tail, Tail):
+            return tail(attended, out)
+        self._scratch = self._scratch or Scratch(len(attended), attended)
+        with _tensor_cores(attended.is_cuda):
+            return tail.tail(attended, out, self._scratch)
+
+    def _fold(self) -> list[Tail | FoldedHead]:
+        """The second halves: for the kernel, or for torch where they are not for it."""
+        return [self._second_half(state) for state in self._states]
+
+    def _second_half(self, state: Tensor) -> Tail | FoldedHead:
+        folded = self._prepared.head.fold(state)
+        if not fits(folded):
+            return self._model.fold(state.to(self._device))
+        weights = self._prepared.weights or TailWeights(folded, self._device)
+        self._prepared.weights = weights
+        return Tail(folded, weights)
 
 
 class _Prepared:
@@ -147,115 +182,6 @@ class _Prepared:
 
 
 _PREPARED: WeakKeyDictionary[FoldableEmbedder, dict[str, _Prepared]] = WeakKeyDictionary()
-
-
-def _vectors(heads: Sequence[_Head], maps: DeviceMaps, rows: Tensor) -> list[Tensor]:
-    out: list[Tensor] = []
-    for first in range(0, len(heads), CONDITIONS):
-        some = heads[first : first + CONDITIONS]
-        queries = [head.query for head in some if head.query is not None]
-        attended = attend(
-            maps.maps,
-            maps.map_scales,
-            maps.keys,
-            maps.key_scales,
-            rows,
-            torch.cat(queries) if queries else None,
-            some[0].squash,  # of the model, as the pooling is
-            some[0].largest,
-            len(some),
-        )
-        out += [head.tail(part) for head, part in zip(some, attended, strict=True)]
-    return out
-
-
-def stream(store: Store, rows: NDArray[np.int64], device: str, chunk: int) -> Iterator[DeviceMaps]:
-    """Maps of the next rows on `device`; those after them are being copied meanwhile.
-
-    A part is overwritten when the one after the next is asked for.
-    """
-    cuda = torch.device(device).type == "cuda"
-    side = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
-    buffers = [_Buffer(store, min(chunk, len(rows)), device) for _ in range(2)]
-    parts = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
-    for number in range(len(parts) + 1):
-        if number < len(parts):
-            buffers[number % 2].fill(store, parts[number], side)
-        if number:
-            yield buffers[(number - 1) % 2].ready(len(parts[number - 1]))
-
-
-class _Buffer:
-    """Room for a chunk in pinned memory and on the device."""
-
-    def __init__(self, store: Store, rows: int, device: str) -> None:
-        cells = store.grid[0] * store.grid[1]
-        pinned = torch.device(device).type == "cuda"
-        shapes = [((rows, cells, store.dim), torch.int8), ((rows, cells), torch.float32)] * 2
-        self._host = [torch.empty(s, dtype=kind, pin_memory=pinned) for s, kind in shapes]
-        self._device = [torch.empty(s, dtype=kind, device=device) for s, kind in shapes]
-        self._copied = torch.cuda.Event() if pinned else None  # type: ignore[no-untyped-call]
-
-    def fill(self, store: Store, rows: NDArray[np.int64], side: torch.cuda.Stream | None) -> None:
-        """Read rows of the store and start to copy them, on the stream `side` if there is one."""
-        if self._copied is not None:
-            self._copied.synchronize()  # the copy before may still read the host's memory
-        values, scales, key_values, key_scales = (host[: len(rows)].numpy() for host in self._host)
-        store.quantised(
-            rows, out=(QuantisedMaps(values, scales), QuantisedMaps(key_values, key_scales))
-        )
-        if side is None or self._copied is None:
-            for own, host in zip(self._device, self._host, strict=True):
-                own[: len(rows)] = host[: len(rows)]
-            return
-        side.wait_stream(torch.cuda.current_stream(side.device))  # it still computes on the last
-        with torch.cuda.stream(side):
-            for own, host in zip(self._device, self._host, strict=True):
-                own[: len(rows)].copy_(host[: len(rows)], non_blocking=True)
-            self._copied.record(side)
-
-    def ready(self, rows: int) -> DeviceMaps:
-        """What was filled, once it is there."""
-        if self._copied is not None:
-            torch.cuda.current_stream(self._device[0].device).wait_event(self._copied)
-        return DeviceMaps(*(own[:rows] for own in self._device))
-
-
-def resident(store: Store, device: str) -> bool:
-    """Whether all maps are on the device, or fit there."""
-    return device in _RESIDENT.get(store, {}) or _fits(store, device)
-
-
-def _resident(store: Store, device: str, everything: bool) -> DeviceMaps | None:
-    """All maps on the device: if they are there already, or are wanted now and fit."""
-    kept = _RESIDENT.setdefault(store, {})
-    if device not in kept and everything and _fits(store, device):
-        kept[device] = _upload(store, device)
-    return kept.get(device)
-
-
-def _fits(store: Store, device: str) -> bool:
-    if torch.device(device).type != "cuda":
-        return True
-    cells = store.grid[0] * store.grid[1]
-    free, _ = torch.cuda.mem_get_info(device)
-    return 2 * len(store) * cells * (store.dim + 4) < (1 - _KEPT_FREE) * free
-
-
-def _upload(store: Store, device: str) -> DeviceMaps:
-    cells = store.grid[0] * store.grid[1]
-    values = ((len(store), cells, store.dim), torch.int8)
-    scales = ((len(store), cells), torch.float32)
-    whole = DeviceMaps(
-        *(torch.empty(s, dtype=t, device=device) for s, t in (values, scales, values, scales))
-    )
-    start = 0
-    for part in stream(store, np.arange(len(store)), device, CHUNK):
-        stop = start + len(part.maps)
-        whole.maps[start:stop], whole.map_scales[start:stop] = part.maps, part.map_scales
-        whole.keys[start:stop], whole.key_scales[start:stop] = part.keys, part.key_scales
-        start = stop
-    return whole
 
 
 @contextmanager

@@ -15,8 +15,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.nn import functional as F
 
+from indexer.packed import LARGEST, Part, packed
 from training.models.folded_head import FoldedHead
 from training.models.folded_readout import SMALLEST
 from training.models.value_readout import DOUBT, LIKENESS
@@ -30,8 +30,6 @@ _INTERPRETED = 4  # programs without a GPU
 _WIDEST = 256  # channels; with 512 a GPU refused (illegal memory access, cause unknown)
 _FEWEST = 64  # values, padded: one kernel for all conditions of up to so many
 _PROTOTYPES = 16_384  # numbers of them that fit beside a block of a matrix
-_LARGEST = 65_504.0  # fp16
-_ALIGNED = 16  # bytes
 _KINDS = {torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -185,16 +183,26 @@ class TailWeights:
         self.wide, self.device = _padded(self.dim), torch.device(device)
         # The interpreter shows what is computed, and so computes in float32.
         self.kind = torch.float16 if self.device.type == "cuda" else torch.float32
-        wide = self.wide
-        self.squeeze, self.excite, self.output = (
-            _matrix_of(part.T, wide, wide, self.kind).to(device)
-            for part in (channel.squeeze, channel.excite, channel.output)
-        )
-        self.excite_bias, self.output_bias = (
-            _row_of(part, wide).to(device) for part in (channel.excite_bias, channel.output_bias)
-        )
+        square, row = (self.wide, self.wide), (self.wide,)
         rows = triton.cdiv(self.half, _BLOCK) * _BLOCK
-        self.frequencies = _matrix_of(turns.T, rows, wide, self.kind).to(device)
+        (
+            self.squeeze,
+            self.excite,
+            self.output,
+            self.frequencies,
+            self.excite_bias,
+            self.output_bias,
+        ) = packed(
+            [
+                Part(channel.squeeze.T, square, self.kind),
+                Part(channel.excite.T, square, self.kind),
+                Part(channel.output.T, square, self.kind),
+                Part(turns.T, (rows, self.wide), self.kind),
+                Part(channel.excite_bias, row),
+                Part(channel.output_bias, row),
+            ],
+            self.device,
+        )
 
 
 class Tail:
@@ -212,25 +220,20 @@ class Tail:
         self._weights, self._share, self._sigmoid = weights, readout.share, head.channel.sigmoid
         values, wide = len(readout.bias), weights.wide
         self._some = some = max(_FEWEST, _padded(values))
-        ends = [0, *(part.stop for part, _ in readout.parts)]
         self._attributes = len(readout.parts)
+        ends = torch.tensor([0, *(part.stop for part, _ in readout.parts)])
+        multis = torch.tensor([int(multi) for _, multi in readout.parts])
         parts = [  # in the order of the kernel
-            _row_of(head.channel.constant, wide),
-            _matrix_of(readout.prototypes.T, some, wide, weights.kind),
-            _row_of(readout.bias, some),
-            _padded_to(readout.likeness_of_axes, some, some),
-            _matrix_of(readout.removal.T, some, wide, weights.kind),
-            _matrix_of(readout.axes.T, wide, some, weights.kind),
-            torch.tensor(ends, dtype=torch.int32),
-            torch.tensor([int(multi) for _, multi in readout.parts], dtype=torch.int32),
+            Part(head.channel.constant, (wide,)),
+            Part(readout.prototypes.T, (some, wide), weights.kind),
+            Part(readout.bias, (some,)),
+            Part(readout.likeness_of_axes, (some, some)),
+            Part(readout.removal.T, (some, wide), weights.kind),
+            Part(readout.axes.T, (wide, some), weights.kind),
+            Part(ends, (_padded(len(ends)),), torch.int32),
+            Part(multis, (_padded(len(multis)),), torch.int32),
         ]
-        self.query: Tensor | None = None
-        """u [1, d] on the GPU; None if all cells weigh the same."""
-        if head.query is not None:
-            parts.append(head.query.float())
-        self._parts = _moved(parts, weights.device)
-        if head.query is not None:
-            self.query = self._parts.pop()[None]
+        self._parts = packed(parts, weights.device)
 
     def __call__(self, attended: Tensor, out: Tensor) -> Tensor:
         """V_s [M, d] float32 to embeddings of length 1, in `out` [M, d], which is returned."""
@@ -264,7 +267,7 @@ class Tail:
             block=min(_BLOCK, weights.wide),
             some=self._some,
             least=SMALLEST,
-            most=_LARGEST,
+            most=LARGEST,
             kind=_KINDS[weights.kind],
             num_warps=_WARPS,
             num_stages=_STAGES,
@@ -274,33 +277,6 @@ class Tail:
 
 def _padded(count: int) -> int:
     return max(16, int(triton.next_power_of_2(count)))
-
-
-def _padded_to(matrix: Tensor, rows: int, columns: int) -> Tensor:
-    return F.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0])).contiguous()
-
-
-def _matrix_of(matrix: Tensor, rows: int, columns: int, kind: torch.dtype) -> Tensor:
-    return _padded_to(matrix.clamp(-_LARGEST, _LARGEST).to(kind), rows, columns)
-
-
-def _row_of(row: Tensor, length: int) -> Tensor:
-    return F.pad(row.float(), (0, length - len(row)))
-
-
-def _moved(parts: list[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors of any kinds on a device, by one copy."""
-    flat = [part.reshape(-1).view(torch.uint8) for part in parts]
-    room = [F.pad(own, (0, -len(own) % _ALIGNED)) for own in flat]
-    whole = torch.cat(room)
-    if device.type == "cuda":
-        whole = whole.pin_memory()
-    whole = whole.to(device, non_blocking=True)
-    pieces = torch.split(whole, [len(own) for own in room])
-    return [
-        piece[: len(own)].view(part.dtype).view(part.shape)
-        for piece, own, part in zip(pieces, flat, parts, strict=True)
-    ]
 
 
 @cache

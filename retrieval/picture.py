@@ -44,13 +44,13 @@ def embed_folded(head: FoldedHead, picture: Picture) -> NDArray[np.float32]:
     """Z [d] of a picture under the condition of a folded head, in a few small operations: for a
     GPU. `picture_head.py` does the same on a CPU, faster."""
     with torch.inference_mode():
-        cells = picture.maps[0].flatten(1)  # I [d, L]
-        if head.query is None:
+        cells, attention = picture.maps[0].flatten(1), head.attention  # I [d, L]
+        if attention.query is None:
             alpha = cells.new_full((cells.shape[1],), 1 / cells.shape[1])
         else:
-            logits = head.query @ picture.keys[0].flatten(1)  # P_l . u
-            alpha = (logits.tanh() if head.squash else logits).softmax(0)
-        if head.pooling == "max":
+            logits = attention.query @ picture.keys[0].flatten(1)  # P_l . u
+            alpha = (logits.tanh() if attention.squash else logits).softmax(0)
+        if attention.pooling == "max":
             attended = (cells * (alpha * len(alpha))).amax(1)
         else:
             attended = cells @ alpha

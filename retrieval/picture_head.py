@@ -29,8 +29,9 @@ class PictureHead:
     """
 
     def __init__(self, head: FoldedHead) -> None:
-        self._query = None if head.query is None else _array(head.query)
-        self._squash, self._largest = head.squash, head.pooling == "max"
+        attention = head.attention
+        self._query = None if attention.query is None else _array(attention.query)
+        self._squash, self._largest = attention.squash, attention.pooling == "max"
         self._channel = None if head.channel is None else _Channel(head.channel)
         self._readout = None if head.readout is None else _Readout(head.readout)
 

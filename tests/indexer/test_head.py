@@ -14,7 +14,7 @@ import torch
 from mapped_store import mapped_store
 from tiny_gallery import TinyEmbedder
 
-from indexer import views
+from indexer import device_maps, views
 from indexer.head import choose_head, embed_rows
 from indexer.prefetch import runs
 from indexer.row_addresses import row_addresses
@@ -125,6 +125,18 @@ def test_more_conditions_than_a_kernel_takes_at_once(head: str) -> None:
     _same(_embed(store, model, list(states), head=head), expected)
 
 
+@pytest.mark.skipif(HEADS != ("triton",), reason="in the interpreter")
+@pytest.mark.parametrize("streamed", [False, True])
+def test_attention_of_triton_runs_ahead(streamed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_maps, "_fits", lambda store, device: not streamed)
+    model = _model()
+    store = mapped_store(model, SIZES)
+    expected = _embed(store, model, CONDITIONS, head="torch")
+    for chunks in (0, 1, 100):
+        monkeypatch.setattr("indexer.head_triton._AHEAD", chunks * 4 * 40 * 4 * len(CONDITIONS))
+        _same(_embed(store, model, CONDITIONS, head="triton", chunk=4), expected)
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_one_view(head: str) -> None:
     model = _model()
@@ -202,13 +214,12 @@ def test_the_gpu_kernel_in_the_interpreter() -> None:
 
 
 def test_what_streams_to_a_gpu() -> None:
-    head_triton = pytest.importorskip("indexer.head_triton")
     store = mapped_store(_model(), SIZES)
     rows = np.random.default_rng(4).permutation(len(store))
     maps, keys = store.quantised(rows)
     parts = [
         [part.maps.clone(), part.map_scales.clone(), part.keys.clone(), part.key_scales.clone()]
-        for part in head_triton.stream(store, rows, "cpu", 20)
+        for part in device_maps.stream(store, rows, "cpu", 20)
     ]
     assert {len(part[0]) for part in parts[:-1]} == {20}
     for number, array in enumerate((maps.values, maps.scales, keys.values, keys.scales)):

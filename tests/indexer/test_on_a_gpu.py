@@ -10,7 +10,7 @@ from clustered import brute, clustered
 from mapped_store import mapped_store
 from test_head import CONDITIONS, SIZES, _embed, _model
 
-from indexer import views
+from indexer import device_maps, views
 from indexer.encode import encode, torch_forward
 from indexer.gpu_index import FaissGpuSource, TorchSource, faiss_gpus
 from indexer.index_choice import choose_index
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 def test_the_kernels_equal_the_reference(
     name: str, dim: int, grid: int, resident: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    head_triton = pytest.importorskip("indexer.head_triton")
-    monkeypatch.setattr(head_triton, "_fits", lambda store, device: resident)
+    pytest.importorskip("indexer.head_triton")
+    monkeypatch.setattr(device_maps, "_fits", lambda store, device: resident)
     model = _model(name, dim, grid)
     store = mapped_store(model, SIZES)
     expected = _embed(store, model, CONDITIONS, head="torch")

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from training.models.folded_head import FoldedHead
+from training.models.folded_head import FoldedAttention, FoldedHead
 from training.schema import Schema
 
 
@@ -60,6 +60,11 @@ class Embedder(Protocol):
 @runtime_checkable
 class FoldableEmbedder(Embedder, Protocol):
     """An embedder whose head can be folded, so that the fast kernels apply."""
+
+    def fold_attention(self, condition: Tensor) -> FoldedAttention:
+        """The attention over the maps under one condition, label states [K] float: the first half
+        of `fold`, for who starts the pass over the maps before the rest is known."""
+        ...
 
     def fold(self, condition: Tensor) -> FoldedHead:
         """The head under one condition, label states [K] float; equal to `attend`."""

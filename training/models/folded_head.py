@@ -36,21 +36,33 @@ class Scratch:
 
 
 @dataclass(frozen=True)
-class FoldedHead:
-    """The head of a model under one condition.
+class FoldedAttention:
+    """ASA under one condition: all that the pass over the maps needs.
 
     Args:
         query: u [d], so that P_l . u is the logit of cell l, the temperature included; None if all
             cells weigh the same (w/o ASA), and P is not needed then.
-        squash: whether the logits go through tanh (Eq. 3 to the letter).
-        pooling: V_s is the `mean`, sum_l alpha_l I_l, or the `max` over l of L alpha_l I_l.
-        channel: ACA with T2 folded into the constant of its first layer; None w/o ACA.
-        readout: the readout; None if Z is only normalised.
+        squash: whether the logits go through tanh (Eq. 3 to the letter); of the model.
+        pooling: V_s is the `mean`, sum_l alpha_l I_l, or the `max` over l of L alpha_l I_l; of the
+            model.
     """
 
     query: Tensor | None
     squash: bool
     pooling: str
+
+
+@dataclass(frozen=True)
+class FoldedHead:
+    """The head of a model under one condition.
+
+    Args:
+        attention: ASA.
+        channel: ACA with T2 folded into the constant of its first layer; None w/o ACA.
+        readout: the readout; None if Z is only normalised.
+    """
+
+    attention: FoldedAttention
     channel: FoldedChannel | None
     readout: FoldedReadout | None
 

@@ -17,10 +17,10 @@ def _attended(folded: FoldedHead, maps: Tensor, keys: Tensor) -> Tensor:
     for one, key in zip(maps.flatten(2), keys.flatten(2), strict=True):
         cells = one.shape[1]
         logits = torch.zeros(cells, dtype=one.dtype)
-        if folded.query is not None:
-            logits = torch.stack([key[:, cell] @ folded.query for cell in range(cells)])
-        alpha = (torch.tanh(logits) if folded.squash else logits).softmax(0)
-        if folded.pooling == "mean":
+        if folded.attention.query is not None:
+            logits = torch.stack([key[:, cell] @ folded.attention.query for cell in range(cells)])
+        alpha = (torch.tanh(logits) if folded.attention.squash else logits).softmax(0)
+        if folded.attention.pooling == "mean":
             rows.append(sum(alpha[cell] * one[:, cell] for cell in range(cells)))
         else:
             weighted = [cells * alpha[cell] * one[:, cell] for cell in range(cells)]
@@ -57,12 +57,12 @@ def test_folded_head_equals_attend(name: str, dim: int, dtype: torch.dtype, boun
 
 def test_what_a_condition_leaves() -> None:
     condition = torch.from_numpy(CONDITIONS["values"]).float()
-    assert variant_model("without-asa", 8, torch.float32).fold(condition).query is None
+    assert variant_model("without-asa", 8, torch.float32).fold(condition).attention.query is None
     assert variant_model("without-aca", 8, torch.float32).fold(condition).channel is None
     assert variant_model("without-readout", 8, torch.float32).fold(condition).readout is None
     nothing = torch.from_numpy(CONDITIONS["nothing"]).float()
     assert variant_model("m2fashion", 8, torch.float32).fold(nothing).readout is None
-    assert variant_model("paper", 8, torch.float32).fold(condition).squash
+    assert variant_model("paper", 8, torch.float32).fold(condition).attention.squash
     readout = variant_model("m2fashion", 8, torch.float32).fold(condition).readout
     assert readout is not None
     assert readout.axes.shape == (SCHEMA.size, 8)
