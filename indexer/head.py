@@ -7,9 +7,12 @@ Three implementations give the same embeddings but for rounding: `torch` (any mo
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
@@ -64,14 +67,18 @@ def choose_head(
         return HeadChoice("torch")
     trouble = _trouble(model, device, kernel if wanted == "auto" else wanted)
     if wanted != "auto":
+        trouble = trouble or _broken(wanted)
         if trouble is not None:
             raise ResourceError(f"head {wanted}: {trouble}; choose torch or auto")
         return HeadChoice(wanted)
     if trouble is not None:
         return HeadChoice("torch", f"embedding stored maps with torch: {trouble}")
-    if kernel == "numba" and images is not None and _by_torch + images < _FEW:
-        loaded = "indexer.head_numba" in sys.modules
-        return HeadChoice("numba" if loaded else "torch")
+    loaded = "indexer.head_numba" in sys.modules
+    if kernel == "numba" and images is not None and _by_torch + images < _FEW and not loaded:
+        return HeadChoice("torch")
+    trouble = _broken(kernel)
+    if trouble is not None:
+        return HeadChoice("torch", f"embedding stored maps with torch: {trouble}")
     return HeadChoice(kernel)
 
 
@@ -85,6 +92,23 @@ def _trouble(model: Embedder, device: str, kernel: str) -> str | None:
     if find_spec(kernel) is None:
         hint = '; pip install "m2fashion-retrieval[fast]" makes it ten times faster'
         return f"{kernel} is not installed" + (hint if kernel == "numba" else "")
+    if kernel == "triton" and device != "cpu" and not _compiler():
+        return "triton needs a C compiler, and there is neither $CC nor gcc nor clang"
+    return None
+
+
+def _compiler() -> bool:
+    """Whether triton finds what it compiles its launchers with."""
+    return "CC" in os.environ or any(map(shutil.which, ("gcc", "clang")))
+
+
+@cache
+def _broken(kernel: str) -> str | None:
+    """Why a kernel that is installed cannot be imported, None if it can."""
+    try:
+        import_module(f"indexer.head_{kernel}")
+    except Exception as error:  # numba beside a numpy that is too new: more than ImportError
+        return f"{kernel} is installed and cannot be imported ({error})"
     return None
 
 

@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mapped_store import mapped_store
 from tiny_gallery import TinyEmbedder
 
 from indexer import device_maps, views
-from indexer.head import choose_head, embed_rows
+from indexer.head import _broken, choose_head, embed_rows
 from indexer.prefetch import runs
 from indexer.row_addresses import row_addresses
 from training.errors import ResourceError, UsageError
@@ -168,7 +169,6 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     model = _model()
     assert choose_head(model).name == "numba"
     assert choose_head(model).remark is None
-    monkeypatch.setitem(sys.modules, "indexer.head_numba", None)
     assert choose_head(model, images=10).name == "numba"  # it is loaded already
     monkeypatch.delitem(sys.modules, "indexer.head_numba")
     assert choose_head(model, images=10).name == "torch"
@@ -187,6 +187,30 @@ def test_what_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_head(model, wanted="triton")
     with pytest.raises(UsageError, match="unknown head 'cuda'"):
         choose_head(model, wanted="cuda")
+
+
+def test_a_numba_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model()
+    monkeypatch.setitem(sys.modules, "indexer.head_numba", None)  # as beside a numpy too new for it
+    monkeypatch.setattr("indexer.head._broken", cache(_broken.__wrapped__))
+    choice = choose_head(model, images=10_000)
+    assert choice.name == "torch"
+    assert "numba is installed and cannot be imported" in str(choice.remark)
+    with pytest.raises(ResourceError, match="cannot be imported"):
+        choose_head(model, wanted="numba")
+    store = mapped_store(model, SIZES)
+    _same(_embed(store, model, CONDITIONS), _embed(store, model, CONDITIONS, head="torch"))
+
+
+def test_triton_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    choice = choose_head(_model(), "cuda")
+    assert choice.name == "torch"
+    assert "C compiler" in str(choice.remark)
+    monkeypatch.setenv("CC", "tcc")
+    assert choose_head(_model(), "cuda").name == "triton"
 
 
 def test_numba_is_not_imported_for_a_few_rows_but_for_many_a_few() -> None:
