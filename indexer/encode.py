@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from dataclasses import dataclass
 from math import ceil
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -100,6 +101,10 @@ class Encoding(ABC):
         """Do not begin what has not begun; there is no result then."""
 
     @abstractmethod
+    def settle(self) -> None:
+        """Wait until nothing of it is computed any more, whatever became of it."""
+
+    @abstractmethod
     def _parts(self) -> list[Tensor]:
         """Values and scales of I, those of P, and predictions, in main memory, once there."""
 
@@ -113,6 +118,9 @@ class _OnGpu(Encoding):
 
     def cancel(self) -> None:
         pass  # all of it has begun
+
+    def settle(self) -> None:
+        self._ready.synchronize()
 
     def _parts(self) -> list[Tensor]:
         self._ready.synchronize()
@@ -136,6 +144,9 @@ class _OnCores(Encoding):
     def cancel(self) -> None:
         for piece in self._pieces:
             piece.cancel()
+
+    def settle(self) -> None:
+        wait(self._pieces)
 
     def _parts(self) -> list[Tensor]:
         wait(self._pieces)  # for all, also if one fails: their memory is free then
@@ -217,6 +228,7 @@ class BatchEncoder:
         self._forward, self._preprocessing, self._device = forward, preprocessing, device
         self._say, self._piece = say, _UNBOUNDED
         self._patience, self._calm = _PATIENCE, 0
+        self._started: WeakSet[Encoding] = WeakSet()
 
     def start(self, pixels: NDArray[np.uint8]) -> list[Encoding]:
         """Begin to encode uint8 images [B, 3, S, S]; the pieces, in order, for `results`.
@@ -229,10 +241,12 @@ class BatchEncoder:
         while done < len(pixels):
             piece = pixels[done : done + self._piece]
             try:
-                out.append(start_encoding(self._forward, piece, self._preprocessing, self._device))
+                started = start_encoding(self._forward, piece, self._preprocessing, self._device)
             except _OUT_OF_MEMORY as error:
                 self._shrink(len(piece), error)
                 continue
+            out.append(started)
+            self._started.add(started)
             done += len(piece)
             self._grow(len(piece))
         return out
@@ -257,20 +271,36 @@ class BatchEncoder:
             try:
                 result = encoding.result()
             except _OUT_OF_MEMORY as error:
-                self._shrink(len(piece), error)
-                yield from self.results(piece, self.start(piece))
-            else:
-                yield result
+                if len(piece) > 1:
+                    self._shrink(len(piece), error)
+                    yield from self.results(piece, self.start(piece))
+                    continue
+                result = self._alone(piece)
+            yield result
+
+    def _alone(self, image: NDArray[np.uint8]) -> EncodedBatch:
+        """One image [1, 3, S, S] that did not fit beside what else was being encoded."""
+        for encoding in self._started:
+            encoding.settle()
+        try:
+            return encode(self._forward, image, self._preprocessing, self._device)
+        except _OUT_OF_MEMORY as error:
+            raise self._hopeless() from error
 
     def _shrink(self, failed: int, error: Exception) -> None:
+        """Take less at a time than what has failed, if that is not so already."""
         if failed == 1:
-            raise ResourceError(f"out of memory on {self._device} with a single image") from error
+            raise self._hopeless() from error
         piece = failed // 2
-        self._piece, self._calm = piece, 0
-        self._patience *= 2
-        self._say(f"out of memory on {self._device}: going on with {piece} at a time")
+        if piece < self._piece:
+            self._piece, self._calm = piece, 0
+            self._patience *= 2
+            self._say(f"out of memory on {self._device}: going on with {piece} at a time")
         if self._device != "cpu":
             torch.cuda.empty_cache()
+
+    def _hopeless(self) -> ResourceError:
+        return ResourceError(f"out of memory on {self._device} with a single image")
 
     def _grow(self, done: int) -> None:
         if done == self._piece:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -213,3 +214,41 @@ def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.Monke
     wanted = {1: [1], 3: [1, 2], 5: [2, 3], 11: [2, 3, 3, 3]}
     assert sorted(size for size, _ in seen) == wanted[count]
     assert {cores for _, cores in seen} == {1}
+
+
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_images_that_fit_one_by_one_are_encoded(room: int) -> None:
+    """Four cores, memory for fewer images at once, and a next batch that is begun meanwhile."""
+    inside, lock, said = [0], threading.Lock(), list[str]()
+
+    def forward(images: torch.Tensor) -> ModelOutput:
+        with lock:
+            inside[0] += len(images)
+            full = inside[0] > room
+        time.sleep(0.002)
+        with lock:
+            inside[0] -= len(images)
+        if full:
+            raise MemoryError
+        return _plain(images)
+
+    encoder = BatchEncoder(forward, Preprocessing(size=4), "cpu", said.append)
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, 256, (16, 3, 4, 4), dtype=np.uint8) for _ in range(2)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        started = [encoder.start(pixels) for pixels in batches]
+        for pixels, encodings in zip(batches, started, strict=True):
+            found = list(encoder.results(pixels, encodings))
+            right = [encode_alone(_plain, image) for image in pixels]
+            assert np.array_equal(np.concatenate([r.maps.scales for r in found]), right)
+    finally:
+        torch.set_num_threads(threads)
+    pieces = [int(text.split()[-4]) for text in said]
+    assert pieces == sorted(pieces, reverse=True)
+
+
+def _plain(images: torch.Tensor) -> ModelOutput:
+    maps = images[:, :1, :1, :1].expand(-1, 4, -1, -1)
+    return ModelOutput(maps, maps, torch.zeros(len(images), SCHEMA.size))
