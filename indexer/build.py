@@ -38,7 +38,7 @@ from indexer.plan import ShardPlan, plan_shards
 from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
 from indexer.progress import Progress, Silent
 from indexer.rejects import settle_rejects
-from indexer.shard import ShardFile, name_places
+from indexer.shard import name_places, open_shards
 from indexer.shard_work import BuildWork, plan_work
 from indexer.store import Store
 from indexer.sweep import sweep
@@ -219,7 +219,7 @@ def build_index(
         encode_seconds = time.monotonic() - encode_started
         manifest = replace(manifest, shards=name_places(out, manifest.shards))
         settle_rejects(out, manifest, len(rows), max_reject_rate)
-        files = [ShardFile(out, s.file, verify=False) for s in manifest.shards if s.file]
+        files = open_shards(out, manifest.shards, verify=False)
         listed = [p.rows for p, s in zip(plans, manifest.shards, strict=True) if s.file]
         gallery = write_gallery(out, files, listed, aligned.labels, dataset.splits)
         manifest = replace(manifest, gallery=gallery)

@@ -29,7 +29,7 @@ from indexer.manifest import (
 )
 from indexer.plan import ShardPlan
 from indexer.progress import Progress
-from indexer.shard import ShardFile, name_places
+from indexer.shard import name_places, open_shards
 from indexer.shard_work import ShardWork
 from indexer.store import Store
 from indexer.store_file import check_content, open_file
@@ -102,7 +102,7 @@ def commit_edit(
     shards = _write_shards(store, model, edit, parts, device, progress)
     manifest = replace(manifest, shards=name_places(folder, shards), views=())
     shards = list(manifest.shards)
-    files = [ShardFile(folder, s.file, verify=False) for s in shards if s.file]
+    files = open_shards(folder, shards, verify=False)
     sources = [np.array(part.sources, dtype=np.int64) for part in parts if part.sources]
     listed = []
     for file, own in zip(files, sources, strict=True):

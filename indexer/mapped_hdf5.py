@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.manifest import ArrayPlace
-from training.errors import CorruptStoreError
+from indexer.open_files import too_many_files
+from training.errors import CorruptStoreError, ResourceError
 
 _PLAIN = "biuf"  # kinds of NumPy types
 
@@ -56,6 +57,7 @@ def map_arrays(
 
     Raises:
         CorruptStoreError: if it is not such a file.
+        ResourceError: too many files are open.
     """
     try:
         whole = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
@@ -70,5 +72,7 @@ def map_arrays(
         raise _unreadable(name, error) from error
 
 
-def _unreadable(name: str, error: Exception) -> CorruptStoreError:
-    return CorruptStoreError(f"{name} is not a readable store file ({error}); build again")
+def _unreadable(name: str, error: Exception) -> CorruptStoreError | ResourceError:
+    return too_many_files(error) or CorruptStoreError(
+        f"{name} is not a readable store file ({error}); build again"
+    )

@@ -24,7 +24,7 @@ from indexer.manifest import BUILDING_NAME, FileEntry, Manifest, ViewEntry
 from indexer.model_copy import copy_model
 from indexer.progress import Progress
 from indexer.repair_shards import encode_again
-from indexer.shard import ShardFile
+from indexer.shard import ShardFile, open_shards
 from indexer.store import Store
 from indexer.sweep import sweep
 from indexer.verify import Verification, verify_index
@@ -194,10 +194,10 @@ class _Repairing:
         self.manifest = replace(self.manifest, shards=tuple(shards))
 
     def _files(self) -> list[ShardFile]:
-        files = [s.file for s in self.manifest.shards if s.file]
-        if any(file.name in self.damaged for file in files):
+        shards = self.manifest.shards
+        if any(shard.file.name in self.damaged for shard in shards if shard.file):
             raise _CannotRepair("it is made from the shards, some of which are damaged")
-        return [ShardFile(self.folder, file, verify=False) for file in files]
+        return open_shards(self.folder, shards, verify=False)
 
     def _gallery(self) -> None:
         files = self._files()

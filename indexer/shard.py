@@ -18,11 +18,14 @@ from indexer.array_file import write_arrays
 from indexer.atomic import temporary_file
 from indexer.manifest import FileEntry, ShardEntry
 from indexer.mapped_hdf5 import map_arrays, read_places
+from indexer.open_files import allow_open_files
 from indexer.path_list import PathList
 from indexer.quantise import QuantisedMaps
 from indexer.row_checksums import row_checksums
 from indexer.store_file import check_content, commit_file, open_file
 from training.errors import CorruptStoreError
+
+_OPEN = 2  # files of a shard: itself, and its mapping
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,18 @@ def name_places(folder: Path, entries: Sequence[ShardEntry]) -> tuple[ShardEntry
     return tuple(map(named, entries))
 
 
+def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> list[ShardFile]:
+    """The shards of an index that hold images; see `ShardFile`.
+
+    Raises:
+        CorruptStoreError: a file is missing or has another size.
+        ResourceError: too many files are open.
+    """
+    files = [entry.file for entry in entries if entry.file is not None]
+    allow_open_files(_OPEN * len(files))
+    return [ShardFile(folder, file, verify) for file in files]
+
+
 class ShardFile:
     """A committed shard, opened at once (so that a later build cannot take it away), read lazily.
 
@@ -126,7 +141,7 @@ class ShardFile:
         """
         if not self._entry.arrays:
             return StoredMaps(self.rows.maps, self.rows.keys)
-        arrays = map_arrays(self._handle, str(self.path), self._entry.arrays)
+        arrays = self._arrays
         try:
             return StoredMaps(
                 QuantisedMaps(arrays["maps"], arrays["map_scales"]),

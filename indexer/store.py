@@ -17,7 +17,7 @@ from indexer.manifest import BUILDING_NAME, Manifest, ViewEntry
 from indexer.path_list import PathList
 from indexer.quantise import QuantisedMaps, dequantise
 from indexer.row_check import RowCheck
-from indexer.shard import ShardFile
+from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
 from training.errors import CorruptStoreError, DataError
 from training.preprocessing import Preprocessing
@@ -257,7 +257,7 @@ def _open(
     manifest = version.manifest
     if manifest.gallery is None:
         raise _not_there(folder)
-    shards = [ShardFile(folder, s.file, verify) for s in manifest.shards if s.file]
+    shards = open_shards(folder, manifest.shards, verify)
     gallery = open_gallery(folder, manifest.gallery, verify)
     remarks = [] if version.remark is None else [version.remark]
     if trouble is not None:

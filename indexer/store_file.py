@@ -13,6 +13,7 @@ import xxhash
 
 from indexer.atomic import commit
 from indexer.manifest import ArrayPlace, FileEntry
+from indexer.open_files import too_many_files
 from training.errors import CorruptStoreError
 
 _BLOCK = 1 << 20  # bytes read at a time: they stay in the cache for the hash
@@ -60,13 +61,15 @@ def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
 
     Raises:
         CorruptStoreError: if it is missing or has another size; the message names it.
+        ResourceError: too many files are open.
     """
     path = folder / entry.name
     try:
         handle = path.open("rb")
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise CorruptStoreError(f"{path}: {why}; {remedy(folder)}") from error
+        damaged = CorruptStoreError(f"{path}: {why}; {remedy(folder)}")
+        raise too_many_files(error) or damaged from error
     size = os.fstat(handle.fileno()).st_size
     if size != entry.size:
         handle.close()

@@ -41,7 +41,7 @@ from indexer.path_list import PathList
 from indexer.plan import content_hash, listing_hash, paths_hash
 from indexer.progress import Progress, Silent
 from indexer.quantise import QuantisedMaps, dequantise, quantise
-from indexer.shard import ShardFile, ShardRows, write_shard
+from indexer.shard import ShardFile, ShardRows, open_shards, write_shard
 from indexer.store import Store, open_store
 from indexer.sweep import sweep
 from indexer.views import conditions_of, write_views
@@ -127,7 +127,7 @@ def extend(
             write_manifest(out / BUILDING_NAME, replace(draft, shards=tuple(entries)))
             progress.advance(len(part.rows))
         manifest = replace(draft, shards=tuple(entries))
-        files = [ShardFile(out, entry.file, verify=False) for entry in entries if entry.file]
+        files = open_shards(out, entries, verify=False)
         manifest = replace(manifest, gallery=_gallery(store, out, files, parts))
         assert manifest.gallery is not None
         made = Store(out, manifest, open_gallery(out, manifest.gallery, False), files, False)
