@@ -78,11 +78,15 @@ def stream(store: Store, rows: NDArray[np.int64], device: str, chunk: int) -> It
     side = torch.cuda.Stream(device) if cuda else None  # type: ignore[no-untyped-call]
     buffers = [_Buffer(store, min(chunk, len(rows)), device) for _ in range(2)]
     parts = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
-    for number in range(len(parts) + 1):
-        if number < len(parts):
-            buffers[number % 2].fill(store, parts[number], side)
-        if number:
-            yield buffers[(number - 1) % 2].ready(len(parts[number - 1]))
+    try:
+        for number in range(len(parts) + 1):
+            if number < len(parts):
+                buffers[number % 2].fill(store, parts[number], side)
+            if number:
+                yield buffers[(number - 1) % 2].ready(len(parts[number - 1]))
+    finally:  # broken off, a copy may still write to memory that is given back now
+        if side is not None:
+            torch.cuda.current_stream(device).wait_stream(side)
 
 
 class _Buffer:

@@ -194,26 +194,27 @@ def attend(
         "block_cells": max(16, triton.next_power_of_2(cells)),
     }
     wide = max(16, triton.next_power_of_2(dim))
-    if conditions == 1:
-        _attend_one[grid](
-            *tensors,
-            cells,
-            **options,
-            block_channels=min(_CHANNELS_OF_ONE, wide),
-            num_warps=_WARPS_OF_ONE,
-        )
-    else:
-        _attend[grid](
-            *tensors,
-            len(rows),
-            conditions,
-            cells,
-            **options,
-            block_channels=min(_CHANNELS, wide),
-            block_conditions=CONDITIONS,
-            # The interpreter cannot multiply bfloat16.
-            kind=tl.bfloat16 if maps.is_cuda else tl.float32,
-            num_warps=_WARPS,
-            num_stages=_STAGES,
-        )
+    with torch.cuda.device_of(maps):  # type: ignore[no-untyped-call]  # as triton needs it
+        if conditions == 1:
+            _attend_one[grid](
+                *tensors,
+                cells,
+                **options,
+                block_channels=min(_CHANNELS_OF_ONE, wide),
+                num_warps=_WARPS_OF_ONE,
+            )
+        else:
+            _attend[grid](
+                *tensors,
+                len(rows),
+                conditions,
+                cells,
+                **options,
+                block_channels=min(_CHANNELS, wide),
+                block_conditions=CONDITIONS,
+                # The interpreter cannot multiply bfloat16.
+                kind=tl.bfloat16 if maps.is_cuda else tl.float32,
+                num_warps=_WARPS,
+                num_stages=_STAGES,
+            )
     return out

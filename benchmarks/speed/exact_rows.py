@@ -63,7 +63,12 @@ def _row(bench: Bench, size: int) -> Row:
     one, tail = median(passes), median(tails)
     flop = median(tail_flop(engine.model, values) for values in named)
     manifest = engine.store.manifest
-    views = sum(view.file.size for view in manifest.views)
+    views = sum(
+        file.size
+        for view in manifest.views
+        for file in (view.file, view.approximate and view.approximate.file)
+        if file
+    )
     return Row(
         what=EXACT,
         size=size,
