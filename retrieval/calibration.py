@@ -117,8 +117,11 @@ def _places(
     own: int,
 ) -> NDArray[np.float64]:
     """Places of the true first hits in both rough rankings, as shares of the sample: [2, hits]."""
-    first = two_stage.by_labels(scores, rows)
-    second = two_stage.by_views(scores, rows, first)
+    if two_stage.holds_predictions:
+        first = two_stage.by_labels(scores, rows)
+        second = two_stage.by_views(scores, rows, first)
+    else:
+        first = second = two_stage.by_views(scores, rows, None)
     true = Cosines(vectors @ scores.z, scores.mean(scores.terms.kept, rows))
     exact = scores.combined(true, rows).total.copy()
     exact[own] = -np.inf  # the picture itself is no hit

@@ -77,7 +77,7 @@ class TwoStage:
         if not scores.terms.spoken or 2 * last > count:
             return None
         first = max(math.ceil(shares.first * len(self.store)), last)
-        if self._matrix is None or 2 * first > count:
+        if not self.holds_predictions or 2 * first > count:
             chosen, rough = rows, self.by_views(scores, rows, None)
         else:
             by_label = self.by_labels(scores, rows)
@@ -91,6 +91,11 @@ class TwoStage:
         found += near if rows is None else [np.intersect1d(part, rows) for part in near]
         return np.unique(np.concatenate(found))
 
+    @property
+    def holds_predictions(self) -> bool:
+        """Whether there is a first look: else there are too many predictions to hold."""
+        return self._matrix is not None
+
     def nearest(self, scores: GalleryScores) -> list[NDArray[np.int64]]:
         """The nearest rows under each type concerned that has a view."""
         out = []
@@ -102,7 +107,8 @@ class TwoStage:
         return out
 
     def by_labels(self, scores: GalleryScores, rows: Rows) -> Cosines:
-        """The first look: chances that picture and images share values, by stored predictions."""
+        """The first look, where there is one: chances that picture and images share values, by
+        stored predictions."""
         assert self._matrix is not None, "too many predictions to hold"
         own = scaled_chances(torch.from_numpy(scores.picture.chances)[None], self.store.schema)[0]
         matrix = self._matrix if rows is None else self._matrix[:, torch.from_numpy(rows)]

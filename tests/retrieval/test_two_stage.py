@@ -128,6 +128,23 @@ def test_a_calibrated_search_finds_what_was_promised(engine: Engine) -> None:
     assert hits / true >= 0.95
 
 
+def test_without_a_first_look_there_is_the_second(
+    engine: Engine, large: Path, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a gallery whose predictions are too many to hold."""
+    monkeypatch.setattr("retrieval.two_stage.LARGEST", 1000)
+    (large / NAME).unlink(missing_ok=True)
+    try:
+        for names in REQUESTS.values():
+            found = engine.query(shop.catalogue / "images/000.png", **names, top_k=1)
+            right = engine.query(shop.catalogue / "images/000.png", **names, search="exact")
+            assert found[0].score == pytest.approx(right[0].score, abs=1e-5)
+        assert not engine.two_stage.holds_predictions
+        assert 0 < engine.calibration().score.second < 1
+    finally:
+        (large / NAME).unlink(missing_ok=True)
+
+
 def test_a_calibration_is_kept_and_belongs_to_its_index(engine: Engine, large: Path) -> None:
     (large / NAME).unlink(missing_ok=True)
     first = engine.calibration()
