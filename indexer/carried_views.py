@@ -29,7 +29,8 @@ from indexer.views import FILES_A_PASS
 from training.errors import UsageError
 from training.models.embedder import Embedder
 
-_CHUNK = 8192  # rows at a time: 16 MB of 512 floats
+_CHUNK = 8192  # rows times views at a time: 16 MB of 512 floats
+_FEWEST = 128  # rows at a time
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def _carry_pass(
                 open_files.enter_context(FlatFileWriter(path, len(store), store.dim))
                 for path in paths
             ]
-            for start in range(0, len(store), _CHUNK):
-                origin = earlier.origin[start : start + _CHUNK]
+            step = max(_FEWEST, _CHUNK // len(views))
+            for start in range(0, len(store), step):
+                origin = earlier.origin[start : start + step]
                 old, new = np.flatnonzero(origin >= 0), np.flatnonzero(origin < 0)
                 computed = [np.empty((0, store.dim), np.float32) for _ in views]
                 if len(new):

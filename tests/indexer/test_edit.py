@@ -9,8 +9,8 @@ import pytest
 from test_incremental import assert_equal
 from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
+from indexer import carried_views, edit
 from indexer import commit_edit as commit_module
-from indexer import edit
 from indexer.edit import EditReport, add_images, remove_images
 from indexer.lock import writer_lock
 from indexer.manifest import BUILDING_NAME, read_manifest
@@ -57,6 +57,32 @@ def test_added_images_come_last_and_only_they_are_encoded(
     assert add_images(tmp_path / "out", dataset.paths[:COUNT]).unchanged == COUNT
     # The next build of that list keeps all of it.
     assert build(longer, checkpoint, tmp_path / "out", views=("all",)).encoded == 0
+
+
+def test_new_rows_of_all_views_are_held_a_few_at_a_time(
+    tmp_path: Path,
+    dataset: Dataset,
+    checkpoint: TinyCheckpoint,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = part(dataset, list(range(COUNT)))
+    build(first, checkpoint, tmp_path / "out", views=("all",))
+    monkeypatch.setattr(carried_views, "_CHUNK", 24)
+    monkeypatch.setattr(carried_views, "_FEWEST", 2)
+    real, held = carried_views.embed_arrays, []
+
+    def counted(store, model, conditions, rows, **options):
+        held.append(len(conditions) * len(rows))
+        return real(store, model, conditions, rows, **options)
+
+    monkeypatch.setattr(carried_views, "embed_arrays", counted)
+    add_images(tmp_path / "out", dataset.paths[COUNT:])
+    assert sum(held) == 10 * len(open_store(tmp_path / "out").manifest.views)
+    assert max(held) <= 24
+    longer = part(dataset, list(range(COUNT + 10)))
+    longer.labels[COUNT:], longer.splits[COUNT:] = 0, ""
+    build(longer, checkpoint, tmp_path / "fresh", views=("all",))
+    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
 
 
 def test_one_after_another_fills_the_last_shard(
