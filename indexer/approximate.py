@@ -187,9 +187,16 @@ def read_index(content: mmap.mmap, path: Path, rows: int, dim: int) -> Any:
         CorruptStoreError: if it is no index of `rows` vectors [`dim`]; the message names `path`.
     """
     faiss = load_faiss()
-    content.seek(0)  # of this process alone, unlike the position in a file
+    position = 0  # of this call alone: several threads may read
+
+    def read(count: int) -> bytes:
+        nonlocal position
+        part = content[position : position + count]
+        position += len(part)
+        return part
+
     try:
-        index = faiss.read_index(faiss.PyCallbackIOReader(content.read, 1 << 20))
+        index = faiss.read_index(faiss.PyCallbackIOReader(read, 1 << 20))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise CorruptStoreError(

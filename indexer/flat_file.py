@@ -8,7 +8,6 @@ the file to be byte-identical with `faiss.write_index`.
 from __future__ import annotations
 
 import io
-import mmap
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.faiss_module import load_faiss
+from indexer.open_files import map_whole
 from training.errors import CorruptStoreError
 
 _NTOTAL_AT = 8  # after the four-character code and the int32 dimension
@@ -40,6 +40,7 @@ def map_flat(handle: io.BufferedReader, rows: int, dim: int) -> NDArray[np.float
 
     Raises:
         CorruptStoreError: if it is no flat file of that shape.
+        ResourceError: too many files are open.
     """
     header = flat_header(rows, dim)
     handle.seek(0)
@@ -50,7 +51,7 @@ def map_flat(handle: io.BufferedReader, rows: int, dim: int) -> NDArray[np.float
     if not rows:
         return np.empty((0, dim), dtype=np.float32)
     try:
-        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped = map_whole(handle)
         vectors = np.frombuffer(mapped, dtype="<f4", count=rows * dim, offset=len(header))
     except ValueError as error:
         raise CorruptStoreError(f"{handle.name} is cut off; run build-index again") from error

@@ -10,7 +10,7 @@ of faiss-gpu and does their work with CPU faiss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,11 +65,11 @@ def open_gpu(
     Returns:
         The source for `View.use`, or none where neither way works or fits.
     """
-    memory = memory or _free_memory
     count, trouble = faiss_gpus(faiss)
     if count:
         try:
-            choice = choose_index(len(vectors), vectors.shape[1], recall, gpu_memory=memory(count))
+            room = memory(count) if memory else _free_memory(range(count))
+            choice = choose_index(len(vectors), vectors.shape[1], recall, gpu_memory=room)
             if choice.gpu:
                 source = FaissGpuSource(vectors, choice, faiss, count)
                 return GpuOpened(source, f"{source.what}: {choice.why}")
@@ -77,7 +77,8 @@ def open_gpu(
         except RuntimeError as error:  # faiss-gpu's word for out of memory, too
             trouble = f"faiss-gpu fails ({_first_line(error)})"
     try:
-        if len(vectors) * vectors.shape[1] * 2 <= memory(1):
+        room = memory(1) if memory else _free_memory([torch.device(device).index or 0])
+        if len(vectors) * vectors.shape[1] * 2 <= room:
             torch_source = TorchSource(vectors, device)
             return GpuOpened(torch_source, f"{torch_source.what}: {trouble}")
         trouble += "; fp16 vectors do not fit one GPU"
@@ -198,11 +199,11 @@ class TorchSource:
         self._vectors = torch.empty(0)
 
 
-def _free_memory(gpus: int) -> int:
-    """Bytes that views may take of the first GPUs."""
-    free = [torch.cuda.mem_get_info(number)[0] for number in range(gpus)]
+def _free_memory(gpus: Sequence[int]) -> int:
+    """Bytes that views may take of some GPUs together."""
+    free = [torch.cuda.mem_get_info(number)[0] for number in gpus]
     # Rows are shared out evenly, so the fullest GPU decides.
-    return int(_SHARE * min(free, default=0) * gpus)
+    return int(_SHARE * min(free, default=0) * len(gpus))
 
 
 def _first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ lie. The manifest names the places of all arrays; HDF5's headers are read only w
 from __future__ import annotations
 
 import io
-import mmap
 from typing import Any
 
 import h5py
@@ -16,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.manifest import ArrayPlace
-from indexer.open_files import too_many_files
-from training.errors import CorruptStoreError, ResourceError
+from indexer.open_files import map_whole
+from training.errors import CorruptStoreError
 
 _PLAIN = "biuf"  # kinds of NumPy types
 
@@ -60,7 +59,7 @@ def map_arrays(
         ResourceError: too many files are open.
     """
     try:
-        whole = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        whole = map_whole(handle)
         return {
             # An array without elements has no place in the file.
             place.name: np.zeros(place.shape, place.dtype)
@@ -72,7 +71,5 @@ def map_arrays(
         raise _unreadable(name, error) from error
 
 
-def _unreadable(name: str, error: Exception) -> CorruptStoreError | ResourceError:
-    return too_many_files(error) or CorruptStoreError(
-        f"{name} is not a readable store file ({error}); build again"
-    )
+def _unreadable(name: str, error: Exception) -> CorruptStoreError:
+    return CorruptStoreError(f"{name} is not a readable store file ({error}); build again")

@@ -1,8 +1,11 @@
-"""How many files a process may hold open: an index takes two a shard, systems often give 1,024."""
+"""How many files a process may hold open: an index takes two a shard and up to two a view, where
+systems often give 1,024."""
 
 from __future__ import annotations
 
 import errno
+import io
+import mmap
 
 from training.errors import ResourceError
 
@@ -30,11 +33,27 @@ def allow_open_files(count: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def map_whole(handle: io.BufferedReader) -> mmap.mmap:
+    """An open file in memory, read-only; one more open file until the map is given back.
+
+    Raises:
+        ValueError: it is empty.
+        ResourceError: too many files are open.
+    """
+    try:
+        return mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        meant = too_many_files(error)
+        if meant is None:
+            raise
+        raise meant from error
+
+
 def too_many_files(error: Exception) -> ResourceError | None:
     """The error that is meant if a file was not opened because too many are; None for others."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return ResourceError(
-            "too many open files: an index needs two a shard; raise the limit (ulimit -n), or "
-            "build with more images a shard (build-index --shard-rows)"
+            "too many open files: an index needs two a shard and two a view; raise the limit "
+            "(ulimit -n), or build with more images a shard (build-index --shard-rows)"
         )
     return None

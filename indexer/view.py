@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import mmap
 import os
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +21,7 @@ from indexer.exact_search import (
 )
 from indexer.flat_file import map_flat
 from indexer.manifest import ViewEntry
+from indexer.open_files import map_whole
 from indexer.store import Store
 from indexer.store_file import check_mapped, check_quickly, open_file
 from training.errors import CorruptStoreError, UsageError
@@ -31,7 +32,9 @@ _RANDOM = 8  # a row read on its own costs about as much as so many in sequence
 class View:
     """The gallery's embeddings under one condition, searched exactly or by candidates.
 
-    Nothing of faiss is opened before the first search, and a forked child opens its own.
+    Nothing of faiss is opened before the first search, and a forked child opens its own. Threads
+    may share a view. A child that is forked after a search of several threads hangs in the next
+    one, as OpenMP's threads do not survive a fork: start such processes by `spawn`.
 
     Args:
         key: short hash of the condition.
@@ -51,7 +54,7 @@ class View:
         self._vectors: NDArray[np.float32] | None = vectors
         self._open_source = open_source
         self._source: CandidateSource | None = None
-        self._pid = 0
+        self._pid, self._opening = os.getpid(), threading.Lock()
         self._moved = False
 
     def __len__(self) -> int:
@@ -71,11 +74,13 @@ class View:
     @property
     def source(self) -> CandidateSource:
         """What finds candidates, opened now if it was not; raises CorruptStoreError."""
-        source = self._source
-        if source is None or self._pid != os.getpid():
-            source = FlatSource(self.vectors) if self._open_source is None else self._open_source()
-            self._source, self._pid = source, os.getpid()
-        return source
+        if self._pid != os.getpid():  # what another thread held at the fork stays held
+            self._source, self._opening, self._pid = None, threading.Lock(), os.getpid()
+        with self._opening:
+            if self._source is None:
+                opened = self._open_source
+                self._source = FlatSource(self.vectors) if opened is None else opened()
+            return self._source
 
     def search(
         self, queries: NDArray[np.float32], k: int, exact: bool = False, rough: bool = False
@@ -124,13 +129,13 @@ class View:
     def use(self, open_source: Callable[[], CandidateSource | None]) -> None:
         """Find candidates with something else from now on, such as a GPU; with what it had if None
         is opened."""
-        before = self._open_source
+        before, vectors = self._open_source, self.vectors  # not the view: it could not be freed
 
         def opened() -> CandidateSource:
             source = open_source()
             if source is not None:
                 return source
-            return FlatSource(self.vectors) if before is None else before()
+            return FlatSource(vectors) if before is None else before()
 
         if self._source is not None:
             self._source.close()
@@ -179,7 +184,7 @@ def _approximate(store: Store, view: ViewEntry) -> Callable[[], CandidateSource]
     if entry is None:
         return None
     with open_file(store.folder, entry.file) as handle:
-        content = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        content = map_whole(handle)
 
     def read() -> CandidateSource:
         if store.verify:

@@ -76,7 +76,8 @@ class WarmViews:
         return tuple(sorted(entries, key=lambda entry: (-entry.last_used_ns, entry.key)))
 
     def load(self, key: str) -> View | None:
-        """Open a view and note that it was used; None if it is not there, or damaged."""
+        """Open a view and note that it was used; None if it is not there, damaged, or too many
+        files are open."""
         entry = self._entry(self.folder / f"{key}.json")
         if entry is None:
             return None
@@ -88,8 +89,14 @@ class WarmViews:
         except CorruptStoreError:
             self._damaged.add(entry.file.name)
             return None
+        except ResourceError:
+            return None
         self.touch(key)
         return View(entry.key, entry.name, vectors)
+
+    def has(self, key: str) -> bool:
+        """Whether a view is there; its content is not checked."""
+        return self._entry(self.folder / f"{key}.json") is not None
 
     def touch(self, key: str) -> None:
         """Note that a view was used now; nothing happens if it is gone or cannot be written."""

@@ -9,8 +9,7 @@ from the stored maps, all of them or only those of candidates (two_stage.py).
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -187,17 +186,17 @@ class Engine:
             search: as for `query`.
         """
         asked = [resolve(self.schema, request) for request in requests]
-        self._build_wanted(asked, search)
-        out = []
-        for start in range(0, len(requests), _BATCH):
-            part = requests[start : start + _BATCH]
-            pictures = self._pictures([request.image for request in part])
-            terms = asked[start : start + _BATCH]
-            ready = self._together(terms, pictures, search)
-            for number, request in enumerate(part):
-                ranked = ready.get(number)
-                out.append(self._answer(request, terms[number], pictures[number], search, ranked))
-        return out
+        out: dict[int, QueryResult] = {}
+        for numbers in self._by_portions(asked, search):
+            for start in range(0, len(numbers), _BATCH):
+                some = numbers[start : start + _BATCH]
+                terms = [asked[number] for number in some]
+                pictures = self._pictures([requests[number].image for number in some])
+                ready = self._together(terms, pictures, search)
+                for place, number in enumerate(some):
+                    own = terms[place], pictures[place], search, ready.get(place)
+                    out[number] = self._answer(requests[number], *own)
+        return [out[number] for number in range(len(requests))]
 
     def encode(self, image: str | Path | Image.Image) -> Picture:
         """The condition-free half of one picture; raises DataError."""
@@ -259,20 +258,29 @@ class Engine:
         batch = torch.from_numpy(np.stack(pixels)).to(self.device)
         return encode_pictures(self.model, preprocessing.normalise(batch))
 
-    def _build_wanted(self, asked: Sequence[Terms], search: Search) -> None:
-        """Give the conditions that are asked for often enough their views, in one pass."""
-        times = Counter(condition_key(terms.condition) for terms in asked)
-        conditions = {condition_key(terms.condition): terms.condition for terms in asked}
-        cold = [key for key in times if self.pool.existing(conditions[key]) is None]
+    def _by_portions(self, asked: Sequence[Terms], search: Search) -> Iterator[list[int]]:
+        """Numbers of the requests, those first whose conditions have a view or are not to get one.
+
+        Then those of conditions that are asked for often enough, a portion at a time, once their
+        views are built in one pass: before the next ones may need the memory.
+        """
+        groups: dict[str, list[int]] = {}
+        for number, terms in enumerate(asked):
+            groups.setdefault(condition_key(terms.condition), []).append(number)
+        conditions = {key: asked[numbers[0]].condition for key, numbers in groups.items()}
+        cold = [key for key in groups if self.pool.existing(conditions[key]) is None]
         wanted = [
             conditions[key]
             for key in cold
-            if self.pool.asked(conditions[key], times[key])
+            if self.pool.asked(conditions[key], len(groups[key]))
             or search == "exact"
             or not self.candidates_first
         ]
-        for condition in self.pool.portions(wanted):
-            self.pool.get_all(condition, keep_on_disk=self.candidates_first)
+        later = {condition_key(condition) for condition in wanted}
+        yield sorted(n for key, numbers in groups.items() if key not in later for n in numbers)
+        for portion in self.pool.portions(wanted):
+            self.pool.get_all(portion, keep_on_disk=self.candidates_first)
+            yield sorted(n for condition in portion for n in groups[condition_key(condition)])
 
     def _together(
         self, asked: Sequence[Terms], pictures: Sequence[Picture], search: Search

@@ -8,6 +8,7 @@ import mmap
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from indexer.flat_file import map_flat
 from indexer.index_choice import choose_index
 from indexer.manifest import MANIFEST_NAME, ApproximateEntry, Manifest, read_manifest
 from indexer.store import open_store
-from indexer.view import open_view
+from indexer.view import View, open_view
 from training.errors import CorruptStoreError, UsageError
 
 
@@ -134,6 +135,28 @@ def test_fault_15_views_outlive_the_version_they_were_opened_in(
     np.testing.assert_array_equal(view.vectors, before)
     assert view.source.what == "PQ2x4fs"  # opened only now, from the file that is gone
     assert open_view(store, entry.key) is None
+
+
+def test_threads_that_search_a_view_first_read_it_once(folder: Path) -> None:
+    store = open_store(folder)
+    key = store.manifest.views[0].key
+    for _ in range(20):
+        view = open_view(store, key)
+        assert view is not None
+        start, found = threading.Barrier(3), []
+
+        def search(view: View, start: threading.Barrier, found: list[int]) -> None:
+            start.wait()
+            found.append(id(view.source))
+
+        ask = (view, start, found)
+        threads = [threading.Thread(target=search, args=ask) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 3
+        assert len(set(found)) == 1
 
 
 def test_files_that_are_no_index_of_that_shape(tmp_path: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+import torch
 from clustered import brute, clustered
 from numpy.typing import NDArray
 
@@ -166,6 +167,18 @@ def test_what_fails_falls_back_and_says_so() -> None:
     kind, remark = opened(FakeGpuFaiss(0), device="meta:nonsense")
     assert kind is None
     assert "torch fails on meta:nonsense" in remark
+
+
+def test_the_memory_of_the_gpu_that_is_used_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def free(number: int) -> tuple[int, int]:
+        asked.append(number)
+        return 0, 0
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", free)
+    assert open_gpu(clustered(ROWS, DIM), "cuda:1", FakeGpuFaiss(0)).source is None
+    assert asked == [1]
 
 
 def test_the_installed_faiss_is_asked_politely() -> None:
