@@ -100,10 +100,12 @@ def command(
     place = choose_device(device).device
     engine = Engine.open(source, place)
     settings = {"queries": queries, "combinations": combinations, "repeats": repeats, "seed": seed}
-    now = describe(engine.store, engine.model, place, settings)
-    now["settings"]["threads"] = torch.get_num_threads()
+    settings["threads"] = torch.get_num_threads()
+    now = describe(engine.store, engine.model, place)
     name = stem(place)
     data = read_results(results / f"{name}.json")
+    if data is not None:
+        data = merge(data, now, [])  # before anything is measured: whether they go together
     with BuildProgress(stderr) as progress:
         bench = Bench(
             source,
@@ -124,7 +126,7 @@ def command(
             found = ROWS[group](bench)
             for row in found:
                 progress.say(_line(row))
-            data = merge(data, now, found)
+            data = merge(data, now, found, settings)
             write_results(results, name, data, markdown(data))  # what is done is not lost
     assert data is not None
     draw_chart(data, results / f"{name}.png")

@@ -54,13 +54,14 @@ def _row(bench: Bench, size: int) -> Row:
     further: dict[str, float] = {}
     if on_cpu:
         times = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
+        alone, products = passes[1:], tails[1:]  # those that were timed
     else:
         out = torch.empty(size, engine.store.dim, device=bench.device)
         times = paired(lambda n: exact_view_there(engine, conditions[n], out), floor, bench.repeats)
-        tails += [seconds_of(own) for own in gemms]
+        alone, products = passes[1:], [seconds_of(own) for own in gemms]
         copied = paired(lambda n: exact_view(engine, conditions[n]), floor, bench.repeats)
         further["seconds_with_copy_to_main_memory"] = copied.value
-    one, tail = median(passes), median(tails)
+    one, tail = median(alone), median(products)
     flop = median(tail_flop(engine.model, values) for values in named)
     manifest = engine.store.manifest
     views = sum(

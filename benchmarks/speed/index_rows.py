@@ -6,7 +6,9 @@ holds all of them.
 
 from __future__ import annotations
 
-import time
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +17,14 @@ from benchmarks.machine import memory_bytes
 from benchmarks.speed.bench import Bench
 from benchmarks.speed.floors import read_all
 from benchmarks.speed.measured_calls import K, exact_view
-from benchmarks.speed.peak_memory import PeakMemory
+from benchmarks.speed.measured_process import output_of
 from benchmarks.speed.row import Row
 from benchmarks.speed.sphere import sphere, vectors_of
 from benchmarks.speed.timing import paired
-from indexer.approximate import ApproximateSource, build, tune
+from indexer.approximate import ApproximateSource, tune
+from indexer.atomic import temporary_file
 from indexer.exact_search import FlatSource, search_approximately, search_exactly
+from indexer.faiss_module import load_faiss
 from indexer.index_choice import DEFAULT_RECALL, choose_index
 from retrieval.engine import Engine
 
@@ -37,17 +41,18 @@ def index_rows(bench: Bench) -> list[Row]:
     engine = Engine.open(bench.source, bench.device)
     real = exact_view(engine, engine.schema.type_condition(0))
     name = f"vectors-{engine.store.manifest.content[:12]}-{bench.seed}.f32"
-    whole = sphere(real, max(bench.index_sizes), bench.work / name, bench.seed)
+    file = bench.work / name
+    whole = sphere(real, max(bench.index_sizes), file, bench.seed)
     queries = vectors_of(real, len(real) + np.arange(_QUERIES), bench.seed + 1)
     out = []
     for size in bench.index_sizes:
         vectors = whole[:size]
         if vectors.nbytes <= memory_bytes("cpu") // 2:
             out.append(_flat(vectors, queries))
-        out.append(_coded(PQ, vectors, queries, _codes(vectors)))
+        out.append(_coded(PQ, file, vectors, queries, _codes(vectors)))
         chosen = choose_index(size, vectors.shape[1])
         if not chosen.flat:
-            out.append(_coded(IVF, vectors, queries, chosen.factory))
+            out.append(_coded(IVF, file, vectors, queries, chosen.factory))
     return out
 
 
@@ -78,14 +83,12 @@ def _flat(vectors: NDArray[np.float32], queries: NDArray[np.float32]) -> Row:
 
 
 def _coded(
-    what: str, vectors: NDArray[np.float32], queries: NDArray[np.float32], factory: str
+    what: str, file: Path, vectors: NDArray[np.float32], queries: NDArray[np.float32], factory: str
 ) -> Row:
+    """Of the first vectors in a file, which are mapped."""
     rows, dim = vectors.shape
     choice = choose_index(rows, dim, factory=factory)
-    started = time.perf_counter()
-    with PeakMemory() as memory:
-        index = build(vectors, factory)
-    built = time.perf_counter() - started
+    index, built = _built(file, rows, dim, factory)
     tuned = tune(index, vectors, choice, DEFAULT_RECALL)
     source = ApproximateSource(index, factory, tuned.refine, tuned.nprobe, 0)
     count = min(tuned.refine * K, len(vectors))
@@ -108,16 +111,26 @@ def _coded(
         recall=float(np.mean(shares)),
         against="raw faiss on the same codes, its candidates not compared again",
         repeats=len(times.seconds),
-        peak_bytes=memory.anonymous,
+        peak_bytes=int(built["bytes"]),
         details={
             "factory": factory,
             "chosen": choose_index(rows, dim).factory,
             "refine": tuned.refine,
             "nprobe": tuned.nprobe,
-            "build_seconds": built,
+            "build_seconds": built["seconds"],
             "code_bytes": index_bytes(factory, rows, dim),
         },
     )
+
+
+def _built(file: Path, rows: int, dim: int, factory: str) -> tuple[Any, dict[str, float]]:
+    """A faiss index over the first vectors of a file, and the seconds and bytes it took."""
+    with temporary_file(file.parent) as out:
+        arguments = [str(file), str(rows), str(dim), factory, str(out)]
+        told: dict[str, float] = json.loads(
+            output_of(["-m", "benchmarks.speed.index_memory", *arguments])
+        )
+        return load_faiss().read_index(str(out)), told
 
 
 def index_bytes(factory: str, rows: int, dim: int) -> int:

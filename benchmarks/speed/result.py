@@ -27,9 +27,7 @@ def stem(device: str) -> str:
     return "-".join(["speed", *words])
 
 
-def describe(
-    store: Store, model: ConditionedEmbedder, device: str, settings: Any
-) -> dict[str, Any]:
+def describe(store: Store, model: ConditionedEmbedder, device: str) -> dict[str, Any]:
     """What was measured, on what: a JSON-ready dict without rows."""
     height, width = store.grid
     return {
@@ -45,12 +43,14 @@ def describe(
             "values": store.schema.size,
             "attributes": len(store.schema.attributes),
         },
-        "settings": settings,
     }
 
 
 def merge(
-    before: dict[str, Any] | None, now: dict[str, Any], rows: Sequence[Row]
+    before: dict[str, Any] | None,
+    now: dict[str, Any],
+    rows: Sequence[Row],
+    settings: dict[str, int] | None = None,
 ) -> dict[str, Any]:
     """The results with new rows, which take the place of older ones of the same operation and size.
 
@@ -58,9 +58,18 @@ def merge(
         before: the file's content, or None.
         now: what `describe` gave.
         rows: measured now, at this commit.
+        settings: with which.
+
+    Raises:
+        DataError: the file holds rows of other maps.
     """
+    if before is not None and before["source"] != now["source"]:
+        raise DataError(
+            f"the results of this machine are of {before['source']}, not of {now['source']}; name "
+            "another folder by --results"
+        )
     kept = {} if before is None else {_key(row): row for row in rows_of(before)}
-    kept |= {_key(row): replace(row, commit=now["commit"]) for row in rows}
+    kept |= {_key(row): replace(row, commit=now["commit"], settings=settings) for row in rows}
     found = sorted(kept.values(), key=lambda row: (order(row.what), row.what, row.size or 0))
     slopes = {what: round(value, 3) for what, value in growth(found).items()}
     return now | {"rows": [row.to_json() for row in found], "growth": slopes}

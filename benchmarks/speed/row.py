@@ -21,14 +21,16 @@ class Row:
         value: the figure, a median where it was repeated.
         unit: of `value` and `floor`.
         floor: the least (or, of a rate, the most) that was measured in the same run; None if none.
-        ratio: median over the repeats of value / floor, each measured right after the other.
+        ratio: median over the repeats of value / floor, each measured right after the other (of
+            cold combinations, whose floor takes longer than they do: over the combinations).
         recall: share of the true ten nearest that were found, 0..1; None where nothing is lost.
         against: the floor in words.
         repeats: how many times it was measured.
         bytes_read: of the index; None if not counted.
         peak_bytes: most anonymous memory while it ran, beyond what was there before.
-        details: further figures by name, and settings.
+        details: further figures by name.
         commit: of the code that was measured.
+        settings: of the sitting; None in results that are older than this.
     """
 
     what: str
@@ -44,6 +46,7 @@ class Row:
     peak_bytes: int | None = None
     details: dict[str, float | int | str] | None = None
     commit: str = ""
+    settings: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict, figures to five significant digits."""

@@ -9,7 +9,7 @@ machine (or a GPU) like the one that was measured; constants are those of the la
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def constants_of(data: dict[str, Any]) -> Constants:
     if lists is not None and lists.details is not None and lists.size:
         codes = float(lists.details["code_bytes"]) / lists.size
     return Constants(
-        store_bytes=d["store_bytes"] / exact.size,
+        store_bytes=_bytes_of_an_image([row for row in rows if row.what == EXACT]),
         view_bytes=d["view_bytes"] / exact.size,
         code_bytes=codes,
         pass_bytes=float(exact.bytes_read) / exact.size,
@@ -162,6 +162,22 @@ def constants_of(data: dict[str, Any]) -> Constants:
         index_size=0 if lists is None else lists.size or 0,
         memory=float(data["memory"]),
     )
+
+
+def _bytes_of_an_image(rows: Sequence[Row]) -> float:
+    """Of the index without views and without the model, which is as large for any gallery: how it
+    grows from the smallest to the largest size; of one size, its share."""
+    known = sorted(
+        (row.size, float(row.details["store_bytes"]))
+        for row in rows
+        if row.size and row.details and "store_bytes" in row.details
+    )
+    if not known:
+        raise DataError(
+            f"no bytes of the index in the rows {EXACT!r}; run bench speed --rows exact"
+        )
+    (images, least), (most, whole) = known[0], known[-1]
+    return whole / most if most == images else (whole - least) / (most - images)
 
 
 def tables(data: dict[str, Any], stem: str) -> str:

@@ -22,7 +22,7 @@ SOURCE = {
     "values": 5,
     "attributes": 2,
 }
-NOW = {"machine": "abacus, 2 cores, no GPU", "commit": "abc", "source": SOURCE, "settings": {}}
+NOW = {"machine": "abacus, 2 cores, no GPU", "commit": "abc", "source": SOURCE}
 ROWS = [
     Row("query under an existing view", 100, 2.0, "ms", 1.0, 2.0, 1.0, "raw faiss"),
     Row("exact view, new combination", 100, 0.5, "s", 0.4, 1.25, against="a pass"),
@@ -54,11 +54,16 @@ def test_a_row_survives_json() -> None:
 def test_new_rows_take_the_place_of_the_same_operation_and_size() -> None:
     first = merge(None, NOW, ROWS)
     again = Row("exact view, new combination", 1000, 4.0, "s", 4.0, 1.0)
-    second = merge(first, NOW | {"commit": "def"}, [again, Row("newer", 1, 1.0, "s")])
+    settings = {"repeats": 2}
+    second = merge(first, NOW | {"commit": "def"}, [again, Row("newer", 1, 1.0, "s")], settings)
     rows = {(row.what, row.size): row for row in rows_of(second)}
     assert len(rows) == len(second["rows"]) == 5
     assert rows[again.what, 1000].value == 4.0
     assert [rows[again.what, size].commit for size in (100, 1000)] == ["abc", "def"]
+    assert [rows[again.what, size].settings for size in (100, 1000)] == [None, settings]
+    other = NOW | {"source": SOURCE | {"images": 46}}
+    with pytest.raises(DataError, match="not of"):
+        merge(second, other, [])
     assert second["growth"][again.what] == pytest.approx(0.903, abs=1e-3)
     names = [row.what for row in rows_of(second)]
     assert names == sorted(names, key=order)

@@ -63,14 +63,15 @@ def test_what_was_not_measured_stays_open() -> None:
 
 
 def results() -> dict[str, Any]:
+    model = 7_000_000  # bytes that do not grow
     details = {
         "pass_bytes_per_second": 8e9,
         "tail_flop_per_image": 2_000_000,
         "tail_flop_per_second": 1e11,
-        "store_bytes": 50_000 * 1000,
+        "store_bytes": 50_000 * 1000 + model,
         "view_bytes": 2000 * 1000,
     }
-    small = {"store_bytes": 1, "view_bytes": 1}
+    small = {"store_bytes": 50_000 * 10 + model, "view_bytes": 1}
     rows = [
         Row(scaling.EXACT, 10, 1, "s", 1, 9.0, bytes_read=1, details=details | small),
         Row(scaling.EXACT, 1000, 0.04, "s", 0.02, 2.0, bytes_read=40_000_000, details=details),
@@ -86,6 +87,16 @@ def test_constants_are_those_of_the_largest_size() -> None:
     assert constants_of(results()) == replace(CONSTANTS, cold_ms=None, cold_size=0)
     with pytest.raises(DataError, match="exact view"):
         constants_of(merge(None, {"commit": "abc"}, []))
+
+
+def test_bytes_of_an_image_from_one_size() -> None:
+    data = results()
+    data["rows"] = [row for row in data["rows"] if row["size"] != 10]
+    assert constants_of(data).store_bytes == 57_000
+    for row in data["rows"]:
+        (row["details"] or {}).pop("store_bytes", None)
+    with pytest.raises(DataError, match="no bytes of the index"):
+        constants_of(data)
 
 
 def test_tables_say_what_is_missing() -> None:
