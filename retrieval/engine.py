@@ -60,7 +60,7 @@ _BATCH = 32  # pictures encoded at a time
 
 
 class Engine:
-    """An index that is open for queries. Use `Engine.open`.
+    """An index that is open for queries. Use `Engine.open`. Threads may share it.
 
     Args:
         store: the open index.

@@ -7,6 +7,7 @@ import shutil
 import threading
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,30 @@ def test_threads_that_ask_for_one_view_compute_it_once(folder: Path, computed: l
         thread.join()
     assert computed == [1]
     assert len({id(view) for view in found}) == 1
+
+
+def test_threads_share_an_engine(folder: Path, shop: Shop) -> None:
+    """Views come, are written and go meanwhile: there is memory for two of seven."""
+    image = shop.catalogue / "images/000.png"
+    alone = Engine.open(folder, device="cpu")
+    right = {v: [hit.row for hit in alone.query(image, present=[v])] for v in VALUES}
+    engine = Engine.open(folder, device="cpu", memory=2 * BYTES)
+    engine.two_stage_from = 1
+    engine.calibration()
+    found: list[tuple[str, list[int]]] = []
+
+    def ask(number: int) -> None:
+        for place in range(3 * len(VALUES)):
+            value = VALUES[(place * (number + 1) + number) % len(VALUES)]
+            result = engine.query(image, present=[value], search="exact" if place % 2 else "auto")
+            found.append((value, [hit.row for hit in result]))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(ask, range(4)))
+    assert len(found) == 4 * 3 * len(VALUES)
+    for value, rows in found:
+        assert rows == right[value]
+    assert engine.pool.nbytes <= engine.pool.memory
 
 
 def test_a_view_that_was_moved_to_a_gpu_is_freed_at_once(folder: Path) -> None:
