@@ -65,7 +65,7 @@ def merge(
     """
     if before is not None and before["source"] != now["source"]:
         raise DataError(
-            f"the results of this machine are of {before['source']}, not of {now['source']}; name "
+            f"the results there are of {_maps(before)}, this index is of {_maps(now)}; name "
             "another folder by --results"
         )
     kept = {} if before is None else {_key(row): row for row in rows_of(before)}
@@ -73,6 +73,11 @@ def merge(
     found = sorted(kept.values(), key=lambda row: (order(row.what), row.what, row.size or 0))
     slopes = {what: round(value, 3) for what, value in growth(found).items()}
     return now | {"rows": [row.to_json() for row in found], "growth": slopes}
+
+
+def _maps(data: dict[str, Any]) -> str:
+    s = data["source"]
+    return f"{s['images']:,} images of {s['dataset']} ({s['backbone']}, {s['cells']} x {s['dim']})"
 
 
 def read_results(path: Path) -> dict[str, Any] | None:

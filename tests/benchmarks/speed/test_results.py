@@ -62,7 +62,7 @@ def test_new_rows_take_the_place_of_the_same_operation_and_size() -> None:
     assert [rows[again.what, size].commit for size in (100, 1000)] == ["abc", "def"]
     assert [rows[again.what, size].settings for size in (100, 1000)] == [None, settings]
     other = NOW | {"source": SOURCE | {"images": 46}}
-    with pytest.raises(DataError, match="not of"):
+    with pytest.raises(DataError, match=r"of 45 images of shop .*, this index is of 46 images"):
         merge(second, other, [])
     assert second["growth"][again.what] == pytest.approx(0.903, abs=1e-3)
     names = [row.what for row in rows_of(second)]

@@ -26,6 +26,7 @@ CONSTANTS = Constants(
     flops=1e11,
     overhead=1.6,
     encode_rate=100,
+    encoded_by="onnx",
     cold_ms=100,
     cold_size=250_000,
     index_ms=2,
