@@ -92,7 +92,13 @@ def measure(root: Path) -> dict[str, float]:
 
 
 @click.command("deepfashion-parse")
-@click.option("--images", default=IMAGES, show_default=True, help="Images of the release.")
+@click.option(
+    "--images",
+    type=click.IntRange(min=1),
+    default=IMAGES,
+    show_default=True,
+    help="Images of the release.",
+)
 @click.option("--load", "folder", type=click.Path(path_type=Path), hidden=True)
 def command(images: int, folder: Path | None) -> None:
     """Generate a DeepFashion release of full size, load it, print seconds and memory."""

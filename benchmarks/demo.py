@@ -28,7 +28,7 @@ NAMES = ("v-neckline", "floral")
 @click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
 @click.option("--gallery-count", type=click.IntRange(min=100), default=2000, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
 def command(
     out: Path,
     layout: str,

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
+from benchmarks.split_images import load_for
 from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.scoring import CombinationRanker
 from training.checkpoint import load_checkpoint
-from training.datasets import load_dataset
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -25,11 +25,11 @@ WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 @click.option("--dataset", "name", required=True)
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path))
 @click.option("--combinations", type=click.IntRange(min=1), default=60, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 def command(name: str, checkpoint: Path, combinations: int, seed: int) -> None:
     """Print one row of a Markdown table for each weight."""
     loaded = load_checkpoint(checkpoint)
-    dataset = load_dataset(name, None, [a.name for a in loaded.schema.attributes])
+    dataset = load_for(name, None, loaded.schema)
     encoded = encode_split(loaded.model, dataset, "valid", loaded.preprocessing, 2)
     part, bank = encoded.dataset, encoded.bank
     drawn = draw_combinations(part, "valid", combinations, seed=seed)

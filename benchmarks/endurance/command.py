@@ -38,7 +38,7 @@ _IMAGES_A_PROCESS = 250
 @click.option("--flips", "bits", type=click.IntRange(1), default=FLIPS, show_default=True)
 @click.option("--vectors", type=click.IntRange(1), default=VECTORS, show_default=True)
 @click.option("--images", type=click.IntRange(1), default=IMAGES, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="[default: benchmarks/results]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
