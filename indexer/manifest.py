@@ -251,12 +251,14 @@ def read_manifest(path: Path) -> Manifest | None:
 
     Raises:
         CorruptStoreError: if it is damaged.
-        DataError: if a newer version of this program wrote it.
+        DataError: if a newer version of this program wrote it, or it would lie in a file.
     """
     try:
         text = path.read_bytes()
     except FileNotFoundError:
         return None
+    except NotADirectoryError as error:
+        raise DataError(f"no index in {path.parent}: that is no folder") from error
     except OSError as error:
         raise CorruptStoreError(f"cannot read {path}: {error.strerror}") from error
     try:

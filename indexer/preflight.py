@@ -100,16 +100,16 @@ def check_needs(needs: Needs, folder: Path) -> str:
     """
     free = shutil.disk_usage(folder).free
     available = available_memory()
-    disk = f"{needs.disk / 1e9:,.3g} GB in {folder}, where {free / 1e9:,.3g} GB are free"
+    disk = f"{_in_bytes(needs.disk)} in {folder}, where {_in_bytes(free)} are free"
     if needs.disk + _SPARE > free:
         raise ResourceError(
             f"the index of {needs.images:,} images needs {disk}; free some space, give another "
             "folder with --out, or ask for fewer --views (a condition without a view is answered "
             "all the same)"
         )
-    memory = f"{needs.memory / 1e9:,.3g} GB of memory"
+    memory = f"{_in_bytes(needs.memory)} of memory"
     if available is not None:
-        memory += f", of which {available / 1e9:,.3g} GB are available"
+        memory += f", of which {_in_bytes(available)} are available"
         if needs.memory > available:
             raise ResourceError(
                 f"building the index of {needs.images:,} images needs {memory}; give smaller "
@@ -117,6 +117,13 @@ def check_needs(needs: Needs, folder: Path) -> str:
             )
     images = f"{needs.images:,} images, {needs.encode:,} of them to be encoded"
     return f"{images}; needs {disk}, and {memory}"
+
+
+def _in_bytes(count: int) -> str:
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "KB")):
+        if count >= 10**power:
+            return f"{count / 10**power:,.3g} {unit}"
+    return f"{count} bytes"
 
 
 def available_memory() -> int | None:

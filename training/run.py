@@ -48,10 +48,7 @@ def read_config(path: Path) -> RunConfig:
     Raises:
         UsageError: the file is missing, malformed, or names an unknown option.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"cannot read the config {path}: {error}") from error
+    data = _read_toml(path)
     known = {"model", "recipe", "preprocessing", "weights", "seed"}
     unknown = sorted(set(data) - known)
     if unknown:
@@ -75,6 +72,18 @@ def read_config(path: Path) -> RunConfig:
         weights,
         seed,
     )
+
+
+def names_freezing(path: Path) -> bool:
+    """Whether a TOML file for `read_config` says if the backbone is frozen."""
+    return "freeze_backbone" in _read_toml(path).get("recipe", {})
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"cannot read the config {path}: {error}") from error
 
 
 def run_training(

@@ -166,7 +166,7 @@ def _build(
     check_unlocked(out)  # before torch is imported, which takes longer than the answer should
     if name.casefold() not in ADAPTERS and not Path(name).expanduser().is_dir():
         load_dataset(name, root)  # says what is wrong with the name
-    run = _find_checkpoint(short) if checkpoint is None else checkpoint
+    run = _find_checkpoint(short, name) if checkpoint is None else checkpoint
 
     from indexer.build import build_index
     from indexer.device import choose_device
@@ -214,7 +214,7 @@ def _short_name(name: str) -> str:
     )
 
 
-def _find_checkpoint(short: str) -> Path:
+def _find_checkpoint(short: str, name: str) -> Path:
     """The one trained model of a dataset: `runs/NAME/best`, else the only `runs/NAME/*/best`."""
     runs = Path("runs") / short
     direct = runs / "best" / "config.json"
@@ -227,7 +227,7 @@ def _find_checkpoint(short: str) -> Path:
         choices = ", ".join(str(path) for path in found)
         raise UsageError(f"{len(found)} models in {runs}; choose with --checkpoint: {choices}")
     raise UsageError(
-        f"no trained model in {runs}; train one with `retrieve train --dataset {short} "
+        f"no trained model in {runs}; train one with `retrieve train --dataset {name} "
         f"--out {runs}`, or name one with --checkpoint RUN"
     )
 

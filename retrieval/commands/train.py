@@ -29,7 +29,7 @@ _LARGEST_SEED = 2**32 - 1
     help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, gmp; "
     "triplet, csn, asen or asenet-v2.",
 )
-@click.option("--backbone", help="resnet18, resnet34, resnet50 or resnet50v2.")
+@click.option("--backbone", help="resnet18, resnet34, resnet50 (the default), resnet50v2 or small.")
 @click.option("--stage", help="Last stage of the backbone: layer1 to layer4.")
 @click.option(
     "--weights",
@@ -89,7 +89,7 @@ def command(
     from training.models.config import variant as with_variant
     from training.preprocessing import Preprocessing
     from training.recipe import Recipe
-    from training.run import RunConfig, read_config, run_training
+    from training.run import RunConfig, names_freezing, read_config, run_training
     from training.sources import validation_rows
     from training.trainer import Progress
 
@@ -115,7 +115,7 @@ def command(
     )
     if freeze is not None:
         recipe = replace(recipe, freeze_backbone=freeze)
-    elif config is None:
+    elif config is None or not names_freezing(config):
         recipe = replace(recipe, freeze_backbone=chosen_weights is not None)
     if recipe.freeze_backbone and chosen_weights is None:
         raise UsageError(

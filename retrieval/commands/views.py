@@ -66,7 +66,7 @@ def command(
 
     \b
     retrieve views --add v-neckline,floral
-    retrieve views --drop "neckline:v-neckline, pattern:floral"
+    retrieve views --drop v-neckline,floral
 
     A view is the gallery's embeddings under one condition. Those of build-index stay; warm ones
     were computed for a query, or by --add, and the least recently used go when the budget is full.
@@ -154,7 +154,7 @@ def _embedded(
 
 def _drop(warm: WarmViews, store: Store, word: str) -> None:
     entries = {e.key: e.key for e in warm.list()} | {e.name: e.key for e in warm.list()}
-    key = entries.get(word.strip())
+    key = entries.get(word.strip()) or entries.get(_key_of(store, word) or "")
     if key is not None:
         warm.drop(key)
         _say(f"{word}: removed")
@@ -166,6 +166,16 @@ def _drop(warm: WarmViews, store: Store, word: str) -> None:
         )
     there = ", ".join(repr(entry.name) for entry in warm.list()[:5]) or "none"
     raise UsageError(f"--drop {word!r}: no warm view has that key or name; warm views: {there}")
+
+
+def _key_of(store: Store, word: str) -> str | None:
+    """Key of the condition of names as --add takes them; None if they are no values."""
+    from indexer.views import condition_key
+
+    try:
+        return condition_key(store.schema.condition(split_names("--drop", (word,))))
+    except UsageError:
+        return None
 
 
 def _say(text: str) -> None:

@@ -81,6 +81,9 @@ def test_too_little_disk_or_memory_is_refused_with_its_figures(
         check_needs(needs, tmp_path)
     monkeypatch.setattr(preflight, "available_memory", lambda: None)
     check_needs(needs, tmp_path)
+    little = check_needs(Needs(images=1, encode=1, disk=41_700, memory=0), tmp_path)
+    assert "needs 41.7 KB in" in little
+    assert "and 0 bytes of memory" in little
     free.free = 10**9
     with pytest.raises(ResourceError, match=r"5 GB in .*, where 1 GB are free.*--views"):
         check_needs(needs, tmp_path)

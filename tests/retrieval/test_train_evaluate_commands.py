@@ -120,6 +120,19 @@ def test_mistakes_in_training(capsys, out: Path, arguments: list[str], code: int
     assert not (out / "best").exists()
 
 
+def test_a_config_that_does_not_speak_of_freezing(capsys, out: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.toml"
+    unfrozen = [option for option in FAST if option != "--no-freeze"]
+    start = ("train", "--dataset", "shop", "--out", out, *unfrozen, "--epochs", 1)
+    config.write_text("[recipe]\nfreeze_backbone = true\n")
+    code, _, err = run(capsys, *start, "--config", config)
+    assert (code, "not worth freezing" in err) == (2, True)
+    config.write_text("seed = 3\n")
+    code, _, err = run(capsys, *start, "--config", config)
+    assert code == 0, err
+    assert "(trained)" in err
+
+
 def test_a_wrong_seed_in_a_config(capsys, out: Path, tmp_path: Path) -> None:
     for seed in ("-4", "99999999999999"):
         (tmp_path / "c.toml").write_text(f"seed = {seed}\n")

@@ -77,6 +77,8 @@ def test_add_drop_and_clear(index: Path, capsys) -> None:
     run(capsys, "views", "--drop", wanted.name)
     assert [v["key"] for v in listed(capsys)["views"] if v["kind"] == "warm"] == [last[1]["key"]]
     assert "removed" in run(capsys, "views", "--drop", last[1]["key"])[2]
+    run(capsys, "views", "--add", "disc,gold")
+    assert "removed" in run(capsys, "views", "--drop", "Gold, disc")[2]  # as --add takes it
     run(capsys, "views", "--add", "gold")
     assert "1 warm views removed" in run(capsys, "views", "--clear")[2]
     assert listed(capsys)["warm_bytes"] == 0
@@ -104,6 +106,7 @@ def test_the_budget_evicts(index: Path, capsys) -> None:
         (["--add", "gold", "--budget", "0.000001"], 2, "more than --budget"),
         (["--budget", "-1"], 2, "--budget"),
         (["elsewhere"], 3, "no index in elsewhere"),
+        (["shop/labels.csv"], 3, "no index in shop/labels.csv"),
     ],
 )
 def test_wrong_arguments(index: Path, capsys, arguments: list[str], code: int, words: str) -> None:

@@ -71,6 +71,7 @@ def test_an_added_image_is_found_and_a_removed_one_is_not(own: Shop, capsys) -> 
         (["remove", "indexes/shop", "images/0000.png"], 3, "nearest: images/000.png"),
         (["remove", "indexes/shop", "shop/broken.jpg"], 3, "is not in the index"),
         (["remove", "none", "a.png"], 3, "no index in none"),
+        (["add", "shop/images/000.png", "indexes/shop"], 3, "that is no folder"),
         (["remove", "indexes/shop", "/etc/passwd"], 3, "is not in the index"),
     ],
 )
