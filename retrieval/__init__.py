@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retrieval.engine import Engine
     from retrieval.hits import Hit, QueryResult
+    from retrieval.request import Request
 
-__all__ = ["Engine", "Hit", "QueryResult"]
+__all__ = ["Engine", "Hit", "QueryResult", "Request"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +22,8 @@ def __getattr__(name: str) -> Any:
         from retrieval import hits
 
         return getattr(hits, name)
+    if name == "Request":
+        from retrieval.request import Request
+
+        return Request
     raise AttributeError(f"module 'retrieval' has no attribute {name!r}")

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ from retrieval.request import Request, Terms, resolve
 from retrieval.two_stage import TwoStage
 from retrieval.view_pool import ViewPool, default_memory
 from training.checkpoint import load_checkpoint
-from training.errors import DataError
+from training.errors import DataError, UsageError
 from training.images import open_rgb
 from training.models.m2fashion import M2Fashion
 from training.schema import Condition, Schema
@@ -185,6 +185,8 @@ class Engine:
             requests: what is asked; see `query` for the errors, which come before any work.
             search: as for `query`.
         """
+        if search not in get_args(Search):
+            raise UsageError(f"unknown search {search!r}; choose auto or exact")
         asked = [resolve(self.schema, request) for request in requests]
         out: dict[int, QueryResult] = {}
         for numbers in self._by_portions(asked, search):

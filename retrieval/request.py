@@ -76,6 +76,8 @@ def resolve(schema: Schema, request: Request) -> Terms:
     """
     if request.top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {request.top_k}")
+    if not isinstance(request.where, Mapping):
+        raise UsageError(f"where takes attribute -> value, not {request.where!r}")
     wanted = _distinct(request.present, schema.value)
     unwanted = _distinct(request.absent, schema.value)
     compared = _distinct(request.like, schema.attribute)
@@ -95,6 +97,8 @@ def resolve(schema: Schema, request: Request) -> Terms:
 
 def _distinct(names: Sequence[str], find: Callable[[str], int]) -> list[int]:
     """Numbers of names, in their order; `floral` and `pattern:floral` are one name twice."""
+    if isinstance(names, str):  # else its letters would be the names
+        raise UsageError(f"give a list of names, [{names!r}], not {names!r} alone")
     found: dict[int, str] = {}
     for name in names:
         if not normalise_name(name):

@@ -154,6 +154,9 @@ class Schema:
                 f"{name!r} is an attribute, not a value; name one of its values ({values}) "
                 f"or compare by it with --like {normalise_name(name)}"
             )
+        attribute, equals, value = name.partition("=")
+        if equals and normalise_name(attribute) in self._attribute_index:
+            raise UsageError(f"unknown value {name!r}; write {attribute}:{value}, or {value} alone")
         raise UsageError(self._unknown("value", name, self.value_names))
 
     def _value_of_attribute(self, name: str) -> int:
