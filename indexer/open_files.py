@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import io
 import mmap
+import os
 
 from training.errors import ResourceError
 
@@ -14,19 +15,20 @@ try:
 except ImportError:  # not on Windows, where files are not limited so
     resource = None  # type: ignore[assignment]
 
-_OTHERS = 256  # files that a process has open besides
+_OTHERS = 256  # files that a process opens besides
+_OPEN_NOW = "/dev/fd"
 
 
 def allow_open_files(count: int) -> None:
-    """Let this process hold so many files open besides others, as far as the system lets it.
+    """Let this process open so many files more, as far as the system lets it.
 
     Only the soft limit is raised, and only if it is too low; what is opened beyond the hard one
     fails then, with a ResourceError.
     """
-    if resource is None:
+    if resource is None or not os.path.isdir(_OPEN_NOW):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + _OTHERS
+    wanted = len(os.listdir(_OPEN_NOW)) + count + _OTHERS
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

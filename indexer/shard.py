@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import mmap
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,8 @@ class ShardFile:
         self.path = folder / entry.name
         self._handle: io.BufferedReader = open_file(folder, entry)
         weakref.finalize(self, self._handle.close)
+        self._mapping = threading.Lock()
+        self._mapped: dict[str, NDArray[Any]] | None = None
 
     @cached_property
     def stored(self) -> StoredMaps:
@@ -195,9 +198,13 @@ class ShardFile:
         except KeyError as error:
             raise self._lacks(error) from error
 
-    @cached_property
+    @property
     def _arrays(self) -> dict[str, NDArray[Any]]:
-        return map_arrays(self._handle, str(self.path), self._entry.arrays)
+        """Mapped once and for all: kernels know rows by their addresses."""
+        with self._mapping:
+            if self._mapped is None:
+                self._mapped = map_arrays(self._handle, str(self.path), self._entry.arrays)
+            return self._mapped
 
     def _lacks(self, name: KeyError) -> CorruptStoreError:
         return CorruptStoreError(f"{self.path} lacks the array {name}; build again")

@@ -15,7 +15,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from tiny_gallery import build, gallery, tiny_checkpoint
-from indexer import views
+from indexer import edit, views
 from indexer.store import open_store
 from training.errors import ResourceError
 
@@ -25,10 +25,15 @@ try:
     if sys.argv[4] == "build":
         names = [f"pic/{number:04d}.jpg" for number in range(int(sys.argv[5]))]
         build(gallery(root, names), tiny_checkpoint(root / "run"), root / "out", shard_rows=1)
+    if sys.argv[4] == "edit":
+        edit.load_checkpoint = lambda folder, device: tiny_checkpoint(root / "run")
+        edit.remove_images(root / "out", ["pic/0000.jpg"])
     store = open_store(root / "out")
+    others = [open_store(root / "out") for _ in range(2)] if sys.argv[4] == "three" else []
+    others = [other.quantised(slice(None))[0].values for other in others]
     condition = store.schema.condition(types=["neck"])
     vectors = views.embed(store, tiny_checkpoint(root / "run").model, condition)
-    print(len(vectors), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    print(len(vectors) + sum(map(len, others)), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 except ResourceError as error:
     print(error)
 """
@@ -48,5 +53,8 @@ def test_the_limit_is_raised_as_far_as_it_goes(tmp_path: Path) -> None:
     assert int(count) == SHARDS
     assert int(limit) > 2 * SHARDS
     assert run(tmp_path, 400, 500, "open").split() == [str(SHARDS), "400"]  # what suffices stays
+    # An edit holds the old version open beside the new one, and other indexes may be open.
+    assert run(tmp_path, 100, 900, "edit").startswith(str(SHARDS - 1))
+    assert run(tmp_path, 100, 900, "three").split()[0] == str(3 * (SHARDS - 1))
     for hard in (50, 100):  # too few to open the shards, and to read them
         assert "too many open files" in run(tmp_path, 40, hard, "open")
