@@ -64,7 +64,8 @@ class ViewPool:
     ) -> None:
         self.store, self.model, self.device, self.memory = store, model, device, memory
         self.warm = warm
-        self._ahead: dict[str, View] = {}  # built ahead or warm
+        self._ahead: dict[str, View] = {}
+        self._warm: dict[str, View] = {}  # of those on disk, what was asked for
         self._computed: OrderedDict[str, _Computed] = OrderedDict()
         self._lock = threading.RLock()  # of all of these
         self._computing = threading.Lock()
@@ -85,12 +86,22 @@ class ViewPool:
             if key in self._computed:
                 self._computed.move_to_end(key)
                 return self._computed[key].view
-            if key not in self._ahead:  # looked for each time: another process may have built it
-                view = open_view(self.store, key) or self.warm.load(key)
-                if view is None:
-                    return None
+            if key in self._ahead:
+                return self._ahead[key]
+            if key in self._warm:
+                self.warm.touch(key)
+                return self._warm[key]
+            view = open_view(self.store, key)
+            if view is not None:
                 self._ahead[key] = self._placed(view)
-            return self._ahead[key]
+                return view
+            view = self.warm.load(key)  # looked for each time: another process may have built it
+            if view is not None:
+                gone = [other for other in self._warm if not self.warm.has(other)]
+                for other in gone:  # held open, they would not leave the disk
+                    del self._warm[other]
+                self._warm[key] = self._placed(view)
+            return view
 
     def get(self, condition: Condition) -> View:
         """A condition's view, computed from the stored maps if there is none."""

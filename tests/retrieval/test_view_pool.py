@@ -54,6 +54,17 @@ def test_a_warm_view_is_not_computed_again(folder: Path, computed: list[int]) ->
     assert engine.pool.existing(condition) is not None
 
 
+def test_a_warm_view_that_left_the_disk_is_not_held(folder: Path) -> None:
+    engine = Engine.open(folder, device="cpu", memory=0)
+    engine.pool.warm.budget_bytes = 2 * (BYTES + 100)
+    for value in VALUES * 2:
+        engine.prepare(present=[value])
+        engine.prepare(present=["colour:red", "disc"])  # drops the other from memory
+        assert engine.pool.existing(engine.schema.condition([value])) is not None
+    assert len(engine.pool.warm.list()) == 2
+    assert len(engine.pool._warm) <= 2
+
+
 def test_what_a_query_computed_is_kept_on_disk_when_that_is_asked_for(
     folder: Path, shop: Shop, computed: list[int]
 ) -> None:
