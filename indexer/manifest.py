@@ -236,7 +236,12 @@ class Manifest:
         """Every file of this version, the manifest apart."""
         out = [*self.model_files, *(s.file for s in self.shards if s.file)]
         out += [self.gallery] if self.gallery else []
-        out += [view.file for view in self.views]
+        return out + self.view_files
+
+    @property
+    def view_files(self) -> list[FileEntry]:
+        """Those of the views: their vectors, then their approximate indexes."""
+        out = [view.file for view in self.views]
         return out + [view.approximate.file for view in self.views if view.approximate]
 
 

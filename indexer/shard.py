@@ -26,7 +26,7 @@ from indexer.row_checksums import row_checksums
 from indexer.store_file import check_content, commit_file, open_file
 from training.errors import CorruptStoreError
 
-_OPEN = 2  # files of a shard: itself, and its mapping
+_OPEN = 2  # files of a shard: itself and its mapping; of a view: its vectors and its index
 
 
 @dataclass(frozen=True)
@@ -100,15 +100,23 @@ def name_places(folder: Path, entries: Sequence[ShardEntry]) -> tuple[ShardEntry
     return tuple(map(named, entries))
 
 
-def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> list[ShardFile]:
+def open_shards(
+    folder: Path, entries: Sequence[ShardEntry], verify: bool, views: int = 0
+) -> list[ShardFile]:
     """The shards of an index that hold images; see `ShardFile`.
+
+    Args:
+        folder: the index.
+        entries: of its shards.
+        verify: as for `ShardFile`.
+        views: that may be opened beside them, for which room is made too.
 
     Raises:
         CorruptStoreError: a file is missing or has another size.
         ResourceError: too many files are open.
     """
     files = [entry.file for entry in entries if entry.file is not None]
-    allow_open_files(_OPEN * len(files))
+    allow_open_files(_OPEN * (len(files) + views))
     return [ShardFile(folder, file, verify) for file in files]
 
 

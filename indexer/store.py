@@ -14,7 +14,6 @@ from torch import Tensor
 from indexer.committed import Committed, committed_versions
 from indexer.gallery import Gallery, open_gallery
 from indexer.manifest import BUILDING_NAME, Manifest, ViewEntry
-from indexer.open_files import allow_open_files
 from indexer.path_list import PathList
 from indexer.quantise import QuantisedMaps, dequantise
 from indexer.row_check import RowCheck
@@ -258,8 +257,7 @@ def _open(
     manifest = version.manifest
     if manifest.gallery is None:
         raise _not_there(folder)
-    allow_open_files(2 * (len(manifest.shards) + len(manifest.views)))
-    shards = open_shards(folder, manifest.shards, verify)
+    shards = open_shards(folder, manifest.shards, verify, len(manifest.views))
     gallery = open_gallery(folder, manifest.gallery, verify)
     remarks = [] if version.remark is None else [version.remark]
     if trouble is not None:

@@ -64,12 +64,7 @@ def _row(bench: Bench, size: int) -> Row:
     one, tail = median(alone), median(products)
     flop = median(tail_flop(engine.model, values) for values in named)
     manifest = engine.store.manifest
-    views = sum(
-        file.size
-        for view in manifest.views
-        for file in (view.file, view.approximate and view.approximate.file)
-        if file
-    )
+    views = sum(entry.size for entry in manifest.view_files)
     return Row(
         what=EXACT,
         size=size,
