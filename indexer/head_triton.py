@@ -12,7 +12,6 @@ from __future__ import annotations
 import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -147,8 +146,7 @@ class _Heads:
         if isinstance(tail, Tail):
             return tail(attended, out)
         self._scratch = self._scratch or Scratch(len(attended), attended)
-        with _tensor_cores(attended.is_cuda):
-            return tail.tail(attended, out, self._scratch)
+        return tail.tail(attended, out, self._scratch)
 
     def _fold(self) -> list[Tail | FoldedHead]:
         """The second halves: for the kernel, or for torch where they are not for it."""
@@ -182,16 +180,3 @@ class _Prepared:
 
 
 _PREPARED: WeakKeyDictionary[FoldableEmbedder, dict[str, _Prepared]] = WeakKeyDictionary()
-
-
-@contextmanager
-def _tensor_cores(wanted: bool) -> Iterator[None]:
-    """TF32 products on a GPU: ten bits keep the cosine of Z above 0.9999."""
-    before = torch.get_float32_matmul_precision()
-    if wanted:
-        torch.set_float32_matmul_precision("high")
-    try:
-        yield
-    finally:
-        if wanted:
-            torch.set_float32_matmul_precision(before)

@@ -23,16 +23,19 @@ class Part:
         tensor: of as many dimensions as `shape`, none of them longer.
         shape: filled up with zeros.
         kind: of the numbers there.
+        halves: float32 as two fp16 whose sum it is, [2, *shape]; numbers beyond `LARGEST` stay at
+            it. `kind` says nothing then.
     """
 
     tensor: Tensor
     shape: tuple[int, ...]
     kind: torch.dtype = torch.float32
+    halves: bool = False
 
     @property
     def nbytes(self) -> int:
         """On the device."""
-        return prod(self.shape) * self.kind.itemsize
+        return prod(self.shape) * (4 if self.halves else self.kind.itemsize)
 
 
 def packed(parts: Sequence[Part], device: torch.device) -> list[Tensor]:
@@ -48,12 +51,21 @@ def packed(parts: Sequence[Part], device: torch.device) -> list[Tensor]:
     with torch.inference_mode():
         host = torch.zeros(sum(sizes), dtype=torch.uint8, pin_memory=pinned)
         for part, room in zip(parts, _rooms(host, parts, sizes), strict=True):
-            clipped = part.kind == torch.float16
-            tensor = part.tensor.clamp(-LARGEST, LARGEST) if clipped else part.tensor
-            room[tuple(map(slice, tensor.shape))].copy_(tensor)
+            places = tuple(map(slice, part.tensor.shape))
+            if part.halves:
+                tensor = part.tensor.clamp(-LARGEST, LARGEST)
+                high = room[0][places].copy_(tensor)
+                room[1][places].copy_(tensor - high)
+            else:
+                room[places].copy_(part.tensor)
         return _rooms(host.to(device, non_blocking=True), parts, sizes)
 
 
 def _rooms(memory: Tensor, parts: Sequence[Part], sizes: list[int]) -> list[Tensor]:
     pieces = zip(torch.split(memory, sizes), parts, strict=True)
-    return [piece.view(part.kind).view(part.shape) for piece, part in pieces]
+    return [
+        piece.view(torch.float16).view(2, *part.shape)
+        if part.halves
+        else piece.view(part.kind).view(part.shape)
+        for piece, part in pieces
+    ]

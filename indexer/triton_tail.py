@@ -3,8 +3,9 @@
 As separate operations it is some forty small kernels a chunk, twenty times as slow as reading the
 maps. Here a program takes a tile of images through all of it. A product's result goes through a
 scratch block of the program's own, which never leaves the GPU's cache, and is read back as the next
-product's operand. Operands are fp16, as precise as TF32 and half as large, sums are float32: the
-cosine of Z stays above 0.9999. Products of fp16 beyond its range stay at its largest number.
+product's operand. An operand is the sum of two fp16, and sums are float32: one alone, or TF32,
+keeps the cosine of Z above 0.9999 but not the order of near garments. Operands beyond fp16's range
+stay at its largest number.
 """
 
 from __future__ import annotations
@@ -21,28 +22,36 @@ from training.models.folded_head import FoldedHead
 from training.models.folded_readout import SMALLEST
 from training.models.value_readout import DOUBT, LIKENESS
 
-_TILE = 64  # images of a program at a time
+_TILES = ((200_000, 64), (140_000, 32), (0, 16))
+"""Images of a program at a time, by the shared memory in bytes that a block may have at least: of
+an H100, an A100, and the GPUs of workstations."""
 _BLOCK = 64  # columns of a product at a time
 _WARPS = 8
 _STAGES = 1
 _PROGRAMS = 1  # a multiprocessor
 _INTERPRETED = 4  # programs without a GPU
 _WIDEST = 256  # channels; with 512 a GPU refused (illegal memory access, cause unknown)
-_FEWEST = 64  # values, padded: one kernel for all conditions of up to so many
-_PROTOTYPES = 16_384  # numbers of them that fit beside a block of a matrix
-_KINDS = {torch.float16: tl.float16, torch.float32: tl.float32}
+_VALUES = 64  # of a condition, at most; with 128 it needs more than a multiprocessor's memory
 
 
 @triton.jit
-def _operand(values, most, kind):  # type: ignore[no-untyped-def]
-    """float32 as `kind`, without infinities in fp16."""
-    return tl.minimum(tl.maximum(values, -most), most).to(kind)
+def _in_two(values, most):  # type: ignore[no-untyped-def]
+    """float32 as the sum of two fp16, none of them infinite."""
+    values = tl.minimum(tl.maximum(values, -most), most)
+    high = values.to(tl.float16)
+    return high, (values - high.to(tl.float32)).to(tl.float16)
 
 
 @triton.jit
-def _matrix(at, outputs, inputs, stride):  # type: ignore[no-untyped-def]
-    """Some rows of a matrix [outputs, inputs] as an operand [inputs, outputs]."""
-    return tl.load(at + outputs[None, :] * stride + inputs[:, None])
+def _product(high, low, matrix, outputs, inputs, stride, count, sums):  # type: ignore[no-untyped-def]
+    """`sums` and an operand [M, inputs] in two halves times some rows of a matrix
+    [2, count, stride], whose halves are read as [inputs, outputs]. What the low halves make of each
+    other is below float32."""
+    places = matrix + outputs[None, :] * stride + inputs[:, None]
+    near = tl.load(places)
+    sums = tl.dot(high, near, sums)
+    sums = tl.dot(low, near, sums)
+    return tl.dot(high, tl.load(places + count * stride), sums)
 
 
 @triton.jit
@@ -57,7 +66,6 @@ def _tail(  # type: ignore[no-untyped-def]
     attended,
     out,
     scratch,
-    scratch_z,
     images,
     squeeze,
     excite,
@@ -79,6 +87,7 @@ def _tail(  # type: ignore[no-untyped-def]
     likeness,
     dim: tl.constexpr,
     half: tl.constexpr,
+    turns: tl.constexpr,
     sigmoid: tl.constexpr,
     tile: tl.constexpr,
     wide: tl.constexpr,
@@ -86,7 +95,6 @@ def _tail(  # type: ignore[no-untyped-def]
     some: tl.constexpr,
     least: tl.constexpr,
     most: tl.constexpr,
-    kind: tl.constexpr,
 ):
     program = tl.program_id(0)
     columns = tl.arange(0, wide)
@@ -94,41 +102,41 @@ def _tail(  # type: ignore[no-untyped-def]
     own = tl.arange(0, tile)
     first = scratch + program * 2 * tile * wide
     second = first + tile * wide
-    z_at = scratch_z + program * tile * wide
     places = own[:, None] * wide + columns[None, :]
+    zeros = tl.zeros((tile, block), tl.float32)
     for start in range(program * tile, images, tl.num_programs(0) * tile):
         rows = (start + own).to(tl.int64)
         within = rows < images
         inside = within[:, None] & (columns < dim)[None, :]
         given = attended + rows[:, None] * dim
-        operand = _operand(tl.load(given + columns[None, :], mask=inside, other=0.0), most, kind)
+        high, low = _in_two(tl.load(given + columns[None, :], mask=inside, other=0.0), most)
         for left in range(0, wide, block):
             part = left + tl.arange(0, block)
-            hidden = tl.dot(operand, _matrix(squeeze, part, columns, wide))
+            hidden = _product(high, low, squeeze, part, columns, wide, wide, zeros)
             hidden += tl.load(constant + part)[None, :]
             hidden = tl.sigmoid(hidden) if sigmoid else tl.maximum(hidden, 0.0)
-            tl.store(first + own[:, None] * wide + part[None, :], _operand(hidden, most, kind))
+            tl.store(first + own[:, None] * wide + part[None, :], hidden)
         tl.debug_barrier()  # what other threads of the program wrote is read from here on
-        operand = tl.load(first + places)
+        high, low = _in_two(tl.load(first + places), most)
         for left in range(0, wide, block):
             part = left + tl.arange(0, block)
-            gate = tl.dot(operand, _matrix(excite, part, columns, wide))
+            gate = _product(high, low, excite, part, columns, wide, wide, zeros)
             gate = tl.sigmoid(gate + tl.load(excite_bias + part)[None, :])
             known = within[:, None] & (part < dim)[None, :]
             gate *= tl.load(given + part[None, :], mask=known, other=0.0)
-            tl.store(second + own[:, None] * wide + part[None, :], _operand(gate, most, kind))
+            tl.store(second + own[:, None] * wide + part[None, :], gate)
         tl.debug_barrier()
-        operand = tl.load(second + places)
+        high, low = _in_two(tl.load(second + places), most)
         for left in range(0, wide, block):
             part = left + tl.arange(0, block)
-            after = tl.dot(operand, _matrix(output, part, columns, wide))
+            after = _product(high, low, output, part, columns, wide, wide, zeros)
             after += tl.load(output_bias + part)[None, :]
-            tl.store(z_at + own[:, None] * wide + part[None, :], after)
+            tl.store(first + own[:, None] * wide + part[None, :], after)
         tl.debug_barrier()
-        z = _unit(tl.load(z_at + places), least)
-        operand = z.to(kind)
-        logits = tl.dot(operand, _matrix(prototypes, numbers, columns, wide))
-        logits += tl.load(bias + numbers)[None, :]
+        z = _unit(tl.load(first + places), least)
+        high, low = _in_two(z, most)
+        logits = tl.zeros((tile, some), tl.float32) + tl.load(bias + numbers)[None, :]
+        logits = _product(high, low, prototypes, numbers, columns, wide, some, logits)
         likely = tl.zeros((tile, some), tl.float32)
         for attribute in range(attributes):
             begin, end = tl.load(starts + attribute), tl.load(starts + attribute + 1)
@@ -139,21 +147,22 @@ def _tail(  # type: ignore[no-untyped-def]
             else:
                 chances = tl.exp(kept - tl.max(kept, 1)[:, None])
             likely += chances * (share / tl.sum(chances, 1))[:, None]
-        alike = _matrix(likeness_of_axes, numbers, numbers, some)
+        alike = tl.load(likeness_of_axes + numbers[None, :] * some + numbers[:, None])
         length = tl.sum(tl.dot(likely, alike, input_precision="tf32x3") * likely, 1)
         doubt = doubt_weight * tl.sqrt(tl.maximum(1 - length, 0.0))
         for left in range(0, half, block):
             part = left + tl.arange(0, block)
-            angles = tl.dot(operand, _matrix(frequencies, part, columns, wide))
+            angles = _product(high, low, frequencies, part, columns, wide, turns, zeros)
             at = second + own[:, None] * wide + part[None, :]
-            tl.store(at, tl.cos(angles).to(kind), mask=(part < half)[None, :])
-            tl.store(at + half, tl.sin(angles).to(kind), mask=(part < half)[None, :])
+            tl.store(at, tl.cos(angles), mask=(part < half)[None, :])
+            tl.store(at + half, tl.sin(angles), mask=(part < half)[None, :])
         tl.debug_barrier()
         features = tl.load(second + places, mask=(columns < 2 * half)[None, :], other=0.0)
-        embedded = features.to(tl.float32) * doubt[:, None] + likeness * z
-        along = tl.dot(embedded.to(kind), _matrix(removal, numbers, columns, wide))
-        rest = (likely - along).to(kind)
-        embedded = tl.dot(rest, _matrix(axes, columns, numbers, some), embedded)
+        embedded = features * doubt[:, None] + likeness * z
+        high, low = _in_two(embedded, most)
+        along = _product(high, low, removal, numbers, columns, wide, some, 0.0 * likely)
+        high, low = _in_two(likely - along, most)
+        embedded = _product(high, low, axes, columns, numbers, some, wide, embedded)
         tl.store(out + rows[:, None] * dim + columns[None, :], _unit(embedded, least), mask=inside)
         tl.debug_barrier()  # nothing of the next tile is written before all of this one is read
 
@@ -164,7 +173,7 @@ def fits(head: FoldedHead) -> bool:
     if head.channel is None or head.readout is None:
         return False
     dim, values = head.readout.prototypes.shape
-    return _padded(dim) <= _WIDEST and _padded(dim) * _padded(values) <= _PROTOTYPES
+    return _padded(dim) <= _WIDEST and values <= _VALUES
 
 
 class TailWeights:
@@ -181,10 +190,8 @@ class TailWeights:
         channel, turns = head.channel, head.readout.frequencies
         self.dim, self.half = turns.shape
         self.wide, self.device = _padded(self.dim), torch.device(device)
-        # The interpreter shows what is computed, and so computes in float32.
-        self.kind = torch.float16 if self.device.type == "cuda" else torch.float32
         square, row = (self.wide, self.wide), (self.wide,)
-        rows = triton.cdiv(self.half, _BLOCK) * _BLOCK
+        self.turns = triton.cdiv(self.half, _BLOCK) * _BLOCK
         (
             self.squeeze,
             self.excite,
@@ -194,10 +201,10 @@ class TailWeights:
             self.output_bias,
         ) = packed(
             [
-                Part(channel.squeeze.T, square, self.kind),
-                Part(channel.excite.T, square, self.kind),
-                Part(channel.output.T, square, self.kind),
-                Part(turns.T, (rows, self.wide), self.kind),
+                Part(channel.squeeze.T, square, halves=True),
+                Part(channel.excite.T, square, halves=True),
+                Part(channel.output.T, square, halves=True),
+                Part(turns.T, (self.turns, self.wide), halves=True),
                 Part(channel.excite_bias, row),
                 Part(channel.output_bias, row),
             ],
@@ -218,18 +225,17 @@ class Tail:
         assert head.readout is not None
         readout = head.readout
         self._weights, self._share, self._sigmoid = weights, readout.share, head.channel.sigmoid
-        values, wide = len(readout.bias), weights.wide
-        self._some = some = max(_FEWEST, _padded(values))
+        some, wide = _VALUES, weights.wide
         self._attributes = len(readout.parts)
         ends = torch.tensor([0, *(part.stop for part, _ in readout.parts)])
         multis = torch.tensor([int(multi) for _, multi in readout.parts])
         parts = [  # in the order of the kernel
             Part(head.channel.constant, (wide,)),
-            Part(readout.prototypes.T, (some, wide), weights.kind),
+            Part(readout.prototypes.T, (some, wide), halves=True),
             Part(readout.bias, (some,)),
             Part(readout.likeness_of_axes, (some, some)),
-            Part(readout.removal.T, (some, wide), weights.kind),
-            Part(readout.axes.T, (wide, some), weights.kind),
+            Part(readout.removal.T, (some, wide), halves=True),
+            Part(readout.axes.T, (wide, some), halves=True),
             Part(ends, (_padded(len(ends)),), torch.int32),
             Part(multis, (_padded(len(multis)),), torch.int32),
         ]
@@ -240,14 +246,14 @@ class Tail:
         weights, images = self._weights, len(attended)
         if not images:
             return out
-        programs = min(_programs(weights.device), triton.cdiv(images, _TILE))
-        area = programs * _TILE * weights.wide
+        tile, programs = _tile(weights.device), _programs(weights.device)
+        programs = min(programs, triton.cdiv(images, tile))
+        area = programs * tile * weights.wide
         with torch.cuda.device_of(attended):  # type: ignore[no-untyped-call]  # as triton needs it
             _tail[(programs,)](
                 attended,
                 out,
-                torch.empty(2 * area, dtype=weights.kind, device=weights.device),
-                torch.empty(area, dtype=torch.float32, device=weights.device),
+                torch.empty(2 * area, device=weights.device),
                 images,
                 weights.squeeze,
                 weights.excite,
@@ -262,14 +268,14 @@ class Tail:
                 LIKENESS,
                 dim=weights.dim,
                 half=weights.half,
+                turns=weights.turns,
                 sigmoid=self._sigmoid,
-                tile=_TILE,
+                tile=tile,
                 wide=weights.wide,
                 block=min(_BLOCK, weights.wide),
-                some=self._some,
+                some=_VALUES,
                 least=SMALLEST,
                 most=LARGEST,
-                kind=_KINDS[weights.kind],
                 num_warps=_WARPS,
                 num_stages=_STAGES,
             )
@@ -285,3 +291,12 @@ def _programs(device: torch.device) -> int:
     if device.type != "cuda":
         return _INTERPRETED
     return _PROGRAMS * int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@cache
+def _tile(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _TILES[0][1]
+    number = torch.cuda.current_device() if device.index is None else device.index
+    room = triton.runtime.driver.active.utils.get_device_properties(number)["max_shared_mem"]
+    return next(images for least, images in _TILES if room >= least)
