@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor
@@ -60,6 +61,10 @@ class Processes:
 
 ALONE = Processes()
 
+_PATIENCE = timedelta(days=1)
+"""How long a process waits for another: for the first one's pass over a large gallery with a frozen
+backbone, or its validation. That a process has died is seen at once."""
+
 _KEPT: list[dist.ProcessGroup] = []
 """Groups that were joined, until the process ends.
 
@@ -81,7 +86,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
     Raises:
         UsageError: the environment that torchrun sets is broken.
-        ResourceError: another process died, or cannot be reached any more.
+        ResourceError: another process died, or does not answer any more.
     """
     if "LOCAL_RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield ALONE, device
@@ -91,7 +96,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         torch.cuda.set_device(device)
     backend = "nccl" if device.startswith("cuda") else "gloo"
     try:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"cannot join the other processes ({error}); "
@@ -106,8 +111,9 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise ResourceError(
-            f"another process of this training has ended ({str(error).splitlines()[0]}); start "
-            "them again with --resume: the last finished epoch is kept"
+            "another process of this training has ended, or has not answered for a day "
+            f"({str(error).splitlines()[0]}); start them again, with --resume if an epoch was "
+            "finished: it is kept"
         ) from error
     finally:
         dist.destroy_process_group()

@@ -5,6 +5,33 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from training.ranges import Range, check_ranges
+
+_ABOVE_0, _FROM_0, _FROM_1 = Range(0, above=True), Range(0), Range(1)
+_RANGES = {
+    "epochs": _FROM_1,
+    "batch_size": Range(2),
+    "learning_rate": _ABOVE_0,
+    "backbone_learning_rate": _FROM_0,
+    "weight_decay": _FROM_0,
+    "decay": Range(0, 1, above=True),
+    "category_weight": _FROM_0,
+    "attribute_weight": _FROM_0,
+    "triplet_weight": _FROM_0,
+    "value_weight": _FROM_0,
+    "contrast_weight": _FROM_0,
+    "margin": _FROM_0,
+    "temperature": _ABOVE_0,
+    "smoothing": Range(0, 1),
+    "triplets_per_epoch": _FROM_1,
+    "positives": _FROM_1,
+    "value_conditions": _FROM_0,
+    "max_values": _FROM_1,
+    "drop_maps": Range(0, 1, below=True),
+    "crop": Range(0, 1, above=True),
+    "copies": _FROM_0,
+}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,7 +65,7 @@ class Recipe:
         positives: positives drawn for each anchor and condition.
         value_conditions: value conditions drawn for each batch, single and combined.
         max_values: most values in one condition.
-        drop_maps: dropout on the channels of the feature map, 0..1.
+        drop_maps: dropout on the channels of the feature map, 0 to below 1.
         crop: images are cropped at random to at least this share of each side.
         flip: mirror images at random.
         copies: with a frozen backbone, how many copies of each training image, mirrored and cropped
@@ -46,6 +73,9 @@ class Recipe:
             itself is drawn. With 0 the image's own map is mirrored and cropped.
         precision: `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or
             `auto`: bfloat16 where the machine has instructions for it.
+
+    Raises:
+        UsageError: a number is out of its range.
     """
 
     epochs: int = 20
@@ -78,6 +108,9 @@ class Recipe:
     flip: bool = True
     copies: int = 5
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, _RANGES)
 
     @property
     def stored_copies(self) -> int:

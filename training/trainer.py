@@ -47,8 +47,8 @@ from training.step import (
     train_step,
 )
 
-Validate = Callable[[MapBank, Dataset], float]
-"""Gives the MAP (percent, higher is better) of a model on its `valid` split."""
+Validate = Callable[[MapBank, Dataset], float | None]
+"""Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""
 
 STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
 

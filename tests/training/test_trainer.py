@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
+from retrieval.validation import validation_map
 from training.checkpoint import FILES, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -187,6 +188,26 @@ def test_resume_refuses_another_recipe_and_a_fresh_run_refuses_an_old_folder(
         _run(narrower, tmp_path / "run", config, resume=True)
     with pytest.raises(DataError, match="nothing to resume"):
         _run(dataset, tmp_path / "new", config, resume=True)
+
+
+def test_a_valid_split_that_tells_nothing_leaves_the_last_epoch(tmp_path: Path) -> None:
+    """A query without anything relevant scores 0 whatever the model is."""
+    root = write_tiny_catalogue(tmp_path / "shapes", 60)
+    head, *lines = (root / "labels.csv").read_text().splitlines()
+    kept, only = [], False
+    for line in lines:
+        if ",valid," in line and only:
+            line = line.replace(",valid,", ",test,")
+        only = only or ",valid," in line
+        kept.append(line)
+    (root / "labels.csv").write_text("\n".join([head, *kept]) + "\n")
+    dataset = load_dataset(str(root))
+    assert len(dataset.rows_of("valid")) == 1
+    report, _ = run_training(
+        dataset, CONFIG, tmp_path / "run", "cpu", 0, validation_map, Progress(), lambda _: None
+    )
+    assert (report.best_epoch, report.best_validation) == (3, None)
+    assert [e.validation for e in report.epochs] == [None] * 3
 
 
 def test_frozen_backbone_does_not_move_and_a_trained_one_does(

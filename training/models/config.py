@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from training.errors import UsageError
+from training.ranges import Range, check_ranges
 
 T = TypeVar("T")
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
 Architecture = Literal["m2fashion", "triplet", "csn", "asen", "asenet-v2"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
+_RANGES = {"grid": Range(1, 64), "dim": Range(2, 16_384)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class ModelConfig:
             `value_readout.py`) or `none`.
         lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.
         architecture: the model; `training.models.registry` has its class.
+
+    Raises:
+        UsageError: `grid` is not 1..64, or `dim` not 2..16384.
     """
 
     backbone: Backbone = "resnet50"
@@ -49,6 +54,9 @@ class ModelConfig:
     readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
     architecture: Architecture = "m2fashion"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, _RANGES)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
@@ -101,7 +109,8 @@ def from_mapping(kind: type[T], data: Mapping[str, Any], where: str) -> T:
         where: what is being read, for the message.
 
     Raises:
-        UsageError: an unknown option or a value of the wrong type; the message names it.
+        UsageError: an unknown option, a value of the wrong type or out of its range; the message
+            names it.
     """
     hints = get_type_hints(kind)
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
@@ -118,4 +127,7 @@ def from_mapping(kind: type[T], data: Mapping[str, Any], where: str) -> T:
             continue
         elif not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
             raise UsageError(f"{where}: {name} = {value!r} is not of type {hint.__name__}")
-    return kind(**data)
+    try:
+        return kind(**data)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
