@@ -1,7 +1,9 @@
 """The frozen backbone's output for every image, computed once and kept in a file.
 
 With the backbone frozen, F does not change while the head is trained; epochs then read these maps
-instead of photographs. The file's name holds everything that F depends on.
+instead of photographs. The file's name holds everything that F depends on. The file is an array as
+numpy saves it, the maps in the order of the images, and behind it the failures as JSON: the place
+of each image without a map, and why. One file, so that maps and places cannot come apart.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,48 +98,80 @@ def trunk_maps(
     """
     model.eval()  # before anything runs: in training mode batch norms would note what they see
     path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
-    record = path.with_suffix(".json")
-    if path.is_file() and record.is_file():
-        kept = json.loads(record.read_text())
+    kept = _kept_maps(path, dataset, rows)
+    if kept is not None:
         tick(len(rows))
-        return TrunkMaps(
-            np.load(path, mmap_mode="r"),
-            np.array(kept["rows"], dtype=np.int64),
-            tuple((p, r) for p, r in kept["failures"]),
-        )
+        return kept
+    shape = (len(rows), *_map_shape(model, preprocessing, device))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        shape = (len(rows), *_map_shape(model, preprocessing, device))
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-    except OSError as error:
-        raise ResourceError(f"cannot write the map cache in {cache}: {error}") from error
-    try:
-        good: list[int] = []
-        failures: list[tuple[str, str]] = []
+        with _as_resource_error(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        done = 0
+        failures: list[tuple[int, str]] = []
         batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
         change = _draw(len(rows), copy)
         precision = "float32" if copy is None else copy.precision
         with torch.inference_mode(), autocast(precision, device):
             for batch in read_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
-                failures += [(dataset.paths[n], reason) for n, reason in batch.failures]
+                failures += [(int(np.searchsorted(rows, n)), why) for n, why in batch.failures]
                 if batch.good:
                     images = preprocessing.normalise(torch.from_numpy(batch.pixels).to(device))
                     if change is not None:
                         places = torch.from_numpy(np.searchsorted(rows, batch.good))
                         images = augment(images, change.of(places))
                     maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
-                    out[len(good) : len(good) + len(batch.good)] = maps.half().cpu().numpy()
-                    good += batch.good
+                    out[done : done + len(batch.good)] = maps.half().cpu().numpy()
+                    done += len(batch.good)
                 tick(len(batch.images))
-        if not good:
-            raise DataError(f"no image of {dataset.root} could be read; first: {failures[:1]}")
-        out.flush()
-        os.replace(temporary, path)
-        record.write_text(json.dumps({"rows": good, "failures": failures}))
+        found = _of_rows(out, failures, dataset, rows)
+        if not done:
+            first = found.failures[:1]
+            raise DataError(f"no image of {dataset.root} could be read; first: {first}")
+        with _as_resource_error(cache):
+            out.flush()
+            with temporary.open("ab") as handle:
+                handle.write(json.dumps(failures).encode())
+            os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
-    return TrunkMaps(np.load(path, mmap_mode="r"), np.array(good, dtype=np.int64), tuple(failures))
+        with suppress(OSError):  # it must not hide what went wrong
+            temporary.unlink(missing_ok=True)
+    return found
+
+
+@contextmanager
+def _as_resource_error(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"cannot write the map cache in {cache}: {error}") from error
+
+
+def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMaps | None:
+    """What a file of the cache holds; None if it is missing or damaged."""
+    try:
+        with path.open("rb") as handle:
+            np.lib.format.read_magic(handle)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
+            maps = np.memmap(handle, dtype, "r", handle.tell(), shape)
+            handle.seek(maps.offset + maps.nbytes)
+            failures = json.load(handle)
+    except (OSError, ValueError):
+        return None
+    return _of_rows(maps, failures, dataset, rows)
+
+
+def _of_rows(
+    maps: NDArray[np.float16],
+    failures: list[tuple[int, str]],
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+) -> TrunkMaps:
+    """Maps of `rows` but for those at the places of `failures`."""
+    good = np.delete(rows, [place for place, _ in failures])
+    named = tuple((dataset.paths[rows[place]], reason) for place, reason in failures)
+    return TrunkMaps(maps[: len(good)], good, named)
 
 
 def _draw(count: int, copy: Copy | None) -> Augmentation | None:

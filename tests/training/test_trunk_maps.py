@@ -1,0 +1,98 @@
+"""The cache of a frozen backbone's maps: what it may answer, and what becomes of it in need."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_catalogue import write_tiny_catalogue
+
+from training.datasets import load_dataset
+from training.datasets.dataset import Dataset
+from training.errors import ResourceError
+from training.models.config import ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.preprocessing import Preprocessing
+from training.trunk_maps import TrunkMaps, trunk_maps
+
+
+class Cache:
+    """`trunk_maps` of the first pictures of a catalogue, and whether it computed them."""
+
+    def __init__(self, folder: Path, pictures: int = 12) -> None:
+        self.dataset = load_dataset(str(write_tiny_catalogue(folder / "shapes", pictures + 2)))
+        self.rows = np.arange(pictures, dtype=np.int64)
+        self.folder = folder / "cache"
+        torch.manual_seed(0)
+        config = ModelConfig("resnet18", "layer1", 4, 16)
+        self.model = M2Fashion(self.dataset.schema, config, 2).eval()
+        self.trunk, self.model.trunk = self.model.trunk, self._noted
+        self.computed = False
+
+    def _noted(self, images: torch.Tensor) -> torch.Tensor:
+        self.computed = True
+        return self.trunk(images)
+
+    def maps(
+        self, dataset: Dataset | None = None, rows: np.ndarray | None = None
+    ) -> tuple[TrunkMaps, bool]:
+        """The maps, and whether they were computed anew."""
+        self.computed = False
+        found = trunk_maps(
+            self.model,
+            self.dataset if dataset is None else dataset,
+            self.rows if rows is None else rows,
+            Preprocessing(size=32),
+            self.folder,
+            "cpu",
+            0,
+            lambda _: None,
+            batch_size=5,
+        )
+        return found, self.computed
+
+    @property
+    def root(self) -> Path:
+        return self.dataset.root
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path)
+
+
+def test_maps_follow_their_pictures_when_other_rows_come_and_go(cache: Cache) -> None:
+    (cache.root / "images/003.png").write_bytes(b"broken")
+    found, computed = cache.maps()
+    assert computed
+    assert 3 not in found.rows
+    moved = cache.dataset.subset(np.array([12, *range(12)]))  # a picture of no interest comes first
+    again, computed = cache.maps(moved, np.arange(1, 13))
+    assert not computed
+    assert again.rows.tolist() == [row + 1 for row in found.rows]
+    assert again.failures == found.failures
+    np.testing.assert_array_equal(again.maps, found.maps)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.004, 0.5, 0.9999])
+def test_a_cache_file_that_is_cut_short_is_computed_anew(cache: Cache, share: float) -> None:
+    (cache.root / "images/003.png").write_bytes(b"broken")
+    found, _ = cache.maps()
+    expected = np.array(found.maps)
+    (file,) = cache.folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(share * len(whole))])
+    again, computed = cache.maps()
+    assert computed
+    np.testing.assert_array_equal(again.maps, expected)
+    assert file.read_bytes() == whole
+    again, computed = cache.maps()
+    assert not computed
+    assert again.rows.tolist() == found.rows.tolist()
+    assert again.failures == found.failures
+
+
+def test_a_cache_that_cannot_be_written_is_named(cache: Cache) -> None:
+    cache.folder.write_text("a file in the folder's place")
+    with pytest.raises(ResourceError, match=str(cache.folder)):
+        cache.maps()
