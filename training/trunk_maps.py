@@ -8,13 +8,16 @@ of each image without a map, and why. One file, so that maps and places cannot c
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,11 +106,9 @@ def trunk_maps(
         tick(len(rows))
         return kept
     shape = (len(rows), *_map_shape(model, preprocessing, device))
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with _temporary_file(path) as temporary:
         with _as_resource_error(cache):
-            cache.mkdir(parents=True, exist_ok=True)
-            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            out = _reserve(temporary, shape)
         done = 0
         failures: list[tuple[int, str]] = []
         batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
@@ -134,10 +135,43 @@ def trunk_maps(
             with temporary.open("ab") as handle:
                 handle.write(json.dumps(failures).encode())
             os.replace(temporary, path)
+    return found
+
+
+@contextmanager
+def _temporary_file(path: Path) -> Iterator[Path]:
+    """A new file beside `path`, locked; it is removed after the block unless it was renamed."""
+    temporary = path.with_suffix(f".{secrets.token_hex(6)}.tmp")
+    try:
+        with _as_resource_error(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_temporaries(path.parent)
+            handle = temporary.open("wb")
+        with handle:
+            with suppress(OSError):  # not every file system has locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield temporary
     finally:
         with suppress(OSError):  # it must not hide what went wrong
             temporary.unlink(missing_ok=True)
-    return found
+
+
+def _remove_temporaries(cache: Path) -> None:
+    """Remove what killed processes left: a live one holds a lock on its file."""
+    for path in cache.glob("trunk-*.tmp"):
+        with suppress(OSError), path.open("r+b") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_size:  # else it may be so new that its lock is yet to come
+                path.unlink()
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.float16]]:
+    """An array in the file, with its room on the disk: a write to a mapping cannot say "full"."""
+    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with path.open("r+b") as handle:
+            os.posix_fallocate(handle.fileno(), 0, out.offset + out.nbytes)
+    return out
 
 
 @contextmanager

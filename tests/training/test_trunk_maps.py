@@ -1,5 +1,8 @@
 """The cache of a frozen backbone's maps: what it may answer, and what becomes of it in need."""
 
+import errno
+import fcntl
+import os
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +99,34 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Cache) -> None:
     cache.folder.write_text("a file in the folder's place")
     with pytest.raises(ResourceError, match=str(cache.folder)):
         cache.maps()
+
+
+def test_a_disk_that_is_full_is_found_before_anything_is_computed(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of a mapping that the disk has no room for would end the process."""
+    reserved: list[int] = []
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        reserved.append(offset + length)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ResourceError, match=f"{cache.folder}.*No space left"):
+        cache.maps()
+    assert not list(cache.folder.iterdir())
+    monkeypatch.undo()
+    found, _ = cache.maps()
+    assert reserved[0] > found.maps.nbytes
+
+
+def test_only_what_dead_processes_left_is_removed(cache: Cache) -> None:
+    cache.folder.mkdir()
+    dead, alive, new = (cache.folder / f"trunk-{name}.tmp" for name in ("dead", "alive", "new"))
+    dead.write_bytes(b"maps")
+    alive.write_bytes(b"maps")
+    new.touch()  # its process is about to lock it
+    with alive.open("rb") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        cache.maps()
+    assert set(cache.folder.glob("*.tmp")) == {alive, new}
