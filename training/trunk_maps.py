@@ -83,6 +83,9 @@ def trunk_maps(
 ) -> TrunkMaps:
     """Read the maps from the cache, or compute them.
 
+    Images that could not be read are tried again each time; if one of them can be read now, all
+    maps are computed anew.
+
     Args:
         model: gives the backbone and the grid.
         dataset: where the images are.
@@ -102,7 +105,9 @@ def trunk_maps(
     model.eval()  # before anything runs: in training mode batch norms would note what they see
     path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
     kept = _kept_maps(path, dataset, rows)
-    if kept is not None:
+    if kept is not None and not _any_readable(
+        dataset, np.setdiff1d(rows, kept.rows), preprocessing, workers
+    ):
         tick(len(rows))
         return kept
     shape = (len(rows), *_map_shape(model, preprocessing, device))
@@ -194,6 +199,15 @@ def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMa
     except (OSError, ValueError):
         return None
     return _of_rows(maps, failures, dataset, rows)
+
+
+def _any_readable(
+    dataset: Dataset, rows: NDArray[np.int64], preprocessing: Preprocessing, workers: int
+) -> bool:
+    """Whether an image that could not be read now can: the disk may have failed, or memory."""
+    singly = [[row] for row in rows.tolist()]
+    found = read_batches(dataset.root, dataset.paths, singly, preprocessing, workers)
+    return any(batch.good for batch in found)
 
 
 def _of_rows(

@@ -12,7 +12,7 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.errors import ResourceError
+from training.errors import DataError, ResourceError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
@@ -130,3 +130,28 @@ def test_only_what_dead_processes_left_is_removed(cache: Cache) -> None:
         fcntl.flock(handle, fcntl.LOCK_EX)
         cache.maps()
     assert set(cache.folder.glob("*.tmp")) == {alive, new}
+
+
+@pytest.mark.parametrize("error", [DataError("input/output error"), MemoryError()])
+def test_a_picture_that_could_not_be_read_for_a_while_is_not_missed_for_ever(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    (cache.root / "images/003.png").write_bytes(b"broken")
+    decode = Preprocessing.decode
+
+    def failing(self: Preprocessing, content: bytes, name: str) -> np.ndarray:
+        if name.endswith("005.png"):
+            raise error
+        return decode(self, content, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Preprocessing, "decode", failing)
+        for first in (True, False):
+            found, computed = cache.maps()
+            assert computed == first
+            assert [path for path, _ in found.failures] == ["images/003.png", "images/005.png"]
+    for first in (True, False):
+        found, computed = cache.maps()
+        assert computed == first
+        assert [path for path, _ in found.failures] == ["images/003.png"]
+        assert 5 in found.rows
