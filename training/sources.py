@@ -33,7 +33,7 @@ class Source(Protocol):
     """Batches to train on, and what to validate on."""
 
     rows: NDArray[np.int64]
-    """Readable rows of the train split, [M] int64."""
+    """Rows of the train split, [M] int64; without the unreadable ones if all were read at first."""
 
     frozen: bool
     """Whether batches are maps F of the backbone rather than images."""

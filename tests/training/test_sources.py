@@ -37,6 +37,7 @@ def test_pictures_in_memory_equal_pictures_read_anew(dataset: Dataset, model: M2
     kept = Photographs(dataset, SMALL, 0, lambda _: None)
     streamed = Photographs(dataset, SMALL, 0, lambda _: None, memory=0)
     assert 3 not in kept.rows
+    assert 3 in streamed.rows  # not read yet
     assert kept.failures[0][0] == "images/003.png"
     orders = [Order([5, 1, 9], [0, 1, 0]), Order([2, 7, 4], [0, 0, 0])]  # copies are for maps
     for (rows, images), (again, same) in zip(
