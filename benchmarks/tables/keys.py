@@ -1,23 +1,20 @@
 """What a run depends on, as hashes: config, data, backbone weights, code.
 
-Code counts as what Python executes: comments, docstrings and layout do not change a key. What is
-measured on a trained model has a key of its own, so that a change of the evaluation alone
+What is measured on a trained model has a key of its own, so that a change of the evaluation alone
 evaluates again and trains nothing.
 """
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tables.config_toml import config_tables
 from indexer.atomic import file_sha256
+from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.run import RunConfig
@@ -50,8 +47,6 @@ EVALUATION_CODE = (
     "benchmarks/tables/floor.py",
 )
 """What decides the figures that `retrieve evaluate` gives for a checkpoint."""
-
-PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -122,39 +117,6 @@ def weights_hash(weights: str | None) -> str:
     if not Path(weights).is_file():
         raise DataError(f"weights file {weights} does not exist; pass --weights FILE.safetensors")
     return file_sha256(Path(weights))
-
-
-def code_hash(root: Path, globs: Iterable[str], without: Iterable[str] = ()) -> str:
-    """Of the source files below `root` that match, and the versions of what they run on."""
-    left_out = {path for pattern in without for path in root.glob(pattern)}
-    files = {path for pattern in globs for path in root.glob(pattern)} - left_out
-    sources = [[path.relative_to(root).as_posix(), executed(path)] for path in sorted(files)]
-    return _digest(sources, [[name, _version(name)] for name in PACKAGES])
-
-
-def executed(path: Path) -> str:
-    """A source file without what does not run: comments, docstrings, layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
-    return ast.dump(tree)
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package).partition("+")[0]  # 2.13.0 on the CPU and on CUDA is one version
-    except PackageNotFoundError:
-        return ""
 
 
 def _size(path: Path) -> int:

@@ -16,7 +16,7 @@ from training.errors import DataError, ResourceError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
-from training.trunk_maps import TrunkMaps, trunk_maps
+from training.trunk_maps import CODE, TrunkMaps, trunk_maps
 
 
 class Cache:
@@ -155,3 +155,13 @@ def test_a_picture_that_could_not_be_read_for_a_while_is_not_missed_for_ever(
         assert computed == first
         assert [path for path, _ in found.failures] == ["images/003.png"]
         assert 5 in found.rows
+
+
+def test_maps_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path)
+    cache.maps()
+    assert not cache.maps()[1]
+    monkeypatch.setattr("training.trunk_maps._code", lambda: "another way of resizing")
+    assert cache.maps()[1]
+    folder = Path(trunk_maps.__globals__["__file__"]).parent
+    assert all((folder / name).is_file() for name in CODE)

@@ -1,0 +1,49 @@
+"""A hash of source code, for the keys of what depends on it.
+
+Code counts as what Python executes: comments, docstrings and layout do not change a hash.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+
+
+def code_hash(root: Path, globs: Iterable[str], without: Iterable[str] = ()) -> str:
+    """Of the source files below `root` that match, and the versions of what they run on."""
+    left_out = {path for pattern in without for path in root.glob(pattern)}
+    files = {path for pattern in globs for path in root.glob(pattern)} - left_out
+    sources = [[path.relative_to(root).as_posix(), executed(path)] for path in sorted(files)]
+    versions = [[name, _version(name)] for name in PACKAGES]
+    return hashlib.sha256(json.dumps([sources, versions]).encode()).hexdigest()
+
+
+def executed(path: Path) -> str:
+    """A source file without what does not run: comments, docstrings, layout."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [part for part in body if not _is_text(part)]  # type: ignore[attr-defined]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package).partition("+")[0]  # 2.13.0 on the CPU and on CUDA is one version
+    except PackageNotFoundError:
+        return ""
