@@ -14,7 +14,7 @@ from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.report import to_json
-from retrieval.evaluation.scoring import floor_embed
+from retrieval.evaluation.scoring import BY_LIKENESS, floor_embed
 from training.allocator import keep_freed_memory
 from training.datasets.dataset import Dataset
 from training.models.registry import build_model
@@ -53,7 +53,9 @@ def measure_floor(dataset: Dataset, config: RunConfig, device: str, workers: int
         likeness = bank.pooled[candidates] @ bank.pooled[query]
         return np.asarray(likeness, dtype=np.float32)
 
-    combined = evaluate_combinations(part, SPLIT, rank, drawn) if drawn else None
+    combined = None
+    if drawn:
+        combined = evaluate_combinations(part, SPLIT, rank, drawn, ranked_by=BY_LIKENESS)
     return to_json(report, combined) | {
         "images": len(part),
         "unreadable": len(failures),

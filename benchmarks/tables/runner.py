@@ -61,7 +61,7 @@ class CommandLineRunner:
         options = [*self.source, "--checkpoint", out, *self._machine()]
         options += ["--cache", out.parent / "cache"]  # beside the training maps
         if run.likeness_only:
-            options += ["--presence-weight", 0]
+            options.append("--likeness-only")
         return dict(json.loads(retrieve_json("evaluate", *options)))
 
     def floor(self, run: PlannedRun) -> dict[str, Any]:

@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Of the predicted values beside likeness, in combinations [default: as queries have it].",
 )
+@click.option(
+    "--likeness-only",
+    is_flag=True,
+    help="Rank combinations by likeness under the named values and nothing else: for models whose "
+    "heads no loss has taught to predict values.",
+)
 @click.option("--max-queries", type=click.IntRange(min=1), help="Rank only about this many.")
 @click.option(
     "--seed",
@@ -67,6 +73,7 @@ def command(
     combinations: int,
     combination_queries: int,
     presence_weight: float | None,
+    likeness_only: bool,
     max_queries: int | None,
     seed: int,
     out: Path | None,
@@ -81,15 +88,22 @@ def command(
     """
     from indexer.device import choose_device
     from retrieval.evaluation.attribute_map import evaluate_attributes
-    from retrieval.evaluation.combination_score import evaluate_combinations
+    from retrieval.evaluation.combination_score import AS_QUERIES, Rank, evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
-    from retrieval.evaluation.scoring import CombinationRanker, floor_embed
+    from retrieval.evaluation.scoring import (
+        BY_LIKENESS,
+        CombinationRanker,
+        LikenessRanker,
+        floor_embed,
+    )
     from retrieval.ranking import PRESENCE_WEIGHT
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
 
+    if likeness_only and presence_weight is not None:
+        raise UsageError("--likeness-only has no --presence-weight; give one of them")
     keep_freed_memory()
 
     choice = choose_device(device)
@@ -111,9 +125,18 @@ def command(
     drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
     combined = None
     if drawn:
-        weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
-        ranker = CombinationRanker(bank, part.schema, weight)
-        combined = evaluate_combinations(part, split, ranker, drawn, combination_queries, seed)
+        ranked_by = AS_QUERIES
+        if presence_weight is not None:
+            ranked_by += f", but with a presence weight of {presence_weight:g}"
+        ranker: Rank
+        if likeness_only:
+            ranker, ranked_by = LikenessRanker(bank, part.schema), BY_LIKENESS
+        else:
+            weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
+            ranker = CombinationRanker(bank, part.schema, weight)
+        combined = evaluate_combinations(
+            part, split, ranker, drawn, combination_queries, seed, ranked_by
+        )
     elif combinations:
         stderr.print("no combination has enough images in this split; none measured")
 

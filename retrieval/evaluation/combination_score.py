@@ -35,6 +35,9 @@ query may be among them, it is taken out afterwards), so that a caller can embed
 K = 10
 """Hits that are looked at."""
 
+AS_QUERIES = "as queries are"
+"""How the engine ranks: by likeness and by presence, with their weights."""
+
 
 @dataclass(frozen=True)
 class SameScore:
@@ -85,13 +88,14 @@ class ButScore:
 
 @dataclass(frozen=True)
 class CombinationReport:
-    """Both scores, and how many combinations and queries they rest on."""
+    """Both scores, how many combinations and queries they rest on, and what ranked the images."""
 
     same: SameScore
     but: ButScore
     combinations: int
     queries_per_combination: int
     seed: int
+    ranked_by: str = AS_QUERIES
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,7 @@ def evaluate_combinations(
     combinations: Sequence[Combination],
     queries_per_combination: int = 20,
     seed: int = 0,
+    ranked_by: str = AS_QUERIES,
 ) -> CombinationReport:
     """Search the split by every combination with queries that have its values and that lack some.
 
@@ -158,6 +163,7 @@ def evaluate_combinations(
         combinations: what to search by, see `draw_combinations`.
         queries_per_combination: at most this many `same` and this many `but` queries of each.
         seed: of the draw of queries and the intervals.
+        ranked_by: what `rank` does, for the report.
 
     Returns:
         Means over all queries of all combinations.
@@ -191,6 +197,7 @@ def evaluate_combinations(
         combinations=len(combinations),
         queries_per_combination=queries_per_combination,
         seed=seed,
+        ranked_by=ranked_by,
     )
 
 

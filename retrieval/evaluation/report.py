@@ -182,6 +182,7 @@ def _combinations_json(report: CombinationReport) -> dict[str, Any]:
         "combinations": report.combinations,
         "queries_per_combination": report.queries_per_combination,
         "seed": report.seed,
+        "ranked_by": report.ranked_by,
     }
 
 

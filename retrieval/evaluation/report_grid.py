@@ -98,7 +98,7 @@ def _combination_grid(report: CombinationReport) -> Grid:
         "Relevant = has all the values. same: the query image has them; but: it lacks at least "
         "one. keep@10: share of the hits' known, unnamed attributes with the query's value. "
         f"Up to {report.queries_per_combination} queries a combination, seed {report.seed}; "
-        "CI over combinations.",
+        f"CI over combinations. Ranked {report.ranked_by}.",
     )
 
 

@@ -1,5 +1,6 @@
 from itertools import combinations as subsets
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from retrieval.evaluation import (
 )
 from retrieval.evaluation.combination_score import draw_queries
 from retrieval.evaluation.combinations import candidate_rows, has_all
+from retrieval.evaluation.scoring import LikenessRanker
 from training.datasets.dataset import Dataset, states_from_values
 from training.errors import DataError, UsageError
 from training.schema import Attribute, Schema
@@ -188,3 +190,30 @@ def test_refusals():
         draw_combinations(dataset, "test", 3, sizes=(1, 2))
     with pytest.raises(DataError, match="no images in split"):
         draw_combinations(dataset, "valid", 3)
+
+
+class _Bank:
+    """Three images whose embeddings depend on the condition, of a model without useful heads."""
+
+    rows = np.array([4, 7, 9])
+    model = SimpleNamespace(dim=2)
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+
+    def places(self, rows):
+        return np.searchsorted(self.rows, rows)
+
+    def embed(self, condition, rows):
+        turned = self.vectors[:, ::-1] if condition[0] == 1 else self.vectors
+        return (turned * [1, 0.5])[self.places(rows)]
+
+    def predict(self, rows):
+        raise AssertionError("nothing has taught the heads")
+
+
+def test_likeness_alone_asks_no_head_and_no_other_condition():
+    schema = Schema((Attribute("colour", ("red", "blue")), Attribute("fit", ("slim", "loose"))))
+    rank = LikenessRanker(_Bank(), schema)
+    candidates = np.array([9, 4, 7])
+    np.testing.assert_allclose(rank(7, [0, 2], candidates), [0.8, 0.15, 0.73], atol=1e-6)
+    np.testing.assert_allclose(rank(4, [1, 2], candidates), [0, 1, 0.6], atol=1e-6)
+    np.testing.assert_allclose(rank(4, [0, 2], candidates), [0, 0.25, 0.15], atol=1e-6)
