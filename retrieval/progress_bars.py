@@ -15,8 +15,8 @@ from rich.progress import (
 )
 
 from retrieval.console import stderr
-from training.trainer import EpochReport
-from training.trainer import Progress as TrainerProgress
+from training.train_report import EpochReport
+from training.train_report import Progress as TrainerProgress
 
 
 def bar() -> Progress:

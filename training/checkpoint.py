@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from training.errors import DataError, ResourceError
+from training.errors import DataError, ResourceError, UsageError
 from training.model_card import model_card
 from training.models.backbones import read_weights
 from training.models.conditioned import ConditionedEmbedder
@@ -86,7 +86,8 @@ def save_checkpoint(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{WEIGHTS}.tmp"
-        save_file(state, temporary, metadata={"format": "pt"})
+        # Not `save_file`: its errors are no OSError, and nobody else may read its files.
+        temporary.write_bytes(save(state, {"format": "pt"}))
         os.replace(temporary, folder / WEIGHTS)
         _replace_text(folder / SCHEMA, json.dumps(model.schema.to_json(), indent=1))
         _replace_text(folder / CARD, model_card(model, config))
@@ -136,14 +137,17 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
         preprocessing = Preprocessing.from_json(config["preprocessing"])
         categories = tuple(str(c) for c in config["categories"])
         training = dict(config["training"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
         raise DataError(f"{folder / CONFIG} is incomplete or malformed: {error!r}") from error
     if model_config.architecture != config["architecture"]:
         raise DataError(
             f"{folder / CONFIG} contradicts itself: architecture {config['architecture']!r}, but "
             f"{model_config.architecture!r} in its model options"
         )
-    model = build_model(schema, model_config, len(categories))
+    try:
+        model = build_model(schema, model_config, len(categories))
+    except UsageError as error:  # options that do not go together
+        raise DataError(f"{folder / CONFIG}: {error}") from error
     _load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
     model.eval().requires_grad_(False).to(device)
     return Checkpoint(
@@ -185,5 +189,7 @@ def _load_exactly(model: ConditionedEmbedder, state: dict[str, Tensor], path: Pa
                 f"{path}: {key!r} has shape {tuple(state[key].shape)}, "
                 f"its config needs {tuple(tensor.shape)}"
             )
+        if tensor.dtype != state[key].dtype:
+            raise DataError(f"{path}: {key!r} is {state[key].dtype}, not {tensor.dtype}")
     with torch.no_grad():
         model.load_state_dict(state)

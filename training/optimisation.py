@@ -7,10 +7,17 @@ import math
 import torch
 from torch import Tensor, nn
 
+from training.errors import DataError
 from training.recipe import Recipe
 
 WARM_UP = 50
 """Steps of the warm-up of the cosine schedule, at most a tenth of all steps."""
+
+_NAMES: dict[type, set[str]] = {
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.SGD: {"momentum_buffer"},
+}
+"""What each optimizer notes of a parameter."""
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -58,15 +65,33 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave, into an optimizer of the same parameters."""
+    """Put back what `optimizer_tensors` gave, into an optimizer of the same parameters.
+
+    Raises:
+        DataError: the tensors are not of such an optimizer.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
+        if not number.isdecimal() or int(number) >= len(parameters):
+            raise DataError(f"the state of the optimizer is damaged: it has no parameter {key!r}")
         like = parameters[int(number)]
-        if tensor.shape == like.shape:
+        if name != "step":
+            if tensor.shape != like.shape:
+                raise DataError(
+                    f"the state of the optimizer is damaged: {key!r} has shape "
+                    f"{tuple(tensor.shape)}, its parameter {tuple(like.shape)}"
+                )
             # Laid out in memory as its parameter: the fused kernels go by addresses, not indices.
             tensor = torch.empty_like(like).copy_(tensor)
         state.setdefault(int(number), {})[name] = tensor
+    names = _NAMES[type(optimizer)]
+    for place, entries in state.items():
+        if set(entries) != names:
+            raise DataError(
+                f"the state of the optimizer is damaged: parameter {place} has "
+                f"{', '.join(sorted(entries))}, not {', '.join(sorted(names))}"
+            )
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -17,8 +17,10 @@ from training.models.config import ModelConfig, from_mapping
 from training.models.registry import build_model
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
+from training.run_folder import check_same_run, read_last, whole_last
 from training.sources import Photographs, Source, StoredMaps
-from training.trainer import Progress, TrainReport, Validate, train
+from training.train_report import Progress, TrainReport
+from training.trainer import Validate, train
 from training.trunk_maps import Tick
 
 
@@ -109,14 +111,15 @@ def run_training(
         validate: MAP of a model on the validation bank.
         progress: told of every step.
         tick: told of every image encoded before the first epoch of a frozen run.
-        resume: go on from `out/last`.
+        resume: go on after the last finished epoch.
         processes: which of several training together this is.
 
     Raises:
         UsageError: `out` holds a run and `resume` is not given, or a batch cannot be shared evenly.
-        DataError: no training images.
+        DataError: no training images, nothing to resume, or what there is is of another run.
+        ResourceError: a checkpoint cannot be written.
     """
-    if (out / "last").exists() and not resume:
+    if whole_last(out) is not None and not resume:
         raise UsageError(
             f"{out} already holds a run; --resume goes on with it, another --out keeps both"
         )
@@ -129,6 +132,9 @@ def run_training(
         # Batch norms that never saw data have nothing to keep.
         recipe = replace(recipe, freeze_norm=False)
     model = build_model(dataset.schema, config.model, len(dataset.category_names), config.weights)
+    unfinished = read_last(out) if resume else None
+    if unfinished is not None:  # now, not after the maps are computed
+        check_same_run(unfinished, model, dataset, recipe, config.preprocessing, config.seed)
     model.to(device)
     source: Source
     if recipe.freeze_backbone:
@@ -154,7 +160,7 @@ def run_training(
         device,
         validate,
         progress,
-        resume,
+        unfinished,
         processes,
     )
     return report, source

@@ -6,37 +6,28 @@ function of the step: a run resumed at an epoch's start goes on with the same nu
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from training.batch_plans import BatchPlans, Order, epoch_seed
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
 from training.errors import DataError
 from training.map_bank import MapBank
-from training.models.backbones import read_weights
 from training.models.conditioned import ConditionedEmbedder
-from training.optimisation import (
-    build_optimizer,
-    optimizer_tensors,
-    restore_optimizer,
-    set_learning_rate,
-)
+from training.optimisation import build_optimizer, restore_optimizer, set_learning_rate
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
+from training.run_folder import Unfinished, save_last
 from training.sources import Source
 from training.step import (
     Objective,
@@ -46,44 +37,10 @@ from training.step import (
     set_mode,
     train_step,
 )
+from training.train_report import EpochReport, Progress, TrainReport
 
 Validate = Callable[[MapBank, Dataset], float | None]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""
-
-STATE, OPTIMIZER = "state.json", "optimizer.safetensors"
-
-
-@dataclass
-class EpochReport:
-    """One epoch: its number (1-based), mean losses, validation MAP in percent, seconds."""
-
-    epoch: int
-    losses: dict[str, float]
-    validation: float | None
-    seconds: float
-
-
-@dataclass
-class TrainReport:
-    """A finished run: the epochs, the best of them and where the checkpoints are."""
-
-    out: Path
-    epochs: list[EpochReport] = field(default_factory=list)
-    best_epoch: int = 0
-    best_validation: float | None = None
-
-
-class Progress:
-    """What the trainer tells a caller; every method may be overridden."""
-
-    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """An epoch begins, of `steps` batches."""
-
-    def step(self, losses: dict[str, float]) -> None:
-        """A batch is done."""
-
-    def end_epoch(self, report: EpochReport) -> None:
-        """An epoch and its validation are done."""
 
 
 def train(
@@ -97,7 +54,7 @@ def train(
     device: str,
     validate: Validate,
     progress: Progress,
-    resume: bool = False,
+    unfinished: Unfinished | None = None,
     processes: Processes = ALONE,
 ) -> TrainReport:
     """Train a model and write `out/best` and `out/last`.
@@ -113,11 +70,11 @@ def train(
         device: `cpu`, `cuda` or `cuda:N`.
         validate: called after each epoch if there is a validation split.
         progress: told of every step.
-        resume: go on from `out/last`, which must be of the same options and seed.
+        unfinished: go on from there; it is of the same run, see `check_same_run`.
         processes: which share of every batch is this process'; the first one validates and writes.
 
     Raises:
-        DataError: no training images, a loss that is not finite, or nothing fit to resume.
+        DataError: no training images, a loss that is not finite, or a damaged optimizer state.
         UsageError: a batch cannot be shared evenly.
     """
     rows = source.rows
@@ -125,8 +82,10 @@ def train(
         raise DataError(f"{dataset.name}: the train split has {len(rows)} readable images")
     optimizer = build_optimizer(model, recipe)
     report = TrainReport(out)
-    if resume:
-        _restore(out / "last", model, optimizer, preprocessing, recipe, seed, report)
+    if unfinished is not None:
+        model.load_state_dict(unfinished.checkpoint.model.state_dict())
+        restore_optimizer(optimizer, unfinished.optimizer)
+        unfinished.continued(report)
     elif model.config.lower_stages and fixed_norm(recipe):
         _calibrate(model, source, seed, device)
     plans = BatchPlans(dataset, rows, recipe, seed, processes.count)
@@ -238,52 +197,4 @@ def _save(
     if latest.validation is None or better:
         report.best_epoch, report.best_validation = latest.epoch, latest.validation
         save_checkpoint(report.out / "best", model, preprocessing, dataset.category_names, remarks)
-    last = report.out / "last"
-    # The state is removed first and written last: a kill in between leaves nothing to resume
-    # wrongly from.
-    (last / STATE).unlink(missing_ok=True)
-    save_checkpoint(last, model, preprocessing, dataset.category_names, remarks)
-    save_file(optimizer_tensors(optimizer), last / OPTIMIZER)
-    state = {
-        "recipe": recipe.to_json(),
-        "seed": seed,
-        "best_epoch": report.best_epoch,
-        "best_validation": report.best_validation,
-        "epochs": [vars(e) for e in report.epochs],
-    }
-    temporary = last / (STATE + ".tmp")
-    temporary.write_text(json.dumps(state, indent=1))
-    os.replace(temporary, last / STATE)
-
-
-def _restore(
-    last: Path,
-    model: ConditionedEmbedder,
-    optimizer: torch.optim.Optimizer,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    seed: int,
-    report: TrainReport,
-) -> None:
-    try:
-        state = json.loads((last / STATE).read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"nothing to resume in {last}: {error}") from error
-    kept = load_checkpoint(last)
-    ours = recipe.to_json() | model.config.to_json() | preprocessing.to_json() | {"seed": seed}
-    theirs = state["recipe"] | kept.model.config.to_json() | kept.preprocessing.to_json()
-    theirs |= {"seed": state["seed"]}
-    differing = [
-        f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v
-    ]
-    if kept.schema.hash != model.schema.hash:
-        differing.append("other attributes or values")
-    if differing:
-        raise DataError(
-            f"{last} is of another run ({'; '.join(differing)}); "
-            "drop --resume and pass another --out"
-        )
-    model.load_state_dict(kept.model.state_dict())
-    restore_optimizer(optimizer, read_weights(last / OPTIMIZER))
-    report.best_epoch, report.best_validation = state["best_epoch"], state["best_validation"]
-    report.epochs = [EpochReport(**e) for e in state["epochs"]]
+    save_last(report, model, optimizer, dataset, preprocessing, recipe, seed, remarks)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.tables.plan import PlannedRun
 from indexer.atomic import write_file
+from training.run_folder import whole_last
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class RunStore:
         What a kill left that cannot be resumed is removed.
         """
         folder = self.folder(run)
-        resumable = (folder / "last" / "state.json").is_file()
+        resumable = whole_last(folder) is not None
         if not resumable:
             shutil.rmtree(folder, ignore_errors=True)
         write_file(folder / "config.toml", config.encode())

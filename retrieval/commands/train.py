@@ -14,7 +14,7 @@ from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from training.run import RunConfig
-    from training.trainer import TrainReport
+    from training.train_report import TrainReport
 
 _LARGEST_SEED = 2**32 - 1
 
@@ -91,7 +91,7 @@ def command(
     from training.recipe import Recipe
     from training.run import RunConfig, names_freezing, read_config, run_training
     from training.sources import validation_rows
-    from training.trainer import Progress
+    from training.train_report import Progress
 
     keep_freed_memory()
 

@@ -26,7 +26,7 @@ from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, run_training
-from training.trainer import Progress
+from training.train_report import Progress
 
 ODD_NAMES = ("[red]x[/].jpg", "blå kjole 旗袍.jpg", ":smile:.jpg", "two\nlines\x1b[31m.jpg")
 COPIES = {"images/000.png": ("copy-a.png", "copy-b.png"), "images/004.png": ("z.png", "y.png")}

@@ -21,7 +21,7 @@ from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, run_training
-from training.trainer import EpochReport, Progress
+from training.train_report import EpochReport, Progress
 
 _RECIPE = Recipe(
     epochs=2,

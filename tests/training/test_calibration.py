@@ -21,7 +21,7 @@ from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, run_training
 from training.sources import Photographs
-from training.trainer import Progress
+from training.train_report import Progress
 
 SMALL = Preprocessing(size=32)
 CONFIG = RunConfig(

@@ -19,7 +19,7 @@ from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, read_config, run_training
 from training.sources import Photographs
-from training.trainer import Progress, TrainReport
+from training.train_report import Progress, TrainReport
 
 CONFIG = RunConfig(
     ModelConfig(backbone="resnet18", stage="layer1", grid=4, dim=32),
