@@ -62,7 +62,8 @@ def add_images(
     Args:
         folder: the index.
         paths: relative to the index's root.
-        labels: label states of all of them [K] int8; None: unknown, or as before.
+        labels: label states of all of them [K] int8, 0 where nothing is stated: unknown, or as
+            before. None: nothing is stated.
         device: `cpu`, `cuda` or `cuda:N`.
         progress: a listener.
 
@@ -86,10 +87,11 @@ def add_images(
         for path, digest in digests.items():
             rows = there.get(path, [])
             stale = [row for row in rows if store.gallery.digests[row].tobytes() != digest]
-            relabelled = labels is not None and bool((table[rows] != known).any())
+            now = np.where(known, known, table[rows])
+            relabelled = bool((table[rows] != now).any())
             if relabelled:
                 table = np.array(table)
-                table[rows] = known
+                table[rows] = now
             replaced |= {row: len(new) + place for place, row in enumerate(stale)}
             new += [path] * (len(stale) if rows else 1)
             added, changed = added + (not rows), changed + bool(stale or relabelled)

@@ -58,17 +58,30 @@ def verify_index(folder: Path, progress: Progress | None = None) -> Verification
     """Read every file of an index and compare its SHA-256 with the manifest.
 
     The version that is checked is the one that `open_store` would read: the manifest's, or that of
-    its copy if the manifest cannot be read or names files that are gone.
+    its copy if the manifest cannot be read or names files that are gone. If another process commits
+    meanwhile, the files of its version are checked.
 
     Raises:
         DataError: there is no finished index.
         CorruptStoreError: neither the manifest nor its copy can be read.
     """
-    progress = progress or Silent()
-    version = usable_version(folder)
-    manifest = version.manifest
+    while True:
+        before = _state(folder)
+        found = _verify(folder, progress or Silent(), *before[1:])
+        if not found.damaged or _state(folder) == before:
+            return found
+
+
+def _state(folder: Path) -> tuple[list[Committed], Manifest, dict[str, FileEntry | None]]:
+    """What an index is said to be; the version to check and the warm set."""
+    manifest = usable_version(folder).manifest
+    return list(committed_versions(folder)), manifest, dict(_warm_files(folder, manifest))
+
+
+def _verify(
+    folder: Path, progress: Progress, manifest: Manifest, warm: dict[str, FileEntry | None]
+) -> Verification:
     named = dict(named_files(manifest))
-    warm = dict(_warm_files(folder, manifest))
     progress.start("files", len(named) + len(warm))
 
     def checked(entry: FileEntry, place: Path) -> str | None:

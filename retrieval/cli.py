@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import signal
 import sys
 import traceback
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
+from retrieval.lasting_stderr import keep_stderr
 from retrieval.lazy_group import LazyGroup
 from retrieval.printable import printable
 from training.errors import ResourceError, RetrieveError, UsageError
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
+    keep_stderr()
     for stream in (sys.stdout, sys.stderr):
         # A label that the terminal's encoding lacks is shown escaped, not an error.
         if isinstance(stream, io.TextIOWrapper):
@@ -102,7 +105,9 @@ def _run(arguments: list[str], debug: bool) -> int:
     except KeyboardInterrupt:
         click.echo("retrieve: interrupted", err=True)
         return 130
-    except BrokenPipeError:
+    except BrokenPipeError as error:
+        if _stdout_is_read():  # it was a pipe to a process of ours
+            return _report(ResourceError(f"a process of this command has ended: {error}"), debug)
         return _reader_gone()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # so rich ends a program
@@ -122,8 +127,21 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 1
 
 
+def _stdout_is_read() -> bool:
+    """Whether standard output still has a reader."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        return not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    except (OSError, ValueError):  # it has no descriptor
+        return True
+
+
 def _reader_gone() -> int:
-    """End well when a reader such as `head` has closed the pipe; what is left is not written."""
+    """End well when a reader such as `head` has closed the pipe; what is left is not written.
+
+    Results are printed when the work is done.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     "--labels",
     multiple=True,
     metavar="ATTRIBUTE=VALUE,...",
-    help="What is known of all of these images.",
+    help="What is known of all of these images; attributes that are not named stay as they were.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")

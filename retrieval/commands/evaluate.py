@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
 @click.option("--mode", type=click.Choice(["type", "value"]), default="type", show_default=True)
-@click.option("--floor", is_flag=True, help="Also the frozen, average-pooled backbone features.")
+@click.option("--floor", is_flag=True, help="Also the average-pooled features of this backbone.")
 @click.option(
     "--combinations",
     type=click.IntRange(min=0),

@@ -134,9 +134,24 @@ def test_a_changed_image_keeps_its_row_and_its_labels(
     checkpoint.model.encoded = 0
     assert add_images(tmp_path / "out", [dataset.paths[11]], states).changed == 1
     assert checkpoint.model.encoded == 0  # labels need no encoding
-    first.labels[11] = states
+    first.labels[11] = np.where(states, states, first.labels[11])
     build(first, checkpoint, tmp_path / "fresh")
     assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+
+
+def test_what_is_not_stated_of_an_image_stays_as_it_was(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    first = part(dataset, list(range(COUNT)))
+    first.labels[11] = SCHEMA.condition(present=["round", "floral"], absent=["v"])
+    build(first, checkpoint, tmp_path / "out")
+    where = SCHEMA.slice_of(SCHEMA.attribute("neck"))
+    stated = np.zeros(SCHEMA.size, np.int8)
+    stated[where] = np.where(SCHEMA.condition(present=["v"])[where] == 1, 1, -1)
+    assert add_images(tmp_path / "out", [dataset.paths[11]], stated).changed == 1
+    expected = SCHEMA.condition(present=["v", "floral"], absent=["round"])
+    assert np.array_equal(open_store(tmp_path / "out").labels()[11], expected)
+    assert add_images(tmp_path / "out", [dataset.paths[11]], stated).unchanged == 1
 
 
 def test_rejects_stay_listed_until_they_are_added(

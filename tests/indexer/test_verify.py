@@ -10,6 +10,7 @@ import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
 from indexer.committed import COPY_NAME
+from indexer.edit import remove_images
 from indexer.manifest import MANIFEST_NAME
 from indexer.progress import Silent
 from indexer.repair import Repair, repair_index
@@ -40,6 +41,18 @@ def index(tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint) -> Path:
     return tmp_path / "out"
 
 
+class _Meanwhile(Silent):
+    """Does something when the third file has been checked."""
+
+    def __init__(self, act) -> None:
+        self.act, self.checked = act, 0
+
+    def advance(self, count: int) -> None:
+        self.checked += count
+        if self.checked == 3:
+            self.act()
+
+
 def repaired(index: Path, model: TinyCheckpoint, dataset: Dataset, **more) -> Repair:
     return repair_index(index, lambda _: model, lambda _: dataset, Silent(), **more)
 
@@ -56,6 +69,21 @@ def flip(path: Path, byte: int = -1) -> None:
     content = bytearray(path.read_bytes())
     content[byte % len(content)] ^= 16
     path.write_bytes(content)
+
+
+def test_an_edit_meanwhile_is_no_damage(index: Path, dataset: Dataset) -> None:
+    def remove() -> None:
+        remove_images(index, [dataset.paths[1], dataset.paths[9]])
+
+    def spoil() -> None:
+        flip(next((index / "shards").iterdir()))
+
+    found = verify_index(index, _Meanwhile(remove))
+    assert not found.damaged
+    assert found.version.rows == COUNT - 2
+    assert verify_index(index, _Meanwhile(lambda: None)).version == found.version
+    verify_index(index, _Meanwhile(spoil))
+    assert len(verify_index(index).damaged) == 1
 
 
 def test_a_sound_index(index: Path) -> None:

@@ -114,6 +114,35 @@ def test_a_closed_pipe_is_no_error(shop: Shop) -> None:
         assert (done.returncode, done.stderr) == (0, b"")
 
 
+def test_a_closed_standard_error_stops_no_work(shop: Shop, tmp_path: Path) -> None:
+    """Only a build that was finished ends with 0."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    index = tmp_path / "index"
+    command = [
+        sys.executable, "-m", "retrieval.cli", "build-index", "--dataset", "shop",
+        "--split", "test", "--checkpoint", shop.run, "--out", index, "--json",
+    ]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, stdout=-1, stderr=writer, env=env, timeout=120, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["images"] > 0
+    assert (index / "manifest.json").is_file()
+
+
+def test_a_broken_pipe_to_another_process_is_not_taken_for_success(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("retrieval.engine.Engine.open", broken)
+    code, _, err = run(capsys, "query", PICTURE)
+    assert code == 6
+    assert "a process of this command has ended" in err
+
+
 def test_a_full_disk_is_not_called_a_bug(shop: Shop) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
