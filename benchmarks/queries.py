@@ -16,6 +16,8 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.machine import commit_name, machine_name
+from benchmarks.tables.keys import data_hash
 from benchmarks.write_results import RESULTS, write_results
 from retrieval.engine import Engine
 from training.datasets import load_dataset
@@ -34,10 +36,21 @@ def command(name: str, index: Path, attrs: tuple[str, ...], most: int, results: 
     """Ask each list of values with pictures that have them and with pictures that lack them."""
     dataset = load_dataset(name)
     engine = Engine.open(index)
-    report = {text: check_queries(dataset, engine, text, most) for text in attrs}
     backbone = engine.model.config.backbone
-    write_results(results, f"queries-{dataset.name}-{backbone}", report, markdown(report))
-    click.echo(markdown(report))
+    data = {
+        "dataset": dataset.name,
+        "data": data_hash(dataset),
+        "backbone": backbone,
+        "checkpoint_hash": engine.store.manifest.identity.model,
+        "index": engine.store.manifest.content,
+        "images": len(engine.store),
+        "most": most,
+        "commit": commit_name(),
+        "machine": machine_name(engine.device),
+        "attrs": {text: check_queries(dataset, engine, text, most) for text in attrs},
+    }
+    write_results(results, f"queries-{dataset.name}-{backbone}", data, markdown(data))
+    click.echo(markdown(data))
 
 
 def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dict[str, Any]:
@@ -52,7 +65,8 @@ def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dic
     Returns:
         `relevant` images in the gallery; for `same` and `but` the number of queries, the mean share
         of the first ten candidates (the query itself left out) that have all the values, and the
-        mean share of the first ten hits of which that is not known.
+        mean share of the first ten hits of which that is not known. A share is None where nothing
+        can be measured: no query of that kind, or for the precision no candidate.
     """
     names = text.split(",")
     wanted = [dataset.schema.value(n) for n in names]
@@ -67,11 +81,14 @@ def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dic
             queries = np.random.default_rng(0).choice(queries, most, replace=False)
         precisions, unknown = [], []
         for row in queries.tolist():
-            path = dataset.root / dataset.paths[row]
+            path = dataset.root.resolve() / dataset.paths[row]  # as the index has it
             hits = engine.query(path, names, top_k=len(engine.store))
             found = [hit.row for hit in hits if hit.path != path]
-            unknown.append(1 - known[found[:K]].mean())
-            precisions.append(right[[n for n in found if known[n]][:K]].mean())
+            candidates = [n for n in found if known[n]]
+            if found:
+                unknown.append(1 - known[found[:K]].mean())
+            if candidates:
+                precisions.append(right[candidates[:K]].mean())
         out[kind] = {
             "queries": len(queries),
             "precision_at_10": round(float(np.mean(precisions)), 4) if precisions else None,
@@ -80,14 +97,14 @@ def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dic
     return out
 
 
-def markdown(report: dict[str, Any]) -> str:
+def markdown(data: dict[str, Any]) -> str:
     """The figures as Markdown, for the README."""
     lines = [
         "| values asked for | in the gallery | pictures that have them, precision@10 | "
         "pictures that lack them, precision@10 |",
         "|---|---:|---:|---:|",
     ]
-    for text, found in report.items():
+    for text, found in data["attrs"].items():
         cells = [
             "-" if found[k]["precision_at_10"] is None else f"{found[k]['precision_at_10']:.2f}"
             for k in ("same", "but")

@@ -80,6 +80,8 @@ def test_figures_are_those_of_the_committed_results() -> None:
         figures = [data["all"]["map"]] if "all" in data else [data.get("map")]
         if name.startswith("queries-"):
             figures = [
-                d[kind]["precision_at_10"] for d in data.values() for kind in ("same", "but")
+                found[kind]["precision_at_10"]
+                for found in data.get("attrs", data).values()
+                for kind in ("same", "but")
             ]
         assert all(f"{figure:.2f}" in text for figure in figures)
