@@ -22,7 +22,7 @@ from benchmarks.classification_markdown import classification_markdown
 from benchmarks.machine import commit_name, machine_name
 from benchmarks.named_runs import named_run
 from benchmarks.tables.keys import data_hash
-from benchmarks.write_results import RESULTS, write_results
+from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.device import choose_device
 from retrieval.console import print_json, stderr
 from retrieval.dataset_options import dataset_options
@@ -108,7 +108,7 @@ def command(
         "machine": machine_name(device),
         "rows": rows,
     }
-    stem = f"classification-{dataset.name}-{backbone}"
+    stem = f"classification-{dataset.name}-{backbone}{split_suffix(split, 'test')}"
     write_results(results, stem, data, classification_markdown(data))
     if as_json:
         print_json(data)

@@ -3,7 +3,8 @@
     retrieve bench map --dataset data/fashion-products --backbone resnet18 --weights FILE
 
 Rows: `benchmarks/tables/map.toml`. Trains every row with every seed (resumable; what is done is
-skipped) and writes `map-DATASET-BACKBONE.json`, `.md` and `.png` to `benchmarks/results/`.
+skipped) and writes `map-DATASET-BACKBONE.json`, `.md` and `.png` to `benchmarks/results/`; other
+rows and trials have longer names.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from benchmarks.machine import commit_name, machine_name, vector_instructions
 from benchmarks.split_images import SplitImages, encode_all, load_for, maps_embed, read_split
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
-from benchmarks.write_results import RESULTS, write_results
+from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.calibration_images import calibration_images
 from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, output_of, torch_forward
 from indexer.fused_forward import fused_forward
@@ -99,6 +99,7 @@ def command(
         "rows": to_rows(rates, reports),
     }
     stem = f"runtimes-{dataset.name}-{model.config.backbone}-{vector_instructions().casefold()}"
+    stem += split_suffix(split, "valid")
     write_results(results, stem, data, markdown(data))
     if as_json:
         print_json(data)

@@ -30,7 +30,7 @@ from benchmarks.split_images import SplitImages, encode_all, load_for, maps_embe
 from benchmarks.storage_forms import FORMS, StorageForm, Stored, bytes_an_image
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
-from benchmarks.write_results import RESULTS, write_results
+from benchmarks.write_results import RESULTS, split_suffix, write_results
 from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.attribute_map import evaluate_attributes
@@ -87,7 +87,8 @@ def command(
         "rounds": rounds,
         "rows": rows,
     }
-    stem = f"store-{dataset.name}-{loaded.model.config.backbone}"
+    backbone = loaded.model.config.backbone
+    stem = f"store-{dataset.name}-{backbone}{split_suffix(split, 'valid')}"
     write_results(results, stem, data, markdown(data))
     if as_json:
         print_json(data)

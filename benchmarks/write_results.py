@@ -17,3 +17,8 @@ def write_results(folder: Path, stem: str, data: dict[str, Any], markdown: str) 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
         (folder / f"{stem}.md").write_text(markdown)
+
+
+def split_suffix(split: str, usual: str) -> str:
+    """What a split adds to a stem: nothing if it is the usual one."""
+    return "" if split == usual else f"-{split}"

@@ -8,7 +8,7 @@ from benchmarks.tables.summary import by_model
 
 
 def conditions_of(result: TableResult) -> list[str]:
-    """Definition, counts, seeds, commits, hashes and machines, as lines of Markdown."""
+    """Definition, counts, pixels, epochs, seeds, commits, hashes and machines, as Markdown."""
     trained = [row for row in result.rows if not row.floor]
     setup = [row.setup_seconds for row in trained if row.setup_seconds is not None]
     seeds = {
@@ -21,8 +21,11 @@ def conditions_of(result: TableResult) -> list[str]:
     lines += [*_counts(result), ""]
     lines += [f"- split {result.split} ({result.images:,} images), mode {result.mode}"]
     lines += [f"- queries and candidates: {result.protocol}"]
+    sizes = {result.configs[row.model]["preprocessing"]["size"] for row in result.rows}
+    lines += [f"- pictures of {_listed(sizes)} pixels a side"]
     if trained:
-        lines += [f"- training seeds: {shown}"]
+        epochs = {result.configs[row.model]["recipe"]["epochs"] for row in trained}
+        lines += [f"- epochs: {_listed(epochs)}", f"- training seeds: {shown}"]
         machines = sorted({row.train_machine for row in trained if row.train_machine})
         lines += [f"- trained on {'; '.join(machines)}"]
     lines += [f"- measured on {'; '.join(sorted({row.machine for row in result.rows}))}"]
@@ -39,6 +42,10 @@ def conditions_of(result: TableResult) -> list[str]:
         f"{hashes['evaluation_code'][:16]}; of each row's options: see the JSON"
     ]
     return lines
+
+
+def _listed(numbers: set[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
 
 
 def _counts(result: TableResult) -> list[str]:

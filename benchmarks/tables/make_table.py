@@ -46,8 +46,8 @@ def make_table(
         UsageError: an unknown row, or a wrong row file.
         DataError: nothing to render, missing weights, a dataset without a test split.
     """
-    path = options.rows_file or rows_file
-    result = _rendered(table, options) if options.render_only else _measured(table, path, options)
+    make = _rendered if options.render_only else _measured
+    result = make(table, rows_file, options)
     markdown = render(result)
     write_results(options.results, result.stem, result.to_json(), markdown)
     if draw is not None:
@@ -62,8 +62,8 @@ def make_table(
     return 0
 
 
-def _rendered(table: str, options: Options) -> TableResult:
-    stem = f"{table}-{_dataset_name(options)}-{options.backbone}"
+def _rendered(table: str, rows_file: Path, options: Options) -> TableResult:
+    stem = f"{table}-{_dataset_name(options)}-{options.backbone}{options.suffix(rows_file)}"
     path = options.results / f"{stem}.json"
     try:
         data = json.loads(path.read_text())
@@ -81,8 +81,8 @@ def _dataset_name(options: Options) -> str:
     return Path(options.name).expanduser().resolve().name
 
 
-def _measured(table: str, path: Path, options: Options) -> TableResult:
-    rows = read_row_file(path)
+def _measured(table: str, rows_file: Path, options: Options) -> TableResult:
+    rows = read_row_file(options.rows_file or rows_file)
     chosen = rows.chosen(options.rows)
     dataset = load_dataset(options.name, options.root)
     if len(dataset.rows_of("test")) == 0:
@@ -99,7 +99,8 @@ def _measured(table: str, path: Path, options: Options) -> TableResult:
     measure_runs(
         runs, store, runner, options.device, _tell, hashes, lambda: ground(dataset, weights)
     )
-    return table_result(table, rows, setting, hashes, _everything(rows, setting, hashes, store))
+    everything = _everything(rows, setting, hashes, store)
+    return table_result(table, rows, setting, hashes, everything, options.suffix(rows_file))
 
 
 def _everything(

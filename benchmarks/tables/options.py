@@ -33,6 +33,21 @@ class Options:
     render_only: bool
     as_json: bool
 
+    def suffix(self, own_rows: Path) -> str:
+        """What tells the files of this table from those of its own rows in full, or nothing.
+
+        Args:
+            own_rows: the row file of the table itself.
+        """
+        parts = []
+        if self.rows_file is not None and self.rows_file.resolve() != own_rows.resolve():
+            parts.append(self.rows_file.stem)
+        if self.epochs is not None:
+            parts.append(f"{self.epochs}-epochs")
+        if self.image_size is not None:
+            parts.append(f"{self.image_size}-px")
+        return "".join(f"-{part}" for part in parts)
+
 
 def table_options(command: Callable[[Options], int]) -> Callable[..., int]:
     """Add the options to a command that takes them as one `Options`."""

@@ -85,6 +85,7 @@ class TableResult:
         hashes: of the data, the weights, and the code that trains and that evaluates.
         configs: the options of each model, by row name.
         rows: the entries, by row, then seed.
+        suffix: of its files' names: another row file or a trial, see `Options.suffix`.
     """
 
     table: str
@@ -103,11 +104,12 @@ class TableResult:
     hashes: dict[str, str]
     configs: dict[str, dict[str, dict[str, Any]]]
     rows: list[RowResult]
+    suffix: str = ""
 
     @property
     def stem(self) -> str:
         """Name of its files."""
-        return f"{self.table}-{self.dataset}-{self.backbone}"
+        return f"{self.table}-{self.dataset}-{self.backbone}{self.suffix}"
 
     @property
     def attributes(self) -> list[str]:
@@ -139,6 +141,7 @@ def table_result(
     setting: Setting,
     ground: Ground,
     measured: Sequence[tuple[PlannedRun, dict[str, Any]]],
+    suffix: str = "",
 ) -> TableResult:
     """Put a table together.
 
@@ -148,6 +151,7 @@ def table_result(
         setting: dataset and backbone.
         ground: hashes.
         measured: each run and what was measured on it, at least one, by row, then seed.
+        suffix: of its files' names.
     """
     first = measured[0][1]
     scores = {**first["attributes"], ALL: first["all"]}
@@ -169,6 +173,7 @@ def table_result(
         hashes=asdict(ground),
         configs={run.row.name: config_tables(run.config) for run, _ in measured},
         rows=[_row(run, record) for run, record in measured],
+        suffix=suffix,
     )
 
 

@@ -31,7 +31,7 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     arguments += ["--results", str(tmp_path / "out"), "--workers", "0", "--rounds", "2"]
     arguments += ["--images", "12", "--split", "train", "--batch-size", "5", "--json"]
     assert _run(["bench", "runtimes", *arguments], False) == 0
-    stem = f"runtimes-tiny-small-{vector_instructions().casefold()}"
+    stem = f"runtimes-tiny-small-{vector_instructions().casefold()}-train"
     data = json.loads((tmp_path / f"out/{stem}.json").read_text())
     assert json.loads(capsys.readouterr().out) == data
     rows = {row["runtime"]: row for row in data["rows"]}

@@ -7,7 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
 import pytest
+
+from benchmarks.ablations_table import ROWS as ROWS_FILE
+from benchmarks.tables.options import Options, table_options
 
 ROWS = """
 title = "Mini"
@@ -74,7 +78,7 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     assert "[2/3] triplet, seed 0: done before" in done.stderr
     assert done.stderr.count("$ retrieve train") == 1
     results = folder / "results"
-    written = json.loads((results / "map-shop-small.json").read_text())
+    written = json.loads((results / "map-shop-small-rows-48-px.json").read_text())
     assert [row["model"] for row in written["rows"]] == ["floor", "triplet", "m2fashion"]
     for row in written["rows"]:
         assert 0 < row["all"] < 100
@@ -82,10 +86,11 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
         assert row["parameters"] > 100_000
         assert row["floor"] or row["train_seconds"] > 0
         assert row["likeness_only"] is (row["model"] != "m2fashion")
-    assert str(folder) not in (results / "map-shop-small.json").read_text()
-    markdown = (results / "map-shop-small.md").read_text()
+    assert str(folder) not in (results / "map-shop-small-rows-48-px.json").read_text()
+    markdown = (results / "map-shop-small-rows-48-px.md").read_text()
     assert done.stdout.strip() == markdown.strip()
-    assert (results / "map-shop-small.png").stat().st_size > 5000
+    assert "- pictures of 48 pixels a side\n- epochs: 1\n" in markdown
+    assert (results / "map-shop-small-rows-48-px.png").stat().st_size > 5000
 
     # A second run makes nothing and writes the same.
     again = bench(folder, "map", *options())
@@ -98,13 +103,37 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     assert "$ retrieve" not in done.stderr
     assert "| M2Fashion |" in done.stdout
     assert "Ranked by likeness alone" in done.stdout
-    assert (results / "combinations-shop-small.json").is_file()
+    assert (results / "combinations-shop-small-rows-48-px.json").is_file()
 
     # Rendered again from the JSON alone.
-    (results / "map-shop-small.md").unlink()
+    (results / "map-shop-small-rows-48-px.md").unlink()
     done = bench(folder, "map", *options("--render-only", "--work", "nowhere"))
     assert done.returncode == 0, done.stderr
-    assert (results / "map-shop-small.md").read_text() == markdown
+    assert (results / "map-shop-small-rows-48-px.md").read_text() == markdown
+
+
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        ((), ""),
+        (("--rows-file", str(ROWS_FILE), "--rows", "full", "--seeds", "1"), ""),
+        (("--rows-file", str(ROWS_FILE.with_name("stored-map.toml"))), "-stored-map"),
+        (("--epochs", "1", "--image-size", "32"), "-1-epochs-32-px"),
+    ],
+)
+def test_other_rows_and_trials_do_not_overwrite_the_table(
+    words: tuple[str, ...], suffix: str
+) -> None:
+    found = []
+
+    @click.command()
+    @table_options
+    def command(options: Options) -> int:
+        found.append(options.suffix(ROWS_FILE))
+        return 0
+
+    command.main(["--dataset", "shop", *words], standalone_mode=False)
+    assert found == [suffix]
 
 
 @pytest.mark.parametrize(

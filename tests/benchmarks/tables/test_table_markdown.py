@@ -27,6 +27,8 @@ COMBINED: dict[str, Any] = {
     "combinations": 50, "queries_per_combination": 20, "seed": 0,
 }  # fmt: skip
 
+CONFIG: dict[str, Any] = {"model": {}, "recipe": {"epochs": 3}, "preprocessing": {"size": 64}}
+
 
 def entry(model: str, seed: int, colour: float, shape: float, **other: Any) -> RowResult:
     everything = (colour + 3 * shape) / 4  # three times as many queries
@@ -75,7 +77,7 @@ def result() -> TableResult:
         counts=dict.fromkeys(("colour", "shape", "all"), counted),
         images=1100,
         hashes=dict.fromkeys(("data", "weights", "training_code", "evaluation_code"), "0123" * 16),
-        configs={},
+        configs=dict.fromkeys(("floor", "rival", "full"), CONFIG),
         rows=[
             replace(floor, train_machine=None, likeness_only=True),
             entry("rival", 0, 30, 50, likeness_only=True),
