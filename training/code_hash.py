@@ -8,20 +8,28 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
-def code_hash(root: Path, globs: Iterable[str], without: Iterable[str] = ()) -> str:
+def code_hash(root: Path, globs: Sequence[str], without: Iterable[str] = ()) -> str:
     """Of the source files below `root` that match, and the versions of what they run on."""
-    left_out = {path for pattern in without for path in root.glob(pattern)}
-    files = {path for pattern in globs for path in root.glob(pattern)} - left_out
-    sources = [[path.relative_to(root).as_posix(), executed(path)] for path in sorted(files)]
+    sources = [
+        [path.relative_to(root).as_posix(), executed(path)]
+        for path in code_files(root, globs, without)
+    ]
     versions = [[name, _version(name)] for name in PACKAGES]
     return hashlib.sha256(json.dumps([sources, versions]).encode()).hexdigest()
+
+
+def code_files(root: Path, globs: Sequence[str], without: Iterable[str] = ()) -> list[Path]:
+    """The files below `root` that match and are not left out; what is named outright is not."""
+    left_out = {path for pattern in without for path in root.glob(pattern)}
+    left_out -= {root / name for name in globs}
+    return sorted({path for pattern in globs for path in root.glob(pattern)} - left_out)
 
 
 def executed(path: Path) -> str:

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 TRAINING_CODE = (
     "training/**/*.py",
+    "training/datasets/dataset.py",  # splits and subsets are made of what is hashed
     "retrieval/validation.py",  # chooses the best epoch, through the three below
     "retrieval/evaluation/attribute_map.py",
     "retrieval/evaluation/protocol.py",
@@ -41,9 +42,11 @@ EVALUATION_CODE = (
     "retrieval/commands/evaluate.py",
     "retrieval/evaluation/combination_score.py",
     "retrieval/evaluation/combinations.py",
+    "retrieval/evaluation/encoded_split.py",
     "retrieval/evaluation/report.py",
     "retrieval/evaluation/scoring.py",
     "retrieval/ranking.py",
+    "indexer/exact_search.py",  # which scores are ties
     "benchmarks/tables/floor.py",
 )
 """What decides the figures that `retrieve evaluate` gives for a checkpoint."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.code_hash import code_hash
+from training.code_hash import code_files, code_hash
 
 CODE = '''"""What it is."""
 import math
@@ -54,3 +54,11 @@ def test_only_the_files_that_matter_count(tmp_path: Path) -> None:
     changed = found()
     (tmp_path / "part" / "new.py").write_text("x = 1\n")
     assert len({before, changed, found()}) == 3
+
+
+def test_a_file_named_outright_counts_in_a_folder_that_is_left_out(tmp_path: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (tmp_path / "left").mkdir(exist_ok=True)
+        (tmp_path / "left" / name).write_text("x = 1\n")
+    found = code_files(tmp_path, ["**/*.py", "left/b.py"], ["left/*.py"])
+    assert found == [tmp_path / "left/b.py"]
