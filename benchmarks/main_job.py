@@ -2,8 +2,8 @@
 
     retrieve bench main-job --dataset data/fashion-products --weights resnet18.safetensors
 
-The gallery is the test split: no image of it was trained on. Writes the figures to
-`benchmarks/results/`.
+The gallery is the test split: no image of it was trained on. Interrupted, the same command goes on
+where it stopped, and its seconds are of what was left. Writes the figures to `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Any
 import click
 
 from benchmarks.command_line import retrieve, retrieve_json
-from benchmarks.machine import machine_name
+from benchmarks.machine import commit_name, machine_name
+from benchmarks.tables.keys import data_hash
 from benchmarks.write_results import RESULTS, write_results
 from training.datasets import load_dataset
 
@@ -41,11 +42,11 @@ def command(
     """Run the main job and write what it measured."""
     dataset = load_dataset(name)
     index = work / "index-0"
-    limit = [] if epochs is None else ["--epochs", epochs]
-    model = ["--backbone", backbone, "--weights", weights]
+    options: list[Any] = ["--dataset", name, "--backbone", backbone, "--weights", weights]
+    options += [] if epochs is None else ["--epochs", epochs]
     seconds = {}
     started = time.monotonic()
-    retrieve("train", "--dataset", name, *model, "--out", work / "run-0", *limit)
+    resumed = _train(work / "run-0", options) or index.exists()
     seconds["train"] = _lap(started)
     arguments = ["--dataset", name, "--checkpoint", work / "run-0"]
     retrieve("build-index", *arguments, "--split", "test", "--out", index)
@@ -54,14 +55,17 @@ def command(
     seconds["all"] = _lap(started)
     seconds["evaluate"] = round(seconds["all"] - seconds["train"] - seconds["build-index"], 1)
     report["seconds"] = seconds
+    report["resumed"] = resumed
     report["seeds"] = {"0": report["all"]["map"]}
+    report["data"] = data_hash(dataset)
+    report["commit"] = commit_name()
     report["machine"] = machine_name("auto")
     report["checkpoint"] = "run-0"  # where the run lies is this machine's business
     stem = f"main-{dataset.name}-{backbone}"
     write_results(results, stem, report, markdown(report))
     for seed in range(1, seeds):
         run = work / f"run-{seed}"
-        retrieve("train", "--dataset", name, *model, "--seed", seed, "--out", run, *limit)
+        _train(run, [*options, "--seed", seed])
         other = ["--dataset", name, "--checkpoint", run, "--combinations", 0]
         measured = json.loads(retrieve_json("evaluate", *other))
         report["seeds"][str(seed)] = measured["all"]["map"]
@@ -91,27 +95,36 @@ def markdown(report: dict[str, Any]) -> str:
     for title, row in rows.items():
         lines.append(f"| {title} | " + " | ".join(f"{row[n]:.2f}" for n in [*names, "all"]) + " |")
     combined = report["combinations"]
-    same, but = combined["same"], combined["but"]
-    lines += [
-        "",
-        "| values asked for | pictures that have them, precision@10 | "
-        "pictures that lack them, precision@10 |",
-        "|---|---:|---:|",
-        f"| {combined['combinations']} combinations of two and three values | "
-        f"{same['precision_at_10']:.2f} (ceiling {same['precision_ceiling']:.2f}) | "
-        f"{but['precision_at_10']:.2f} (ceiling {but['precision_ceiling']:.2f}) |",
-    ]
+    if combined is not None:
+        same, but = combined["same"], combined["but"]
+        lines += [
+            "",
+            "| values asked for | pictures that have them, precision@10 | "
+            "pictures that lack them, precision@10 |",
+            "|---|---:|---:|",
+            f"| {combined['combinations']} combinations of two and three values | "
+            f"{same['precision_at_10']:.2f} (ceiling {same['precision_ceiling']:.2f}) | "
+            f"{but['precision_at_10']:.2f} (ceiling {but['precision_ceiling']:.2f}) |",
+        ]
+    left = ", of what an earlier call left" if report["resumed"] else ""
     seconds = report["seconds"]
     figures = [f"{figure:.2f}" for figure in report["seeds"].values()]
     lines += [
         "",
         f"M2Fashion, All, by training seed ({', '.join(report['seeds'])}): {', '.join(figures)}.",
-        f"Seconds on {report['machine']}: train {seconds['train']:.0f}, build-index "
+        f"Seconds on {report['machine']}{left}: train {seconds['train']:.0f}, build-index "
         f"{seconds['build-index']:.0f}, evaluate {seconds['evaluate']:.0f}, "
         f"all {seconds['all']:.0f} (training seed 0, as the tables above).",
         "",
     ]
     return "\n".join(lines)
+
+
+def _train(run: Path, options: list[Any]) -> bool:
+    """Train a run, or what is left of it; whether there was something of it before."""
+    resumed = (run / "last").exists()
+    retrieve("train", *options, "--out", run, *(["--resume"] if resumed else []))
+    return resumed
 
 
 def _lap(started: float) -> float:
