@@ -52,7 +52,8 @@ def to_json(
     Args:
         report: MAP of the model.
         combinations: `same` and `but`, if measured.
-        floor: MAP of the frozen, average-pooled backbone features, if measured.
+        floor: MAP of the average-pooled features of this checkpoint's backbone, if measured:
+            untrained only if the backbone was kept frozen.
 
     Returns:
         Keys dataset, split, mode, seed, all, attributes, combinations, floor (the last two None

@@ -68,6 +68,8 @@ def _map_grid(report: MapReport, floor: MapReport | None) -> Grid:
     mode = f"{report.mode} condition, split {report.split} of {report.dataset}"
     unanswerable = report.all.queries_without_relevant
     remark = "all: mean over the queries; mean: plain mean over the attributes."
+    if floor is not None:
+        remark += " floor: average-pooled features of this checkpoint's backbone."
     if unanswerable:
         remark += f" Queries with no relevant candidate, scored 0: {unanswerable:,}."
     return Grid(f"Attribute-specific MAP, percent ({mode})", header, rows, remark)

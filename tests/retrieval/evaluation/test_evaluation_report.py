@@ -103,6 +103,8 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
     assert all(len(w) == 1 for w in widths.values())
     assert "leave-one-out" in text
     assert "| all | 51.23 | 50.2 to 52.2 | 20.00 | 2.56x | 31.23 | +20.00 |" in text
+    assert "floor: average-pooled features of this checkpoint's backbone" in text
+    assert "floor:" not in to_markdown(report(), COMBINATIONS)
     assert "10 of 99" in text
     assert "Not labelled in this split: fabric" in text
     assert "sleeve\\|length" in text
