@@ -119,8 +119,9 @@ def evaluate_attributes(
             constant gives the chance-level floor, an embedding that ignores the condition the
             floor of unconditioned features.
         seed: of the confidence intervals and of the draw of queries.
-        max_queries: rank only about this many queries, the same share of every attribute's so
-            that the mean over all queries stays unbiased. None: all.
+        max_queries: rank only about this many queries, the same share of every attribute's but at
+            least one. In the mean over all queries each stands for as many of its attribute as it
+            was drawn from, so that the mean stays unbiased. None: all.
         embed_queries: gives the queries' embeddings where they are made in another way than the
             candidates', as an index's are. None: `embed`.
 
@@ -145,8 +146,8 @@ def evaluate_attributes(
             f"attribute ({', '.join(names)}); nothing can be measured"
         )
     available = sum(t.available for t in used)
-    if max_queries is not None and max_queries < available:
-        share = max_queries / available
+    share = 1.0 if max_queries is None else min(1.0, max_queries / available)
+    if share < 1:
         used = [capped(t, math.ceil(t.available * share), seed) for t in used]
 
     scores, strict_parts, loose_parts = [], [], []
@@ -167,6 +168,7 @@ def evaluate_attributes(
         available,
         sum(s.candidates for s in scores),
         seed,
+        (_weights(used, strict_parts), _weights(used, loose_parts)) if share < 1 else (None, None),
     )
     return MapReport(
         dataset=dataset.name,
@@ -271,6 +273,12 @@ def _pooled(parts: list[_QueryScores]) -> _QueryScores:
     )
 
 
+def _weights(tasks: list[AttributeTask], parts: list[_QueryScores]) -> NDArray[np.float64]:
+    """How many queries each of the drawn stands for, [Q]."""
+    pairs = zip(tasks, parts, strict=True)
+    return np.concatenate([np.full(len(p.ap), t.available / len(t.query_rows)) for t, p in pairs])
+
+
 def _summary(
     name: str,
     strict: _QueryScores,
@@ -278,9 +286,11 @@ def _summary(
     available: int,
     candidates: int,
     seed: int,
+    weights: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None] = (None, None),
 ) -> MapScore:
-    interval = bootstrap_interval(100 * strict.ap, strict.rows, seed=seed)
-    mean, chance = 100 * float(strict.ap.mean()), 100 * float(strict.chance.mean())
+    own, of_loose = weights
+    interval = bootstrap_interval(100 * strict.ap, strict.rows, own, seed=seed)
+    mean, chance = _percent(strict.ap, own), _percent(strict.chance, own)
     return MapScore(
         name=name,
         map=mean,
@@ -291,6 +301,10 @@ def _summary(
         queries_available=available,
         candidates=candidates,
         queries_without_relevant=int((~strict.answerable).sum()),
-        map_any=None if loose is None else 100 * float(loose.ap.mean()),
-        chance_any=None if loose is None else 100 * float(loose.chance.mean()),
+        map_any=None if loose is None else _percent(loose.ap, of_loose),
+        chance_any=None if loose is None else _percent(loose.chance, of_loose),
     )
+
+
+def _percent(shares: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
+    return 100 * float(np.average(shares, weights=weights))

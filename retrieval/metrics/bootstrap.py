@@ -23,6 +23,7 @@ class Interval:
 def bootstrap_interval(
     values: NDArray[np.float64],
     groups: NDArray[np.int64] | None = None,
+    weights: NDArray[np.float64] | None = None,
     *,
     seed: int = 0,
     resamples: int = 1000,
@@ -37,6 +38,7 @@ def bootstrap_interval(
     Args:
         values: one figure a query, [Q] float64.
         groups: what each query belongs to, [Q] int64 (any numbers). None: each for itself.
+        weights: how many queries each stands for, [Q] float64 above 0. None: one.
         seed: the same seed gives the same interval.
         resamples: number of bootstrap samples, at least 1.
         confidence: in (0, 1).
@@ -59,8 +61,8 @@ def bootstrap_interval(
     if groups.shape != values.shape:
         raise UsageError(f"{len(values)} values but groups of shape {groups.shape}")
     _, member = np.unique(groups, return_inverse=True)
-    sums = np.bincount(member, weights=values)
-    counts = np.bincount(member)
+    sums = np.bincount(member, weights=values if weights is None else values * weights)
+    counts = np.bincount(member, weights=weights)
     generator = np.random.default_rng(seed)
     means = np.empty(resamples, dtype=np.float64)
     step = max(1, _DRAWS_AT_ONCE // len(sums))

@@ -187,6 +187,23 @@ def test_max_queries_keeps_the_share_of_every_attribute_and_the_candidates():
     assert capped(task, len(task.query_rows), seed=0) is task
 
 
+def test_max_queries_gives_a_rare_attribute_no_more_weight_than_it_has():
+    dataset = toy(6, n=300)
+    rare = np.flatnonzero(dataset.labels[:, 3:].any(axis=1) & (dataset.splits == "test"))
+    dataset.labels[rare[2:], 3:] = 0  # two images have a colour
+    embed = embedder(dataset)
+    part = evaluate_attributes(dataset, "test", "type", embed, max_queries=4)
+    shares = [s.queries_available / part.all.queries_available for s in part.attributes]
+    assert shares[1] < 0.05
+    assert part.attributes[1].queries == 1
+    for figure in ("map", "chance"):
+        mean = np.dot(shares, [getattr(s, figure) for s in part.attributes])
+        assert getattr(part.all, figure) == pytest.approx(mean, rel=1e-12)
+    assert part.all.ci.low <= part.all.map <= part.all.ci.high
+    enough = evaluate_attributes(dataset, "test", "type", embed, max_queries=1000)
+    assert enough == evaluate_attributes(dataset, "test", "type", embed)
+
+
 def test_refusals():
     dataset = toy()
     embed = embedder(dataset)

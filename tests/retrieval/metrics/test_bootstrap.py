@@ -32,6 +32,15 @@ def test_repeated_queries_of_one_image_do_not_narrow_the_interval():
     assert repeated.high == pytest.approx(alone.high)
 
 
+def test_a_weight_counts_as_that_many_queries_of_the_same_image():
+    rng = np.random.default_rng(4)
+    values, groups, times = rng.random(30), rng.integers(0, 9, 30), rng.integers(1, 4, 30)
+    weighted = bootstrap_interval(values, groups, times.astype(np.float64), seed=0)
+    repeated = bootstrap_interval(np.repeat(values, times), np.repeat(groups, times), seed=0)
+    assert weighted.low == pytest.approx(repeated.low)
+    assert weighted.high == pytest.approx(repeated.high)
+
+
 def test_seeded_and_one_value():
     values = np.random.default_rng(3).random(30)
     assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
