@@ -24,6 +24,7 @@ from training.preprocessing import Preprocessing
 from training.schema import Condition, Schema
 
 SEED = 0
+EACH_OTHER = "each querying all others"
 _CHUNK = 256
 _BATCH = 32
 
@@ -78,6 +79,13 @@ def read_split(
     if not good:
         raise DataError(f"no image of split {split!r} in {dataset.root} can be read")
     return SplitImages(dataset.subset(np.array(good, dtype=np.int64)), np.concatenate(pixels))
+
+
+def who_asks(dataset: Dataset, split: str) -> str:
+    """The queries of a split's MAP in words, as `evaluate_attributes` takes them."""
+    if split in dataset.protocols:
+        return "queries and candidates of the published lists"
+    return EACH_OTHER
 
 
 def load_for(name: str, root: Path | None, schema: Schema) -> Dataset:

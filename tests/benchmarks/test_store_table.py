@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,22 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.named_runs import named_run
+from benchmarks.split_images import who_asks
 from benchmarks.storage_forms import FORMS, bytes_an_image
+from benchmarks.store_table import markdown
 from indexer.quantise import dequantise_numpy, quantise
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
+from training.datasets.dataset import RetrievalList, RetrievalProtocol
 from training.decoding import read_batches
 from training.errors import UsageError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
+
+ENTRIES = RetrievalList(np.array([0]), np.array([0]), np.array([0]))
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,21 @@ def test_rows_are_those_of_the_formulas(catalogue: Path, tmp_path: Path, capsys)
     assert by_key["a", location, "stored"]["map"] == pytest.approx(report.all.map, abs=0.05)
     markdown = (tmp_path / "out/store-tiny-small.md").read_text()
     assert f"| a | 16 | 2 x 2 | {location} | stored | 160 |" in markdown
+
+
+def test_the_markdown_tells_who_asked(catalogue: Path) -> None:
+    dataset = load_dataset(str(catalogue))
+    row = {"model": "a", "dim": 8, "grid": [2, 2], "form": "float32", "keys": "stored"}
+    row |= {"bytes_an_image": 1, "map": 50.0, "map_ci": [49.0, 51.0], "seconds_per_10000": 1.0}
+    row |= {"cosine_mean": 1.0, "cosine_min": 1.0}
+    data = {"images": 9, "dataset": "tiny", "split": "valid", "rounds": 1, "machine": "m"}
+    data["rows"] = [row]
+    lists = replace(dataset, protocols={"valid": RetrievalProtocol(ENTRIES, ENTRIES)})
+    assert "each querying all others" in markdown(data)
+    assert markdown(data | {"queries": who_asks(dataset, "valid")}) == markdown(data)
+    published = markdown(data | {"queries": who_asks(lists, "valid")})
+    assert "(valid), queries and candidates of the published lists: the query" in published
+    assert who_asks(lists, "test") == who_asks(dataset, "test")
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
