@@ -22,6 +22,7 @@ from retrieval.lasting_stderr import keep_stderr
 from retrieval.lazy_group import LazyGroup
 from retrieval.printable import printable
 from training.errors import ResourceError, RetrieveError, UsageError
+from training.worker_death import worker_death
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
@@ -118,6 +119,12 @@ def _run(arguments: list[str], debug: bool) -> int:
     except OSError as error:
         return _report(ResourceError(str(error)), debug)
     except Exception as error:
+        death = worker_death(error)
+        if death is not None:
+            return _report(death, debug)
+        if _interrupted(error):
+            click.echo("retrieve: interrupted", err=True)
+            return 130
         if debug:
             _say(traceback.format_exc())
         _say(
@@ -125,6 +132,16 @@ def _run(arguments: list[str], debug: bool) -> int:
             "This is a bug; `retrieve --debug ...` shows the traceback."
         )
         return 1
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: an import that it hits may end in one of another kind."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, KeyboardInterrupt):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False
 
 
 def _stdout_is_read() -> bool:

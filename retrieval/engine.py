@@ -9,7 +9,7 @@ from the stored maps, all of them or only those of candidates (two_stage.py).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -38,7 +38,7 @@ from retrieval.gallery_scores import GalleryScores, Rows
 from retrieval.hits import QueryResult
 from retrieval.picture import Picture, encode_pictures
 from retrieval.ranking import best
-from retrieval.request import Request, Terms, resolve
+from retrieval.request import Filters, Request, Terms, resolve
 from retrieval.two_stage import TwoStage
 from retrieval.view_pool import ViewPool, default_memory
 from training.checkpoint import load_checkpoint
@@ -148,7 +148,7 @@ class Engine:
         present: Sequence[str] = (),
         absent: Sequence[str] = (),
         like: Sequence[str] = (),
-        where: Mapping[str, str] | None = None,
+        where: Filters | None = None,
         top_k: int = 10,
         trust_labels: bool = False,
         search: Search = "auto",
@@ -160,7 +160,8 @@ class Engine:
             present: values that hits should have: `["v-neckline", "floral"]`.
             absent: values that they should not have.
             like: attributes to compare by (type conditions).
-            where: attribute -> value; only images whose *known* label is that value are searched.
+            where: attribute -> value, or values of one that an image can have several of; only
+                images whose *known* labels are these are searched.
             top_k: how many hits at most, at least 1.
             trust_labels: let known gallery labels settle whether a value is present.
             search: `exact` scores every image also in a large gallery.

@@ -13,6 +13,9 @@ from retrieval.ranking import kept_attributes
 from training.errors import UsageError
 from training.schema import Condition, Schema, normalise_name
 
+Filters = Mapping[str, str | Sequence[str]]
+"""Attribute -> value or values."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -23,7 +26,8 @@ class Request:
         present: values that hits should have: `["v-neckline", "floral"]`.
         absent: values that they should not have.
         like: attributes to compare by (type conditions).
-        where: attribute -> value; only images whose *known* label is that value are searched.
+        where: attribute -> value, or values of one that an image can have several of; only images
+            whose *known* labels are these are searched.
         top_k: how many hits at most, at least 1.
         trust_labels: let known gallery labels settle whether a value is present.
     """
@@ -32,7 +36,7 @@ class Request:
     present: Sequence[str] = ()
     absent: Sequence[str] = ()
     like: Sequence[str] = ()
-    where: Mapping[str, str] = field(default_factory=dict)
+    where: Filters = field(default_factory=dict)
     top_k: int = 10
     trust_labels: bool = False
 
@@ -89,10 +93,24 @@ def resolve(schema: Schema, request: Request) -> Terms:
         unwanted=tuple(unwanted),
         spoken=tuple(np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()),
         kept=tuple(kept_attributes(schema, named, compared)) if named else (),
-        where=tuple(schema.value(f"{a}:{v}") for a, v in request.where.items()),
+        where=tuple(_filters(schema, request.where)),
         top_k=request.top_k,
         trust_labels=request.trust_labels,
     )
+
+
+def _filters(schema: Schema, where: Filters) -> list[int]:
+    """Flat indices of values that images are known to have."""
+    found: list[int] = []
+    for attribute, given in where.items():
+        values = [given] if isinstance(given, str) else list(given)
+        own = [schema.value_of(attribute, value) for value in values]
+        if len(set(own)) > 1 and not schema.multi[schema.attribute(attribute)]:
+            raise UsageError(
+                f"an image has one value of {attribute!r}, not all of {', '.join(values)}"
+            )
+        found += own
+    return found
 
 
 def _distinct(names: Sequence[str], find: Callable[[str], int]) -> list[int]:

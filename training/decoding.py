@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from training.errors import DataError, ResourceError
+from training.errors import DataError
 from training.image_file import NO_VERSION, read_image_file, shown_path
 from training.preprocessing import Preprocessing
 from training.relative_path import leaves_root
+from training.worker_death import worker_death
 
 NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256
@@ -170,12 +171,10 @@ def read_batches(
             yield collate([files[position] for position in batch])
         yield from rest
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        death = worker_death(error)
+        if death is None:
             raise
-        raise ResourceError(
-            f"a decoding process ended unexpectedly ({str(error).splitlines()[0]}); run again with "
-            "fewer --workers, the build goes on where it stopped"
-        ) from error
+        raise death from error
 
 
 def default_workers(images: int, device: str) -> int:

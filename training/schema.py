@@ -159,18 +159,27 @@ class Schema:
             raise UsageError(f"unknown value {name!r}; write {attribute}:{value}, or {value} alone")
         raise UsageError(self._unknown("value", name, self.value_names))
 
+    def value_of(self, attribute: str, value: str) -> int:
+        """Flat index of a value of the attribute called `attribute`.
+
+        Raises:
+            UsageError: if there is no such attribute or it has no such value; the message lists the
+                nearest names.
+        """
+        number = self.attribute(attribute)
+        own = self.attributes[number]
+        folded = [normalise_name(v) for v in own.values]
+        if normalise_name(value) in folded:
+            return self.offsets[number] + folded.index(normalise_name(value))
+        raise UsageError(self._unknown(f"value of {own.name!r}", value, own.values))
+
     def _value_of_attribute(self, name: str) -> int:
         """`pattern:floral`; the attribute's own name may hold a colon as well."""
         parts = name.split(":")
         for cut in range(1, len(parts)):
-            number = self._attribute_index.get(normalise_name(":".join(parts[:cut])))
-            if number is None:
-                continue
-            attribute, value = self.attributes[number], ":".join(parts[cut:])
-            folded = [normalise_name(v) for v in attribute.values]
-            if normalise_name(value) in folded:
-                return self.offsets[number] + folded.index(normalise_name(value))
-            raise UsageError(self._unknown(f"value of {attribute.name!r}", value, attribute.values))
+            attribute = ":".join(parts[:cut])
+            if normalise_name(attribute) in self._attribute_index:
+                return self.value_of(attribute, ":".join(parts[cut:]))
         names = [a.name for a in self.attributes]
         raise UsageError(self._unknown("attribute", name.partition(":")[0], names))
 

@@ -132,15 +132,15 @@ def command(
     return 0
 
 
-def _filters(where: tuple[str, ...]) -> dict[str, str]:
-    filters: dict[str, str] = {}
+def _filters(where: tuple[str, ...]) -> dict[str, list[str]]:
+    filters: dict[str, list[str]] = {}
+    names: dict[str, str] = {}  # as they were first spelled
     for text in where:
         attribute, equals, value = (part.strip() for part in text.partition("="))
         if not (equals and attribute and value):
             raise UsageError(f"--where {text!r} is not of the form attribute=value")
-        if normalise_name(attribute) in map(normalise_name, filters):
-            raise UsageError(f"--where names {attribute!r} twice; an image has to fit all of them")
-        filters[attribute] = value
+        spelled = names.setdefault(normalise_name(attribute), attribute)
+        filters.setdefault(spelled, []).append(value)
     return filters
 
 

@@ -161,8 +161,8 @@ def _drop(warm: WarmViews, store: Store, word: str) -> None:
         return
     if word in {text for view in store.manifest.views for text in (view.key, view.name)}:
         raise UsageError(
-            f"--drop {word!r}: that view was built ahead and belongs to the index; build it again "
-            "with fewer --views to be without it"
+            f"--drop {word!r}: that view was built ahead and belongs to the index; build one with "
+            "fewer --views into another folder to be without it"
         )
     there = ", ".join(repr(entry.name) for entry in warm.list()[:5]) or "none"
     raise UsageError(f"--drop {word!r}: no warm view has that key or name; warm views: {there}")

@@ -106,3 +106,20 @@ def test_describe_reads_like_the_request() -> None:
 
 def test_normalise_name() -> None:
     assert normalise_name(" Sleeve_Length ") == normalise_name("sleeve  length") == "sleeve-length"
+
+
+def test_a_value_of_an_attribute_is_not_taken_for_one_that_is_called_so() -> None:
+    schema = Schema(
+        (
+            Attribute("label", ("size:l", "plain")),
+            Attribute("size", ("s", "l")),
+        )
+    )
+    assert schema.value("size:l") == 0  # as it always was: the name is a value's own
+    assert schema.value_of("size", "L") == 3
+    assert schema.value_of("Label", "size:l") == 0
+    assert schema.value("size:s") == 2
+    with pytest.raises(UsageError, match="unknown value of 'size' 'm'"):
+        schema.value_of("size", "m")
+    with pytest.raises(UsageError, match="nearest: size"):
+        schema.value_of("sizes", "l")
