@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from training.errors import DataError
-from training.excessive_work import PNG_CHUNKS, excessive_chunks, excessive_work
+from training.excessive_work import excessive_parts, excessive_work
 from training.image_file import read_image_file, shown_path
 from training.pillow_warnings import PillowWarning, pillow_warnings
 from training.to_rgb import to_rgb
@@ -84,8 +84,8 @@ def decode_rgb(
         DataError: with the name and the reason.
         MemoryError: if a picture within the limits does not fit.
     """
-    if excessive_chunks(content):
-        raise DataError(f"{name}: a PNG of more than {PNG_CHUNKS:,} chunks")
+    if reason := excessive_parts(content):
+        raise DataError(f"{name}: {reason}")
     try:
         with (
             pillow_warnings() as warned,

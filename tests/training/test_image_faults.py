@@ -142,6 +142,50 @@ def test_fault_20_work_that_the_size_does_not_show_is_refused() -> None:
     assert decode_rgb(png(1, 1, zeros(200)), "long body").size == (1, 1)
 
 
+STARTS = {
+    "fill": (b"\xff" * 200_000, "more than 100,000 stray bytes before its first scan"),
+    "junk": (b"\xff\0" + b"a" * 200_000, "more than 100,000 stray bytes before its first scan"),
+    "segments": (b"\xff\xe5\0\2" * 20_000, "more than 10,000 segments"),
+    "comments": (b"\xff\xfe\0\2" * 20_000, "more than 10,000 segments"),
+    "within": (b"\xff\xf0" + b"\xff\xff" + b"\xff\xe5\0\2" * 20_000, "more than 10,000 segments"),
+    "end": (b"\xff\xd9" + b"\xff\xe5\0\2" * 20_000, "more than 10,000 segments"),
+    "exif": (b"\xff\xe1\0\x08Exif\0\0" * 50, "more than 32 EXIF segments"),
+}
+
+
+@pytest.mark.parametrize("kind", STARTS)
+def test_fault_20_a_jpeg_of_countless_parts_is_refused(kind: str) -> None:
+    start, reason = STARTS[kind]
+    photo = encoded(Image.new("L", (64, 64), 9), "JPEG")
+    with pytest.raises(DataError, match=f"x: a JPEG .*{reason}"):
+        decode_rgb(photo[:2] + start + photo[2:], "x")
+    with pytest.raises(DataError, match="x: "):
+        decode_rgb(photo[:2] + start, "x")
+
+
+def test_fault_20_segments_after_a_scan_count_too() -> None:
+    photo = encoded(Image.new("L", (64, 64), 9), "JPEG", progressive=True)
+    at = photo.rindex(b"\xff\xda")
+    with pytest.raises(DataError, match="x: a JPEG of more than 10,000 segments"):
+        decode_rgb(photo[:at] + b"\xff\xe5\0\2" * 20_000 + photo[at:], "x")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_blocks": 3}], ids=str
+)
+def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(options: dict[str, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), dtype=np.uint8)
+    photo = encoded(Image.fromarray(noise), "JPEG", quality=95, **options)
+    expected = np.asarray(decode_rgb(photo, "photo"))
+    # A phone's film of a moment: tens of FF DA occur in it by chance, or very many.
+    film = b"....ftypmp42" + b"\xff\xda\0\x0c" * 200_000
+    assert np.array_equal(decode_rgb(photo + film, "film"), expected)
+    # Stray bytes before a marker, and markers that begin with several FF.
+    at = photo.index(b"\xff\xdb")
+    padded = photo[:at] + b"stray" + b"\xff" * 1000 + photo[at:]
+    assert np.array_equal(decode_rgb(padded, "padded"), expected)
+
+
 @pytest.mark.parametrize("kind", DISGUISES)
 def test_fault_22_disguised_formats_are_refused_by_their_content(kind: str) -> None:
     with pytest.raises(DataError, match=r"a\.jpg: not an image of a known format \(JPEG, PNG"):
