@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLITS, Dataset
+from training.datasets.straddling import straddling_notes
 from training.errors import DataError
 
 COLUMNS = (*SPLITS, "unassigned", "all")
@@ -73,7 +74,7 @@ class Inspection:
         boxes: whether it has boxes.
         landmarks: whether it has landmarks.
         protocols: published lists by split.
-        notes: remarks of the adapter.
+        notes: remarks of the adapter, and on what several splits share.
         missing: paths of images that are not there.
         broken: images that cannot be read; None if they were not opened.
     """
@@ -113,7 +114,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
             split: ProtocolCount(len(p.queries.rows), len(p.candidates.rows))
             for split, p in dataset.protocols.items()
         },
-        notes=list(dataset.notes),
+        notes=[*dataset.notes, *straddling_notes(dataset)],
         missing=missing_images(dataset),
     )
 

@@ -62,6 +62,25 @@ def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
     assert len(inspect_dataset(load_dataset(str(tmp_path))).missing) == 1
 
 
+def test_what_several_splits_share_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text(
+        "image,split,item,c\na,train,1,x\nb,train,2,x\nb,test,2,y\nc,test,,x\nd,,3,x\n"
+        "e,train,4,y\nf,valid,4,y\ng,train,3,x\nc,test,,x\n"
+    )
+    assert inspect_dataset(load_dataset(str(tmp_path))).notes == [
+        "image paths listed more than once: 2, first 'b'",
+        "image paths in more than one split: 1, first 'b'",
+        "items in more than one split: 2, first of 'b'",
+    ]
+
+
+def test_what_one_cut_keeps_together_is_not_noted(tmp_path: Path) -> None:
+    rows = "".join(f"{n}.jpg,{n // 3},{'xy'[n % 2]}\n" for n in range(60))
+    (tmp_path / "labels.csv").write_text("image,item,c\n" + rows)
+    (note,) = inspect_dataset(load_dataset(str(tmp_path))).notes
+    assert note.startswith("no split column: cut 8:1:1 by item")
+
+
 def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["inspect", "--dataset", str(folder), "--images", "--json"], False) == 0
     data = json.loads(capsys.readouterr().out)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from training.datasets.category import category_of
 from training.datasets.dataset import Dataset
-from training.datasets.grouped_split import grouped_split
+from training.datasets.grouped_split import grouped_split, numbered
 from training.datasets.label_states import states_from_statements, with_multi
 from training.datasets.locate import expected
 from training.errors import DataError, UsageError
@@ -98,12 +98,12 @@ def load(root: Path, attributes: Sequence[str] | None = None, seed: int = 0) -> 
     places = [f"{table.file}, line {line}" for line in table.lines]
     paths = [relative_path(p, w) for p, w in zip(table.column(image), places, strict=True)]
     item, split = table.find("item"), table.find("split")
-    items = None if item is None else _numbered(table.column(item))
+    items = None if item is None else numbered(table.column(item))
     taken = {c for c in (image, item, split) if c is not None}
     chosen, notes = choose_columns(table, taken, attributes)
     schema, labels = _labels(table, chosen)
     if split is None:
-        splits = grouped_split(_numbered(paths) if items is None else items, seed=seed)
+        splits = grouped_split(numbered(paths) if items is None else items, seed=seed)
         by = "image path" if items is None else "item"
         notes.append(f"no split column: cut 8:1:1 by {by} with seed {seed}")
     else:
@@ -244,10 +244,3 @@ def _splits(table: Table, column: int) -> NDArray[np.str_]:
             )
         out[row] = SPLIT_NAMES[cell.casefold()]
     return out
-
-
-def _numbered(names: list[str]) -> NDArray[np.int64]:
-    """Number of each name in order of first appearance; each empty name is one of its own."""
-    numbers: dict[str | int, int] = {}
-    keys = ((name or row) for row, name in enumerate(names))
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

@@ -50,8 +50,8 @@ class Dataset:
         category: category of each image [N] int64, -1 unknown.
         category_names: names of the categories, C of them (empty: the dataset has none).
         splits: `train`, `valid`, `test` or empty for each image, [N] unicode.
-        items: number of the item that each image shows [N] int64 (images of one item never
-            straddle a split), None if unknown.
+        items: number of the item that each image shows [N] int64, None if unknown. Where files
+            state the splits an item may be in several of them (`straddling`).
         boxes: x1 y1 x2 y2 in pixels [N, 4] float32, None if the dataset has none.
         landmarks: visibility x y [N, L, 3] float32, NaN where there is none; None if no file.
         protocols: published query and candidate lists by split name.

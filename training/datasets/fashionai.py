@@ -16,7 +16,7 @@ import numpy as np
 from training.datasets.asen_dataset import load_asen
 from training.datasets.asen_files import has_asen_files, read_schema
 from training.datasets.dataset import Dataset
-from training.datasets.grouped_split import grouped_split
+from training.datasets.grouped_split import grouped_split, numbered
 from training.datasets.label_lines import bad_line, lines_of
 from training.datasets.locate import expected
 from training.errors import DataError
@@ -50,7 +50,7 @@ def load(root: Path, seed: int = 0) -> Dataset:
 
     Args:
         root: folder of the dataset.
-        seed: seed of the 8:1:1 cut of the raw form, which has no splits.
+        seed: seed of the 8:1:1 cut (by path) of the raw form, which has no splits.
 
     Raises:
         DataError: missing or malformed files.
@@ -85,16 +85,17 @@ def _load_raw(root: Path, files: list[Path], seed: int) -> Dataset:
         if row.letters:
             where = schema.slice_of(order.index(row.attribute))
             labels[number, where] = [STATES[letter] for letter in row.letters]
+    paths = [row.path for row in rows]
     return Dataset(
         name="fashionai",
         root=root,
         schema=schema,
-        paths=[row.path for row in rows],
+        paths=paths,
         labels=labels,
         category=np.full(len(rows), -1, dtype=np.int64),
         category_names=(),
-        splits=grouped_split(np.arange(len(rows), dtype=np.int64), seed=seed),
-        notes=(f"raw form without splits: cut 8:1:1 with seed {seed}",),
+        splits=grouped_split(numbered(paths), seed=seed),
+        notes=(f"raw form without splits: cut 8:1:1 by image path with seed {seed}",),
     )
 
 

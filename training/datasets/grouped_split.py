@@ -40,3 +40,10 @@ def grouped_split(
         filled[chosen] += size
         split_of_group[group] = chosen
     return np.array(SPLITS)[split_of_group[inverse.reshape(-1)]]
+
+
+def numbered(names: list[str]) -> NDArray[np.int64]:
+    """Number of each name in order of first appearance; each empty name is one of its own."""
+    numbers: dict[str | int, int] = {}
+    keys = ((name or row) for row, name in enumerate(names))
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

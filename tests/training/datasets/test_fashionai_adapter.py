@@ -57,6 +57,17 @@ def test_label_file_in_the_folder_itself(tmp_path: Path) -> None:
     assert [int((dataset.splits == s).sum()) for s in ("train", "valid", "test")] == [40, 5, 5]
 
 
+def test_an_image_listed_under_several_attributes_is_in_one_split(tmp_path: Path) -> None:
+    rows = [
+        f"Images/{n}.jpg,{attribute}_labels,{'yn' if n % 2 else 'ny'}\n"
+        for attribute in ("coat_length", "neck_design")
+        for n in range(50)
+    ]
+    dataset = fashionai.load(write(tmp_path, "".join(rows)))
+    assert dataset.splits[:50].tolist() == dataset.splits[50:].tolist()
+    assert [int((dataset.splits == s).sum()) for s in ("train", "valid", "test")] == [80, 10, 10]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
