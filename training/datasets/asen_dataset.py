@@ -57,18 +57,18 @@ def load_asen(root: Path, name: str, key: str) -> Dataset:
         np.concatenate([t.values for t in statements]),
         len(rows.paths),
     )
-    category, category_names = category_of(schema, labels)
+    categories = category_of(schema, labels, rows.paths)
     return Dataset(
         name=name,
         root=root,
         schema=with_multi(schema, labels),
         paths=rows.paths,
         labels=labels,
-        category=category,
-        category_names=category_names,
+        category=categories.category,
+        category_names=categories.names,
         splits=rows.splits,
         protocols=protocols_of(lists),
-        notes=absent_splits(root),
+        notes=(*absent_splits(root), *categories.notes),
     )
 
 

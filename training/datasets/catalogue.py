@@ -108,18 +108,18 @@ def load(root: Path, attributes: Sequence[str] | None = None, seed: int = 0) -> 
         notes.append(f"no split column: cut 8:1:1 by {by} with seed {seed}")
     else:
         splits = _splits(table, split)
-    category, category_names = category_of(schema, labels)
+    categories = category_of(schema, labels, paths)
     return Dataset(
         name=root.resolve().name,
         root=root,
         schema=schema,
         paths=paths,
         labels=labels,
-        category=category,
-        category_names=category_names,
+        category=categories.category,
+        category_names=categories.names,
         splits=splits,
         items=items,
-        notes=tuple(notes),
+        notes=(*notes, *categories.notes),
     )
 
 

@@ -134,3 +134,18 @@ def test_states_equal_a_loop_over_the_cells(tmp_path: Path) -> None:
                 flat = dataset.schema.value(f"{attribute.name}:{value}")
                 expected = 0 if not known else (1 if value in known else -1)
                 assert dataset.labels[row, flat] == expected
+
+
+def test_a_row_of_several_categories_is_of_none_and_noted(tmp_path: Path) -> None:
+    text = "image,split,category\na,train,dress\nb,train,dress|shirt\nc,test,shirt\nd,test,\n"
+    dataset = catalogue.load(write(tmp_path, text))
+    assert dataset.category.tolist() == [0, -1, 1, -1]
+    assert dataset.category_names == ("dress", "shirt")
+    (note,) = dataset.notes
+    assert note.endswith("whose category counts as unknown: 1, first 'b'")
+
+
+def test_where_every_row_has_several_categories_there_are_none(tmp_path: Path) -> None:
+    dataset = catalogue.load(write(tmp_path, "image,split,category\na,train,x|y\nb,test,x|y\n"))
+    assert dataset.category.tolist() == [-1, -1]
+    assert dataset.category_names == ()
