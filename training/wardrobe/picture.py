@@ -56,7 +56,10 @@ def save_picture(job: PictureJob) -> Located | None:
 
 
 def save_pictures(
-    jobs: Sequence[PictureJob], workers: int = 1, progress: Progress | None = None
+    jobs: Sequence[PictureJob],
+    workers: int = 1,
+    progress: Progress | None = None,
+    labels: Sequence[Path] = (),
 ) -> list[Located | None]:
     """Draw and save pictures; the bytes do not depend on the number of workers.
 
@@ -64,6 +67,8 @@ def save_pictures(
         jobs: what to draw.
         workers: processes; 1 draws in this one.
         progress: see `Progress`.
+        labels: files that label the pictures of an earlier wardrobe in their place. They are
+            removed first, so that after an interruption none tells of pictures that are no more.
 
     Returns:
         What `save_picture` gives for each job, in order.
@@ -75,6 +80,8 @@ def save_pictures(
     if workers < 1:
         raise UsageError(f"workers is {workers}; use 1 or more")
     try:
+        for file in labels:
+            file.unlink(missing_ok=True)
         for folder in {p.parent for job in jobs for p in (job.path, job.masks) if p is not None}:
             folder.mkdir(parents=True, exist_ok=True)
         if workers == 1:

@@ -82,7 +82,9 @@ def write_lines(file: Path, lines: list[str]) -> None:
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        partial = file.with_name(f".{file.name}")  # under its own name a file is whole
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", newline="\n")
+        partial.replace(file)
     except OSError as error:
         raise ResourceError(
             f"cannot write {file}: {error.strerror}; free or choose another"

@@ -45,7 +45,7 @@ def write_catalogue(
         )
         for p, name in zip(planned, names, strict=True)
     ]
-    save_pictures(jobs, workers, progress)
+    save_pictures(jobs, workers, progress, [folder / "labels.csv"])
     lines = [",".join(("image", "split", "item", *ATTRIBUTES))]
     for p, name in zip(planned, names, strict=True):
         lines.append(",".join((f"images/{name}.jpg", p.split, str(p.item), *p.labels.values())))

@@ -28,6 +28,12 @@ DARN_NAMES = (
 )
 """DARN's names of `ATTRIBUTES`, in the same order."""
 
+LABEL_FILES = (
+    *("meta.json", "names.json", "filenames_train.txt", "label_train.txt"),
+    *(f"{kind}_{s}.txt" for s in ("valid", "test") for kind in ("filenames", "query", "candidate")),
+)
+"""All files but the pictures; `meta.json` is written last, so a folder that has one is whole."""
+
 LEAST = 50
 """Fewer pictures may leave a split without a query or without a candidate."""
 
@@ -61,7 +67,7 @@ def write_darn(
         raise UsageError(f"count is {count}; the DARN layout needs at least {LEAST} pictures")
     planned = plan(count, seed)
     jobs = [PictureJob(seed, p.index, size, folder / _path(p)) for p in planned]
-    save_pictures(jobs, workers, progress)
+    save_pictures(jobs, workers, progress, [folder / name for name in LABEL_FILES])
     train = [p for p in planned if p.split == "train"]
     write_lines(folder / "filenames_train.txt", [_path(p) for p in train])
     write_lines(folder / "label_train.txt", [_all_pairs(i, p) for i, p in enumerate(train)])

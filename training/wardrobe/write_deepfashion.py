@@ -21,6 +21,12 @@ TYPES: dict[int, tuple[str, ...]] = {
 }
 """DeepFashion's attribute type -> our attributes; type 5 is `STYLES`."""
 
+ANNO_FILES = (
+    *("list_attr_cloth.txt", "list_category_cloth.txt", "list_attr_img.txt"),
+    *("list_category_img.txt", "list_bbox.txt", "list_landmarks.txt"),
+)
+"""Files in `Anno/`. `Eval/list_eval_partition.txt` is written last: a folder with it is whole."""
+
 STYLES = {
     "t-shirt": "casual",
     "shirt": "smart",
@@ -68,8 +74,9 @@ def write_deepfashion(
         PictureJob(seed, p.index, size, folder / "Img" / path, located=True)
         for p, path in zip(planned, paths, strict=True)
     ]
-    located = [one for one in save_pictures(jobs, workers, progress) if one is not None]
-    anno = folder / "Anno"
+    anno, partition_file = folder / "Anno", folder / "Eval" / "list_eval_partition.txt"
+    labels = [partition_file, *(anno / name for name in ANNO_FILES)]
+    located = [one for one in save_pictures(jobs, workers, progress, labels) if one is not None]
     names = [(value, kind) for kind, own in TYPES.items() for a in own for value in VALUES[a]]
     names += [(style, 5) for style in STYLES.values()]
     _write(anno / "list_attr_cloth.txt", "attribute_name  attribute_type", _table(names))
@@ -95,7 +102,7 @@ def write_deepfashion(
         _write(anno / name, header, _rows(paths, fields))
     partition = [_PARTITION[p.split] for p in planned]
     header = "image_name  evaluation_status"
-    _write(folder / "Eval" / "list_eval_partition.txt", header, _rows(paths, partition))
+    _write(partition_file, header, _rows(paths, partition))
     return written(folder, "deepfashion", planned)
 
 

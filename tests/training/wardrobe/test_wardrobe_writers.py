@@ -185,6 +185,29 @@ def test_deepfashion_boxes_and_landmarks(deepfashion_folder):
         assert known[-2:, 2].mean() > known[:2, 2].mean()  # hems below collars
 
 
+@pytest.mark.parametrize(
+    ("write", "load"),
+    [
+        (write_catalogue, wardrobe.load),
+        (write_darn, darn.load),
+        (write_deepfashion, deepfashion.load),
+    ],
+)
+def test_an_interruption_leaves_no_labels_of_pictures_that_were_replaced(tmp_path, write, load):
+    def interrupt(drawn: int) -> None:
+        if drawn == 3:
+            raise KeyboardInterrupt
+
+    write(tmp_path, 50, SIZE, seed=1)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 50, SIZE, seed=2, progress=interrupt)
+    with pytest.raises(DataError):
+        load(tmp_path)
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".jpg"}
+    write(tmp_path, 50, SIZE, seed=2)
+    assert len(load(tmp_path)) == 50
+
+
 def test_refusals(tmp_path):
     with pytest.raises(UsageError, match="count is 0"):
         write_catalogue(tmp_path, 0)
