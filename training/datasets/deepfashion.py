@@ -1,6 +1,6 @@
 """DeepFashion, Category and Attribute Prediction: 289,222 images, 1000 values, five attributes.
 
-Three forms: the release with its lists (`Anno_coarse/` or `Anno/`), `Anno_fine/` on demand
+Three forms: the release with its lists (`Anno_coarse/` or `Anno/`), `Anno_fine/` on demand or alone
 (`deepfashion_fine`), and ASEN's query and candidate lists, which are read beside the release or
 stand alone (`deepfashion_asen`).
 
@@ -39,11 +39,12 @@ REQUIRED = (
 
 
 def load(root: Path, fine: bool = False, published_lists: bool = True) -> Dataset:
-    """Read the release, or ASEN's files where there is no release.
+    """Read the release, or ASEN's files where there is no release, or else `Anno_fine/`.
 
     Args:
-        root: folder that holds `Anno_coarse/` or `Anno/`, `Eval/` and the images, or ASEN's files.
-        fine: read `Anno_fine/` instead.
+        root: folder that holds `Anno_coarse/` or `Anno/`, `Eval/` and the images, or ASEN's files,
+            or `Anno_fine/`.
+        fine: read `Anno_fine/` in any case.
         published_lists: take up ASEN's query and candidate lists if they are there. An image of
             ASEN's valid or test files is then in that split, whatever the release says, so that
             training does not see it.
@@ -64,6 +65,8 @@ def load(root: Path, fine: bool = False, published_lists: bool = True) -> Datase
     if folder is None:
         if has_asen_files(root):
             return load_asen_alone(root, images)
+        if (root / "Anno_fine" / "list_attr_cloth.txt").is_file():
+            return load_fine(root, images)
         raise DataError(f"{root} holds no label files of DeepFashion; {expected('deepfashion')}")
     dataset = _load_release(root, folder, images)
     if published_lists and has_asen_files(root):

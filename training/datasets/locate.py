@@ -45,6 +45,8 @@ SOURCES = {
             "Eval/list_eval_partition.txt",
             "Img/img/ or img/",
             "or, without Anno, the ASEN files filenames_*, label_*, query_*, candidate_*.txt",
+            "or Anno_fine/ alone: list_attr_cloth.txt, list_category_cloth.txt and "
+            "{train,val,test}.txt with _attr.txt and _cate.txt",
         ),
         "DeepFashion, Category and Attribute Prediction Benchmark, from the project page of the "
         "Multimedia Laboratory, CUHK (Liu et al., CVPR 2016); its ASEN files from ASEN's project.",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.datasets import deepfashion
+from training.datasets import deepfashion, load_dataset
 from training.errors import DataError
 
 NAMES = ["floral 1", "solid 1", "long_sleeve 2", "sleeveless 2", "tight 6"]
@@ -45,6 +45,12 @@ def test_splits_states_and_categories(tmp_path: Path) -> None:
     assert dataset.splits.tolist() == ["train", "train", "test"]
     assert list(dataset.paths) == ["img/A/1.jpg", "img/A/2.jpg", "img/B/1.jpg"]
     assert dataset.category.tolist() == [0, 1, 1]
+
+
+def test_a_folder_with_anno_fine_alone_is_read_without_being_asked_for(tmp_path: Path) -> None:
+    dataset = load_dataset(str(write(tmp_path)))
+    assert dataset.name == "deepfashion"
+    assert dataset.labels.tolist() == deepfashion.load(tmp_path, fine=True).labels.tolist()
 
 
 def test_boxes_and_landmarks_of_a_split_without_them_are_nan(tmp_path: Path) -> None:
