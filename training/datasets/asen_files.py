@@ -25,6 +25,9 @@ from training.errors import DataError
 from training.relative_path import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
+# Also of a file that is no JSON, of one nested a thousand deep, and of Infinity for a number.
+_MALFORMED = (TypeError, ValueError, AttributeError, RecursionError, OverflowError)
+
 
 @dataclass(frozen=True)
 class AsenRows:
@@ -186,12 +189,12 @@ def read_meta(root: Path, key: str) -> dict[str, int] | None:
             continue
         form = f'{{"{key}": {{"ATTRIBUTES": [names], "ATTRIBUTES_NUM": {{name: count}}}}}}'
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = json.loads(file.read_text(encoding="utf-8-sig"))
             if "ATTRIBUTES" not in data:
                 by_name = {normalise_name(k): v for k, v in data.items()}
                 data = by_name[normalise_name(key)]
             return {str(a): int(data["ATTRIBUTES_NUM"][a]) for a in data["ATTRIBUTES"]}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (*_MALFORMED, KeyError) as error:
             raise DataError(f"{file} does not have the form {form}: {error!r}") from error
     return None
 
@@ -208,9 +211,9 @@ def read_schema(root: Path, meta: dict[str, int]) -> Schema:
     file = root / "names.json"
     if file.is_file():
         try:
-            listed = json.loads(file.read_text(encoding="utf-8"))
+            listed = json.loads(file.read_text(encoding="utf-8-sig"))
             given = {normalise_name(a): tuple(str(v) for v in vs) for a, vs in listed.items()}
-        except (TypeError, ValueError, AttributeError) as error:
+        except _MALFORMED as error:
             raise DataError(f"{file} is not of the form {{attribute: [names]}}: {error}") from error
         for attribute, count in meta.items():
             values = given.pop(normalise_name(attribute), names[attribute])

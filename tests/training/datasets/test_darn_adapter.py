@@ -116,6 +116,13 @@ def test_meta_lies_beside_the_folder_or_is_flat(tmp_path: Path) -> None:
         ("filenames_test.txt", "a.jpg\n../b.jpg\n", r"filenames_test.txt, line 2: '../b.jpg'"),
         ("meta.json", "{", r"meta.json does not have the form"),
         ("meta.json", "[]", r"meta.json does not have the form"),
+        ("meta.json", "[" * 100_000, r"meta.json does not have the form"),
+        (
+            "meta.json",
+            json.dumps(META).replace("3", "Infinity"),
+            r"meta.json does not have the form",
+        ),
+        ("names.json", "[" * 100_000, r"names.json is not of the form"),
         ("meta.json", '{"FashionAI": {}}', r"meta.json does not have the form"),
     ],
 )
