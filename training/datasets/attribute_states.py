@@ -5,6 +5,7 @@ Read as bytes, some thousand lines at a time, so that memory holds the result an
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def read_attribute_states(
     k = len(columns)
     try:
         with file.open("rb") as lines:
+            if lines.read(len(BOM_UTF8)) != BOM_UTF8:
+                lines.seek(0)
             if paths is None:
                 first, promised = 3, _count(file, lines.readline(), k)
                 lines.readline()

@@ -134,10 +134,9 @@ def read_table(file: Path) -> Table:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
-            header = [cell.strip() for cell in next(reader, [])]
-            for row in reader:
-                if not any(cell.strip() for cell in row):
-                    continue
+            filled = (row for row in reader if any(cell.strip() for cell in row))
+            header = [cell.strip() for cell in next(filled, [])]
+            for row in filled:
                 if len(row) != len(header):
                     raise DataError(
                         f"{file}, line {reader.line_num}: {len(row)} cells where the header has "

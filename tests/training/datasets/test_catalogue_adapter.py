@@ -149,3 +149,9 @@ def test_where_every_row_has_several_categories_there_are_none(tmp_path: Path) -
     dataset = catalogue.load(write(tmp_path, "image,split,category\na,train,x|y\nb,test,x|y\n"))
     assert dataset.category.tolist() == [-1, -1]
     assert dataset.category_names == ()
+
+
+def test_blank_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
+    dataset = catalogue.load(write(tmp_path, "\n ,\nimage,c\n\na.jpg,x\n", "utf-8-sig"))
+    assert list(dataset.paths) == ["a.jpg"]
+    assert dataset.schema.attributes[0].name == "c"

@@ -144,3 +144,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (empty / "meta.json").write_text(json.dumps(META))
     with pytest.raises(DataError, match="images but no label files"):
         darn.load(empty)
+
+
+def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path) -> None:
+    names = json.dumps({"Collar_Shape": ["v-neck", "round"]})
+    files = FILES | {"names.json": names}
+    folder = write(tmp_path, **{name: "\ufeff" + text for name, text in files.items()})
+    dataset = darn.load(folder)
+    assert dataset.schema.value_names[3:] == ("v-neck", "round")
+    assert dataset.paths[0] == "pic/10/1_2_1.jpg"

@@ -219,3 +219,9 @@ def test_lists_alone_rank_the_global_ids(tmp_path: Path) -> None:
     (tmp_path / "label_test.txt").write_text("0 6 10\n")
     with pytest.raises(DataError, match=r"label_test.txt, line 1: type 6 is not one of 1 to 5"):
         deepfashion.load(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path) -> None:
+    dataset = deepfashion.load(write(tmp_path, **{n: "\ufeff" + t for n, t in FILES.items()}))
+    assert dataset.labels.tolist() == LABELS
+    assert list(dataset.paths) == PATHS

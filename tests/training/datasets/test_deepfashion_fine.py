@@ -84,3 +84,11 @@ def test_malformed_files_are_refused(tmp_path: Path, file: str, text: str, messa
 def test_absence_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no train.txt, val.txt or test.txt; expected"):
         deepfashion.load(tmp_path, fine=True)
+
+
+def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path) -> None:
+    plain = deepfashion.load(write(tmp_path), fine=True)
+    write(tmp_path, **{name: "\ufeff" + text for name, text in FILES.items()})
+    dataset = deepfashion.load(tmp_path, fine=True)
+    assert dataset.labels.tolist() == plain.labels.tolist()
+    assert list(dataset.paths) == list(plain.paths)
