@@ -53,7 +53,7 @@ class ProtocolCount:
 
 @dataclass(frozen=True)
 class BrokenImage:
-    """An image that cannot be read, and why."""
+    """An image that cannot be read, and why; the reason does not repeat the path."""
 
     path: str
     reason: str
@@ -153,6 +153,7 @@ def broken_images(
         advance: called after each image.
     """
     # Pillow is needed here only; counting works without loading it.
+    from training.image_file import shown_path
     from training.images import open_rgb
 
     broken: list[BrokenImage] = []
@@ -161,7 +162,10 @@ def broken_images(
             try:
                 open_rgb(dataset.root / path)
             except DataError as error:
-                broken.append(BrokenImage(path, str(error)))
+                named = f"{shown_path(dataset.root / path)}: "
+                broken.append(BrokenImage(path, str(error).removeprefix(named)))
+            except MemoryError:
+                broken.append(BrokenImage(path, "out of memory while decoding"))
         if advance is not None:
             advance()
     return broken

@@ -8,7 +8,12 @@ import pytest
 from PIL import Image
 
 from retrieval.cli import _run
-from retrieval.inspection import broken_images, count_attributes, inspect_dataset
+from retrieval.inspection import (
+    BrokenImage,
+    broken_images,
+    count_attributes,
+    inspect_dataset,
+)
 from training.datasets import load_dataset
 
 LABELS = """image,split,colour,neck
@@ -53,7 +58,21 @@ def test_missing_and_broken_images_are_told(folder: Path) -> None:
     steps: list[int] = []
     broken = broken_images(dataset, {"gone.png"}, lambda: steps.append(1))
     assert [b.path for b in broken] == ["d.png"]
-    assert broken[0].reason
+    assert broken[0].reason.startswith("not an image of a known format")
+    assert len(steps) == 5
+
+
+def test_an_image_that_does_not_fit_into_memory_does_not_end_the_rest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_rgb(path: Path) -> None:
+        if path.name == "b.png":
+            raise MemoryError
+
+    monkeypatch.setattr("training.images.open_rgb", open_rgb)
+    steps: list[int] = []
+    broken = broken_images(load_dataset(str(folder)), {"gone.png"}, lambda: steps.append(1))
+    assert broken == [BrokenImage("b.png", "out of memory while decoding")]
     assert len(steps) == 5
 
 
