@@ -116,7 +116,8 @@ def run_training(
 
     Raises:
         UsageError: `out` holds a run and `resume` is not given, or a batch cannot be shared evenly.
-        DataError: no training images, nothing to resume, or what there is is of another run.
+        DataError: no training images, or none that has a label; nothing to resume, or what there is
+            is of another run.
         ResourceError: a checkpoint cannot be written.
     """
     if whole_last(out) is not None and not resume:
@@ -124,8 +125,11 @@ def run_training(
             f"{out} already holds a run; --resume goes on with it, another --out keeps both"
         )
     check_shares(config.recipe, processes.count)  # now, not after the maps are computed
-    if len(dataset.rows_of("train")) == 0:
+    rows = dataset.rows_of("train")
+    if len(rows) == 0:
         raise DataError(f"{dataset.name} has no images in its train split")
+    if not dataset.labels[rows].any() and (dataset.category[rows] < 0).all():
+        raise DataError(f"{dataset.name} has no labels in its train split, nothing to learn from")
     torch.manual_seed(config.seed)
     recipe = config.recipe
     if config.weights is None and recipe.freeze_norm and not recipe.freeze_backbone:

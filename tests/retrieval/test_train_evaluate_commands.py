@@ -120,6 +120,16 @@ def test_mistakes_in_training(capsys, out: Path, arguments: list[str], code: int
     assert not (out / "best").exists()
 
 
+def test_a_train_split_without_labels_is_refused(capsys, out: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("image,split,colour\na.png,train,\nb.png,valid,red\n")
+    code, text, err = run(capsys, "train", "--dataset", folder, "--out", out, *FAST)
+    assert (code, text) == (3, "")
+    assert "unlabelled has no labels in its train split" in err
+    assert not (out / "last").exists()
+
+
 def test_a_config_that_does_not_speak_of_freezing(capsys, out: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
     unfrozen = [option for option in FAST if option != "--no-freeze"]
