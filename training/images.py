@@ -57,7 +57,9 @@ def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = No
         draft: side in pixels of the square that the picture will be fitted into. A large JPEG is
             then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many
             pixels and are divided without remainder; then decoding takes half the time or less. The
-            fitted photograph differs by at most 0.5 grey levels on average and 8 in any pixel.
+            fitted picture was found to differ by less than 1 grey level on average and at most 13
+            in any pixel, for photographs of 60 and drawings of 64 to 224 pixels a side; smaller
+            ones differ more.
 
     Returns:
         The decoded picture in mode RGB.
