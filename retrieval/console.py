@@ -27,9 +27,13 @@ def print_table(table: Table) -> None:
     On a terminal it is wrapped to fit. A pipe or a file has no edge to wrap at, and a path that is
     wrapped there cannot be found or copied; `COLUMNS` sets a width all the same.
     """
+    Console(highlight=False, emoji=False, width=table_width()).print(table)
+
+
+def table_width() -> int:
+    """Columns that `print_table` has."""
     fitted = stdout.is_terminal or "COLUMNS" in os.environ
-    width = max(stdout.width, _NARROWEST) if fitted else _NO_EDGE
-    Console(highlight=False, emoji=False, width=width).print(table)
+    return max(stdout.width, _NARROWEST) if fitted else _NO_EDGE
 
 
 def print_json(data: Any) -> None:

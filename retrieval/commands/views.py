@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 from rich.table import Table
 from rich.text import Text
 
-from retrieval.console import print_json, print_table, stderr
+from retrieval.console import print_json, print_table, stderr, table_width
 from retrieval.index_folder import only_index
 from retrieval.names import split_names
 from retrieval.printable import printable
@@ -199,25 +200,50 @@ def _table(folder: Path, listed: list[ListedView], warm: WarmViews) -> Table:
         f"{folder}   {len(listed)} views, {total / 1e6:,.1f} MB; "
         f"warm: {used / 1e6:,.1f} of {warm.budget_bytes / 1e6:,.0f} MB"
     )
-    table = Table(title=Text(printable(title), style="bold"), title_justify="left")
-    table.add_column("key", no_wrap=True)
-    table.add_column("condition", overflow="fold", ratio=2)
-    table.add_column("kind")
-    for column in ("rows", "MB"):
-        table.add_column(column, justify="right")
-    table.add_column("searched with")
-    for column in ("recall@10", "seconds", "last used"):
-        table.add_column(column, justify="right")
+    columns = [column for column in _COLUMNS if column.narrow or table_width() >= _WIDE]
+    left_out = [column.heading for column in _COLUMNS if column not in columns]
+    caption = f"{', '.join(left_out)}: on {_WIDE} columns, or with --json" if left_out else None
+    table = Table(title=Text(printable(title), style="bold"), title_justify="left", caption=caption)
+    for column in columns:
+        if column.heading == "condition":
+            table.add_column(column.heading, overflow="fold", ratio=2)
+        else:
+            table.add_column(
+                column.heading, no_wrap=True, justify="right" if column.number else "left"
+            )
     for view in listed:
-        table.add_row(
-            view.key,
-            Text(printable(view.name)),
-            view.kind,
-            f"{view.rows:,}",
-            f"{view.bytes / 1e6:,.1f}",
-            Text(view.searched_with),
-            "1" if view.recall is None else f"{view.recall:.3f}",
-            "-" if view.seconds is None else f"{view.seconds:.1f}",
-            "-" if view.last_used is None else f"{view.last_used:%Y-%m-%d %H:%M}",
-        )
+        table.add_row(*(Text(printable(column.cell(view))) for column in columns))
     return table
+
+
+@dataclass(frozen=True)
+class _Column:
+    heading: str
+    cell: Callable[[ListedView], str]
+    number: bool = False
+    narrow: bool = True  # shown on a terminal of 80 columns too
+
+
+_WIDE = 120  # columns that all of these need
+_COLUMNS = (
+    _Column("key", lambda view: view.key, narrow=False),
+    _Column("condition", lambda view: view.name),
+    _Column("kind", lambda view: view.kind),
+    _Column("rows", lambda view: f"{view.rows:,}", number=True),
+    _Column("MB", lambda view: f"{view.bytes / 1e6:,.1f}", number=True),
+    _Column("searched with", lambda view: view.searched_with),
+    _Column(
+        "recall@10", lambda view: "1" if view.recall is None else f"{view.recall:.3f}", number=True
+    ),
+    _Column(
+        "seconds",
+        lambda view: "-" if view.seconds is None else f"{view.seconds:.1f}",
+        number=True,
+        narrow=False,
+    ),
+    _Column(
+        "last used",
+        lambda view: "-" if view.last_used is None else f"{view.last_used:%Y-%m-%d %H:%M}",
+        narrow=False,
+    ),
+)

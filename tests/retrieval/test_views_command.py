@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from small_index import Shop, run
 
 from indexer.store import open_store
@@ -154,3 +155,17 @@ def test_a_budget_is_a_number(index: Path, capsys, budget: str) -> None:
     code, _, err = run(capsys, "views", "--budget", budget)
     assert code == 2
     assert budget in err
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_headings_are_whole_on_any_terminal(
+    index: Path, capsys, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("retrieval.console.stdout", Console(width=columns))
+    out = run(capsys, "views")[1]
+    shown = ["condition", "kind", "rows", "MB", "searched with", "recall@10"]
+    wide = ["key", "seconds", "last used"]
+    heading = next(line for line in out.splitlines() if "kind" in line)
+    assert [word for word in shown if word not in heading] == []
+    assert [word for word in wide if word in heading] == (wide if columns == 200 else [])
