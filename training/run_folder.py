@@ -107,6 +107,7 @@ def save_last(
         save_checkpoint(new, model, preprocessing, dataset.category_names, remarks)
         (new / _OPTIMIZER).write_bytes(save(optimizer_tensors(optimizer)))
         (new / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+        _sync(new)
         if last.exists():
             os.rename(last, old)
         os.rename(new, last)
@@ -191,6 +192,16 @@ def data_digest(dataset: Dataset) -> str:
             digest.update(np.ascontiguousarray(labels).tobytes())
     digest.update(json.dumps(dataset.category_names).encode())
     return digest.hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Have all of a folder on the disk: it is to be whole after a power cut too."""
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _same_backbone(one: ConditionedEmbedder, other: ConditionedEmbedder) -> bool:
