@@ -52,7 +52,8 @@ class Preprocessing:
             raise DataError(f"preprocessing: size must be 1..4096, got {self.size}")
         if self.mode not in get_args(Mode):
             raise DataError(f"preprocessing: mode must be pad, stretch or crop, got {self.mode!r}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        sound = len(self.mean) == len(self.std) == 3 and np.isfinite((*self.mean, *self.std)).all()
+        if not sound or min(self.std) <= 0:
             raise DataError(f"preprocessing: bad mean {self.mean} or std {self.std}")
 
     def open(self, path: Path) -> NDArray[np.uint8]:
@@ -116,7 +117,7 @@ class Preprocessing:
             std = tuple(float(s) for s in data["std"])
             triple = tuple[float, float, float]
             return cls(int(data["size"]), data["mode"], cast(triple, mean), cast(triple, std))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"not a preprocessing: {error!r}") from error
 
     @cached_property

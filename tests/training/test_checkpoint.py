@@ -79,7 +79,8 @@ def test_missing_broken_and_foreign_files_are_refused(
         (config.replace('"dim": 16', '"dim": 1000000000'), "dim must be"),
         (config.replace('"grid": 4', '"grid": 0'), "grid must be"),
         (config.replace('"pooling": "mean"', '"pooling": "foo"'), "'foo' is none of"),
-        (config.replace('"size": 64', '"size": 1e400'), "malformed"),
+        (config.replace('"size": 64', '"size": 1e400'), "not a preprocessing"),
+        (config.replace("0.485", "NaN"), "bad mean"),
     ):
         assert text != config
         (folder / "config.json").write_text(text)

@@ -116,7 +116,7 @@ def _enum_weights(name: str, weights: str) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; half precision becomes float32.
+    """Read a safetensors file; every other floating point becomes float32.
 
     Raises:
         DataError: if the file is missing, no safetensors, or holds NaN or infinity.
@@ -124,13 +124,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError(f"weights file {path} does not exist")
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        state = {k: t.float() if t.is_floating_point() else t for k, t in load_file(path).items()}
+    except (SafetensorError, OSError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path} is not a readable safetensors file: {error}") from error
     for key, tensor in state.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise DataError(f"{path}: tensor {key!r} holds NaN or infinity")
-    return {k: t.float() if t.is_floating_point() else t for k, t in state.items()}
+    return state
 
 
 def load_backbone_weights(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
