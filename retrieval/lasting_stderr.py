@@ -13,14 +13,16 @@ class _Lasting(io.FileIO):
     """Standard error; once its reader is gone it leads nowhere."""
 
     def write(self, data: object) -> int:
-        """Write bytes, or lose them; returns how many."""
-        try:
-            return super().write(data)  # type: ignore[arg-type]
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            return super().write(data)  # type: ignore[arg-type]
+        """Write all of some bytes, or lose them; returns how many."""
+        rest = memoryview(data)  # type: ignore[arg-type]
+        while rest:
+            try:
+                rest = rest[super().write(rest) or 0 :]
+            except OSError:  # or its disk is full, or its terminal lost
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, self.fileno())
+                os.close(nowhere)
+        return len(memoryview(data))  # type: ignore[arg-type]
 
 
 def keep_stderr() -> None:
@@ -34,8 +36,10 @@ def keep_stderr() -> None:
     except (OSError, ValueError):
         return
     stream.flush()
+    # Without a buffer, as under `python -u`: a signal's handler may write while a write goes on,
+    # which a buffer refuses.
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(_Lasting(_NUMBER, "w", closefd=False)),
+        _Lasting(_NUMBER, "w", closefd=False),
         stream.encoding,
         stream.errors,
         line_buffering=True,

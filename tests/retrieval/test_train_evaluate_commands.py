@@ -172,7 +172,7 @@ def test_fault_03_a_terminated_run_ends_with_143_and_leaves_no_worker(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 143
+    assert process.returncode == 143, err.decode()
     assert b"retrieve: terminated" in err
     assert b"Traceback" not in err
     assert load_checkpoint(out).training["epoch"] >= 1
