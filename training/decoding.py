@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from training.errors import DataError
 from training.image_file import NO_VERSION, read_image_file, shown_path
 from training.preprocessing import Preprocessing
 from training.relative_path import leaves_root
+from training.without_interrupts import without_interrupts
 from training.worker_death import worker_death
 
 NO_DIGEST = bytes(32)
@@ -121,11 +122,6 @@ class _Collate:
         return ReadBatch(pixels, bare, listed)
 
 
-def _ignore_interrupt(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent alone decides how to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def read_batches(
     root: Path,
     paths: Sequence[str],
@@ -161,12 +157,12 @@ def read_batches(
         batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions
         num_workers=workers,
         collate_fn=collate,
-        worker_init_fn=_ignore_interrupt if workers else None,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
     try:
-        rest = iter(loader)
+        with without_interrupts() if workers else nullcontext():
+            rest = iter(loader)
         for batch in first:  # workers take seconds to start
             yield collate([files[position] for position in batch])
         yield from rest

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import struct
 import subprocess
 import sys
@@ -315,6 +318,19 @@ def test_fault_16_decoding_workers_are_spawned_and_do_not_hang_after_faiss_has_r
     found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
     assert found.tolist() == list(range(12))
     index.search(vectors, 3)
+
+
+def test_an_interrupt_of_the_whole_group_does_not_reach_the_workers(tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+
+    def batches() -> Iterator[list[int]]:
+        for worker in multiprocessing.active_children():  # started a moment ago
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGINT)
+            yield [0]
+
+    (batch,) = read_batches(tmp_path, ["a.png"], batches(), Preprocessing(size=8), workers=1)
+    assert batch.good == [0]
 
 
 @pytest.mark.parametrize("limit", [0, 5, 8, 100])

@@ -17,6 +17,7 @@ from training.wardrobe.layout import lay_out
 from training.wardrobe.regions import regions
 from training.wardrobe.render import render_image
 from training.wardrobe.spec import sample_spec
+from training.without_interrupts import without_interrupts
 
 JPEG_QUALITY = 92
 
@@ -89,7 +90,12 @@ def save_pictures(
         # Spawn: a fork of a process that runs threads of torch or faiss may hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
-            return _collect(pool.map(save_picture, jobs, chunksize=16), progress)
+            try:
+                with without_interrupts():
+                    drawn = pool.map(save_picture, jobs, chunksize=16)
+                return _collect(drawn, progress)
+            finally:  # stopped, it does not draw the rest first
+                pool.shutdown(cancel_futures=True)
     except BrokenProcessPool as error:
         raise ResourceError(
             f"one of {workers} drawing processes died, perhaps for want of memory; "
