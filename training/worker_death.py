@@ -10,7 +10,7 @@ def worker_death(error: BaseException) -> ResourceError | None:
 
     Torch raises it wherever the main thread is: from the handler of the signal that a child ended.
     """
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+    if not isinstance(error, RuntimeError) or "DataLoader worker (pid" not in str(error):
         return None
     return ResourceError(
         f"a decoding process ended unexpectedly ({str(error).splitlines()[0]}); run again with "

@@ -12,7 +12,8 @@ def test_only_the_death_of_a_worker_is_one() -> None:
     assert isinstance(told, ResourceError)
     assert "(DataLoader worker (pid 12) is killed by signal: Killed. )" in str(told)
     assert worker_death(RuntimeError("size mismatch")) is None
-    assert worker_death(ValueError("DataLoader worker")) is None
+    assert worker_death(ValueError("DataLoader worker (pid 12)")) is None
+    assert worker_death(RuntimeError("Caught RuntimeError in DataLoader worker process 0.")) is None
 
 
 @pytest.mark.parametrize(
