@@ -24,15 +24,17 @@ def stated_labels(schema: Schema, given: Sequence[str]) -> Condition:
         UsageError: an unknown attribute or value (with the nearest names), no `=`, or two values
             of an attribute of which an image has only one.
     """
-    names = []
+    values = []
     for text in given:
         attribute, sign, value = text.partition("=")
         if not sign:
             raise UsageError(f"--labels {text!r} is not of the form attribute=value")
-        number = schema.attribute(attribute)
-        names.append(f"{schema.attributes[number].name}:{value.strip()}")
-    stated = schema.condition(present=names)
+        values.append(schema.value_of(attribute, value))
+    stated = schema.value_condition(values)
     for number in np.unique(schema.attribute_of[stated == 1]).tolist():
         where = schema.slice_of(number)
+        if stated[where].sum() > 1 and not schema.multi[number]:
+            name, said = schema.attributes[number].name, ", ".join(given)
+            raise UsageError(f"--labels {said}: an image has only one value of {name!r}")
         stated[where] = np.where(stated[where] == 1, 1, -1)
     return stated
