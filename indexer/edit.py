@@ -62,8 +62,8 @@ def add_images(
     Args:
         folder: the index.
         paths: relative to the index's root.
-        labels: label states of all of them [K] int8, 0 where nothing is stated: unknown, or as
-            before. None: nothing is stated.
+        labels: label states of all of them [K] int8. Attributes of which all states are 0 stay
+            unknown, or as they were; None: all of them.
         device: `cpu`, `cuda` or `cuda:N`.
         progress: a listener.
 
@@ -81,13 +81,15 @@ def add_images(
         parts = _parts(store)
         table = store.labels()
         known = np.zeros(store.schema.size, np.int8) if labels is None else labels
+        belongs = store.schema.attribute_of
+        stated = np.isin(belongs, belongs[known != 0])
         new: list[str] = []
         replaced: dict[int, int] = {}  # row -> number of the new image that takes its place
         added = changed = 0
         for path, digest in digests.items():
             rows = there.get(path, [])
             stale = [row for row in rows if store.gallery.digests[row].tobytes() != digest]
-            now = np.where(known, known, table[rows])
+            now = np.where(stated, known, table[rows])
             relabelled = bool((table[rows] != now).any())
             if relabelled:
                 table = np.array(table)
