@@ -20,6 +20,7 @@ from benchmarks.machine import commit_name, machine_name
 from benchmarks.tables.keys import data_hash
 from benchmarks.write_results import RESULTS, write_results
 from training.datasets import load_dataset
+from training.run_folder import whole_last
 
 
 @click.command("main-job")
@@ -122,7 +123,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _train(run: Path, options: list[Any]) -> bool:
     """Train a run, or what is left of it; whether there was something of it before."""
-    resumed = (run / "last").exists()
+    resumed = whole_last(run) is not None
     retrieve("train", *options, "--out", run, *(["--resume"] if resumed else []))
     return resumed
 

@@ -28,6 +28,7 @@ def test_it_goes_on_and_writes_without_combinations(
             last = Path(arguments[arguments.index("--out") + 1]) / "last"
             assert last.exists() == ("--resume" in arguments)  # else `train` refuses
             last.mkdir(parents=True, exist_ok=True)
+            (last / "state.json").touch()
 
     def retrieve_json(*arguments: Any) -> str:
         return json.dumps(MEASURED)
