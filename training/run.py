@@ -146,7 +146,15 @@ def run_training(
         if not processes.first:  # one process computes the maps, the others then find them
             processes.wait()
         source = StoredMaps(
-            model, dataset, config.preprocessing, cache, device, workers, tick, recipe
+            model,
+            dataset,
+            config.preprocessing,
+            cache,
+            device,
+            workers,
+            tick,
+            recipe,
+            retry=processes.first,
         )
         if processes.first:
             processes.wait()

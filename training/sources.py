@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -74,16 +75,18 @@ class StoredMaps:
         workers: int,
         tick: Tick,
         recipe: Recipe,
+        retry: bool = True,
     ) -> None:
         train = dataset.rows_of("train")
         wanted = np.union1d(train, validation_rows(dataset))
-        own = trunk_maps(model, dataset, wanted, preprocessing, cache, device, workers, tick)
+        maps_of = partial(trunk_maps, retry=retry)
+        own = maps_of(model, dataset, wanted, preprocessing, cache, device, workers, tick)
         self.failures = list(own.failures)
         self.rows = np.intersect1d(own.rows, train)
         self._stored = [own]
         for number in range(1, recipe.stored_copies + 1):
             copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
-            stored = trunk_maps(
+            stored = maps_of(
                 model, dataset, self.rows, preprocessing, cache, device, workers, tick, copy
             )
             self._stored.append(stored)

@@ -99,11 +99,12 @@ def trunk_maps(
     tick: Tick,
     copy: Copy | None = None,
     batch_size: int = 64,
+    retry: bool = True,
 ) -> TrunkMaps:
     """Read the maps from the cache, or compute them.
 
-    Images that could not be read are tried again each time; if one of them can be read now, all
-    maps are computed anew.
+    Images that could not be read are tried again; if one of them can be read now, all maps are
+    computed anew.
 
     Args:
         model: gives the backbone and the grid.
@@ -116,6 +117,8 @@ def trunk_maps(
         tick: progress.
         copy: which changed copy of the images; None are the images themselves.
         batch_size: images a forward pass.
+        retry: whether they are tried again. Of several processes that train together only the first
+            one may: the others have to take the rows that it took.
 
     Raises:
         DataError: if no image could be read.
@@ -124,8 +127,8 @@ def trunk_maps(
     model.eval()  # before anything runs: in training mode batch norms would note what they see
     path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
     kept = _kept_maps(path, dataset, rows)
-    if kept is not None and not _any_readable(
-        dataset, np.setdiff1d(rows, kept.rows), preprocessing, workers
+    if kept is not None and not (
+        retry and _any_readable(dataset, np.setdiff1d(rows, kept.rows), preprocessing, workers)
     ):
         tick(len(rows))
         return kept

@@ -12,10 +12,14 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.distributed import Processes
 from training.errors import DataError, ResourceError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
+from training.recipe import Recipe
+from training.run import RunConfig, run_training
+from training.train_report import Progress
 from training.trunk_maps import CODE, TrunkMaps, trunk_maps
 
 
@@ -37,7 +41,7 @@ class Cache:
         return self.trunk(images)
 
     def maps(
-        self, dataset: Dataset | None = None, rows: np.ndarray | None = None
+        self, dataset: Dataset | None = None, rows: np.ndarray | None = None, retry: bool = True
     ) -> tuple[TrunkMaps, bool]:
         """The maps, and whether they were computed anew."""
         self.computed = False
@@ -51,6 +55,7 @@ class Cache:
             0,
             lambda _: None,
             batch_size=5,
+            retry=retry,
         )
         return found, self.computed
 
@@ -165,3 +170,54 @@ def test_maps_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.Mon
     assert cache.maps()[1]
     folder = Path(trunk_maps.__globals__["__file__"]).parent
     assert all((folder / name).is_file() for name in CODE)
+
+
+def test_another_process_takes_the_rows_that_the_first_one_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path)
+    decode, calls = Preprocessing.decode, []
+
+    def failing(self: Preprocessing, *arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise DataError("x: input/output error")
+        return decode(self, *arguments, **options)
+
+    monkeypatch.setattr(Preprocessing, "decode", failing)
+    first, computed = cache.maps()
+    assert computed
+    assert len(first.rows) == 11
+    other, computed = cache.maps(retry=False)  # though all can be read by now
+    assert not computed
+    assert np.array_equal(other.rows, first.rows)
+    again, computed = cache.maps()
+    assert computed
+    assert len(again.rows) == 12
+
+
+def test_of_several_processes_only_the_first_one_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stop(Exception):
+        pass
+
+    asked = []
+
+    def stored(*arguments: object, retry: bool) -> None:
+        asked.append(retry)
+        raise Stop
+
+    monkeypatch.setattr("training.run.StoredMaps", stored)
+    monkeypatch.setattr(Processes, "wait", lambda self: None)
+    dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 12)))
+    config = RunConfig(
+        ModelConfig("resnet18", "layer1", 4, 16), Recipe(batch_size=4), Preprocessing(size=32)
+    )
+    for rank in (0, 1):
+        with pytest.raises(Stop):
+            run_training(
+                dataset, config, tmp_path / "run", "cpu", 0, lambda *_: None, Progress(),
+                lambda _: None, processes=Processes(rank, 2),
+            )  # fmt: skip
+    assert asked == [True, False]
