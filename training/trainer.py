@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlans, Order, epoch_seed
+from training.batch_plans import BatchPlans, Order, epoch_seed, what_they_show
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
@@ -34,6 +34,7 @@ from training.step import (
     fixed_norm,
     lay_out,
     make_batch,
+    partners,
     set_mode,
     train_step,
 )
@@ -88,7 +89,9 @@ def train(
         unfinished.continued(report)
     elif model.config.lower_stages and fixed_norm(recipe):
         _calibrate(model, source, seed, device)
-    plans = BatchPlans(dataset, rows, recipe, seed, processes.count)
+    pairs = partners(model, recipe)
+    plans = BatchPlans(dataset, rows, recipe, seed, processes.count, pairs)
+    shows = torch.from_numpy(what_they_show(dataset))
     labels = torch.from_numpy(dataset.labels)
     category = torch.from_numpy(dataset.category)
     objective: nn.Module = Objective(model, recipe, source.frozen, processes)
@@ -111,7 +114,7 @@ def train(
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
-            batch = make_batch(plan, inputs, known, labels, category, device)
+            batch = make_batch(plan, inputs, known, labels, category, shows, device)
             losses = train_step(objective, optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(

@@ -212,6 +212,8 @@ def test_gradients_are_right_and_reach_every_parameter_of_the_head(name: str) ->
     assert torch.autograd.gradcheck(lambda m: model.attend(m, conditions), (maps,))
     z = model.attend(maps[:1].expand(4, -1, -1, -1), _conditions())
     (z * torch.arange(1, DIM + 1)).sum().backward()
+    if model.layout.groups:
+        model.describe(maps[:1]).nuance.sum().backward()
     unused = {"attribute_head", "category_head", "backbone", "reduce"}
     if name == "without-asa":
         unused |= {"spatial_embedding"}  # alpha does not depend on T1
