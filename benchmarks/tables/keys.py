@@ -44,7 +44,9 @@ EVALUATION_CODE = (
     "retrieval/evaluation/combinations.py",
     "retrieval/evaluation/encoded_split.py",
     "retrieval/evaluation/report.py",
+    "retrieval/evaluation/scorer.py",
     "retrieval/evaluation/scoring.py",
+    "retrieval/evaluation/shared_attributes.py",
     "retrieval/ranking.py",
     "indexer/exact_search.py",  # which scores are ties
     "benchmarks/tables/floor.py",

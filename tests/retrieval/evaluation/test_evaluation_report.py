@@ -2,7 +2,7 @@ import json
 
 from rich.console import Console
 
-from retrieval.evaluation import to_json, to_markdown, to_tables
+from retrieval.evaluation import Evaluation, to_json, to_markdown, to_tables
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import ButScore, CombinationReport, SameScore
 from retrieval.metrics import Interval
@@ -46,11 +46,12 @@ COMBINATIONS = CombinationReport(
     combinations=12,
     queries_per_combination=10,
     seed=3,
+    ranked_by="as queries are",
 )
 
 
 def test_json_has_the_promised_keys():
-    data = json.loads(json.dumps(to_json(report(), COMBINATIONS, report(base=30.0))))
+    data = json.loads(json.dumps(to_json(Evaluation(report(), COMBINATIONS, report(base=30.0)))))
     assert (data["dataset"], data["split"], data["mode"], data["seed"]) == (
         "toy",
         "test",
@@ -72,15 +73,15 @@ def test_json_has_the_promised_keys():
 
 
 def test_what_was_not_measured_is_null():
-    data = to_json(report())
+    data = to_json(Evaluation(report()))
     assert data["combinations"] is None
     assert data["floor"] is None
 
 
 def test_published_figures_stand_apart_and_only_beside_the_official_lists():
     official = report("darn", queries=4293, leave_one_out=False)
-    assert to_json(official)["published"]["reproduced"] is False
-    text = to_markdown(official)
+    assert to_json(Evaluation(official))["published"]["reproduced"] is False
+    text = to_markdown(Evaluation(official))
     heading = text.index("## Published MAP, percent")
     assert text.index("53.31") > heading
     assert "not reproduced here" in text[heading:]
@@ -89,11 +90,11 @@ def test_published_figures_stand_apart_and_only_beside_the_official_lists():
         report("darn", queries=4293, leave_one_out=False, mode="value"),
         report("darn", queries=400, leave_one_out=False),
     ):
-        assert "Published" not in to_markdown(other)
+        assert "Published" not in to_markdown(Evaluation(other))
 
 
 def test_markdown_tables_are_rectangular_and_say_what_was_measured():
-    text = to_markdown(report(), COMBINATIONS, report(base=30.0))
+    text = to_markdown(Evaluation(report(), COMBINATIONS, report(base=30.0)))
     widths = {}
     for block in text.split("\n\n"):
         lines = [line for line in block.split("\n") if line.startswith("|")]
@@ -104,7 +105,7 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
     assert "leave-one-out" in text
     assert "| all | 51.23 | 50.2 to 52.2 | 20.00 | 2.56x | 31.23 | +20.00 |" in text
     assert "floor: average-pooled features of this checkpoint's backbone" in text
-    assert "floor:" not in to_markdown(report(), COMBINATIONS)
+    assert "floor:" not in to_markdown(Evaluation(report(), COMBINATIONS))
     assert "10 of 99" in text
     assert "Not labelled in this split: fabric" in text
     assert "sleeve\\|length" in text
@@ -113,7 +114,7 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
 def test_terminal_tables_render():
     console = Console(width=200, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        for table in to_tables(report(), COMBINATIONS, report(base=30.0)):
+        for table in to_tables(Evaluation(report(), COMBINATIONS, report(base=30.0))):
             console.print(table)
     assert "51.23" in capture.get()
     assert "all-values precision@10" in capture.get()
