@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.moves import Coded, Moves, draw_moves, exact_moves, whole_targets
+from retrieval.evaluation.attribute_map import Embed
 from training.errors import DataError
-from training.schema import Schema
+from training.schema import Condition, Schema
 
 BLOCK = 340
 """Length of an attribute's block."""
@@ -81,7 +82,8 @@ class Adde(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """z [B, A, BLOCK] of standardised features [B, F]."""
-        return torch.stack([block(features) for block in self.blocks], 1)
+        z: Tensor = torch.stack([block(features) for block in self.blocks], 1)
+        return z
 
     def logits(self, z: Tensor) -> list[Tensor]:
         """Logits [B, n] of each attribute's values."""
@@ -94,14 +96,14 @@ class Adde(nn.Module):
 
     def prototypes(self, values: Tensor) -> Tensor:
         """M [B, A, BLOCK] of value indicators, or differences of them, [B, K] float."""
-        return (values @ self.memory).unflatten(1, (-1, BLOCK))
+        return (values @ self.memory).view(len(values), -1, BLOCK)
 
 
 @torch.no_grad()
 def embed(adde: Adde, features: NDArray[np.float32]) -> Tensor:
     """z [N, A, BLOCK] of features [N, F]."""
-    parts = torch.from_numpy(features).split(4096)
-    return torch.cat([adde(part) for part in parts])
+    starts = range(0, len(features), 4096)
+    return torch.cat([adde(torch.from_numpy(features[i : i + 4096])) for i in starts])
 
 
 def train_adde(
@@ -205,6 +207,22 @@ class AddeScorer:
         return np.asarray(self._unit @ _unit(z[None])[0], dtype=np.float32)
 
 
+def block_embed(adde: Adde, features: NDArray[np.float32]) -> Embed:
+    """Embeddings for attribute-specific MAP: the blocks of the attributes that are asked about.
+
+    Args:
+        adde: trained.
+        features: of the N pictures, standardised as for training.
+    """
+    z = embed(adde, features).numpy()
+
+    def of(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked = np.unique(adde.schema.attribute_of[condition != 0])
+        return _unit(z[rows][:, asked].reshape(len(rows), -1))
+
+    return of
+
+
 def predicted_values(chances: NDArray[np.float32], schema: Schema) -> NDArray[np.bool_]:
     """Which values are predicted, [N, K]: the likeliest of an attribute, or those of at least 0.5
     where an attribute has several."""
@@ -287,7 +305,8 @@ def _train_blocks(
     for epoch in range(recipe.blocks_epochs):
         _set_rate(optimizer, recipe, epoch)
         order = torch.randperm(len(train.features), generator=generator)
-        for part in order.split(recipe.blocks_batch):
+        for start in range(0, len(order), recipe.blocks_batch):
+            part = order[start : start + recipe.blocks_batch]
             rows = part.numpy()
             z, codes = adde(train.features[part]), train.classes(rows)
             loss = 0.2 * _label_loss(adde, z, train.states(rows))

@@ -22,8 +22,7 @@ class ShopScorer:
         schema: attributes and values.
         chances: of every value [N, K], 0..1: a picture's tags are the likeliest value of each
             attribute, or those of at least 0.5 where an attribute has several.
-        pooled: generic features of the pictures [N, F].
-        mean: of the train pictures' features [F], that they are centred on.
+        features: generic ones of the pictures [N, F], standardised on train.
     """
 
     ranked_by = "tag, filter, nearest: predicted tags that fit, then cosine of pooled features"
@@ -32,13 +31,11 @@ class ShopScorer:
         self,
         schema: Schema,
         chances: NDArray[np.float32],
-        pooled: NDArray[np.float32],
-        mean: NDArray[np.float32],
+        features: NDArray[np.float32],
     ) -> None:
         self._tags = predicted_values(chances, schema)
-        centred = pooled - mean
-        length = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)
-        self._unit = np.asarray(centred / length, dtype=np.float32)
+        length = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        self._unit = np.asarray(features / length, dtype=np.float32)
 
     def whole(self, query: int) -> NDArray[np.float32]:
         """Cosine of the features, [N]."""
