@@ -189,10 +189,7 @@ def _combinations_json(report: CombinationReport) -> dict[str, Any]:
 
 def _likeness_json(report: LikenessReport) -> dict[str, Any]:
     kinds = {"query": report.query, "kept": report.kept, "floor": report.floor}
-    return {name: _figures_json(score) for name, score in kinds.items()} | {
-        "queries_available": report.available,
-        "seed": report.seed,
-    }
+    return {name: _figures_json(score) for name, score in kinds.items()}
 
 
 def _manipulation_json(report: ManipulationReport) -> dict[str, Any]:

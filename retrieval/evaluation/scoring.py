@@ -32,8 +32,8 @@ BY_POOLED = "by average-pooled features of the backbone, whatever is named"
 class EarlierScorer:
     """Scores as version 0.1 does: cosines under conditions, and the presence of named values.
 
-    The view of the last condition and the likenesses to the last query are kept, so requests
-    should come with those of one condition together, and within it those of one query.
+    The view of the last condition, the likenesses to the last query and the last scores are kept,
+    so requests should come with those of one condition together, and within it those of one query.
 
     Args:
         bank: maps of the split; its rows are 0..N-1.
@@ -59,6 +59,8 @@ class EarlierScorer:
         self._unconditioned = bank.embed(np.zeros(schema.size, dtype=np.int8), bank.rows)
         self._condition: bytes = b""
         self._view = self._unconditioned
+        self._request: tuple[int, tuple[int, ...], tuple[int, ...]] = (-1, (), ())
+        self._scores = np.zeros(0, dtype=np.float32)
         self._query = -1
         self._alike: dict[int, NDArray[np.float32]] = {}
 
@@ -82,6 +84,14 @@ class EarlierScorer:
         keep: float | None = None,
     ) -> NDArray[np.float32]:
         """As the engine of version 0.1 ranks, [N]; it has no dial."""
+        if (query, tuple(wanted), tuple(unwanted)) != self._request:  # else it is the dial's turn
+            self._request = (query, tuple(wanted), tuple(unwanted))
+            self._scores = self._named(query, wanted, unwanted)
+        return self._scores
+
+    def _named(
+        self, query: int, wanted: Sequence[int], unwanted: Sequence[int]
+    ) -> NDArray[np.float32]:
         condition = self._schema.value_condition(wanted)
         condition[list(unwanted)] = -1
         if condition.tobytes() != self._condition:

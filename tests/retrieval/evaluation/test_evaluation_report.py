@@ -5,6 +5,9 @@ from rich.console import Console
 from retrieval.evaluation import Evaluation, to_json, to_markdown, to_tables
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import ButScore, CombinationReport, SameScore
+from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
+from retrieval.evaluation.likeness import LikenessReport, LikenessScore
+from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
 from retrieval.metrics import Interval
 
 
@@ -118,3 +121,48 @@ def test_terminal_tables_render():
             console.print(table)
     assert "51.23" in capture.get()
     assert "all-values precision@10" in capture.get()
+
+
+def requests(turning=True):
+    """All that is measured beside MAP and combinations; `turning`: the ranking has a dial."""
+    alike = [LikenessScore(0.5 + n / 10, 0.4, 0.3, 0.7, 90) for n in range(3)]
+    points = [ManipulationScore(k, 80.0 + turning * k, 60, 70, 50, 0.8, 0.6) for k in (0.0, 1.0)]
+    default = ManipulationScore(None, 80.0, 60, 70, 50, 0.8, 0.6)
+    return Evaluation(
+        report(),
+        likeness=LikenessReport(*alike, 4000, 3),
+        manipulation=ManipulationReport(
+            default, tuple(points), ("colour", "fit"), 50, 20, 99, 3, "by hand"
+        ),
+        without=ExclusionReport(
+            ExclusionScore(0.02345, 0.3, None, None, 60),
+            ExclusionScore(0.1, 0.2, 0.6, 0.5, 40),
+            3,
+            "by hand",
+        ),
+        ties={"sleeve|length": 12.345},
+    )
+
+
+def test_requests_in_json_and_in_tables():
+    data = to_json(requests())
+    assert data["likeness"]["kept"] == {
+        "mrr": 0.6, "hard_mrr": 0.4, "r1": 0.3, "r10": 0.7, "queries": 90,
+    }  # fmt: skip
+    assert data["manipulation"]["ndcg_target"] == 70
+    assert "keep" not in data["manipulation"]
+    assert [(p["keep"], p["top30"]) for p in data["manipulation"]["curve"]] == [(0, 80), (1, 81)]
+    assert (data["without"]["violation10"], data["without"]["keep10"]) == (0.0234, None)
+    assert data["without"]["but_without"]["precision10"] == 0.5
+    assert data["ties"] == {"sleeve|length": 12.345}
+    text = to_markdown(requests())
+    assert "| kept when one is named | 0.600 | 0.400 | 0.300 | 0.700 | 90 |" in text
+    assert "Drawn of 4,000 with seed 3." in text
+    assert "| keep 1.0 | 81.0 | 60.0 | 70.0 | 50.0 | 0.800 | 0.600 |" in text
+    assert "| without | 0.023 | 0.300 |  |  | 60 |" in text
+    assert "| sleeve\\|length | 12.3 |" in text
+    still = to_markdown(requests(turning=False))
+    assert "keep 1.0" not in still
+    assert "This ranking has no dial." in still
+    for table in to_tables(requests()):
+        assert len({len(list(column.cells)) for column in table.columns}) == 1
