@@ -85,7 +85,7 @@ class Look(NamedTuple):
     Args:
         z: Z before normalisation under the conditions [B, C, d] and, where labels were shown, under
             the mask: [B, C + 1, d].
-        nuance: [B, N]; N is 0 where nothing is taught of it.
+        nuance: of the attributes [B, N]; N is 0 where nothing is taught of it.
     """
 
     z: Tensor
@@ -112,7 +112,7 @@ def look(
     seen = model.see(maps, conditions.unsqueeze(0), keys)
     told = maps.new_zeros(len(maps), 0)
     if nuance:
-        told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]), maps)
+        told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]))
     z = seen.z
     if shown is not None:
         z = torch.cat([z, model.see(maps, shown.unsqueeze(1), keys).z], 1)
@@ -168,7 +168,7 @@ def batch_losses(
             triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
     if looked.nuance.shape[1]:
         # Mean cosine of the unit vectors that stand side by side.
-        alike = looked.nuance @ looked.nuance.T / len(model.layout.groups)
+        alike = looked.nuance @ looked.nuance.T / types
         pairs = item_pairs(shows)
         nuance = contrastive_loss(alike[None], pairs, recipe.nuance_temperature)
     total = (

@@ -175,7 +175,7 @@ def make_batch(
 
 def partners(model: ConditionedEmbedder, recipe: Recipe) -> bool:
     """Whether nuance is taught, and batches hold partners for it."""
-    return bool(recipe.nuance_weight and model.layout.groups and recipe.sampling == "batch")
+    return bool(recipe.nuance_weight and model.config.nuance and recipe.sampling == "batch")
 
 
 def fixed_norm(recipe: Recipe) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.batch_plans import BatchPlan
+from training.descriptor import GARMENT
 from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig, from_mapping, variant
 from training.models.registry import ARCHITECTURES, build_model
@@ -168,8 +169,9 @@ def test_a_batchs_losses_equal_those_of_one_image_and_condition_at_a_time(name: 
 
 def _nuance_loss(model: ConditionedEmbedder, batch: Batch, temperature: float) -> Tensor:
     """InfoNCE over the mean cosine of the unit vectors; pictures 2 n and 2 n + 1 show one item."""
-    told = [model.describe(model.features(x[None])).nuance[0] for x in batch.inputs]
-    sizes = [size for _, size in model.layout.groups]
+    told = [model.describe(model.trunk(x[None])).nuance[0] for x in batch.inputs]
+    sizes = [size for owner, size in model.layout.groups if owner != GARMENT]
+    told = [t[: sum(sizes)] for t in told]
     vectors = [t.split(sizes) for t in told]
     losses = []
     for i in range(IMAGES):

@@ -20,7 +20,7 @@ from training.descriptor import GARMENT, DescriptorLayout
 from training.models.backbones import backbone_channels, build_backbone
 from training.models.config import Architecture, ModelConfig
 from training.models.lower_stages import lower_channels, with_lower_stages
-from training.models.nuance import Nuance
+from training.models.nuance import AttributeNuance, GarmentNuance
 from training.models.value_readout import ValueReadout
 from training.schema import Schema
 
@@ -104,16 +104,12 @@ class ConditionedEmbedder(nn.Module, ABC):
         self.attribute_head = nn.Linear(config.dim, schema.size)
         self.register_buffer("type_conditions", type_conditions(schema), persistent=False)
         self.type_conditions: Tensor
-        types, whole = len(schema.attributes), self.map_channels(lower + own)
-        self.nuance = Nuance(types, 2 * config.dim, whole, config.nuance, config.garment_nuance)
+        self.nuance = AttributeNuance(len(schema.attributes), 2 * config.dim, config.nuance)
+        self.garment_nuance = GarmentNuance(lower + own, config.garment_nuance)
 
     @abstractmethod
     def build(self, channels: int) -> None:
         """Make `reduce` and the layers between F, of `channels` channels, and Z."""
-
-    def map_channels(self, channels: int) -> int:
-        """Channels of I where F has `channels`; here as many."""
-        return channels
 
     @property
     def layout(self) -> DescriptorLayout:
@@ -232,14 +228,16 @@ class ConditionedEmbedder(nn.Module, ABC):
         """Probability of every value, [B, K] in 0..1, from I [B, *, h, w]."""
         return self.chances(self.attend_raw(maps, self.type_conditions.unsqueeze(0), keys))
 
-    def nuance_of(self, seen: Seen, maps: Tensor) -> Tensor:
-        """Nuance [B, N] from what is seen under every type condition, and I [B, *, h, w]."""
-        return self.nuance(torch.cat([seen.attended, seen.z], -1), maps)  # type: ignore[no-any-return]
+    def nuance_of(self, seen: Seen) -> Tensor:
+        """The attributes' nuance [B, T x numbers] from what is seen under every type condition."""
+        return self.nuance(torch.cat([seen.attended, seen.z], -1))  # type: ignore[no-any-return]
 
-    def describe(self, maps: Tensor, keys: Tensor | None = None) -> Described:
-        """Chances and nuance of images, from I [B, *, h, w]; P, if it is at hand."""
-        seen = self.see(maps, self.type_conditions.unsqueeze(0), keys)
-        return Described(self.chances(seen.z), self.nuance_of(seen, maps))
+    def describe(self, trunk: Tensor) -> Described:
+        """Chances and nuance of images, from F [B, channels, H, W]."""
+        trunk = self.standardise(trunk)
+        seen = self.see(self.reduce(trunk), self.type_conditions.unsqueeze(0))
+        nuance = torch.cat([self.nuance_of(seen), self.garment_nuance(trunk)], -1)
+        return Described(self.chances(seen.z), nuance)
 
     def parameters_of_embedder(self) -> int:
         """How many parameters an embedding needs: with the backbone, without the two heads."""

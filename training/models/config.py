@@ -60,8 +60,8 @@ class ModelConfig:
     channel: Literal["relu", "sigmoid", "none"] = "relu"
     readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
-    nuance: int = 32
-    garment_nuance: int = 64
+    nuance: int = 16
+    garment_nuance: int = 192
     architecture: Architecture = "m2fashion"
 
     def __post_init__(self) -> None:

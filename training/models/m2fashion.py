@@ -41,10 +41,6 @@ class M2Fashion(ConditionedEmbedder):
         """P = tanh(W_v1 I), the condition-free half of the attention: [B, d, H, W] likewise."""
         return self.spatial.keys(maps)
 
-    def map_channels(self, channels: int) -> int:
-        """d, whatever F has."""
-        return self.config.dim
-
     def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
         """V_s and Z before normalisation, for several conditions of each image.
 
