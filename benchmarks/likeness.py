@@ -226,7 +226,7 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     Args:
         rows: of a result; the first seed of each model is drawn.
-        path: of the PNG.
+        path: of the PNG; it is not written if no row has figures of changes.
 
     Raises:
         ResourceError: matplotlib is not installed, or the file cannot be written.
@@ -264,6 +264,8 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
             color=point.get_color(),
             linewidth=1,
         )
+    if not drawn:
+        return
     panel.set_xlabel("kept: keep@10")
     panel.set_ylabel("changed: P@10")
     panel.grid(alpha=0.3)
