@@ -30,6 +30,7 @@ CONFIG = Path(__file__).with_name("demo.toml")
 STEM = "counterfactual-wardrobe"
 SIZE = 96
 GALLERY_SEED = 271_828  # far from the wardrobes that models are trained on
+CODE = ("training/wardrobe/*.py", "benchmarks/counterfactual_wardrobe.py")  # what draws pictures
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ def evaluate_counterfactual(
     """
     row_of = {path: row for row, path in enumerate(part.paths)}
     found: dict[str, list[tuple[int, int]]] = {}
-    for one in queries:
+    values = [part.schema.value_of(one.attribute, one.wanted) for one in queries]
+    # Requests of one value come together, as scorers like it.
+    for wanted, one in sorted(zip(values, queries, strict=True), key=lambda pair: pair[0]):
         query = row_of[one.query]
-        wanted = part.schema.value_of(one.attribute, one.wanted)
         scores = scorer.named(query, [wanted], keep=keep)
         ranks = tuple(rank_of(scores, row_of[path], query) for path in (one.answer, one.unchanged))
         found.setdefault(one.attribute, []).append((ranks[0], ranks[1]))
@@ -136,6 +138,7 @@ def command(
     from benchmarks.main_job import train_or_resume
     from benchmarks.measured_rows import chosen_models, measured_rows
     from benchmarks.split_images import load_for
+    from benchmarks.tables.keys import data_hash
     from retrieval.evaluation.encoded_split import encode_split
     from training.checkpoint import load_checkpoint
 
@@ -163,12 +166,13 @@ def command(
         measured.append(own | {"commit": commit_name()})
         click.echo(f"{row.model}: MRR {report.all.mrr:.3f}, R@10 {report.all.r10:.3f}", err=True)
     data = {
+        "ground": data_hash(gallery),
         "queries": len(drawn),
         "pictures": len(encoded.dataset),
         "size": SIZE,
         "gallery_seed": GALLERY_SEED,
         "machine": machine_name("cpu"),
-        "rows": with_kept_rows(results / f"{STEM}.json", measured),
+        "rows": with_kept_rows(results / f"{STEM}.json", measured, data_hash(gallery)),
     }
     write_results(results, STEM, data, markdown(data))
     click.echo(markdown(data))
@@ -183,9 +187,11 @@ def _drawn(
         draw_counterfactuals,
         read_counterfactuals,
     )
+    from benchmarks.tables.keys import ROOT
     from retrieval.progress_bars import CountBar
+    from training.code_hash import code_hash
 
-    folder = work / f"counterfactual-{queries}-{others}"
+    folder = work / f"counterfactual-{queries}-{others}-{code_hash(ROOT, CODE)[:8]}"
     if (folder / QUERIES).is_file():
         return folder, read_counterfactuals(folder)
     total = 3 * queries + others

@@ -15,8 +15,14 @@ from training.errors import DataError
 Row = dict[str, Any]
 
 
-def with_kept_rows(file: Path, rows: Sequence[Row]) -> list[Row]:
+def with_kept_rows(file: Path, rows: Sequence[Row], ground: str) -> list[Row]:
     """New rows and those of `file` that are of another model or seed, in the order of tables.
+
+    Args:
+        file: of the result, if there is one.
+        rows: as measured now.
+        ground: hash of what they were measured on, the field `ground` of a result; rows of a file
+            with another one are not kept.
 
     Raises:
         DataError: the file is there but is no result.
@@ -25,7 +31,8 @@ def with_kept_rows(file: Path, rows: Sequence[Row]) -> list[Row]:
     kept: list[Row] = []
     if file.is_file():
         try:
-            kept = json.loads(file.read_text())["rows"]
+            found = json.loads(file.read_text())
+            kept = found["rows"] if found["ground"] == ground else []
             kept = [row for row in kept if (row["model"], row["seed"]) not in measured]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is no result to add rows to: {error!r}; remove it") from error

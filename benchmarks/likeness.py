@@ -146,7 +146,8 @@ def command(
     cache = work / "runs" / "cache"
     stem = f"likeness-{dataset.name}-{backbone}"
     data: dict[str, Any] = {"dataset": dataset.name, "split": SPLIT, "backbone": backbone}
-    data |= {"data": data_hash(dataset), "machine": machine_name(device), "rows": []}
+    ground = data_hash(dataset)
+    data |= {"ground": ground, "machine": machine_name(device), "rows": []}
     for number, run in enumerate(runs):
         loaded = load_checkpoint(run, choose_device(device).device)
         seed = int(loaded.training.get("seed", number))
@@ -158,9 +159,8 @@ def command(
         for row in measured_rows(wanted, loaded, encoded, dataset, cache, workers, seed):
             figures = measure(row, encoded.dataset, floor)
             whose = {"model": row.model, "seed": 0 if row.model == "floor" else seed}
-            data["rows"] = with_kept_rows(
-                results / f"{stem}.json", [whose | figures | {"commit": commit_name()}]
-            )
+            made = [whose | figures | {"commit": commit_name()}]
+            data["rows"] = with_kept_rows(results / f"{stem}.json", made, ground)
             write_results(results, stem, data, markdown(data))  # an early stop keeps what is done
             click.echo(f"{row.model}, seed {seed}: measured", err=True)
     draw_curve(data["rows"], results / f"{stem}.png")
@@ -226,7 +226,7 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
     Args:
         rows: of a result; the first seed of each model is drawn.
-        path: of the PNG.
+        path: of the PNG; it is not written if no row has figures of changes.
 
     Raises:
         ResourceError: matplotlib is not installed, or the file cannot be written.
@@ -264,6 +264,8 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
             color=point.get_color(),
             linewidth=1,
         )
+    if not drawn:
+        return
     panel.set_xlabel("kept: keep@10")
     panel.set_ylabel("changed: P@10")
     panel.grid(alpha=0.3)

@@ -149,17 +149,18 @@ def test_rows_that_are_not_measured_stay(tmp_path):
         own = {"model": model, "seed": seed, **scores, "mrr": mrr}
         return own | {"attributes": {"colour": {"mrr": mrr}}}
 
-    first = with_kept_rows(file, [row("earlier", 0, 0.3), row("floor", 0, 0.1)])
+    first = with_kept_rows(file, [row("earlier", 0, 0.3), row("floor", 0, 0.1)], "a")
     assert [r["model"] for r in first] == ["floor", "earlier"]
-    file.write_text(f'{{"rows": {first}}}'.replace("'", '"'))
-    both = with_kept_rows(file, [row("earlier", 1, 0.5), row("floor", 0, 0.2)])
+    file.write_text(f'{{"ground": "a", "rows": {first}}}'.replace("'", '"'))
+    both = with_kept_rows(file, [row("earlier", 1, 0.5), row("floor", 0, 0.2)], "a")
     assert [(r["model"], r["seed"], r["mrr"]) for r in both] == [
         ("floor", 0, 0.2),
         ("earlier", 0, 0.3),
         ("earlier", 1, 0.5),
     ]
+    assert with_kept_rows(file, [row("floor", 0, 0.2)], "b") == [row("floor", 0, 0.2)]
     text = markdown({"rows": both, "pictures": 52, "queries": 9})
     assert "| M2Fashion, version 0.1 | 2 | 0.400 ± 0.141 |" in text
     file.write_text("[]")
     with pytest.raises(DataError, match="remove it"):
-        with_kept_rows(file, [])
+        with_kept_rows(file, [], "a")

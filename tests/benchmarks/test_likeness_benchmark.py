@@ -71,6 +71,8 @@ def test_every_figure_is_measured(part, tmp_path):
     assert "0.750 ± 0.354" in text
     pytest.importorskip("matplotlib")
     rows[1]["curve"] = [{"keep10": 0.1, "changed_p10": 0.9}, {"keep10": 0.8, "changed_p10": 0.2}]
+    draw_curve([{"model": "floor", "seed": 0}], tmp_path / "curve.png")
+    assert not (tmp_path / "curve.png").exists()
     draw_curve(rows, tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
 
