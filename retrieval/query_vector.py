@@ -19,15 +19,20 @@ from numpy.typing import NDArray
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Schema
 
-KEEP = 0.5
-"""The dial where nobody turns it; chosen on `valid`, see benchmarks/NOTES.md."""
+KEEP = 0.65
+"""The dial where nobody turns it; chosen on `valid`, as all constants here: NOTES.md."""
 
-NUANCE = 0.5
-"""Share of nuance, against chances, in likeness; chosen on `valid`."""
+NUANCE = 0.6
+"""Share of nuance, against chances, in likeness."""
 
-SHARPEN = 1.5
-"""Power of the picture's own chances: with the square roots of the images' they rank nearly as the
-chances themselves would."""
+COMPARED = 0.05
+"""The same where attributes to compare by are named: of those it is asked what a garment is."""
+
+GARMENT_SHARE = 0.6
+"""Share of the whole garment's nuance, against that of the attributes."""
+
+ROOTS = 0.2
+"""Share of the roots of chances, against the chances, in likeness."""
 
 Floats = NDArray[np.float32]
 
@@ -106,7 +111,7 @@ def presence(
 ) -> QueryVector:
     """How surely an image has every wanted value and none of the unwanted: 0..1.
 
-    The mean over the named values of p ** POWER, and of 1 minus it for the unwanted.
+    The mean over the named values of p ** ROOT, and of 1 minus it for the unwanted.
 
     Args:
         layout: of the descriptors.
@@ -114,8 +119,9 @@ def presence(
     """
     weights = np.zeros(layout.width, dtype=np.float32)
     share = 1 / (len(wanted) + len(unwanted))
-    weights[list(wanted)] = share / 255
-    weights[list(unwanted)] = -share / 255
+    roots = weights[layout.roots]
+    roots[list(wanted)] = share / 255
+    roots[list(unwanted)] = -share / 255
     return QueryVector(weights, share * len(unwanted))
 
 
@@ -129,9 +135,8 @@ def likeness(
 ) -> QueryVector:
     """How much an image is like a picture in some attributes: 0..1.
 
-    Of chances, the mean over the attributes of the sum over values of p q ** POWER, p the
-    picture's share of the value, sharpened, and q the image's chance; of nuance, the mean cosine,
-    as 0..1.
+    Of chances, the mean over the attributes of the sum over values of p q, p the picture's share of
+    the value and q the image's chance, partly as its root; of nuance, the mean cosine, as 0..1.
 
     Args:
         layout: of the descriptors.
@@ -139,22 +144,46 @@ def likeness(
         chances: the picture's, [K].
         nuance: the picture's, [N].
         attributes: numbers of the attributes that are compared.
-        whole: whether the nuance of the whole garment counts too.
+        whole: whether the whole garment is; else nothing but the attributes given.
     """
-    by_chances = np.zeros(layout.width, dtype=np.float32)
-    for number in attributes:
-        where = schema.slice_of(number)
-        own = chances[where] ** SHARPEN
-        by_chances[where] = own / max(float(own.sum()), 1e-6) / (255 * len(attributes))
-    owners = [*attributes, *([GARMENT] if whole else [])]
-    groups = sum(owner in owners for owner, _ in layout.groups)
-    if not groups:
-        return QueryVector(by_chances, 0.0)
-    # A byte x stands for span (x / 127.5 - 1); a cosine c counts as (1 + c) / 2.
-    by_nuance = np.zeros(layout.width, dtype=np.float32)
-    compared = np.isin(layout.owners, owners) * nuance * layout.spans / (2 * groups)
-    by_nuance[layout.values : layout.values + layout.nuance] = compared / 127.5
-    alike = QueryVector(by_nuance, 0.5 - float(compared.sum()))
+    by_chances = _by_chances(layout, schema, chances, attributes)
+    of_garment = _by_nuance(layout, nuance, [GARMENT]) if whole else None
+    alike = _by_nuance(layout, nuance, attributes)
+    if alike is None or of_garment is None:
+        alike = alike or of_garment
+    else:
+        alike = alike * (1 - GARMENT_SHARE) + of_garment * GARMENT_SHARE
+    if alike is None:
+        return by_chances
     if not attributes:
         return alike
-    return QueryVector(by_chances, 0.0) * (1 - NUANCE) + alike * NUANCE
+    share = NUANCE if whole else COMPARED
+    return by_chances * (1 - share) + alike * share
+
+
+def _by_chances(
+    layout: DescriptorLayout, schema: Schema, chances: Floats, attributes: Sequence[int]
+) -> QueryVector:
+    shares = np.zeros(layout.values, dtype=np.float32)
+    for number in attributes:
+        own = chances[schema.slice_of(number)]
+        shares[schema.slice_of(number)] = own / max(float(own.sum()), 1e-6)
+    shares /= 255 * max(len(attributes), 1)
+    weights = np.zeros(layout.width, dtype=np.float32)
+    weights[layout.roots] = ROOTS * shares
+    weights[layout.plain] = (1 - ROOTS) * shares
+    return QueryVector(weights, 0.0)
+
+
+def _by_nuance(
+    layout: DescriptorLayout, nuance: Floats, owners: Sequence[int]
+) -> QueryVector | None:
+    """Mean cosine of the owners' nuance, as 0..1; None if they have none."""
+    groups = sum(owner in owners for owner, _ in layout.groups)
+    if not groups:
+        return None
+    # A byte x stands for span (x / 127.5 - 1); a cosine c counts as (1 + c) / 2.
+    compared = np.isin(layout.owners, owners) * nuance * layout.spans / np.float32(2 * groups)
+    weights = np.zeros(layout.width, dtype=np.float32)
+    weights[layout.told] = compared / 127.5
+    return QueryVector(weights, 0.5 - float(compared.sum()))

@@ -1,12 +1,12 @@
 """The descriptor: all that search needs of an image, one row of bytes.
 
-    g = [ chances: a byte a value, K | nuance: a byte a number, N | zeros, to a multiple of 16 ]
+    g = [ roots of chances, K | chances, K | nuance, N | zeros, to a multiple of 16 ]
 
-A byte x, 0..255, of a chance p stands for p ** POWER. The power lies between a logarithm, whose sum
-is a product of chances, and the chance itself, whose inner product with another picture's chances
-is the chance to share a value; so one inner product of a query vector with the bytes ranks by both.
-Nuance is unit vectors, one for an attribute or for the whole garment, each number a byte about its
-middle.
+Each chance stands there twice, 0..255: as its fourth root, whose sums behave like logarithms, so
+that they ask for one value *and* the other, and as itself, whose inner product with another
+picture's chances is the chance to share a value. So one inner product of a query vector with the
+bytes ranks by both. Nuance is unit vectors, one an attribute and one of the whole garment, each
+number a byte about its middle.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-POWER = 0.5
-"""Of a chance, before it is rounded; chosen on `valid`, see benchmarks/NOTES.md."""
+ROOT = 0.25
+"""Power of a chance whose sums behave like logarithms; chosen on `valid`, see NOTES.md."""
 
 GARMENT = -1
 """Owner of the nuance that tells of the garment as a whole."""
@@ -51,7 +51,22 @@ class DescriptorLayout:
     @cached_property
     def width(self) -> int:
         """Bytes of a descriptor."""
-        return -(-(self.values + self.nuance) // _MULTIPLE) * _MULTIPLE
+        return -(-(2 * self.values + self.nuance) // _MULTIPLE) * _MULTIPLE
+
+    @property
+    def roots(self) -> slice:
+        """Where the roots of chances stand."""
+        return slice(0, self.values)
+
+    @property
+    def plain(self) -> slice:
+        """Where the chances themselves stand."""
+        return slice(self.values, 2 * self.values)
+
+    @property
+    def told(self) -> slice:
+        """Where nuance stands."""
+        return slice(2 * self.values, 2 * self.values + self.nuance)
 
     @cached_property
     def owners(self) -> NDArray[np.int64]:
@@ -74,20 +89,24 @@ class DescriptorLayout:
             nuance: unit vectors side by side [M, N].
         """
         out = np.zeros((len(chances), self.width), dtype=np.uint8)
-        out[:, : self.values] = np.rint(255 * np.clip(chances, 0, 1) ** POWER)
-        shares = np.clip(nuance / self.spans, -1, 1)
-        out[:, self.values : self.values + self.nuance] = np.rint(127.5 + 127.5 * shares)
+        chances = np.clip(chances, 0, 1)
+        out[:, self.roots] = np.rint(255 * chances**ROOT)
+        out[:, self.plain] = np.rint(255 * chances)
+        out[:, self.told] = np.rint(127.5 + 127.5 * np.clip(nuance / self.spans, -1, 1))
         return out
 
     def chances(self, descriptors: Bytes) -> Floats:
-        """Chances of descriptors [M, width]: [M, K] float32 in 0..1, to about one percent."""
-        return _CHANCE[descriptors[:, : self.values]]
+        """Chances of descriptors [M, width]: [M, K] float32 in 0..1, within 0.004."""
+        plain = descriptors[:, self.plain] * np.float32(1 / 255)
+        # Small ones are better told by their roots.
+        found: Floats = np.where(plain < 0.1, _OF_ROOT[descriptors[:, self.roots]], plain)
+        return found
 
     def nuance_of(self, descriptors: Bytes) -> Floats:
         """Nuance of descriptors [M, width]: [M, N] float32."""
-        codes = descriptors[:, self.values : self.values + self.nuance].astype(np.float32)
+        codes = descriptors[:, self.told].astype(np.float32)
         numbers: Floats = (codes / np.float32(127.5) - 1) * self.spans
         return numbers
 
 
-_CHANCE = ((np.arange(256) / 255) ** (1 / POWER)).astype(np.float32)
+_OF_ROOT = ((np.arange(256) / 255) ** (1 / ROOT)).astype(np.float32)
