@@ -10,17 +10,25 @@ one trainer, one bank of stored maps and one evaluation serve them all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.descriptor import GARMENT, DescriptorLayout
 from training.models.backbones import backbone_channels, build_backbone
 from training.models.config import Architecture, ModelConfig
 from training.models.lower_stages import lower_channels, with_lower_stages
 from training.models.value_readout import ValueReadout
 from training.schema import Schema
+
+
+class Described(NamedTuple):
+    """Chances [B, K] and nuance [B, N] of B images."""
+
+    chances: Tensor
+    nuance: Tensor
 
 
 class ConditionedEmbedder(nn.Module, ABC):
@@ -180,6 +188,16 @@ class ConditionedEmbedder(nn.Module, ABC):
             own = logits[:, self.schema.slice_of(number)]
             out.append(own.sigmoid() if attribute.multi else own.softmax(-1))
         return torch.cat(out, -1)
+
+    @property
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of its descriptors are (a stand-in)."""
+        return DescriptorLayout(self.schema.size, ((GARMENT, min(32, self.dim)),))
+
+    def describe(self, maps: Tensor, keys: Tensor | None = None) -> Described:
+        """Chances and nuance from I [B, d, H, W] (a stand-in)."""
+        nuance = F.normalize(maps.mean((2, 3))[:, : self.layout.nuance], dim=-1)
+        return Described(self.predict(maps, keys), nuance)
 
     def parameters_of_embedder(self) -> int:
         """How many parameters an embedding needs: with the backbone, without the two heads."""
