@@ -10,25 +10,19 @@ one trainer, one bank of stored maps and one evaluation serve them all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.descriptor import GARMENT, DescriptorLayout
+from training.descriptor import DescriptorLayout
 from training.models.backbones import backbone_channels, build_backbone
 from training.models.config import Architecture, ModelConfig
+from training.models.embedder import Described
 from training.models.lower_stages import lower_channels, with_lower_stages
 from training.models.value_readout import ValueReadout
 from training.schema import Schema
-
-
-class Described(NamedTuple):
-    """Chances [B, K] and nuance [B, N] of B images."""
-
-    chances: Tensor
-    nuance: Tensor
 
 
 class ConditionedEmbedder(nn.Module, ABC):
@@ -191,13 +185,13 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     @property
     def layout(self) -> DescriptorLayout:
-        """What the bytes of its descriptors are (a stand-in)."""
-        return DescriptorLayout(self.schema.size, ((GARMENT, min(32, self.dim)),))
+        """What a descriptor of this model holds."""
+        return DescriptorLayout(self.schema.size, ((-1, 32),))
 
     def describe(self, maps: Tensor, keys: Tensor | None = None) -> Described:
-        """Chances and nuance from I [B, d, H, W] (a stand-in)."""
-        nuance = F.normalize(maps.mean((2, 3))[:, : self.layout.nuance], dim=-1)
-        return Described(self.predict(maps, keys), nuance)
+        """Stand-in until nuance is learned: the mean of I, 32 numbers of it."""
+        nuance = F.pad(maps.mean((2, 3)), (0, 32))[:, :32]
+        return Described(self.predict(maps, keys), F.normalize(nuance, dim=-1))
 
     def parameters_of_embedder(self) -> int:
         """How many parameters an embedding needs: with the backbone, without the two heads."""

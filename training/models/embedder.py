@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from training.descriptor import DescriptorLayout
 from training.models.folded_head import FoldedAttention, FoldedHead
 from training.schema import Schema
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model sees in B images.
+
+    Args:
+        chances: probability of every value [B, K] float.
+        nuance: unit vectors side by side [B, N] float.
+    """
+
+    chances: Tensor
+    nuance: Tensor
 
 
 class Embedder(Protocol):
@@ -54,6 +69,15 @@ class Embedder(Protocol):
 
     def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
         """Probability of every value, [B, K] in 0..1, from feature maps I [B, d, H, W]."""
+        ...
+
+    @property
+    def layout(self) -> DescriptorLayout:
+        """What a descriptor of this model holds."""
+        ...
+
+    def describe(self, maps: Tensor, keys: Tensor | None = None) -> Described:
+        """What a descriptor is packed from, of feature maps I [B, d, H, W]."""
         ...
 
 
