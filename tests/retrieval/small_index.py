@@ -3,7 +3,7 @@
     shop/  the catalogue          runs/shop/  the run          indexes/shop/  the index
 
 70 pictures of coloured discs and squares, two of them three times over, some without labels, some
-with names that are hard to print.
+with names that are hard to print; `item`, `price` and `sku` are no attributes.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def _add_rows(folder: Path) -> None:
-    """A multi-valued column `trim` that shares the value `red` with `colour`, and more pictures."""
+    """A multi-valued column `trim` that shares the value `red` with `colour`, columns that are no
+    attributes, and more pictures."""
     file = folder / "labels.csv"
     with open(file, newline="") as handle:
         rows = list(csv.reader(handle))
@@ -102,5 +103,13 @@ def _add_rows(folder: Path) -> None:
     rows.append(["images/gone.png", "", "red", "disc", "round", ""])
     rows.append(["broken.jpg", "", "red", "disc", "round", ""])
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    rows = [[*row, *_product(number)] for number, row in enumerate(rows)]
     with open(file, "w", newline="") as handle:
-        csv.writer(handle).writerows([[*header, "trim"], *rows])
+        csv.writer(handle).writerows([[*header, "trim", "item", "price", "sku"], *rows])
+
+
+def _product(number: int) -> tuple[str, str, str]:
+    """Item, price and sku of a row: three rows an item, now and then one that is not known."""
+    item = "" if number % 10 == 9 else f"i{number % 20}"
+    price = "" if number % 8 == 7 else f"{number * 1.5:g}"
+    return item, price, f"a-{number % 5}" if number % 6 else ""
