@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,7 @@ def write_gallery(
     paths = PathList.of(path for shard in shards for path in shard.rows.paths)
     own_rows = rows.tolist()
     payload = {n: [cells[row] for row in own_rows] for n, cells in known.payload.items()}
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "rows": known.numbers[rows],
         "labels": known.labels[rows],
         "splits": _split_codes(known.splits[rows]),

@@ -1,4 +1,4 @@
-"""A model's condition-free half on a GPU: the backbone in bfloat16 and, if it pays, compiled."""
+"""A model on a GPU: the backbone in bfloat16 and, if it pays, compiled."""
 
 from __future__ import annotations
 

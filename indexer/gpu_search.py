@@ -81,9 +81,7 @@ class TorchBytes:
         return best, rows.masked_fill(best == -torch.inf, -1)
 
 
-def open_on_gpu(
-    blocks: Callable[[], Iterator[Bytes]], rows: int, width: int, device: str
-) -> OnGpu:
+def open_on_gpu(blocks: Callable[[], Iterator[Bytes]], rows: int, width: int, device: str) -> OnGpu:
     """Copy descriptors [rows, width] to a GPU, if they fit into most of its free memory.
 
     Args:

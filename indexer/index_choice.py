@@ -22,9 +22,6 @@ than the eye notices (253,983 of 256 bytes in 12 ms)."""
 MOST_LISTS = 4096
 """Inverted lists, at most: the time to assign rows to more of them is felt in a build."""
 
-ROWS_A_LIST = 39
-"""That k-means asks for to place a centroid well."""
-
 
 def choose_factory(rows: int, recall: float, asked: str | None = None) -> str:
     """`flat`, or `IVFn` for n inverted lists.
@@ -61,10 +58,9 @@ def _checked(asked: str, rows: int) -> str:
             f"unknown index factory {asked!r}; give flat, or IVF and the number of inverted lists, "
             "such as IVF1024"
         )
-    if int(found[1]) * ROWS_A_LIST > rows and int(found[1]) > 1:
-        most = max(1, rows // ROWS_A_LIST)
+    if int(found[1]) > rows:
         raise UsageError(
-            f"index factory {asked!r} has too many lists for {rows:,} images; give at most "
-            f"IVF{most}, or flat"
+            f"index factory {asked!r} has more lists than the {rows:,} images; give at most "
+            f"IVF{rows}, or flat"
         )
     return f"IVF{found[1]}"

@@ -7,6 +7,8 @@ product, the longest centroids would get most of them).
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from indexer.atomic import as_resource_error, temporary_file
 from indexer.faiss_module import load_faiss
 from indexer.flat_bytes import Allowed, Bytes, Weights, byte_quantiser, selection
 from indexer.manifest import FileEntry, SearchEntry
-from indexer.store_file import check_quickly, commit_file, open_file
+from indexer.store_file import check_quickly, commit_file
 from training.errors import CorruptStoreError
 
 _SEED = 0
@@ -167,8 +169,16 @@ def commit_lists(folder: Path, index: Any) -> FileEntry:
         return commit_file(temporary, folder, "search", ".faiss")
 
 
-def open_lists(folder: Path, entry: SearchEntry, verify: bool = True) -> InvertedLists:
+def open_lists(
+    folder: Path, entry: SearchEntry, handle: io.BufferedReader, verify: bool = True
+) -> InvertedLists:
     """Map the inverted lists of an index.
+
+    Args:
+        folder: the index.
+        entry: says which lists a query reads.
+        handle: their open file; it may be closed afterwards.
+        verify: check its content first.
 
     Raises:
         CorruptStoreError: the file is missing or damaged.
@@ -176,18 +186,19 @@ def open_lists(folder: Path, entry: SearchEntry, verify: bool = True) -> Inverte
     assert entry.file is not None, "a flat index has no lists"
     faiss = load_faiss()
     path = folder / entry.file.name
-    with open_file(folder, entry.file) as handle:
-        if verify:
-            check_quickly(folder, entry.file, handle)
-        # faiss 1.10 knows the slower of the two alone.
-        mapped = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
-        try:
-            index = faiss.read_index(str(path), mapped)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise CorruptStoreError(
-                f"{path} is not a faiss index ({reason}); run build-index again"
-            ) from error
+    if verify:
+        check_quickly(folder, entry.file, handle)
+    # By its number, since a build may have taken the name away.
+    name = f"/dev/fd/{handle.fileno()}" if os.path.isdir("/dev/fd") else str(path)
+    # faiss 1.10 knows the slower of the two alone.
+    mapped = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
+    try:
+        index = faiss.read_index(name, mapped)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CorruptStoreError(
+            f"{path} is not a faiss index ({reason}); run build-index again"
+        ) from error
     return InvertedLists(index, entry.probes, entry.filtered_probes)
 
 

@@ -240,8 +240,8 @@ def read_manifest(path: Path) -> Manifest | None:
         )
     if number < FORMAT:
         raise DataError(
-            f"the index in {path.parent} was built by an earlier version (format {number}, this one "
-            f"reads {FORMAT}): delete it and build it again with retrieve build-index"
+            f"the index in {path.parent} was built by an earlier version (format {number} instead "
+            f"of {FORMAT}): delete it and build it again with retrieve build-index"
         )
     if checksum != _checksum(data):
         raise _damaged(path, "its checksum does not match")

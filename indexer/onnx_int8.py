@@ -1,10 +1,10 @@
 """The backbone in int8, in an exported ONNX graph: about twice float32's speed.
 
 Its convolutions, the maximum behind the first of them and the sums of its residual blocks compute
-in int8, so that maps between them are never float32; pixels, pooling to cells, the reduction, keys
-and heads are. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI, which add
-pairs of products in 16 bits, never saturate and every CPU gives the same maps. Activations are
-8 bits wide; their ranges are measured on images of the gallery.
+in int8, so that maps between them are never float32; pixels, pooling to cells, the reduction and
+what follows it are. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI,
+which add pairs of products in 16 bits, never saturate and every CPU gives the same results.
+Activations are 8 bits wide; their ranges are measured on images of the gallery.
 """
 
 from __future__ import annotations

@@ -58,10 +58,11 @@ class Column:
         """
         number = parse_number(text)
         if self.numeric and number is not None:
-            return self.numbers() == number
+            found: NDArray[np.bool_] = self.numbers() == number
+            return found
         wanted = np.frombuffer(text.encode("utf-8", "surrogateescape"), dtype=np.uint8)
         starts, lengths = self.cells.offsets[:-1], np.diff(self.cells.offsets)
-        same = lengths == len(wanted)
+        same: NDArray[np.bool_] = lengths == len(wanted)
         rows = np.flatnonzero(same)
         for place, byte in enumerate(wanted):
             rows = rows[self.cells.blob[starts[rows] + place] == byte]

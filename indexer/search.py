@@ -145,10 +145,10 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
             return SearchIndex(found.source, store.descriptors_of, rows, found.remark)
     entry = store.manifest.search
     source: Source
-    if entry.file is None:
+    if store.lists is None:
         source = FlatBytes(store.blocks(), rows, width)
     else:
-        source = open_lists(store.folder, entry, store.verify)
+        source = open_lists(store.folder, entry, store.lists, store.verify)
     choice = in_words(entry)
     if device != "cpu":
         choice += f" ({found.remark})"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import weakref
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +33,7 @@ class Store:
         gallery: labels, paths and payload.
         shards: the descriptors, in row order.
         verify: whether files are checked before they are read.
+        lists: the open file of inverted lists, if its search has one.
         remarks: what a person should know of how it was opened.
     """
 
@@ -41,10 +44,13 @@ class Store:
         gallery: Gallery,
         shards: list[ShardFile],
         verify: bool,
+        lists: io.BufferedReader | None = None,
         remarks: tuple[str, ...] = (),
     ) -> None:
         self.folder, self.manifest, self.gallery = folder, manifest, gallery
-        self.shards, self.verify, self.remarks = shards, verify, remarks
+        self.shards, self.verify, self.lists, self.remarks = shards, verify, lists, remarks
+        if lists is not None:
+            weakref.finalize(self, lists.close)
         counts = [shard.rows for shard in manifest.shards if shard.file]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
@@ -213,7 +219,9 @@ def _open(
     remarks = [] if version.remark is None else [version.remark]
     if trouble is not None:
         remarks.insert(0, str(trouble))
-    return Store(folder, manifest, gallery, shards, verify, tuple(remarks))
+    search = manifest.search.file
+    lists = None if search is None else open_file(folder, search)
+    return Store(folder, manifest, gallery, shards, verify, lists, tuple(remarks))
 
 
 def _not_there(folder: Path) -> DataError:
