@@ -141,7 +141,7 @@ def _optional(name: str) -> Check:
 
 def _search() -> str:
     """Render a few garments, index them with an untrained model, and find each by itself."""
-    from indexer.build import build_index
+    from indexer.build import BuildOptions, build_index
     from retrieval.engine import Engine
     from training.checkpoint import load_checkpoint, save_checkpoint
     from training.datasets import load_dataset
@@ -159,7 +159,7 @@ def _search() -> str:
         save_checkpoint(folder / "run", model, Preprocessing(size=_SIZE), (), {})
         rows = np.arange(len(dataset))
         checkpoint = load_checkpoint(folder / "run")
-        build_index(dataset, rows, checkpoint, folder / "index", workers=0)
+        build_index(dataset, rows, checkpoint, folder / "index", options=BuildOptions(workers=0))
         engine = Engine.open(folder / "index", "cpu")
         attribute = dataset.schema.attributes[0]
         found = engine.query(dataset.root / dataset.paths[3], include_query=True)

@@ -9,14 +9,11 @@ from retrieval.query_vector import query_vector
 from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.schema import Schema
 
-REQUESTS = 200
-"""How many are drawn; fewer from a gallery of fewer images."""
-
 
 def draw_requests(
     layout: DescriptorLayout, schema: Schema, descriptors: Bytes, seed: int
 ) -> Floats:
-    """Query vectors of images of a gallery, each with a request of its own.
+    """Query vectors of pictures, each with a request of its own.
 
     A quarter each: no name; attributes to compare by; one to three values of different attributes
     that are wanted; the same with the first of them unwanted. The dial is anywhere in 0..1.
@@ -24,18 +21,17 @@ def draw_requests(
     Args:
         layout: of the descriptors.
         schema: attributes and values.
-        descriptors: of the gallery [M, width].
+        descriptors: of the pictures [Q, width].
         seed: of the draw.
 
     Returns:
         Weights [Q, width] float32.
     """
     random = np.random.default_rng(seed)
-    rows = random.choice(len(descriptors), min(REQUESTS, len(descriptors)), replace=False)
-    chances, nuance = layout.chances(descriptors[rows]), layout.nuance_of(descriptors[rows])
-    weights = np.zeros((len(rows), layout.width), dtype=np.float32)
+    chances, nuance = layout.chances(descriptors), layout.nuance_of(descriptors)
+    weights = np.zeros((len(descriptors), layout.width), dtype=np.float32)
     named = [number for number, own in enumerate(schema.attributes) if own.values]
-    for place in range(len(rows)):
+    for place in range(len(weights)):
         kind = place % 4
         attributes = random.permutation(named)[: 1 + random.integers(3)]
         values = [_value_of(schema, int(number), random) for number in attributes]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_catalogue import write_tiny_catalogue
 
-from indexer.build import build_index
+from indexer.build import BuildOptions, build_index
 from retrieval.cli import _run
 from retrieval.validation import validation_map
 from training.checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ class Shop:
 
 
 def make_shop(root: Path) -> Shop:
-    """Draw, train for two epochs, build an index with the views of the types."""
+    """Draw, train for two epochs, build an index."""
     shop = Shop(root)
     write_tiny_catalogue(shop.catalogue, 60)
     _add_rows(shop.catalogue)
@@ -70,7 +70,8 @@ def make_shop(root: Path) -> Shop:
     )
     checkpoint = load_checkpoint(shop.run)
     everything = np.arange(len(dataset))
-    build_index(dataset, everything, checkpoint, shop.index, workers=0, shard_rows=32)
+    options = BuildOptions(workers=0, shard_rows=32)
+    build_index(dataset, everything, checkpoint, shop.index, options=options)
     return shop
 
 
