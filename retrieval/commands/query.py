@@ -165,8 +165,7 @@ def command(
         if result.left_out:
             copies = "copy" if result.left_out == 1 else "copies"
             stdout.print(
-                f"left out {result.left_out} {copies} of the query picture; --include-query shows "
-                "what is left out",
+                f"left out {result.left_out} {copies} of the query picture (--include-query)",
                 soft_wrap=True,
             )
     return 0
