@@ -116,15 +116,28 @@ class Store:
             IndexError: a row is not in the index.
             CorruptStoreError: one of their shards is damaged.
         """
+        out = np.empty((len(rows), self.layout.width), np.uint8)
+        for shard, here, own in self._places(rows):
+            out[here] = shard.rows.descriptors[own]
+        return out
+
+    def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """SHA-256 of the files of some rows in any order, [n, 32] uint8; as `descriptors_of`."""
+        out = np.empty((len(rows), 32), np.uint8)
+        for shard, here, own in self._places(rows):
+            out[here] = shard.rows.digests[own]
+        return out
+
+    def _places(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[ShardFile, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each shard that holds some of the rows, which of them, and where in it."""
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        out = np.empty((len(rows), self.layout.width), np.uint8)
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
-            own = rows[here] - self._starts[number]
-            out[here] = self.shards[number].rows.descriptors[own]
-        return out
+            yield self.shards[number], here, rows[here] - self._starts[number]
 
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each image file's bytes [M, 32] uint8, read-only."""

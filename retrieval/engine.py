@@ -284,7 +284,7 @@ class Engine:
 
     def _choose(self, asked: _Asked, fetched: tuple[Rows, Floats]) -> Found:
         request, own = asked.request, asked.picture.digest
-        size, items, digests = len(self.store), self.store.items(), self.store.digests()
+        size, items = len(self.store), self.store.items()
 
         def search(k: int) -> tuple[Rows, Floats]:
             if asked.by_labels:
@@ -293,7 +293,7 @@ class Engine:
 
         def is_copy(rows: Rows) -> NDArray[np.bool_]:
             mine = np.frombuffer(own or b"", np.uint8)
-            same: NDArray[np.bool_] = (digests[rows] == mine).all(axis=1)
+            same: NDArray[np.bool_] = (self.store.digests_of(rows) == mine).all(axis=1)
             return same
 
         return choose_hits(
