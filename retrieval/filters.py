@@ -141,11 +141,13 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
 def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
     assert one.flat is not None
     labels, number = store.labels(), int(store.schema.attribute_of[one.flat])
-    states = np.asarray(labels[:, one.flat])
+    states = labels[:, one.flat]
     if one.operator == "=":
-        return states == 1
-    others: NDArray[np.bool_] = (labels[:, store.schema.slice_of(number)] == 1).any(axis=1)
-    return (states == -1) | ((states == 0) & others)
+        passed: NDArray[np.bool_] = states == 1
+        return passed
+    another = (labels[:, store.schema.slice_of(number)] == 1).any(axis=1)
+    passed = (states == -1) | ((states == 0) & another)
+    return passed
 
 
 def _in_column(store: Store, one: Filter) -> NDArray[np.bool_]:

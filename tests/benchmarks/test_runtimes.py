@@ -11,12 +11,12 @@ from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.machine import vector_instructions
 from benchmarks.runtimes import BASE, FUSED, to_rows
-from benchmarks.split_images import maps_embed, read_split
-from indexer.quantise import dequantise, quantise
+from benchmarks.split_images import read_split
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
+from training.descriptor import GARMENT
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
@@ -43,18 +43,21 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     assert all(0 < row["map"] <= 100 for row in rows.values())
     assert "| onnx-int8 |" in (tmp_path / f"out/{stem}.md").read_text()
 
-    # The base's MAP anew: queries from float32 maps, all at once, the gallery from int8.
+    # The base's MAP anew: the query vector's formula spelled out, on bytes that are unpacked.
     chosen = read_split(load_dataset(str(catalogue)), "train", Preprocessing(size=32), 12, 0)
+    schema, layout = model.schema, model.layout
     with torch.inference_mode():
         maps = model.features(Preprocessing(size=32).normalise(torch.from_numpy(chosen.pixels)))
-        stored, keys = (dequantise(quantise(x), model.grid) for x in (maps, model.keys(maps)))
+        chances = model.predict(maps).numpy()
+        stored = layout.pack(chances, model.describe(maps).nuance.numpy())
     report = evaluate_attributes(
         chosen.dataset,
         "train",
         "type",
-        maps_embed(model, lambda rows: (stored[torch.from_numpy(rows)], keys[rows])),
-        embed_queries=maps_embed(model, lambda rows: (maps[torch.from_numpy(rows)], None)),
+        lambda condition, rows: stored[rows][:, : schema.size] / 255 * (condition == 1),
+        embed_queries=lambda condition, rows: chances[rows],
     )
+    assert layout.groups == ((GARMENT, layout.nuance),)  # which `--like` leaves out
     assert rows[BASE]["map"] == pytest.approx(report.all.map, abs=0.01)
 
 
