@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-
-from indexer.store import open_store
 from indexer.view import open_view
 from indexer.warm_views import WarmViews
 from retrieval.calibration import RECALL, load_calibration
+
+from indexer.store import open_store
 from training.checkpoint import load_checkpoint
 
 
