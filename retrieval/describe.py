@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from retrieval.hits import Hit, RequestedValue, Verdict
 from retrieval.query_vector import QueryVector
 from training.descriptor import Floats
 from training.schema import Schema, normalise_name
+
+_folded = lru_cache(maxsize=4096)(normalise_name)  # for each hit anew it takes the longest
 
 Requested = Sequence[tuple[int, bool]]
 """Flat index of each named value, and whether it is wanted."""
@@ -60,10 +63,10 @@ def describe_hits(
 def known_values(schema: Schema, labels: NDArray[np.int8]) -> dict[str, list[str]]:
     """Values that an image is known to have by attribute, from its label states [K]."""
     known: dict[str, list[str]] = {}
-    for number, attribute in enumerate(schema.attributes):
-        own = np.flatnonzero(labels[schema.slice_of(number)] == 1).tolist()
-        if own:
-            known[normalise_name(attribute.name)] = [attribute.values[i] for i in own]
+    for value in np.flatnonzero(labels == 1).tolist():
+        number = int(schema.attribute_of[value])
+        own = schema.attributes[number]
+        known.setdefault(_folded(own.name), []).append(own.values[value - schema.offsets[number]])
     return known
 
 
@@ -74,7 +77,7 @@ def likely_values(schema: Schema, chances: Floats) -> dict[str, tuple[str, float
         own = chances[schema.slice_of(number)]
         if len(own):
             top = int(own.argmax())
-            out[normalise_name(attribute.name)] = (attribute.values[top], float(own[top]))
+            out[_folded(attribute.name)] = (attribute.values[top], float(own[top]))
     return out
 
 

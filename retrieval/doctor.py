@@ -185,11 +185,12 @@ def _dataset(name: str, root: Path | None) -> Check:
 
 
 def _index(folder: Path) -> Check:
+    from indexer.search import in_words
     from indexer.store import open_store
 
     store = open_store(folder)
-    what = f"{len(store):,} images, {store.layout.width} bytes each; "
-    what += f"`retrieve verify {folder}` reads all of it"
+    what = f"{len(store):,} images of {store.layout.width} bytes, searched by "
+    what += f"{in_words(store.manifest.search)}; `retrieve verify {folder}` reads all of it"
     if store.remarks:
         return Check("index", "warning", "; ".join([*store.remarks, what]))
     if not store.root.is_dir():

@@ -145,8 +145,9 @@ def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
     if one.operator == "=":
         passed: NDArray[np.bool_] = states == 1
         return passed
-    another = (labels[:, store.schema.slice_of(number)] == 1).any(axis=1)
-    passed = (states == -1) | ((states == 0) & another)
+    passed = states == -1
+    unsaid = np.flatnonzero(states == 0)  # another value may be known all the same
+    passed[unsaid] = (labels[unsaid, store.schema.slice_of(number)] == 1).any(axis=1)
     return passed
 
 
