@@ -15,6 +15,7 @@ from retrieval.hits import Hit, QueryResult, RequestedValue
 from retrieval.index_folder import only_index
 from retrieval.names import split_names
 from retrieval.printable import printable
+from retrieval.query_vector import KEEP
 from training.errors import DataError, UsageError
 
 
@@ -29,8 +30,8 @@ from training.errors import DataError, UsageError
     "--keep",
     type=click.FloatRange(0, 1),
     metavar="0..1",
-    help="The dial: how much likeness is kept against having the named values; 0 changes all that "
-    "is named, 1 keeps the picture's look [default: chosen on validation data].",
+    help="The dial: how much likeness is kept against having the named values; 0 asks for these "
+    f"alone, 1 for likeness alone [default: {KEEP}].",
 )
 @click.option(
     "--where",
