@@ -15,7 +15,7 @@ from benchmarks.split_images import load_for
 from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.scoring import CombinationRanker
+from retrieval.evaluation.scoring import EarlierScorer
 from training.checkpoint import load_checkpoint
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -36,8 +36,8 @@ def command(name: str, checkpoint: Path, combinations: int, seed: int) -> None:
     click.echo("| weight | same MAP | same P@10 | but P@10 | but keep@10 |")
     click.echo("|---:|---:|---:|---:|---:|")
     for weight in WEIGHTS:
-        ranker = CombinationRanker(bank, part.schema, weight)
-        report = evaluate_combinations(part, "valid", ranker, drawn, 10, seed)
+        scorer = EarlierScorer(bank, part.schema, weight)
+        report = evaluate_combinations(part, "valid", scorer, drawn, 10, seed)
         same, but = report.same, report.but
         keep = "-" if but.keep_at_10 is None else f"{but.keep_at_10:.3f}"
         click.echo(

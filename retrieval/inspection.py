@@ -14,13 +14,10 @@ from training.datasets.dataset import SPLITS, Dataset
 from training.datasets.straddling import straddling_notes
 from training.errors import DataError
 
-COLUMNS = (*SPLITS, "unassigned", "all")
-"""Keys of every count by split; `unassigned` counts the images that are in no split."""
-
 
 @dataclass(frozen=True)
 class ValueCount:
-    """One value and the number of images that have it, by `COLUMNS`."""
+    """One value and the number of images that have it, by split."""
 
     name: str
     images: dict[str, int]
@@ -33,7 +30,7 @@ class AttributeCount:
     Args:
         name: its name.
         multi: whether an image can have several of its values.
-        labelled: images that have at least one value of it, by `COLUMNS`.
+        labelled: images that have at least one value of it, by split.
         values: its values in the schema's order.
     """
 
@@ -66,7 +63,8 @@ class Inspection:
     Args:
         dataset: name of the dataset.
         root: the folder that paths are relative to.
-        images: images by `COLUMNS`.
+        images: images by split: train, valid, test, others by name, `unassigned`
+            (in no split), `all`.
         values: K, number of values of all attributes.
         attributes: counts of each attribute.
         categories: number of categories, 0 if the dataset has none.
@@ -175,7 +173,9 @@ def broken_images(
 
 
 def _by_split(dataset: Dataset, present: NDArray[np.bool_]) -> list[dict[str, int]]:
-    """Column sums of `present` [N, M] by split, M dicts with the keys `COLUMNS`."""
-    sums = [present[dataset.splits == split].sum(axis=0) for split in (*SPLITS, "")]
+    """Column sums of `present` [N, M] by split, M dicts."""
+    others = sorted({str(split) for split in dataset.splits} - {"", *SPLITS})
+    splits = {name: name for name in (*SPLITS, *others)} | {"unassigned": ""}
+    sums = [present[dataset.splits == split].sum(axis=0) for split in splits.values()]
     table = np.stack([*sums, present.sum(axis=0)], axis=1)
-    return [dict(zip(COLUMNS, row, strict=True)) for row in table.tolist()]
+    return [dict(zip((*splits, "all"), row, strict=True)) for row in table.tolist()]

@@ -9,5 +9,6 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path[:0] = [
-    str(Path(__file__).parent / room) for room in ("training", "indexer", "retrieval", "faults")
+    str(Path(__file__).parent / room)
+    for room in ("training", "indexer", "retrieval", "retrieval/evaluation", "faults")
 ]

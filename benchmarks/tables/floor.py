@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from indexer.device import choose_device
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.evaluation.combination_score import evaluate_combinations
 from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
+from retrieval.evaluation.evaluation import Evaluation
 from retrieval.evaluation.report import to_json
-from retrieval.evaluation.scoring import BY_LIKENESS, floor_embed
+from retrieval.evaluation.scoring import FloorScorer, floor_embed
 from training.allocator import keep_freed_memory
 from training.datasets.dataset import Dataset
 from training.models.registry import build_model
@@ -35,7 +34,7 @@ def measure_floor(dataset: Dataset, config: RunConfig, device: str, workers: int
 
     Returns:
         What `retrieve evaluate --json` prints; `parameters` are the backbone's. Combinations are
-        ranked by likeness alone.
+        ranked by these features alone.
 
     Raises:
         DataError: no image of the split can be read.
@@ -48,15 +47,10 @@ def measure_floor(dataset: Dataset, config: RunConfig, device: str, workers: int
     part, bank, failures = encoded.dataset, encoded.bank, encoded.failures
     report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
     drawn = draw_combinations(part, SPLIT, COMBINATIONS)
-
-    def rank(query: int, values: list[int], candidates: NDArray[np.int64]) -> NDArray[np.float32]:
-        likeness = bank.pooled[candidates] @ bank.pooled[query]
-        return np.asarray(likeness, dtype=np.float32)
-
     combined = None
     if drawn:
-        combined = evaluate_combinations(part, SPLIT, rank, drawn, ranked_by=BY_LIKENESS)
-    return to_json(report, combined) | {
+        combined = evaluate_combinations(part, SPLIT, FloorScorer(bank.pooled), drawn)
+    return to_json(Evaluation(report, combined)) | {
         "images": len(part),
         "unreadable": len(failures),
         "parameters": sum(p.numel() for p in model.backbone.parameters()),

@@ -1,8 +1,9 @@
-"""`retrieve evaluate`: attribute-specific MAP of a checkpoint on a split."""
+"""`retrieve evaluate`: how well a checkpoint finds what is asked for, on a labelled split."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +11,22 @@ import click
 
 from retrieval.console import print_json, print_table, stderr, stdout
 from retrieval.dataset_options import dataset_options
-from training.errors import DataError, ResourceError, UsageError
+from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from training.datasets.dataset import Dataset
     from training.schema import Schema
 
+NO_ITEMS = (
+    "the dataset does not say which images show one item; name the column of labels.csv that does "
+    "with --item-column"
+)
+
 
 @click.command("evaluate")
 @dataset_options
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
+@click.option("--split", default="test", show_default=True, help="A split of the dataset, or all.")
 @click.option("--mode", type=click.Choice(["type", "value"]), default="type", show_default=True)
 @click.option("--floor", is_flag=True, help="Also the average-pooled features of this backbone.")
 @click.option(
@@ -42,7 +48,12 @@ if TYPE_CHECKING:
     help="Rank combinations by likeness under the named values and nothing else: for models whose "
     "heads no loss has taught to predict values.",
 )
-@click.option("--max-queries", type=click.IntRange(min=1), help="Rank only about this many.")
+@click.option(
+    "--item-column",
+    metavar="NAME",
+    help="Column of labels.csv that tells which pictures show one product [default: item].",
+)
+@click.option("--max-queries", type=click.IntRange(min=1), help="Of MAP, rank only about so many.")
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**32 - 1),
@@ -74,6 +85,7 @@ def command(
     combination_queries: int,
     presence_weight: float | None,
     likeness_only: bool,
+    item_column: str | None,
     max_queries: int | None,
     seed: int,
     out: Path | None,
@@ -82,25 +94,27 @@ def command(
     workers: int,
     as_json: bool,
 ) -> int:
-    """Measure attribute-specific MAP, chance, lift and intervals; combinations; the floor.
+    """Measure attribute-specific MAP with chance and intervals, combinations, likeness, ties, and
+    requests that exchange or exclude a value.
 
-    Prints a table and writes it as JSON and Markdown.
+    Prints tables and writes them as JSON and Markdown. Values are matched with the model's by name.
     """
     from indexer.device import choose_device
     from retrieval.evaluation.attribute_map import evaluate_attributes
-    from retrieval.evaluation.combination_score import AS_QUERIES, Rank, evaluate_combinations
+    from retrieval.evaluation.combination_score import evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
+    from retrieval.evaluation.evaluation import Evaluation
+    from retrieval.evaluation.exclusion import evaluate_exclusion
+    from retrieval.evaluation.likeness import evaluate_likeness
+    from retrieval.evaluation.manipulation import evaluate_manipulation
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
-    from retrieval.evaluation.scoring import (
-        BY_LIKENESS,
-        CombinationRanker,
-        LikenessRanker,
-        floor_embed,
-    )
+    from retrieval.evaluation.scoring import EarlierScorer, FloorScorer, floor_embed
+    from retrieval.evaluation.ties import near_ties
     from retrieval.ranking import PRESENCE_WEIGHT
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
+    from training.datasets.catalogue import SPLIT_NAMES
 
     if likeness_only and presence_weight is not None:
         raise UsageError("--likeness-only has no --presence-weight; give one of them")
@@ -108,7 +122,8 @@ def command(
 
     choice = choose_device(device)
     loaded = load_checkpoint(checkpoint, choice.device)
-    dataset = _load(name, root, loaded.schema)
+    dataset = _load(name, root, loaded.schema, item_column)
+    split = SPLIT_NAMES.get(split.casefold(), split)
     encoded = encode_split(loaded.model, dataset, split, loaded.preprocessing, workers, cache=cache)
     part, bank, failures = encoded.dataset, encoded.bank, encoded.failures
     for path, reason in failures[:5]:
@@ -122,25 +137,33 @@ def command(
         floor_report = evaluate_attributes(
             part, split, "type", floor_embed(bank), seed, max_queries
         )
+    weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
+    scorer = EarlierScorer(bank, part.schema, None if likeness_only else weight)
     drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
     combined = None
     if drawn:
-        ranked_by = AS_QUERIES
-        if presence_weight is not None:
-            ranked_by += f", but with a presence weight of {presence_weight:g}"
-        ranker: Rank
-        if likeness_only:
-            ranker, ranked_by = LikenessRanker(bank, part.schema), BY_LIKENESS
-        else:
-            weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
-            ranker = CombinationRanker(bank, part.schema, weight)
-        combined = evaluate_combinations(
-            part, split, ranker, drawn, combination_queries, seed, ranked_by
-        )
+        combined = evaluate_combinations(part, split, scorer, drawn, combination_queries, seed)
     elif combinations:
         stderr.print("no combination has enough images in this split; none measured")
+    likeness = None
+    if part.items is None:
+        stderr.print(f"likeness not measured: {NO_ITEMS}", markup=False, soft_wrap=True)
+    else:
+        likeness = evaluate_likeness(part, scorer, FloorScorer(bank.pooled), seed)
+        if likeness is None:
+            stderr.print("likeness not measured: no image has 1 to 4 others of its item here")
+    manipulation = evaluate_manipulation(part, scorer, seed)
+    if manipulation is None:
+        stderr.print("manipulation not measured: no image has the labels of any other but one")
+    without = evaluate_exclusion(part, scorer, seed)
+    if without is None:
+        stderr.print("requests without a value not measured: too few labelled images")
+    ties = near_ties(part, bank.embed, seed)
+    if ties is None:
+        stderr.print("ties not measured: fewer than eleven images")
+    found = Evaluation(report, combined, floor_report, likeness, manipulation, without, ties)
 
-    data: dict[str, Any] = to_json(report, combined, floor_report)
+    data: dict[str, Any] = to_json(found)
     data |= {
         "checkpoint": str(loaded.folder),
         "checkpoint_hash": loaded.hash,
@@ -150,22 +173,23 @@ def command(
         "unreadable": len(failures),
     }
     folder = checkpoint / "evaluation" if out is None else out
-    stem = f"{dataset.name}-{split}-{mode}"
+    split_name = re.sub(r"[^\w.-]", "_", split)  # of the user's own choice
+    stem = f"{dataset.name}-{split_name}-{mode}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.json").write_text(json.dumps(data, indent=2) + "\n")
         # A folder's name may hold bytes that are not UTF-8.
-        markdown = to_markdown(report, combined, floor_report).encode("utf-8", "backslashreplace")
+        markdown = to_markdown(found).encode("utf-8", "backslashreplace")
         (folder / f"{stem}.md").write_bytes(markdown)
         if drawn:
-            drawn_file = folder / f"{dataset.name}-{split}-combinations.json"
+            drawn_file = folder / f"{dataset.name}-{split_name}-combinations.json"
             save_combinations(drawn_file, drawn, part.schema, split, seed)
     except OSError as error:
         raise ResourceError(f"cannot write the reports to {folder}: {error}") from error
     if as_json:
         print_json(data)
     else:
-        for table in to_tables(report, combined, floor_report):
+        for table in to_tables(found):
             print_table(table)
         trained = f"{loaded.training.get('seed', 'unknown')} (training), {seed} (evaluation)"
         stdout.print(f"{definition(report)} Seeds: {trained}.", markup=False)
@@ -173,23 +197,25 @@ def command(
     return 0
 
 
-def _load(name: str, root: Path | None, schema: Schema) -> Dataset:
-    """The dataset with the model's attributes.
+def _load(name: str, root: Path | None, schema: Schema, item_column: str | None) -> Dataset:
+    """The dataset in the model's numbering; what only one of them knows is named on stderr.
 
     Raises:
-        DataError: its attributes or values are not the model's: conditions would mean other things.
+        DataError: they have no value in common.
     """
+    from retrieval.evaluation.aligned_dataset import align_dataset
     from training.datasets import load_dataset
 
     try:
-        dataset = load_dataset(name, root, [a.name for a in schema.attributes])
+        dataset = load_dataset(name, root, [a.name for a in schema.attributes], item_column)
     except UsageError:
-        dataset = load_dataset(name, root)  # raises again if the name itself is wrong
-    if dataset.schema.hash != schema.hash:
-        theirs = ", ".join(a.name for a in dataset.schema.attributes)
-        raise DataError(
-            f"the checkpoint was trained on other attributes or values than {dataset.name} has "
-            f"({schema.size} values of {', '.join(a.name for a in schema.attributes)} against "
-            f"{dataset.schema.size} of {theirs}); evaluate it on the dataset that it was trained on"
-        )
-    return dataset
+        dataset = load_dataset(name, root, None, item_column)  # raises again if that is not it
+    aligned = align_dataset(dataset, schema)
+    for who, names in (
+        ("the model does not know", aligned.unknown_to_model),
+        (f"{dataset.name} does not know", aligned.unknown_to_dataset),
+    ):
+        if names:
+            text = f"left out, {who}: {', '.join(names)}"
+            stderr.print(text, markup=False, soft_wrap=True)
+    return aligned.dataset

@@ -12,7 +12,6 @@ from rich.table import Table
 from retrieval.console import print_json, print_table, stderr, stdout
 from retrieval.dataset_options import dataset_options
 from retrieval.inspection import (
-    COLUMNS,
     BrokenImage,
     Inspection,
     broken_images,
@@ -54,7 +53,7 @@ def command(
 def print_inspection(found: Inspection) -> None:
     """Write an inspection as tables to standard output, for a person."""
     stdout.print(f"[bold]{plain(found.dataset)}[/bold]  {plain(found.root)}")
-    columns = [c for c in COLUMNS if found.images[c] or c == "all"]
+    columns = [c for c, count in found.images.items() if count or c == "all"]
     overview = Table(title="images and labels by split", title_justify="left")
     overview.add_column("attribute")
     overview.add_column("values", justify="right")

@@ -4,7 +4,6 @@ from retrieval.evaluation.attribute_map import Embed, MapReport, MapScore, Mode,
 from retrieval.evaluation.combination_score import (
     ButScore,
     CombinationReport,
-    Rank,
     SameScore,
     evaluate_combinations,
 )
@@ -14,6 +13,7 @@ from retrieval.evaluation.combinations import (
     load_combinations,
     save_combinations,
 )
+from retrieval.evaluation.evaluation import Evaluation
 from retrieval.evaluation.protocol import AttributeTask, queries_and_candidates
 from retrieval.evaluation.report import to_json, to_markdown, to_tables
 
@@ -23,10 +23,10 @@ __all__ = [
     "Combination",
     "CombinationReport",
     "Embed",
+    "Evaluation",
     "MapReport",
     "MapScore",
     "Mode",
-    "Rank",
     "SameScore",
     "draw_combinations",
     "evaluate_attributes",

@@ -6,13 +6,15 @@ candidate is relevant if it has them all; the query itself takes no part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.combinations import Combination, candidate_rows, has_all
+from retrieval.evaluation.scorer import Scorer
+from retrieval.evaluation.shared_attributes import shared_attributes
 from retrieval.metrics import (
     Interval,
     average_precision,
@@ -25,18 +27,8 @@ from retrieval.metrics import (
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
 
-Rank = Callable[[int, list[int], NDArray[np.int64]], NDArray[np.float32]]
-"""Query row, flat values and candidate rows [M] int64 -> scores [M] float32, higher is better.
-
-All queries of one combination come one after another with the *same* array of candidate rows (the
-query may be among them, it is taken out afterwards), so that a caller can embed them once.
-"""
-
 K = 10
 """Hits that are looked at."""
-
-AS_QUERIES = "as queries are"
-"""How the engine ranks: by likeness and by presence, with their weights."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +87,7 @@ class CombinationReport:
     combinations: int
     queries_per_combination: int
     seed: int
-    ranked_by: str = AS_QUERIES
+    ranked_by: str
 
 
 @dataclass(frozen=True)
@@ -148,29 +140,27 @@ def draw_queries(
 def evaluate_combinations(
     dataset: Dataset,
     split: str,
-    rank: Rank,
+    scorer: Scorer,
     combinations: Sequence[Combination],
     queries_per_combination: int = 20,
     seed: int = 0,
-    ranked_by: str = AS_QUERIES,
 ) -> CombinationReport:
     """Search the split by every combination with queries that have its values and that lack some.
 
     Args:
         dataset: images and labels.
         split: the split to search.
-        rank: scores the candidates for a query image and the named values.
+        scorer: scores the rows of `dataset`; all queries of one combination come together.
         combinations: what to search by, see `draw_combinations`.
         queries_per_combination: at most this many `same` and this many `but` queries of each.
         seed: of the draw of queries and the intervals.
-        ranked_by: what `rank` does, for the report.
 
     Returns:
         Means over all queries of all combinations.
 
     Raises:
         UsageError: without combinations, or with `queries_per_combination` < 1.
-        DataError: if no combination has a query of one kind, or scores are not [M] numbers.
+        DataError: if no combination has a query of one kind, or scores are not [N] numbers.
     """
     if not combinations or queries_per_combination < 1:
         raise UsageError(
@@ -184,7 +174,7 @@ def evaluate_combinations(
         drawn = draw_queries(dataset, split, combination, queries_per_combination, seed)
         for queries, scores in ((drawn.same, same), (drawn.but, but)):
             if len(queries):
-                scores.append(_score(dataset, rank, combination, number, queries, candidates))
+                scores.append(_score(dataset, scorer, combination, number, queries, candidates))
     if not same or not but:
         kind = "has" if not same else "is known to lack one of"
         raise DataError(
@@ -197,32 +187,29 @@ def evaluate_combinations(
         combinations=len(combinations),
         queries_per_combination=queries_per_combination,
         seed=seed,
-        ranked_by=ranked_by,
+        ranked_by=scorer.ranked_by,
     )
 
 
 def _score(
     dataset: Dataset,
-    rank: Rank,
+    scorer: Scorer,
     combination: Combination,
     number: int,
     queries: NDArray[np.int64],
     candidates: NDArray[np.int64],
 ) -> _Scores:
     scores = np.stack(
-        [_checked(rank(int(q), list(combination.values), candidates), candidates) for q in queries]
+        [_checked(scorer.named(int(q), combination.values), dataset)[candidates] for q in queries]
     )
     excluded = queries[:, None] == candidates[None, :]
     relevant = has_all(dataset, candidates, combination.values)[None, :] & ~excluded
     total, pool = relevant.sum(axis=1), (~excluded).sum(axis=1)
     keep = np.full((2, len(queries)), np.nan)
     hits = top_k(scores, K, excluded)
-    others = _OtherAttributes(dataset, candidates, combination.values)
     for i, query in enumerate(queries):
-        equal, comparable = others.kept(int(query))
-        for j, where in enumerate((hits[i][hits[i] >= 0], ~excluded[i])):
-            if pairs := comparable[where].sum():
-                keep[j, i] = equal[where].sum() / pairs
+        shared = shared_attributes(dataset, int(query), candidates, combination.values)
+        keep[:, i] = shared.share(hits[i][hits[i] >= 0]), shared.share(~excluded[i])
     return _Scores(
         ap=average_precision(scores, relevant, excluded),
         chance=expected_average_precision(total, pool),
@@ -236,46 +223,13 @@ def _score(
     )
 
 
-def _checked(scores: NDArray[np.float32], candidates: NDArray[np.int64]) -> NDArray[np.float32]:
-    if scores.shape != candidates.shape:
+def _checked(scores: NDArray[np.float32], dataset: Dataset) -> NDArray[np.float32]:
+    if scores.shape != (len(dataset),):
         raise DataError(
-            f"ranking {len(candidates)} candidates gave scores of shape {scores.shape}; "
-            "expected one score a candidate"
+            f"ranking {len(dataset)} images gave scores of shape {scores.shape}; "
+            "expected one score an image"
         )
     return scores
-
-
-class _OtherAttributes:
-    """What the candidates have in the attributes that a combination does not name."""
-
-    def __init__(
-        self, dataset: Dataset, candidates: NDArray[np.int64], named: Sequence[int]
-    ) -> None:
-        schema = dataset.schema
-        taken = {int(schema.attribute_of[v]) for v in named}
-        self._labels = dataset.labels
-        self._candidates = len(candidates)
-        self._has: list[tuple[slice, NDArray[np.bool_], NDArray[np.bool_]]] = []
-        for attribute in range(len(schema.attributes)):
-            if attribute not in taken:
-                where = schema.slice_of(attribute)
-                has = dataset.labels[candidates, where] == 1
-                self._has.append((where, has, has.any(axis=1)))
-
-    def kept(self, query: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """How many of those attributes each candidate shares with the query row, of how many.
-
-        Returns:
-            Attributes with an equal value, and attributes known for both, each [M] int64.
-        """
-        equal = np.zeros(self._candidates, dtype=np.int64)
-        comparable = np.zeros(self._candidates, dtype=np.int64)
-        for where, has, known in self._has:
-            own = self._labels[query, where] == 1
-            if own.any():
-                comparable += known
-                equal += has[:, own].any(axis=1)
-        return equal, comparable
 
 
 def _pooled(parts: list[_Scores]) -> _Scores:

@@ -1,11 +1,13 @@
 """An evaluation as JSON with stable keys, as Markdown, and as tables for the terminal.
 
-Units everywhere: MAP, chance and their intervals in percent; precision@10 and keep@10 in [0, 1].
+Units everywhere: MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, recall,
+precision@10, keep@10 and violation@10 in [0, 1]; ties per 1,000 images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich import box
@@ -13,6 +15,10 @@ from rich.table import Table
 
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import CombinationReport
+from retrieval.evaluation.evaluation import Evaluation
+from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
+from retrieval.evaluation.likeness import LikenessReport, LikenessScore
+from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
 from retrieval.evaluation.report_grid import grids, published_beside
 from retrieval.metrics import Interval
 from retrieval.printable import plain
@@ -42,24 +48,19 @@ def definition(report: MapReport) -> str:
     )
 
 
-def to_json(
-    report: MapReport,
-    combinations: CombinationReport | None = None,
-    floor: MapReport | None = None,
-) -> dict[str, Any]:
+def to_json(found: Evaluation) -> dict[str, Any]:
     """The evaluation as a JSON-ready dict.
 
     Args:
-        report: MAP of the model.
-        combinations: `same` and `but`, if measured.
-        floor: MAP of the average-pooled features of this checkpoint's backbone, if measured:
-            untrained only if the backbone was kept frozen.
+        found: what was measured.
 
     Returns:
-        Keys dataset, split, mode, seed, all, attributes, combinations, floor (the last two None
-        if not measured), and definition, protocol, attribute_mean, unlabelled, published (None
-        where nothing published is comparable).
+        Keys dataset, split, mode, seed, all, attributes, combinations, floor, likeness,
+        manipulation, without, ties (from combinations on None if not measured), and definition,
+        protocol, attribute_mean, unlabelled, published (None where nothing published is
+        comparable).
     """
+    report, combinations, floor = found.map, found.combinations, found.floor
     published = published_beside(report)
     return {
         "dataset": report.dataset,
@@ -80,6 +81,12 @@ def to_json(
             "attribute_mean": _rounded(floor.attribute_mean),
             "attributes": {s.name: _score_json(s) for s in floor.attributes},
         },
+        "likeness": None if found.likeness is None else _likeness_json(found.likeness),
+        "manipulation": None
+        if found.manipulation is None
+        else _manipulation_json(found.manipulation),
+        "without": None if found.without is None else _exclusion_json(found.without),
+        "ties": None if found.ties is None else {n: _rounded(v) for n, v in found.ties.items()},
         "published": None
         if published is None
         else {
@@ -91,17 +98,14 @@ def to_json(
     }
 
 
-def to_markdown(
-    report: MapReport,
-    combinations: CombinationReport | None = None,
-    floor: MapReport | None = None,
-) -> str:
-    """The evaluation as a Markdown document, arguments as in `to_json`."""
+def to_markdown(found: Evaluation) -> str:
+    """The evaluation as a Markdown document."""
+    report = found.map
     parts = [f"# Evaluation of {report.dataset}, split {report.split}, {report.mode} mode", ""]
     parts += [definition(report), "", f"Seed {report.seed}."]
     if report.unlabelled:
         parts += ["", f"Not labelled in this split: {', '.join(report.unlabelled)}."]
-    for grid in grids(report, combinations, floor):
+    for grid in grids(found):
         parts += ["", f"## {grid.title}", ""]
         parts += [_markdown_row(grid.header), _markdown_row(["---"] + ["---:"] * grid.figures)]
         parts += [_markdown_row(row) for row in grid.rows]
@@ -110,17 +114,13 @@ def to_markdown(
     return "\n".join(parts) + "\n"
 
 
-def to_tables(
-    report: MapReport,
-    combinations: CombinationReport | None = None,
-    floor: MapReport | None = None,
-) -> list[Table]:
-    """The evaluation as tables for a terminal of 80 columns, arguments as in `to_json`.
+def to_tables(found: Evaluation) -> list[Table]:
+    """The evaluation as tables for a terminal of 80 columns.
 
     Columns that a person can do without are left to the Markdown and the JSON.
     """
     tables = []
-    for grid in grids(report, combinations, floor):
+    for grid in grids(found):
         # Escaped: a name of the dataset's may look like rich's markup.
         table = Table(
             title=plain(grid.title),
@@ -185,6 +185,41 @@ def _combinations_json(report: CombinationReport) -> dict[str, Any]:
         "seed": report.seed,
         "ranked_by": report.ranked_by,
     }
+
+
+def _likeness_json(report: LikenessReport) -> dict[str, Any]:
+    kinds = {"query": report.query, "kept": report.kept, "floor": report.floor}
+    return {name: _figures_json(score) for name, score in kinds.items()}
+
+
+def _manipulation_json(report: ManipulationReport) -> dict[str, Any]:
+    default = _figures_json(report.default)
+    default.pop("keep")
+    return default | {
+        "queries": report.queries,
+        "queries_available": report.available,
+        "images": report.images,
+        "attributes": list(report.attributes),
+        "seed": report.seed,
+        "ranked_by": report.ranked_by,
+        "curve": [_figures_json(point) for point in report.curve],
+    }
+
+
+def _exclusion_json(report: ExclusionReport) -> dict[str, Any]:
+    both = report.but_without
+    return _figures_json(report.without) | {
+        "but_without": None if both is None else _figures_json(both),
+        "seed": report.seed,
+        "ranked_by": report.ranked_by,
+    }
+
+
+def _figures_json(
+    score: LikenessScore | ManipulationScore | ExclusionScore,
+) -> dict[str, Any]:
+    """The fields by name, numbers rounded."""
+    return {n: _rounded(v) if isinstance(v, float) else v for n, v in asdict(score).items()}
 
 
 def _interval_json(interval: Interval) -> list[float]:

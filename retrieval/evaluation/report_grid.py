@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from retrieval.evaluation.attribute_map import MapReport
 from retrieval.evaluation.combination_score import CombinationReport
+from retrieval.evaluation.evaluation import Evaluation
 from retrieval.evaluation.published import PublishedTable, published_for
+from retrieval.evaluation.request_grid import (
+    Grid,
+    exclusion_grid,
+    likeness_grid,
+    manipulation_grid,
+    ties_grid,
+)
 from retrieval.metrics import Interval
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of cells; the first column is text, the others are figures."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    remark: str = ""
-
-    @property
-    def figures(self) -> int:
-        """Number of columns of figures."""
-        return len(self.header) - 1
-
-
-def grids(
-    report: MapReport, combinations: CombinationReport | None, floor: MapReport | None
-) -> list[Grid]:
-    """MAP, then combinations if measured, then published figures where they are comparable."""
-    out = [_map_grid(report, floor)]
-    if combinations is not None:
-        out.append(_combination_grid(combinations))
-    published = published_beside(report)
+def grids(found: Evaluation) -> list[Grid]:
+    """MAP, then what else was measured, then published figures where they are comparable."""
+    out = [_map_grid(found.map, found.floor)]
+    if found.combinations is not None:
+        out.append(_combination_grid(found.combinations))
+    if found.likeness is not None:
+        out.append(likeness_grid(found.likeness))
+    if found.manipulation is not None:
+        out.append(manipulation_grid(found.manipulation))
+    if found.without is not None:
+        out.append(exclusion_grid(found.without))
+    if found.ties is not None:
+        out.append(ties_grid(found.ties))
+    published = published_beside(found.map)
     if published is not None:
         out.append(_published_grid(published))
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import math
 import os
@@ -233,6 +234,15 @@ def test_json_has_the_stable_keys(capsys, out: Path) -> None:
     assert found["combinations"]["same"].keys() >= {"map", "precision_at_10", "queries"}
     assert found["combinations"]["but"].keys() >= {"precision_at_10", "keep_at_10", "queries"}
     assert all(math.isfinite(s["map"]) for s in scores)
+    assert found["likeness"] is None  # no column tells items
+    assert "name the column of labels.csv that does with --item-column" in err
+    point = {"top30", "ndcg", "ndcg_target", "ndcg_others", "changed_p10", "keep10"}
+    assert found["manipulation"].keys() >= point | {"queries", "curve"}
+    curve = found["manipulation"]["curve"]
+    assert [p["keep"] for p in curve] == [n / 10 for n in range(11)]
+    assert all(p.keys() == point | {"keep"} for p in curve)
+    assert found["without"].keys() >= {"violation10", "keep10", "queries", "but_without"}
+    assert found["ties"].keys() == found["attributes"].keys()
 
     assert json.loads((out / "shop-test-type.json").read_text()) == found
     markdown = (out / "shop-test-type.md").read_text(encoding="utf-8")
@@ -282,25 +292,50 @@ def test_pictures_that_cannot_be_read_are_left_out_and_counted(capsys, out: Path
     assert "left out broken.jpg" in err
 
 
-@pytest.mark.parametrize("change", ["value", "attribute", "order"])
-def test_a_checkpoint_of_another_schema_is_refused(
-    shop: Shop, capsys, out: Path, tmp_path: Path, change: str
+def test_labelled_pictures_that_the_model_never_saw(
+    shop: Shop, capsys, out: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(shop.catalogue, other)
-    text = (other / "labels.csv").read_text()
-    if change == "value":
-        text = text.replace("blue", "teal")
-    elif change == "attribute":
-        text = text.replace("shape", "outline", 1)
-    else:
-        text = text.replace("lace", "aglet")
-    (other / "labels.csv").write_text(text)
-    code, text, err = run(
-        capsys, "evaluate", "--dataset", other, "--checkpoint", "runs/shop", "--out", out
-    )
+    with (other / "labels.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for number, row in enumerate(rows):
+        row["split"] = {"test": "Winter 26"}.get(row["split"], row["split"])
+        row["colour"] = row["colour"].replace("blue", "teal")
+        row["sole"] = "rubber"
+        row["product"] = f"product {number // 2}"
+    with (other / "labels.csv").open("w", newline="") as handle:
+        writer = csv.DictWriter(handle, ["sole", *reversed(rows[0])])
+        writer.writeheader()
+        writer.writerows(rows)
+    start = ("evaluate", "--dataset", other, "--checkpoint", "runs/shop", "--workers", 0)
+    start += ("--out", out, "--json", "--item-column", "product", "--split", "Winter 26")
+    code, text, err = run(capsys, *start)
+    assert code == 0, err
+    found = json.loads(text)
+    assert "left out, the model does not know: " in err
+    assert "colour:teal" in err
+    assert "left out, other does not know: colour:blue" in err
+    assert found["images"] == 18
+    assert found["likeness"].keys() >= {"query", "kept", "floor"}
+    for score in ("query", "kept", "floor"):
+        keys = {"mrr", "hard_mrr", "r1", "r10", "queries"}
+        assert found["likeness"][score].keys() == keys
+        assert found["likeness"][score]["queries"] > 0
+    assert "| query without names |" in (out / "other-Winter_26-type.md").read_text()
+
+    ours = json.loads(run(capsys, *EVALUATE, "--out", out, "--json")[1])
+    # `shape` is the same there: its candidates, its values, and so its figures.
+    assert found["attributes"]["shape"] == ours["attributes"]["shape"]
+    assert found["attributes"]["colour"]["queries"] < ours["attributes"]["colour"]["queries"]
+
+
+def test_nothing_in_common_is_refused(shop: Shop, capsys, out: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("image,sole\na.png,rubber\n")
+    arguments = ("evaluate", "--dataset", tmp_path, "--checkpoint", "runs/shop", "--out", out)
+    code, text, err = run(capsys, *arguments)
     assert (code, text) == (3, ""), err
-    assert "was trained on other attributes or values than other has" in err
+    assert "have no value in common: its attributes are sole" in err
     assert not out.exists()
 
 
@@ -310,6 +345,7 @@ def test_a_checkpoint_of_another_schema_is_refused(
         (["--split", "tset"], 2, "splits of shop: test, train, valid, or all"),
         (["--split", "../x"], 2, "no image in split"),
         (["--mode", "typ"], 2, "--mode"),
+        (["--item-column", "sku"], 2, "no column 'sku' that could name items; it has image"),
         (["--combinations", "-1"], 2, "--combinations"),
         (["--combination-queries", "0"], 2, "--combination-queries"),
         (["--max-queries", "0"], 2, "--max-queries"),

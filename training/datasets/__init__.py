@@ -31,7 +31,10 @@ def adapter(name: str) -> Callable[[Path], Dataset]:
 
 
 def load_dataset(
-    name_or_folder: str, root: Path | None = None, attributes: Sequence[str] | None = None
+    name_or_folder: str,
+    root: Path | None = None,
+    attributes: Sequence[str] | None = None,
+    item_column: str | None = None,
 ) -> Dataset:
     """Load a dataset by the name of its adapter, or a folder whose files tell what it is.
 
@@ -41,10 +44,12 @@ def load_dataset(
             Only with a name.
         attributes: attributes to keep, in this order; None keeps all. For a catalogue these are
             columns, and one that would be skipped as text can be named too.
+        item_column: the column of a catalogue that tells which images show one item; None:
+            `item`, if there is one. The other adapters know their items themselves.
 
     Raises:
         UsageError: neither a name nor a folder (the message lists the nearest names), a folder
-            together with `root`, or an unknown attribute.
+            together with `root`, an unknown attribute, or an item column that is not there.
         DataError: missing or malformed files.
     """
     name = name_or_folder.casefold()
@@ -66,6 +71,10 @@ def load_dataset(
     if name == "catalogue":
         from training.datasets import catalogue
 
-        return catalogue.load(found, attributes)
+        return catalogue.load(found, attributes, item_column=item_column)
+    if item_column is not None:
+        raise UsageError(
+            f"{name} has no item column {item_column!r}: only a catalogue's labels.csv has columns"
+        )
     dataset = adapter(name)(found)
     return dataset if attributes is None else select_attributes(dataset, attributes)

@@ -1,9 +1,9 @@
 """Anybody's own images: a folder with a `labels.csv`.
 
-One column of image paths (`image`, else `path`, `file` or `filename`), optionally `split` and
-`item`, every further column an attribute. Cells of several values are separated by `|`; an empty
-cell is unknown. Columns that are plainly text or numbers (a name, a price) are no attributes, which
-is mentioned, but payload: an index keeps them.
+One column of image paths (`image`, else `path`, `file` or `filename`), optionally `split` (of any
+names) and `item`, every further column an attribute. Cells of several values are separated by `|`;
+an empty cell is unknown. Columns that are plainly text or numbers (a name, a price) are no
+attributes, which is mentioned, but payload: an index keeps them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ SPLIT_NAMES = {
     "val": "valid",
     "validation": "valid",
     "test": "test",
-    "": "",
 }
+"""What these names of splits mean, in any case; any other name is a split of its own."""
+
+RESERVED_SPLITS = ("all", "unassigned")
 TEXT_COLUMNS = (
     *("name", "title", "description", "caption", "text", "note", "notes", "comment", "comments"),
     *("id", "sku", "uid", "ean", "gtin", "barcode", "product-id", "item-id", "product-name"),
@@ -72,21 +74,29 @@ class Table:
         return [row[number] for row in self.rows]
 
 
-def load(root: Path, attributes: Sequence[str] | None = None, seed: int = 0) -> Dataset:
+def load(
+    root: Path,
+    attributes: Sequence[str] | None = None,
+    seed: int = 0,
+    item_column: str | None = None,
+) -> Dataset:
     """Read `root/labels.csv`.
 
     Args:
         root: folder with `labels.csv`; image paths are relative to it.
         attributes: the columns to use, in this order; None takes all that look like labels.
         seed: seed of the 8:1:1 cut (by item, else by path) of a file without a `split` column.
+        item_column: the column that tells which images show one item, whatever it is called; it is
+            no attribute. None: `item`, if there is one.
 
     Returns:
         Values sorted by name. A known cell says +1 for its values and -1 for the others of its
-        attribute. Spellings that differ in case, blanks, dashes or underscores only are one value.
+        attribute. Spellings that differ in case, blanks, dashes or underscores only are one value,
+        items that differ in case only are one item.
 
     Raises:
-        DataError: no file, no image column, a malformed row or an unknown split.
-        UsageError: `attributes` names a column that is not there.
+        DataError: no file, no image column, a malformed row or a split called `all`.
+        UsageError: `attributes` or `item_column` names a column that is not there.
     """
     table = read_table(root / "labels.csv")
     image = table.find(*IMAGE_COLUMNS)
@@ -97,8 +107,13 @@ def load(root: Path, attributes: Sequence[str] | None = None, seed: int = 0) -> 
         )
     places = [f"{table.file}, line {line}" for line in table.lines]
     paths = [relative_path(p, w) for p, w in zip(table.column(image), places, strict=True)]
-    item, split = table.find("item"), table.find("split")
-    items = None if item is None else numbered(table.column(item))
+    item, split = table.find(normalise_name(item_column or "item")), table.find("split")
+    if item_column is not None and item is None:
+        raise UsageError(
+            f"{table.file} has no column {item_column!r} that could name items; it has "
+            f"{', '.join(table.columns)}"
+        )
+    items = None if item is None else numbered([n.casefold() for n in table.column(item)])
     taken = {c for c in (image, item, split) if c is not None}
     chosen, notes = choose_columns(table, taken, attributes)
     schema, labels = _labels(table, chosen)
@@ -239,12 +254,11 @@ def _labels(table: Table, chosen: list[int]) -> tuple[Schema, NDArray[np.int8]]:
 
 
 def _splits(table: Table, column: int) -> NDArray[np.str_]:
-    out = np.zeros(len(table.rows), dtype="<U5")
-    for row, cell in enumerate(table.column(column)):
-        if cell.casefold() not in SPLIT_NAMES:
+    names = [SPLIT_NAMES.get(cell.casefold(), cell) for cell in table.column(column)]
+    for name in RESERVED_SPLITS:
+        if name in names:
             raise DataError(
-                f"{table.file}, line {table.lines[row]}: unknown split {cell!r}; "
-                "use train, valid or test"
+                f"{table.file}, line {table.lines[names.index(name)]}: {name!r} is no name of a "
+                "split, it has a meaning of its own; call the split otherwise"
             )
-        out[row] = SPLIT_NAMES[cell.casefold()]
-    return out
+    return np.array(names, dtype=np.str_)

@@ -49,7 +49,7 @@ class Dataset:
         labels: label states [N, K] int8 in {-1, 0, +1}.
         category: category of each image [N] int64, -1 unknown.
         category_names: names of the categories, C of them (empty: the dataset has none).
-        splits: `train`, `valid`, `test` or empty for each image, [N] unicode.
+        splits: `train`, `valid`, `test`, a name of the user's or empty for each image, [N] unicode.
         items: number of the item that each image shows [N] int64, None if unknown. Where files
             state the splits an item may be in several of them (`straddling`).
         boxes: x1 y1 x2 y2 in pixels [N, 4] float32, None if the dataset has none.

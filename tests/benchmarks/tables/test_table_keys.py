@@ -144,6 +144,7 @@ DECIDES_NOTHING = {
     "retrieval/printable.py": "prints",
     "retrieval/progress_bars.py": "prints",
     "retrieval/evaluation/report_grid.py": "prints",
+    "retrieval/evaluation/request_grid.py": "prints",
     "retrieval/evaluation/published.py": "figures of others, which no table takes from a record",
     "indexer/device.py": "chooses where to run; the machine is named with the figures",
     "indexer/faiss_module.py": "imported, not used",

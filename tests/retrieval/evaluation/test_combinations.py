@@ -1,6 +1,5 @@
 from itertools import combinations as subsets
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +13,26 @@ from retrieval.evaluation import (
 )
 from retrieval.evaluation.combination_score import draw_queries
 from retrieval.evaluation.combinations import candidate_rows, has_all
-from retrieval.evaluation.scoring import LikenessRanker
+from retrieval.evaluation.scoring import FloorScorer
 from training.datasets.dataset import Dataset, states_from_values
 from training.errors import DataError, UsageError
 from training.schema import Attribute, Schema
+
+
+class Ranked(FloorScorer):
+    """Scores by a function of the query and the rows, and writes down what it was asked."""
+
+    ranked_by = "by hand"
+
+    def __init__(self, rows, score):
+        self.rows = np.arange(rows)
+        self.score = score
+        self.asked = []
+
+    def named(self, query, wanted, unwanted=(), keep=None):
+        self.asked.append((query, tuple(wanted)))
+        return self.score(self.rows).astype(np.float32)
+
 
 SCHEMA = Schema(
     (
@@ -113,15 +128,11 @@ def test_scores_by_hand():
         [(0, 0, 0), (0, 0, 1), (0, 2, 0), (1, 0, -1), (-1, 0, 0)],
     )
     combination = Combination((0, 2), 2)
-    asked = []
-
-    def rank(query, values, candidates):
-        asked.append((query, tuple(values), tuple(candidates)))
-        return -candidates.astype(np.float32)  # ranks by row: 0, 1, 2, 3
-
-    report = evaluate_combinations(dataset, "test", rank, [combination], 10)
-    assert {a[1:] for a in asked} == {((0, 2), (0, 1, 2, 3))}
-    assert sorted(a[0] for a in asked) == [0, 1, 2, 3]
+    scorer = Ranked(5, lambda rows: -rows)  # ranks by row: 0, 1, 2, 3
+    report = evaluate_combinations(dataset, "test", scorer, [combination], 10)
+    assert {a[1] for a in scorer.asked} == {(0, 2)}
+    assert sorted(a[0] for a in scorer.asked) == [0, 1, 2, 3]
+    assert report.ranked_by == "by hand"
     same, but = report.same, report.but
 
     # same: query 0 ranks 1, 2, 3 with 1 relevant; query 1 ranks 0, 2, 3 with 0 relevant.
@@ -147,9 +158,7 @@ def test_only_the_first_ten_hits_count_and_the_worst_ranking_finds_none():
     relevant, others = [(0, 0, 0)] * 7, [(1, 1, 1)] * 13
     dataset = dataset_of(relevant + others)
     combination = Combination((0, 2), 7)
-    best = evaluate_combinations(
-        dataset, "test", lambda q, v, c: -c.astype(np.float32), [combination], 20
-    )
+    best = evaluate_combinations(dataset, "test", Ranked(20, lambda r: -r), [combination], 20)
     # Six remain beside the query; a query that lacks the values finds all seven.
     assert best.same.precision_at_10 == pytest.approx(0.6) == best.same.precision_ceiling
     assert best.but.precision_at_10 == pytest.approx(0.7) == best.but.precision_ceiling
@@ -157,9 +166,7 @@ def test_only_the_first_ten_hits_count_and_the_worst_ranking_finds_none():
     # The seven long ones come first, three of ten hits are short like the query; 12 of 19 are.
     assert best.but.keep_at_10 == pytest.approx(0.3)
     assert best.but.keep_chance == pytest.approx(12 / 19)
-    worst = evaluate_combinations(
-        dataset, "test", lambda q, v, c: c.astype(np.float32), [combination], 20
-    )
+    worst = evaluate_combinations(dataset, "test", Ranked(20, lambda r: r), [combination], 20)
     assert worst.same.precision_at_10 == 0
     assert worst.but.keep_at_10 == pytest.approx(1)
     # The six relevant ones stand at ranks 14 to 19.
@@ -170,9 +177,8 @@ def test_chance_is_what_random_rankings_score():
     dataset = random_dataset(400, seed=5)
     rng = np.random.default_rng(0)
     drawn = draw_combinations(dataset, "test", 8)
-    report = evaluate_combinations(
-        dataset, "test", lambda q, v, c: rng.random(len(c), dtype=np.float32), drawn, 60
-    )
+    scorer = Ranked(400, lambda rows: rng.random(len(rows)))
+    report = evaluate_combinations(dataset, "test", scorer, drawn, 60)
     assert report.same.map == pytest.approx(report.same.chance, rel=0.1)
     assert report.same.precision_at_10 == pytest.approx(report.same.precision_chance, rel=0.15)
     assert report.but.precision_at_10 == pytest.approx(report.but.precision_chance, rel=0.15)
@@ -183,37 +189,10 @@ def test_refusals():
     dataset = random_dataset()
     drawn = draw_combinations(dataset, "test", 2)
     with pytest.raises(UsageError, match="at least one combination"):
-        evaluate_combinations(dataset, "test", lambda q, v, c: c.astype(np.float32), [])
-    with pytest.raises(DataError, match="one score a candidate"):
-        evaluate_combinations(dataset, "test", lambda q, v, c: np.zeros(3, np.float32), drawn)
+        evaluate_combinations(dataset, "test", Ranked(200, lambda rows: rows), [])
+    with pytest.raises(DataError, match="one score an image"):
+        evaluate_combinations(dataset, "test", Ranked(3, lambda rows: rows), drawn)
     with pytest.raises(UsageError, match="every size at least 2"):
         draw_combinations(dataset, "test", 3, sizes=(1, 2))
     with pytest.raises(DataError, match="no images in split"):
         draw_combinations(dataset, "valid", 3)
-
-
-class _Bank:
-    """Three images whose embeddings depend on the condition, of a model without useful heads."""
-
-    rows = np.array([4, 7, 9])
-    model = SimpleNamespace(dim=2)
-    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
-
-    def places(self, rows):
-        return np.searchsorted(self.rows, rows)
-
-    def embed(self, condition, rows):
-        turned = self.vectors[:, ::-1] if condition[0] == 1 else self.vectors
-        return (turned * [1, 0.5])[self.places(rows)]
-
-    def predict(self, rows):
-        raise AssertionError("nothing has taught the heads")
-
-
-def test_likeness_alone_asks_no_head_and_no_other_condition():
-    schema = Schema((Attribute("colour", ("red", "blue")), Attribute("fit", ("slim", "loose"))))
-    rank = LikenessRanker(_Bank(), schema)
-    candidates = np.array([9, 4, 7])
-    np.testing.assert_allclose(rank(7, [0, 2], candidates), [0.8, 0.15, 0.73], atol=1e-6)
-    np.testing.assert_allclose(rank(4, [1, 2], candidates), [0, 1, 0.6], atol=1e-6)
-    np.testing.assert_allclose(rank(4, [0, 2], candidates), [0, 0.25, 0.15], atol=1e-6)

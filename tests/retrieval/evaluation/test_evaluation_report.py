@@ -2,9 +2,12 @@ import json
 
 from rich.console import Console
 
-from retrieval.evaluation import to_json, to_markdown, to_tables
+from retrieval.evaluation import Evaluation, to_json, to_markdown, to_tables
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import ButScore, CombinationReport, SameScore
+from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
+from retrieval.evaluation.likeness import LikenessReport, LikenessScore
+from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
 from retrieval.metrics import Interval
 
 
@@ -46,11 +49,12 @@ COMBINATIONS = CombinationReport(
     combinations=12,
     queries_per_combination=10,
     seed=3,
+    ranked_by="as queries are",
 )
 
 
 def test_json_has_the_promised_keys():
-    data = json.loads(json.dumps(to_json(report(), COMBINATIONS, report(base=30.0))))
+    data = json.loads(json.dumps(to_json(Evaluation(report(), COMBINATIONS, report(base=30.0)))))
     assert (data["dataset"], data["split"], data["mode"], data["seed"]) == (
         "toy",
         "test",
@@ -72,15 +76,15 @@ def test_json_has_the_promised_keys():
 
 
 def test_what_was_not_measured_is_null():
-    data = to_json(report())
+    data = to_json(Evaluation(report()))
     assert data["combinations"] is None
     assert data["floor"] is None
 
 
 def test_published_figures_stand_apart_and_only_beside_the_official_lists():
     official = report("darn", queries=4293, leave_one_out=False)
-    assert to_json(official)["published"]["reproduced"] is False
-    text = to_markdown(official)
+    assert to_json(Evaluation(official))["published"]["reproduced"] is False
+    text = to_markdown(Evaluation(official))
     heading = text.index("## Published MAP, percent")
     assert text.index("53.31") > heading
     assert "not reproduced here" in text[heading:]
@@ -89,11 +93,11 @@ def test_published_figures_stand_apart_and_only_beside_the_official_lists():
         report("darn", queries=4293, leave_one_out=False, mode="value"),
         report("darn", queries=400, leave_one_out=False),
     ):
-        assert "Published" not in to_markdown(other)
+        assert "Published" not in to_markdown(Evaluation(other))
 
 
 def test_markdown_tables_are_rectangular_and_say_what_was_measured():
-    text = to_markdown(report(), COMBINATIONS, report(base=30.0))
+    text = to_markdown(Evaluation(report(), COMBINATIONS, report(base=30.0)))
     widths = {}
     for block in text.split("\n\n"):
         lines = [line for line in block.split("\n") if line.startswith("|")]
@@ -104,7 +108,7 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
     assert "leave-one-out" in text
     assert "| all | 51.23 | 50.2 to 52.2 | 20.00 | 2.56x | 31.23 | +20.00 |" in text
     assert "floor: average-pooled features of this checkpoint's backbone" in text
-    assert "floor:" not in to_markdown(report(), COMBINATIONS)
+    assert "floor:" not in to_markdown(Evaluation(report(), COMBINATIONS))
     assert "10 of 99" in text
     assert "Not labelled in this split: fabric" in text
     assert "sleeve\\|length" in text
@@ -113,7 +117,52 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
 def test_terminal_tables_render():
     console = Console(width=200, record=True, file=None, quiet=False)
     with console.capture() as capture:
-        for table in to_tables(report(), COMBINATIONS, report(base=30.0)):
+        for table in to_tables(Evaluation(report(), COMBINATIONS, report(base=30.0))):
             console.print(table)
     assert "51.23" in capture.get()
     assert "all-values precision@10" in capture.get()
+
+
+def requests(turning=True):
+    """All that is measured beside MAP and combinations; `turning`: the ranking has a dial."""
+    alike = [LikenessScore(0.5 + n / 10, 0.4, 0.3, 0.7, 90) for n in range(3)]
+    points = [ManipulationScore(k, 80.0 + turning * k, 60, 70, 50, 0.8, 0.6) for k in (0.0, 1.0)]
+    default = ManipulationScore(None, 80.0, 60, 70, 50, 0.8, 0.6)
+    return Evaluation(
+        report(),
+        likeness=LikenessReport(*alike, 4000, 3),
+        manipulation=ManipulationReport(
+            default, tuple(points), ("colour", "fit"), 50, 20, 99, 3, "by hand"
+        ),
+        without=ExclusionReport(
+            ExclusionScore(0.02345, 0.3, None, None, 60),
+            ExclusionScore(0.1, 0.2, 0.6, 0.5, 40),
+            3,
+            "by hand",
+        ),
+        ties={"sleeve|length": 12.345},
+    )
+
+
+def test_requests_in_json_and_in_tables():
+    data = to_json(requests())
+    assert data["likeness"]["kept"] == {
+        "mrr": 0.6, "hard_mrr": 0.4, "r1": 0.3, "r10": 0.7, "queries": 90,
+    }  # fmt: skip
+    assert data["manipulation"]["ndcg_target"] == 70
+    assert "keep" not in data["manipulation"]
+    assert [(p["keep"], p["top30"]) for p in data["manipulation"]["curve"]] == [(0, 80), (1, 81)]
+    assert (data["without"]["violation10"], data["without"]["keep10"]) == (0.0234, None)
+    assert data["without"]["but_without"]["precision10"] == 0.5
+    assert data["ties"] == {"sleeve|length": 12.345}
+    text = to_markdown(requests())
+    assert "| kept when one is named | 0.600 | 0.400 | 0.300 | 0.700 | 90 |" in text
+    assert "Drawn of 4,000 with seed 3." in text
+    assert "| keep 1.0 | 81.0 | 60.0 | 70.0 | 50.0 | 0.800 | 0.600 |" in text
+    assert "| without | 0.023 | 0.300 |  |  | 60 |" in text
+    assert "| sleeve\\|length | 12.3 |" in text
+    still = to_markdown(requests(turning=False))
+    assert "keep 1.0" not in still
+    assert "This ranking has no dial." in still
+    for table in to_tables(requests()):
+        assert len({len(list(column.cells)) for column in table.columns}) == 1

@@ -87,11 +87,24 @@ def test_without_split_column_items_do_not_straddle(tmp_path: Path) -> None:
     assert "cut 8:1:1 by item" in dataset.notes[-1]
 
 
+def test_splits_of_any_name_and_items_by_any_column(tmp_path):
+    text = "image,split,c,title\na.jpg,Winter 26,x,Shirt\nb.jpg,VAL,y,shirt\nc.jpg,,x,Cap\n"
+    (tmp_path / "labels.csv").write_text(text)
+    dataset = catalogue.load(tmp_path, item_column="Title")
+    assert dataset.splits.tolist() == ["Winter 26", "valid", ""]
+    assert dataset.rows_of("Winter 26").tolist() == [0]
+    assert dataset.items is not None
+    assert dataset.items.tolist() == [0, 0, 1]
+    assert [a.name for a in dataset.schema.attributes] == ["c"]
+    with pytest.raises(UsageError, match="no column 'sku' that could name items; it has image"):
+        catalogue.load(tmp_path, item_column="sku")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("image,colour\na.jpg,red\nb.jpg\n", r"labels.csv, line 3: 1 cells .* has 2: 'b.jpg'"),
-        ("image,split,c\na.jpg,dev,x\n", r"labels.csv, line 2: unknown split 'dev'"),
+        ("image,split,c\na.jpg,all,x\n", r"labels.csv, line 2: 'all' is no name of a split"),
         ("image,c\n../a.jpg,x\n", r"line 2: '../a.jpg' is not a path inside"),
         ("image,c\n/etc/passwd,x\n", r"line 2: '/etc/passwd' is not a path inside"),
         ("image,c\na.jpg,x\n,y\n", r"line 3: '' is not a path inside"),

@@ -1,0 +1,154 @@
+"""How well the other pictures of one product are found: likeness, measured without any label.
+
+Every image with one to four other pictures of its item in the split queries the whole split
+(EVALUATION.md, "Same item"). Names of items are noisy, so rows are to be compared with each other,
+not with 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation.scorer import Scorer
+from training.datasets.dataset import Dataset
+from training.errors import UsageError
+
+OTHERS = (1, 4)
+"""So many other pictures of its item a query has, at least and at most."""
+
+MOST_QUERIES = 2000
+"""More queries than these are a fixed draw of so many."""
+
+
+@dataclass(frozen=True)
+class LikenessScore:
+    """How high the first other picture of the query's item stands. All in [0, 1].
+
+    Args:
+        mrr: mean reciprocal rank.
+        hard_mrr: the same over the half of the queries whose nearest picture of the item is least
+            alike by the floor.
+        r1, r10: share of the queries where it is the first hit, or among the first 10.
+        queries: number of queries.
+    """
+
+    mrr: float
+    hard_mrr: float
+    r1: float
+    r10: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class LikenessReport:
+    """Likeness of three kinds over the same queries.
+
+    Args:
+        query: of a query without names.
+        kept: the likeness that is kept when a value is named: mean over the attributes that are
+            known of the query (all, if none is), each named alone.
+        floor: of pooled backbone features.
+        available: queries before the draw.
+        seed: of the draw.
+    """
+
+    query: LikenessScore
+    kept: LikenessScore
+    floor: LikenessScore
+    available: int
+    seed: int
+
+
+def likeness_queries(items: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows with one to four other rows of the same item, ascending.
+
+    Args:
+        items: number of the item of each row, [N].
+    """
+    _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
+    others = counts[inverse.reshape(-1)] - 1
+    return np.flatnonzero((others >= OTHERS[0]) & (others <= OTHERS[1])).astype(np.int64)
+
+
+def evaluate_likeness(
+    dataset: Dataset, scorer: Scorer, floor: Scorer, seed: int = 0
+) -> LikenessReport | None:
+    """Rank the whole dataset for every query and look where its item comes first.
+
+    Args:
+        dataset: the split, with items; its rows are the scorers'.
+        scorer: what is measured.
+        floor: scores of untrained features, which also settle the hard half.
+        seed: of the draw where there are more than `MOST_QUERIES` queries.
+
+    Returns:
+        None if no image has one to four other pictures of its item.
+
+    Raises:
+        UsageError: the dataset does not tell items.
+    """
+    if dataset.items is None:
+        raise UsageError(f"{dataset.name} does not say which images show one item")
+    items = dataset.items
+    rows = likeness_queries(items)
+    available = len(rows)
+    if not available:
+        return None
+    if available > MOST_QUERIES:
+        generator = np.random.default_rng(seed)
+        rows = np.sort(generator.choice(rows, size=MOST_QUERIES, replace=False))
+
+    nearest = [float(floor.whole(int(q))[_others(items, int(q))].max()) for q in rows]
+    hard = np.argsort(nearest, kind="stable")[: max(1, len(rows) // 2)]
+
+    def measure(scores_of: Callable[[int], NDArray[np.float32]]) -> LikenessScore:
+        ranks = np.array([first_rank(scores_of(int(q)), items, int(q)) for q in rows])
+        return LikenessScore(
+            mrr=float((1 / ranks).mean()),
+            hard_mrr=float((1 / ranks[hard]).mean()),
+            r1=float((ranks == 1).mean()),
+            r10=float((ranks <= 10).mean()),
+            queries=len(rows),
+        )
+
+    return LikenessReport(
+        query=measure(scorer.whole),
+        kept=measure(lambda q: _kept(dataset, scorer, q)),
+        floor=measure(floor.whole),
+        available=available,
+        seed=seed,
+    )
+
+
+def first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int) -> int:
+    """Rank, from 1, of the first other row of the query's item by (-score, row).
+
+    Args:
+        scores: of every row, [N].
+        items: number of the item of each row, [N].
+        query: takes no part in the ranking.
+    """
+    others = _others(items, query)
+    first = others[np.argmax(scores[others])]  # the lowest row among equals
+    ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(items)) < first))
+    ahead[query] = False
+    return 1 + int(ahead.sum())
+
+
+def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
+    rows = np.flatnonzero(items == items[query]).astype(np.int64)
+    return np.asarray(rows[rows != query])
+
+
+def _kept(dataset: Dataset, scorer: Scorer, query: int) -> NDArray[np.float32]:
+    schema = dataset.schema
+    has = np.flatnonzero(dataset.labels[query] == 1)
+    known = np.unique(schema.attribute_of[has]) if len(has) else np.arange(len(schema.attributes))
+    total = np.zeros(len(dataset), dtype=np.float32)
+    for attribute in known.tolist():
+        total += scorer.kept(query, [attribute])
+    return total / np.float32(len(known))

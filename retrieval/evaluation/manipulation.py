@@ -1,0 +1,247 @@
+"""Manipulation by its published protocol (ADDE; Hou et al., ICCV 2021): "this, but black".
+
+Gallery: the images of a split whose compared attributes are all known, the query's own among them.
+Queries: every image, compared attribute and value that the image lacks for which some image has
+exactly the resulting labels; a fixed draw of them. Of an attribute with several values at once the
+whole set is replaced by the new value, and sets match if they are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation.scorer import Scorer
+from retrieval.metrics import top_k
+from training.datasets.dataset import Dataset
+from training.errors import UsageError
+
+TOP = 30
+"""Hits that Top-30 and NDCG@30 look at."""
+
+K = 10
+"""Hits that changed P@10 and keep@10 look at."""
+
+QUERIES = 2000
+"""At most so many queries, a fixed draw."""
+
+DIAL = tuple(n / 10 for n in range(11))
+"""Points of the dial's curve."""
+
+
+@dataclass(frozen=True)
+class ManipulationScore:
+    """One point of the dial. Top-30 and NDCG in percent, the two at 10 in [0, 1].
+
+    Args:
+        keep: the dial, 0..1; None: the default.
+        top30: queries with a hit among 30 whose compared labels all are the target's.
+        ndcg: gain 2^r - 1, discount 1 / log2(rank + 1), over the same with r = 1; r is the share of
+            compared attributes that match the target.
+        ndcg_target: the same, r = 1 where the changed attribute matches, else 0.
+        ndcg_others: the same, r = share of the other attributes.
+        changed_p10: share of the first 10 hits beside the query that match in the changed one.
+        keep10: share of the other attributes of these hits that match.
+    """
+
+    keep: float | None
+    top30: float
+    ndcg: float
+    ndcg_target: float
+    ndcg_others: float
+    changed_p10: float
+    keep10: float
+
+
+@dataclass(frozen=True)
+class ManipulationReport:
+    """The default point and the dial's curve.
+
+    Args:
+        default: what a request gets that does not turn the dial.
+        curve: the points of `DIAL`, in order.
+        attributes: names of the compared attributes.
+        images: size of the gallery.
+        queries: number of queries.
+        available: queries before the draw.
+        seed: of the draw.
+        ranked_by: what ranked.
+    """
+
+    default: ManipulationScore
+    curve: tuple[ManipulationScore, ...]
+    attributes: tuple[str, ...]
+    images: int
+    queries: int
+    available: int
+    seed: int
+    ranked_by: str
+
+
+@dataclass(frozen=True)
+class ManipulationTask:
+    """What is asked of whom.
+
+    Args:
+        attributes: numbers of the compared attributes, A of them.
+        rows: rows of the gallery in the dataset, ascending, [G] int64.
+        sets: which set of values each gallery image has, [G, A] int64; equal numbers, equal sets.
+        query: place of each query's image in the gallery, [Q] int64.
+        changed: place of the changed attribute in `attributes`, [Q] int64.
+        value: flat index of the value asked for, [Q] int64.
+        target: the sets that are looked for, [Q, A] int64.
+        available: queries before the draw.
+    """
+
+    attributes: tuple[int, ...]
+    rows: NDArray[np.int64]
+    sets: NDArray[np.int64]
+    query: NDArray[np.int64]
+    changed: NDArray[np.int64]
+    value: NDArray[np.int64]
+    target: NDArray[np.int64]
+    available: int
+
+
+def compared_attributes(dataset: Dataset) -> tuple[int, ...]:
+    """Numbers of the attributes that are known of at least half of the images."""
+    schema = dataset.schema
+    has = dataset.labels == 1
+    counts = [has[:, schema.slice_of(n)].any(axis=1).sum() for n in range(len(schema.attributes))]
+    return tuple(n for n, count in enumerate(counts) if count and 2 * count >= len(dataset))
+
+
+def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -> ManipulationTask:
+    """Gallery and queries of a split.
+
+    Args:
+        dataset: the split.
+        queries: at most so many, drawn by `seed`.
+        seed: of the draw.
+
+    Returns:
+        The queries ordered by the value asked for; without any where fewer than two attributes
+        are compared or no target is in the gallery.
+    """
+    schema = dataset.schema
+    attributes = compared_attributes(dataset)
+    blocks = [dataset.labels[:, schema.slice_of(n)] == 1 for n in attributes]
+    known = np.all([block.any(axis=1) for block in blocks], axis=0) if blocks else np.zeros(0, bool)
+    rows = np.flatnonzero(known).astype(np.int64)
+    sets = np.zeros((len(rows), len(attributes)), dtype=np.int64)
+    found: list[NDArray[np.int64]] = [np.zeros((0, 4), dtype=np.int64)]
+    for place, block in enumerate(blocks):
+        sets[:, place] = np.unique(block[rows], axis=0, return_inverse=True)[1].reshape(-1)
+    for place, attribute in enumerate(attributes if len(attributes) > 1 else ()):
+        block, own = blocks[place][rows], sets[:, place]
+        alone = block.sum(axis=1) == 1
+        number_of = dict(
+            zip(block[alone].argmax(axis=1).tolist(), own[alone].tolist(), strict=True)
+        )
+        _, rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)
+        rest = rest.reshape(-1)
+        there = np.zeros((rest.max(initial=-1) + 1, own.max(initial=-1) + 1), dtype=bool)
+        there[rest, own] = True
+        for value, number in sorted(number_of.items()):
+            asking = np.flatnonzero(there[rest, number] & ~block[:, value])
+            flat = schema.offsets[attribute] + value
+            columns = (asking, *(np.full(len(asking), n) for n in (place, flat, number)))
+            found.append(np.stack(columns, axis=1).astype(np.int64))
+    # Columns: place of the image and of the attribute, flat value, number of its set.
+    every = np.concatenate(found)
+    every = every[np.lexsort((every[:, 2], every[:, 0]))]
+    available = len(every)
+    if available > queries:
+        drawn = np.random.default_rng(seed).choice(available, size=queries, replace=False)
+        every = every[np.sort(drawn)]
+    every = every[np.lexsort((every[:, 0], every[:, 2]))]
+    query, changed, value, number = every.T
+    target = sets[query]
+    target[np.arange(len(query)), changed] = number
+    return ManipulationTask(attributes, rows, sets, query, changed, value, target, available)
+
+
+def evaluate_manipulation(
+    dataset: Dataset,
+    scorer: Scorer,
+    seed: int = 0,
+    dial: Sequence[float] = DIAL,
+    queries: int = QUERIES,
+) -> ManipulationReport | None:
+    """Ask for one other value of every query, at every point of the dial.
+
+    Args:
+        dataset: the split; its rows are the scorer's.
+        scorer: what is measured; requests of one value come together, of one query within them.
+        seed: of the draw of queries.
+        dial: points of the curve, each 0..1.
+        queries: at most so many.
+
+    Returns:
+        None if no request has a target in the gallery.
+
+    Raises:
+        UsageError: `queries` < 1.
+    """
+    if queries < 1:
+        raise UsageError(f"manipulation needs at least one query, not {queries}")
+    task = manipulation_task(dataset, queries, seed)
+    if not len(task.query):
+        return None
+    points = (None, *dial)
+    totals = np.zeros((len(points), 6))
+    for number in range(len(task.query)):
+        row, value = int(task.rows[task.query[number]]), int(task.value[number])
+        scores = np.stack([scorer.named(row, [value], keep=k)[task.rows] for k in points])
+        totals += _measure(task, number, scores)
+    means = totals / len(task.query)
+    scored = [_score(keep, mean) for keep, mean in zip(points, means, strict=True)]
+    return ManipulationReport(
+        default=scored[0],
+        curve=tuple(scored[1:]),
+        attributes=tuple(dataset.schema.attributes[n].name for n in task.attributes),
+        images=len(task.rows),
+        queries=len(task.query),
+        available=task.available,
+        seed=seed,
+        ranked_by=scorer.ranked_by,
+    )
+
+
+def _measure(
+    task: ManipulationTask, number: int, scores: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """The six figures of one query, [P, 6], for scores of the gallery at P points [P, G]."""
+    matches = task.sets == task.target[number]  # [G, A]
+    changed = int(task.changed[number])
+    others = np.delete(matches, changed, axis=1).mean(axis=1)
+    whole = matches.mean(axis=1)
+    ranked = top_k(scores, min(max(TOP, K + 1), scores.shape[1]))  # [P, n]
+    hits = ranked[:, :TOP]
+    discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
+
+    def ndcg(r: NDArray[np.float64] | NDArray[np.bool_]) -> NDArray[np.float64]:
+        gain = 2.0 ** r[hits].astype(np.float64) - 1
+        return np.asarray(100 * (gain @ discount) / discount.sum())
+
+    own = ranked == task.query[number]
+    first = np.argsort(own, axis=1, kind="stable")[:, : min(K, scores.shape[1] - 1)]
+    beside = np.take_along_axis(ranked, first, axis=1)  # the first K without the query
+    return np.stack(
+        [
+            100.0 * (whole[hits] == 1).any(axis=1),
+            ndcg(whole),
+            ndcg(matches[:, changed]),
+            ndcg(others),
+            matches[:, changed][beside].sum(axis=1) / K,
+            others[beside].mean(axis=1),
+        ],
+        axis=1,
+    )
+
+
+def _score(keep: float | None, mean: NDArray[np.float64]) -> ManipulationScore:
+    return ManipulationScore(keep, *(float(figure) for figure in mean))
