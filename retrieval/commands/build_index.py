@@ -31,7 +31,12 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="A trained model [default: the one in runs/NAME].",
 )
-@click.option("--split", default="all", show_default=True, help="train, valid, test or all.")
+@click.option(
+    "--split",
+    default="all",
+    show_default=True,
+    help="train, valid, test, another that the data has, or all.",
+)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the index [default: indexes/NAME]."
 )
