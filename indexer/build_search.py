@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 
 from indexer.index_choice import choose_factory, lists_of
 from indexer.inverted_lists import (
+    Cells,
     InvertedLists,
-    assign,
     commit_lists,
     fill_lists,
+    means_of,
     open_lists,
-    train_centroids,
+    train_cells,
 )
-from indexer.manifest import FileEntry, SearchEntry
+from indexer.manifest import SearchEntry
 from indexer.measure_recall import QUERIES, SEED, Requests, likeness_requests, measure_probes
 from indexer.progress import Progress
 from indexer.search import in_words
 from indexer.store import Store
 from indexer.store_file import open_file
+
+_REQUESTS = 4096  # by which cells are made
 
 
 def build_search(
@@ -54,17 +57,20 @@ def build_search(
         return entry
     started = time.monotonic()
     progress.say(f"sorting {rows:,} descriptors into {count:,} lists")
-    centroids = train_centroids(store.blocks(), rows, count)
-    index = fill_lists(store.blocks(), centroids, assign(store.blocks(), centroids))
-    drawn = np.random.default_rng(SEED).choice(rows, min(QUERIES, rows), replace=False)
-    pictures = store.descriptors_of(np.sort(drawn))
+    drawn = np.random.default_rng(SEED).permutation(rows)[: QUERIES + _REQUESTS]
+    pictures = store.descriptors_of(drawn)
     weights = (requests or likeness_requests)(store.layout, store.schema, pictures, SEED)
+    cells = train_cells(
+        store.blocks(), rows, count, weights[QUERIES:] if rows > QUERIES else weights
+    )
+    lists = cells.assign(store.blocks())
+    index = fill_lists(store.blocks(), means_of(store.blocks(), lists, count), lists)
     found = measure_probes(
         InvertedLists(index, 1, 1),
         store.descriptors_of,
         store.blocks,
         store.labels(),
-        weights,
+        weights[:QUERIES],
         target,
     )
     entry = replace(
@@ -77,13 +83,6 @@ def build_search(
     )
     progress.say(f"search: {in_words(entry)}, in {time.monotonic() - started:.0f} s")
     return entry
-
-
-def remake_lists(store: Store, entry: SearchEntry) -> FileEntry:
-    """The file of inverted lists again, from the descriptors; for a repair."""
-    centroids = train_centroids(store.blocks(), len(store), lists_of(entry.factory))
-    lists = assign(store.blocks(), centroids)
-    return commit_lists(store.folder, fill_lists(store.blocks(), centroids, lists))
 
 
 def carry_lists(
@@ -109,8 +108,8 @@ def carry_lists(
     with open_file(folder, entry.file) as handle:
         old = open_lists(folder, entry, handle)
     centroids = old.centroids()
-    before = old.list_of_rows()
+    lists = old.list_of_rows()[np.maximum(origin, 0)]
     new = np.flatnonzero(origin < 0)
-    lists = before[np.maximum(origin, 0)]
-    lists[new] = assign([store.descriptors_of(new)], centroids)
+    nearest = Cells(np.eye(store.layout.width, dtype=np.float32), centroids)
+    lists[new] = nearest.assign([store.descriptors_of(new)])
     return replace(entry, file=commit_lists(folder, fill_lists(store.blocks(), centroids, lists)))

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
 from indexer.atomic import as_resource_error, remove_temporaries
-from indexer.build_search import remake_lists
+from indexer.build_search import build_search
 from indexer.committed import commit_manifest
 from indexer.gallery import Gallery, Known, known_of, open_gallery, write_gallery
 from indexer.lock import writer_lock
 from indexer.manifest import BUILDING_NAME, FileEntry, Manifest
+from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
 from indexer.progress import Progress
 from indexer.repair_shards import encode_again
@@ -60,6 +61,7 @@ def repair_index(
     root: Path | None = None,
     checkpoint: Path | None = None,
     device: str = "cpu",
+    requests: Requests | None = None,
 ) -> Repair:
     """Check an index, restore what is damaged and check it again.
 
@@ -72,6 +74,7 @@ def repair_index(
         root: where the images are now; where they were by default.
         checkpoint: a copy of the model, should the index's own be damaged.
         device: where shards are encoded.
+        requests: as for `build_index`.
 
     Raises:
         DataError, CorruptStoreError: as `verify_index`.
@@ -82,7 +85,9 @@ def repair_index(
         with as_resource_error(folder):
             remove_temporaries(folder)
         before = verify_index(folder, progress)
-        work = _Repairing(folder, before, load_model, find_dataset, progress, root, device)
+        work = _Repairing(
+            folder, before, load_model, find_dataset, progress, root, device, requests
+        )
         if before.damaged:
             work.run(checkpoint)
         return Repair(before, verify_index(folder, progress), work.why)
@@ -100,12 +105,14 @@ class _Repairing:
         progress: Progress,
         root: Path | None,
         device: str,
+        requests: Requests | None,
     ) -> None:
         self.folder, self.damaged, self.progress = folder, dict(before.damaged), progress
         self.old = self.manifest = before.version
         self.root, self.device = root or Path(self.old.root), device
         self.why: dict[str, str] = {}
         self._load_model, self._find_dataset = load_model, find_dataset
+        self._requests = requests
         self._model: Checkpoint | None = None
 
     def run(self, checkpoint: Path | None) -> None:
@@ -210,10 +217,9 @@ class _Repairing:
             raise _CannotRepair("it takes the gallery file, which is damaged too")
         opened = open_gallery(self.folder, gallery, False)
         store = Store(self.folder, self.manifest, opened, files, False)
-        search = self.old.search
-        self.manifest = replace(
-            self.manifest, search=replace(search, file=remake_lists(store, search))
-        )
+        old = self.old.search
+        search = build_search(store, old.target, old.factory, self._requests, self.progress)
+        self.manifest = replace(self.manifest, search=replace(search, asked=old.asked))
 
 
 def _from_gallery(folder: Path, files: list[ShardFile], old: Gallery) -> FileEntry:

@@ -16,7 +16,7 @@ from indexer import measure_recall, search
 from indexer.build_search import build_search, carry_lists
 from indexer.flat_bytes import FlatBytes
 from indexer.gpu_search import TorchBytes
-from indexer.inverted_lists import InvertedLists, assign, fill_lists, train_centroids
+from indexer.inverted_lists import Cells, InvertedLists, fill_lists, means_of, train_cells
 from indexer.measure_recall import draw_filters, measure_probes, tenth_best
 from indexer.progress import Silent
 from indexer.search import SearchIndex, Source, open_search
@@ -50,8 +50,9 @@ def some_weights(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def lists_of(codes: NDArray[np.uint8], lists: int = 32) -> InvertedLists:
     blocks = in_blocks(codes)
-    centroids = train_centroids(blocks(), len(codes), lists)
-    return InvertedLists(fill_lists(blocks(), centroids, assign(blocks(), centroids)), 2, 4)
+    cells = train_cells(blocks(), len(codes), lists, np.eye(WIDTH, dtype=np.float32))
+    own = cells.assign(blocks())
+    return InvertedLists(fill_lists(blocks(), means_of(blocks(), own, lists), own), 2, 4)
 
 
 def reference(
@@ -130,13 +131,37 @@ def test_lists_read_few_and_all_where_a_filter_leaves_too_few(
 
 def test_lists_give_back_what_they_were_made_from() -> None:
     codes = some_bytes(2000)
-    centroids = train_centroids(in_blocks(codes)(), 2000, 8)
-    lists = assign(in_blocks(codes)(), centroids)
-    distances = ((codes[:, None].astype(float) - centroids) ** 2).sum(2)
+    draw = np.random.default_rng(5)
+    cells = Cells(
+        draw.normal(size=(WIDTH, 6)).astype(np.float32),
+        draw.normal(size=(8, 6)).astype(np.float32) * 500,
+    )
+    lists = cells.assign(in_blocks(codes)())
+    inside = codes.astype(float) @ cells.into
+    distances = ((inside[:, None] - cells.centres) ** 2).sum(2)
     assert np.array_equal(lists, distances.argmin(1))
+    lists[lists == 2] = 3  # one of them is empty
+    centroids = means_of(in_blocks(codes)(), lists, 8)
+    for number in range(8):
+        own = codes if number == 2 else codes[lists == number]
+        if len(own):
+            np.testing.assert_allclose(centroids[number], own.mean(0), rtol=1e-5)
     made = InvertedLists(fill_lists(in_blocks(codes)(), centroids, lists), 1, 1)
     np.testing.assert_array_equal(made.centroids(), centroids)
     np.testing.assert_array_equal(made.list_of_rows(), lists)
+
+
+def test_cells_are_of_what_requests_tell_apart() -> None:
+    """Rows that differ only where no request looks are in one cell, others apart."""
+    draw = np.random.default_rng(6)
+    kinds = draw.integers(0, 4, 3000)
+    codes = draw.integers(0, 256, (3000, WIDTH), dtype=np.uint8)
+    codes[:, :2] = np.array([[0, 0], [0, 255], [255, 0], [255, 255]])[kinds]
+    requests = np.zeros((100, WIDTH), np.float32)
+    requests[:, :2] = draw.normal(size=(100, 2))
+    cells = train_cells(in_blocks(codes)(), 3000, 4, requests)
+    lists = cells.assign(in_blocks(codes)())
+    assert len({(a, b) for a, b in zip(kinds.tolist(), lists.tolist(), strict=True)}) == 4
 
 
 def test_the_tenth_best_and_the_probes_that_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
