@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class FlatBytes:
             index.is_trained = True
             index.add_sa_codes(codes[first:last])
             self._parts.append(index)
-        self._threads = ThreadPoolExecutor(count, "search", lambda: faiss.omp_set_num_threads(1))
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def candidates(
         self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
@@ -82,6 +83,12 @@ class FlatBytes:
                 scores, rows = index.search(weights, wanted, params=parameters)
             return scores, np.where(rows < 0, -1, rows + start)
 
-        found = list(self._threads.map(search, range(len(self._parts))))
+        found = list(self._threads().map(search, range(len(self._parts))))
         scores, rows = zip(*found, strict=True)
         return np.concatenate(scores, 1), np.concatenate(rows, 1)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            alone = partial(load_faiss().omp_set_num_threads, 1)
+            self._pool = os.getpid(), ThreadPoolExecutor(len(self._parts), "search", alone)
+        return self._pool[1]

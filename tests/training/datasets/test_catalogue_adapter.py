@@ -44,6 +44,15 @@ def test_labels_splits_category_and_items_are_read(tmp_path: Path) -> None:
     assert dataset.notes == ("column 'name' is no attribute: text by its name",)
 
 
+def test_columns_that_are_no_attributes_are_payload(tmp_path: Path) -> None:
+    text = "image,sku,colour,split,price,item,,fit\na,1,red,train,5,x,?,slim\nb,2,blue,test,,y,,\n"
+    dataset = catalogue.load(write(tmp_path, text))
+    assert dataset.payload == {"sku": ["1", "2"], "price": ["5", ""]}
+    chosen = catalogue.load(tmp_path, ["colour"])
+    assert chosen.payload == {"sku": ["1", "2"], "price": ["5", ""], "fit": ["slim", ""]}
+    assert dataset.subset(np.array([1])).payload == {"sku": ["2"], "price": [""]}
+
+
 @pytest.mark.parametrize("header", ["path", "File", "filename"])
 def test_image_column_has_other_names(tmp_path: Path, header: str) -> None:
     dataset = catalogue.load(write(tmp_path, f"colour,{header}\nred,x.jpg\nblue,y.jpg\n"))
