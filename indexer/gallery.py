@@ -35,7 +35,7 @@ class Gallery:
     Args:
         rows: row of each image in the dataset, [M] int64.
         labels: label states [M, K] int8.
-        splits: `train`, `valid`, `test` or empty, [M] unicode.
+        split_codes: place of each image's split in `SPLITS`, from 1, or 0 for none, [M] uint8.
         items: number of the item that each image shows [M] int64, -1 unknown; None: all unknown.
         paths: M paths relative to the dataset's root.
         payload: columns of M cells, by name.
@@ -43,10 +43,16 @@ class Gallery:
 
     rows: NDArray[np.int64]
     labels: NDArray[np.int8]
-    splits: NDArray[np.str_]
+    split_codes: NDArray[np.uint8]
     items: NDArray[np.int64] | None
     paths: PathList
     payload: dict[str, Column]
+
+    @property
+    def splits(self) -> NDArray[np.str_]:
+        """`train`, `valid`, `test` or empty, [M] unicode, in new memory."""
+        names: NDArray[np.str_] = _SPLIT_NAMES[self.split_codes]
+        return names
 
 
 @dataclass(frozen=True)
@@ -116,12 +122,12 @@ def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery
         return Gallery(
             arrays["rows"],
             arrays["labels"],
-            _SPLIT_NAMES[arrays["splits"]],
+            arrays["splits"],
             arrays.get("items"),
             PathList(arrays["paths"], arrays["path_offsets"]),
             unpack_payload(arrays),
         )
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise CorruptStoreError(f"{name} is not a gallery file: {error}; build again") from error
 
 
