@@ -11,6 +11,8 @@ COMMANDS = {
     "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
     "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
     "combinations": ("benchmarks.combinations_table", "Searching by several values at once."),
+    "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
+    "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
     "main-job": ("benchmarks.main_job", "The main job on photographs, timed."),
     "queries": ("benchmarks.queries", "Check that queries return what they say."),

@@ -47,7 +47,7 @@ def command(
     options += [] if epochs is None else ["--epochs", epochs]
     seconds = {}
     started = time.monotonic()
-    resumed = _train(work / "run-0", options) or index.exists()
+    resumed = train_or_resume(work / "run-0", options) or index.exists()
     seconds["train"] = _lap(started)
     arguments = ["--dataset", name, "--checkpoint", work / "run-0"]
     retrieve("build-index", *arguments, "--split", "test", "--out", index)
@@ -66,7 +66,7 @@ def command(
     write_results(results, stem, report, markdown(report))
     for seed in range(1, seeds):
         run = work / f"run-{seed}"
-        _train(run, [*options, "--seed", seed])
+        train_or_resume(run, [*options, "--seed", seed])
         other = ["--dataset", name, "--checkpoint", run, "--combinations", 0]
         measured = json.loads(retrieve_json("evaluate", *other))
         report["seeds"][str(seed)] = measured["all"]["map"]
@@ -121,7 +121,7 @@ def markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _train(run: Path, options: list[Any]) -> bool:
+def train_or_resume(run: Path, options: list[Any]) -> bool:
     """Train a run, or what is left of it; whether there was something of it before."""
     resumed = whole_last(run) is not None
     retrieve("train", *options, "--out", run, *(["--resume"] if resumed else []))

@@ -122,7 +122,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     plain = copy.deepcopy(model)
 
     def eager(images: Tensor) -> ModelOutput:
-        return output_of(plain, plain.features(images.contiguous()))
+        return output_of(plain, plain.trunk(images.contiguous()))
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compared_triplets import TripletCount, batch_pairs, count_triplets
-from training.batch_plans import BatchPlan, BatchPlans
+from training.batch_plans import BatchPlan, BatchPlans, what_they_show
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE
 from training.errors import DataError
@@ -17,7 +17,7 @@ from training.models.conditioned import ConditionedEmbedder
 from training.optimisation import build_optimizer
 from training.recipe import Recipe
 from training.sources import Source
-from training.step import Objective, make_batch, set_mode, train_step
+from training.step import Objective, make_batch, partners, set_mode, train_step
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,14 @@ class Training:
         self.recipe = recipe
         self._labels = torch.from_numpy(dataset.labels)
         self._category = torch.from_numpy(dataset.category)
+        self._shows = torch.from_numpy(what_they_show(dataset))
         self._device = device
         # The scales of the stages stay as made: they do not change the speed.
         set_mode(model, recipe)
         self._objective = Objective(model, recipe, source.frozen)
         self._optimizer = build_optimizer(model, recipe)
         self._generator = torch.Generator().manual_seed(seed)
-        plans = BatchPlans(dataset, source.rows, recipe, seed)
+        plans = BatchPlans(dataset, source.rows, recipe, seed, partners=partners(model, recipe))
         self._coming = plans.after(0)
         self._inputs = source.batches(plan.order(ALONE) for plan in plans.after(0))
 
@@ -79,7 +80,9 @@ class Training:
         plan = next(self._coming)
         _, inputs = next(self._inputs)
         known = torch.ones(len(plan.rows), dtype=torch.bool)
-        batch = make_batch(plan, inputs, known, self._labels, self._category, self._device)
+        batch = make_batch(
+            plan, inputs, known, self._labels, self._category, self._shows, self._device
+        )
         train_step(self._objective, self._optimizer, batch, self._generator)  # waits for a GPU
         return plan, before
 

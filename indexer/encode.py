@@ -55,9 +55,9 @@ Forward = Callable[[Tensor], ModelOutput]
 """A model as the index uses it: normalised images [B, 3, S, S] -> `ModelOutput`."""
 
 
-def output_of(model: Embedder, maps: Tensor) -> ModelOutput:
-    """What follows from feature maps I [B, d, H, W]."""
-    described = model.describe(maps, model.keys(maps))
+def output_of(model: Embedder, trunk: Tensor) -> ModelOutput:
+    """What follows from F, the backbone's output [B, channels, H, W]."""
+    described = model.describe(trunk)
     return ModelOutput(described.chances, described.nuance)
 
 
@@ -66,7 +66,7 @@ def torch_forward(model: Embedder) -> Forward:
 
     def forward(images: Tensor) -> ModelOutput:
         images = images.contiguous(memory_format=torch.channels_last)
-        return output_of(model, model.features(images))
+        return output_of(model, model.trunk(images))
 
     return forward
 

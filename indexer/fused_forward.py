@@ -28,7 +28,7 @@ def fused_forward(model: Embedder) -> Forward:
 
     def forward(images: Tensor) -> ModelOutput:
         # The first convolution turns them to channels-last; pixels are averaged faster as they are.
-        return output_of(model, model.condense(trunk(images)))
+        return output_of(model, trunk(images))
 
     return forward
 

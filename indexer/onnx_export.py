@@ -1,4 +1,4 @@
-"""A model as an ONNX file: images -> chances, nuance and feature maps I."""
+"""A model as an ONNX file: images -> chances, nuance and F, the backbone's output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.errors import ResourceError
 from training.models.embedder import Embedder
 
 INPUT, OUTPUTS = "images", ("chances", "nuance")
-MAPS = "maps"
+TRUNK = "trunk"
 """I, an output of the graph too: what the backbone ends in."""
 
 _LARGE = 256  # inputs a cell
@@ -28,7 +28,7 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
     """Write a model as ONNX, with a free batch axis.
 
     The graph takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance`
-    [B, N] and `maps` I [B, d, H, W]. It is traced, so H, W and S are fixed in it.
+    [B, N] and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
 
     Args:
         model: a `torch.nn.Module` on the CPU; it is put in eval mode.
@@ -53,8 +53,8 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
                 path,
                 dynamo=False,
                 input_names=[INPUT],
-                output_names=[*OUTPUTS, MAPS],
-                dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS, MAPS)},
+                output_names=[*OUTPUTS, TRUNK],
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS, TRUNK)},
                 opset_version=_OPSET,
             )
     except (RuntimeError, TypeError, ValueError) as error:
@@ -71,9 +71,9 @@ class _Described(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with _ExactPooling():
-            maps = self.model.features(images)
-            described = self.model.describe(maps, self.model.keys(maps))
-            return described.chances, described.nuance, maps
+            trunk = self.model.trunk(images)
+            described = self.model.describe(trunk)
+            return described.chances, described.nuance, trunk
 
 
 class _ExactPooling(TorchFunctionMode):

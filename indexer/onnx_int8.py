@@ -25,18 +25,18 @@ _ACTIVATION, _WEIGHT = 255, 63  # steps: uint8, and int8 of 7 bits
 
 
 def backbone_convolutions(graph: Any) -> list[Any]:
-    """The convolutions that `maps` depends on, but for one that gives `maps` itself, the reduction.
+    """The convolutions that `trunk` depends on.
 
     Args:
         graph: `onnx.GraphProto` of `export_onnx`; in topological order, as ONNX demands.
     """
-    needed = {"maps"}
+    needed = {"trunk"}
     found = []
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
             continue
         needed.update(node.input)
-        if node.op_type == "Conv" and "maps" not in node.output:
+        if node.op_type == "Conv":
             found.append(node)
     return found[::-1]
 

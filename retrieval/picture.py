@@ -82,8 +82,8 @@ class Encoder:
     def _encode(self, images: Sequence[tuple[NDArray[np.uint8], bytes | None]]) -> list[Picture]:
         pixels = torch.from_numpy(np.stack([pixels for pixels, _ in images])).to(self._device)
         with torch.inference_mode():
-            maps = self._model.features(self._preprocessing.normalise(pixels))
-            described = self._model.describe(maps, self._model.keys(maps))
+            trunk = self._model.trunk(self._preprocessing.normalise(pixels))
+            described = self._model.describe(trunk)
             chances = described.chances.float().cpu().numpy()
             nuance = described.nuance.float().cpu().numpy()
         found = [

@@ -73,6 +73,8 @@ class BatchPlans:
         recipe: batch size, sampling, epochs.
         seed: of every draw.
         shares: processes that share each batch.
+        partners: whether half of each batch are partners of the other half, for nuance: another
+            picture of the same item, drawn, else another copy of the picture.
 
     Raises:
         UsageError: a batch cannot be shared evenly.
@@ -85,8 +87,10 @@ class BatchPlans:
         recipe: Recipe,
         seed: int,
         shares: int = 1,
+        partners: bool = False,
     ) -> None:
         check_shares(recipe, shares)
+        self._others = _others(dataset, rows) if partners else None
         self._rows, self._recipe, self._seed = rows, recipe, seed
         self._sampler: TripletSampler | None = None
         if recipe.sampling == "triplets":
@@ -113,7 +117,27 @@ class BatchPlans:
         order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
         for start in range(0, self.steps * self._size, self._size):
             rows = order[start : start + self._size].tolist()
-            yield BatchPlan(rows, self._copies(len(rows), generator))
+            copies = self._copies(len(rows), generator)
+            if self._others is not None:
+                self._pair(rows, copies, self._others, generator)
+            yield BatchPlan(rows, copies)
+
+    def _pair(
+        self,
+        rows: list[int],
+        copies: list[int],
+        others: dict[int, list[int]],
+        generator: torch.Generator,
+    ) -> None:
+        """Put partners in the place of every second row; its turn comes in another epoch."""
+        stored = self._recipe.stored_copies
+        for place in range(1, len(rows), 2):
+            row = rows[place - 1]
+            choice = others.get(row, [])
+            drawn = int(torch.randint(max(len(choice), 1), (1,), generator=generator))
+            rows[place] = choice[drawn] if choice else row
+            if not choice and stored and copies[place] == copies[place - 1]:
+                copies[place] = (copies[place] + 1) % (stored + 1)
 
     def _triplets(self, generator: torch.Generator) -> Iterator[BatchPlan]:
         assert self._sampler is not None
@@ -127,6 +151,30 @@ class BatchPlans:
     def _copies(self, size: int, generator: torch.Generator) -> list[int]:
         copies = self._recipe.stored_copies
         return torch.randint(copies + 1, (size,), generator=generator).tolist()
+
+
+def _others(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, list[int]]:
+    """The other pictures of each row's item among `rows`, for rows that have any."""
+    if dataset.items is None:
+        return {}
+    items: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        items.setdefault(int(dataset.items[row]), []).append(row)
+    return {
+        row: [other for other in own if other != row]
+        for item, own in items.items()
+        for row in own
+        if item >= 0 and len(own) > 1
+    }
+
+
+def what_they_show(dataset: Dataset) -> NDArray[np.int64]:
+    """A number for what each row of a dataset shows: its item, else the picture itself, [N]."""
+    own = np.arange(len(dataset), dtype=np.int64)
+    if dataset.items is None:
+        return own
+    shows: NDArray[np.int64] = np.where(dataset.items >= 0, len(own) + dataset.items, own)
+    return shows
 
 
 def check_shares(recipe: Recipe, shares: int) -> None:

@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-POWER = 0.25
+POWER = 0.5
 """Of a chance, before it is rounded; chosen on `valid`, see benchmarks/NOTES.md."""
 
 GARMENT = -1

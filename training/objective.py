@@ -1,6 +1,6 @@
 """The loss of one batch, Eq. 15 and the terms added to it: every image under many conditions.
 
-L = category + lambda * attribute + gamma * triplet (+ value + contrast). The backbone has seen
+L = category + lambda * attribute + gamma * triplet (+ value + contrast + nuance). The backbone saw
 each image once; the head looks at its map under a label mask, under every type condition and under
 the value conditions drawn for the batch. Three steps, so that several processes can share a batch:
 `draw_looks` for all of its images, `look` at one's own, `batch_losses` over all embeddings.
@@ -9,6 +9,7 @@ the value conditions drawn for the batch. Three steps, so that several processes
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,9 +18,9 @@ from torch.nn import functional as F
 from training.conditions import mask_labels, sample_value_conditions
 from training.losses.contrastive import contrastive_loss
 from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
-from training.losses.pairs import Pairs, literal_pairs, type_pairs, value_pairs
+from training.losses.pairs import Pairs, item_pairs, literal_pairs, type_pairs, value_pairs
 from training.losses.triplet import hinge_loss, triplet_loss
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, Seen
 from training.recipe import Recipe
 
 
@@ -33,6 +34,7 @@ class Losses:
     triplet: Tensor
     value: Tensor
     contrast: Tensor
+    nuance: Tensor
 
     def numbers(self) -> dict[str, float]:
         """The terms as floats, by name."""
@@ -77,33 +79,53 @@ def draw_looks(
     return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
 
 
+class Look(NamedTuple):
+    """What the head gave for a batch's maps.
+
+    Args:
+        z: Z before normalisation under the conditions [B, C, d] and, where labels were shown, under
+            the mask: [B, C + 1, d].
+        nuance: of the attributes [B, N]; N is 0 where nothing is taught of it.
+    """
+
+    z: Tensor
+    nuance: Tensor
+
+
 def look(
-    model: ConditionedEmbedder, maps: Tensor, shown: Tensor | None, conditions: Tensor
-) -> Tensor:
-    """Z before normalisation under the conditions and, if there is one, the mask.
+    model: ConditionedEmbedder,
+    maps: Tensor,
+    shown: Tensor | None,
+    conditions: Tensor,
+    nuance: bool = False,
+) -> Look:
+    """Look at maps under the conditions and, if there is one, the mask.
 
     Args:
         model: the embedder.
         maps: I [B, *, h, w].
         shown: [B, K] or None.
-        conditions: [C, K].
-
-    Returns:
-        [B, C, d], or [B, C + 1, d] with the masked look last.
+        conditions: [C, K], the type conditions first.
+        nuance: whether it is wanted.
     """
-    keys = model.keys(maps)
-    z = model.attend_raw(maps, conditions.unsqueeze(0), keys)
-    if shown is None:
-        return z
-    return torch.cat([z, model.attend_raw(maps, shown.unsqueeze(1), keys)], 1)
+    keys, types = model.keys(maps), len(model.schema.attributes)
+    seen = model.see(maps, conditions.unsqueeze(0), keys)
+    told = maps.new_zeros(len(maps), 0)
+    if nuance:
+        told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]))
+    z = seen.z
+    if shown is not None:
+        z = torch.cat([z, model.see(maps, shown.unsqueeze(1), keys).z], 1)
+    return Look(z, told)
 
 
 def batch_losses(
     model: ConditionedEmbedder,
-    seen: Tensor,
+    looked: Look,
     looks: Looks,
     labels: Tensor,
     category: Tensor,
+    shows: Tensor,
     recipe: Recipe,
     generator: torch.Generator,
 ) -> Losses:
@@ -111,18 +133,20 @@ def batch_losses(
 
     Args:
         model: gives the heads.
-        seen: what `look` gave, float32.
+        looked: what `look` gave, float32.
         looks: the conditions that it was given.
         labels: label states [B, K] in {-1, 0, +1}, float.
         category: [B] int64, -1 unknown.
+        shows: what each picture shows, for nuance, see `item_pairs` [B] int64.
         recipe: weights and options.
         generator: source of triplets.
 
     Returns:
         The terms; a weight of 0 skips the computation of its term.
     """
+    seen = looked.z
     zero = seen.sum() * 0
-    by_category = by_attribute = by_value = contrast = triplet = zero
+    by_category = by_attribute = by_value = contrast = triplet = nuance = zero
     types, count = len(model.schema.attributes), len(looks.conditions)
     if looks.shown is not None:
         z = seen[:, -1]
@@ -142,14 +166,20 @@ def batch_losses(
             if recipe.triplets == "literal":
                 pairs = literal_pairs(labels, count)
             triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
+    if looked.nuance.shape[1]:
+        # Mean cosine of the unit vectors that stand side by side.
+        alike = looked.nuance @ looked.nuance.T / types
+        pairs = item_pairs(shows)
+        nuance = contrastive_loss(alike[None], pairs, recipe.nuance_temperature)
     total = (
         recipe.category_weight * by_category
         + recipe.attribute_weight * by_attribute
         + recipe.triplet_weight * triplet
         + recipe.value_weight * by_value
         + recipe.contrast_weight * contrast
+        + recipe.nuance_weight * nuance
     )
-    return Losses(total, by_category, by_attribute, triplet, by_value, contrast)
+    return Losses(total, by_category, by_attribute, triplet, by_value, contrast, nuance)
 
 
 def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
@@ -166,7 +196,7 @@ def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
     z = F.normalize(seen[kept], dim=-1)
     anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
     hinge = hinge_loss(anchor, positive, negative, recipe.margin)
-    return Losses(hinge, zero, zero, hinge, zero, zero)
+    return Losses(hinge, zero, zero, hinge, zero, zero, zero)
 
 
 def _join(first: Pairs, second: Pairs) -> Pairs:

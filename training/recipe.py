@@ -20,6 +20,8 @@ _RANGES = {
     "triplet_weight": _FROM_0,
     "value_weight": _FROM_0,
     "contrast_weight": _FROM_0,
+    "nuance_weight": _FROM_0,
+    "nuance_temperature": _ABOVE_0,
     "margin": _FROM_0,
     "temperature": _ABOVE_0,
     "smoothing": Range(0, 1),
@@ -53,6 +55,9 @@ class Recipe:
         triplet_weight: gamma of Eq. 15.
         value_weight: of the cross-entropy of each attribute's values under its type condition.
         contrast_weight: of the supervised contrastive loss.
+        nuance_weight: of the contrastive loss on nuance; with it, half of a batch are partners of
+            the other half: another picture of the same item, else another copy of the picture.
+        nuance_temperature: of that loss.
         margin: m of Eq. 14.
         temperature: of the contrastive loss.
         smoothing: label smoothing of the value loss.
@@ -93,6 +98,8 @@ class Recipe:
     triplet_weight: float = 0.2
     value_weight: float = 1.0
     contrast_weight: float = 0.2
+    nuance_weight: float = 0.2
+    nuance_temperature: float = 0.07
     margin: float = 0.2
     temperature: float = 0.1
     smoothing: float = 0.0

@@ -12,7 +12,7 @@ from training.augmentation import augment, draw_augmentation, drop_channels
 from training.batch_plans import BatchPlan
 from training.distributed import ALONE, Processes
 from training.models.conditioned import ConditionedEmbedder
-from training.objective import Losses, batch_losses, draw_looks, look, sampled_losses
+from training.objective import Look, Losses, batch_losses, draw_looks, look, sampled_losses
 from training.precision import autocast
 from training.recipe import Recipe
 
@@ -26,6 +26,8 @@ class Batch:
         inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
         labels: label states [B, K] float.
         category: [B] int64, -1 unknown.
+        shows: what each picture shows, for nuance: pictures of one item, and copies of one picture,
+            have one number [B] int64, -1 where it could not be read.
         attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
             leave the triplet out; the three images of a triplet follow each other.
     """
@@ -33,6 +35,7 @@ class Batch:
     inputs: Tensor
     labels: Tensor
     category: Tensor
+    shows: Tensor
     attribute: Tensor | None = None
 
 
@@ -87,11 +90,15 @@ class Objective(nn.Module):
             else:
                 looks = draw_looks(model, batch.labels, recipe, generator)
                 shown = None if looks.shown is None else looks.shown[own]
-                seen = look(model, maps, shown, looks.conditions)
+                nuance = partners(model, recipe)
+                seen, told = look(model, maps, shown, looks.conditions, nuance)
         seen = self.processes.gather(seen.float())
         if batch.attribute is not None:
             return sampled_losses(seen, batch.attribute, recipe)
-        return batch_losses(model, seen, looks, batch.labels, batch.category, recipe, generator)
+        looked = Look(seen, self.processes.gather(told.float()))
+        return batch_losses(
+            model, looked, looks, batch.labels, batch.category, batch.shows, recipe, generator
+        )
 
 
 def train_step(
@@ -145,6 +152,7 @@ def make_batch(
     known: Tensor,
     labels: Tensor,
     category: Tensor,
+    shows: Tensor,
     device: str,
 ) -> Batch:
     """A step's batch; of an image that could not be read nothing is known."""
@@ -152,13 +160,22 @@ def make_batch(
     states[~known] = 0
     names = category[plan.rows].clone()
     names[~known] = -1
+    shown = shows[plan.rows].clone()
+    shown[~known] = -1
     attribute = None
     if plan.attribute is not None:
         attribute = torch.from_numpy(plan.attribute).clone()
         whole = plan.by_triplet(known).all(0)
         attribute[~plan.by_image(whole)] = -1
         attribute = attribute.to(device)
-    return Batch(inputs.to(device), states.to(device), names.to(device), attribute)
+    return Batch(
+        inputs.to(device), states.to(device), names.to(device), shown.to(device), attribute
+    )
+
+
+def partners(model: ConditionedEmbedder, recipe: Recipe) -> bool:
+    """Whether nuance is taught, and batches hold partners for it."""
+    return bool(recipe.nuance_weight and model.config.nuance and recipe.sampling == "batch")
 
 
 def fixed_norm(recipe: Recipe) -> bool:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlans, Order, epoch_seed
+from training.batch_plans import BatchPlans, Order, epoch_seed, what_they_show
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
@@ -34,6 +34,7 @@ from training.step import (
     fixed_norm,
     lay_out,
     make_batch,
+    partners,
     set_mode,
     train_step,
 )
@@ -88,7 +89,11 @@ def train(
         unfinished.continued(report)
     elif model.config.lower_stages and fixed_norm(recipe):
         _calibrate(model, source, seed, device)
-    plans = BatchPlans(dataset, rows, recipe, seed, processes.count)
+    if unfinished is None and recipe.freeze_backbone:  # else F changes while it is trained
+        _fit_garment_nuance(model, source, seed, device)
+    pairs = partners(model, recipe)
+    plans = BatchPlans(dataset, rows, recipe, seed, processes.count, pairs)
+    shows = torch.from_numpy(what_they_show(dataset))
     labels = torch.from_numpy(dataset.labels)
     category = torch.from_numpy(dataset.category)
     objective: nn.Module = Objective(model, recipe, source.frozen, processes)
@@ -111,7 +116,7 @@ def train(
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
-            batch = make_batch(plan, inputs, known, labels, category, device)
+            batch = make_batch(plan, inputs, known, labels, category, shows, device)
             losses = train_step(objective, optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(
@@ -123,6 +128,8 @@ def train(
         model.eval()
         figure = None
         if processes.first:
+            if not recipe.freeze_backbone:
+                _fit_garment_nuance(model, source, seed, device)
             bank = source.validation_bank(model)
             figure = None if bank is None else validate(*bank)
         epoch_report = EpochReport(
@@ -149,27 +156,49 @@ def _calibrate(model: ConditionedEmbedder, source: Source, seed: int, device: st
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    order = np.random.default_rng(seed).permutation(source.rows)[:CALIBRATION]
-    parts = [order[i : i + 128].tolist() for i in range(0, len(order), 128)]
-    orders = (Order(part, [0] * len(part)) for part in parts)
     model.eval()
     sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
     count = 0
     with torch.inference_mode():
-        for _, inputs in source.batches(orders):
-            if len(inputs) == 0:  # none of them could be read
-                continue
+        for inputs in _sample(source, seed, CALIBRATION):
             trunk = inputs if source.frozen else model.trunk(inputs.to(device)).cpu()
             flat = trunk.double().transpose(0, 1).flatten(1)
             sums += torch.stack([flat.sum(1), flat.square().sum(1)])
             count += flat.shape[1]
     if count == 0:
         raise DataError(
-            f"none of {len(order)} training images could be read; `retrieve inspect` lists them"
+            f"none of {min(CALIBRATION, len(source.rows))} training images could be read; "
+            "`retrieve inspect` lists them"
         )
     mean = sums[0] / count
     norm.running_mean.copy_(mean)
     norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
+
+
+FITTED = 4096
+"""Training images that the nuance of the whole garment is fitted on."""
+
+
+def _fit_garment_nuance(model: ConditionedEmbedder, source: Source, seed: int, device: str) -> None:
+    if not model.garment_nuance.numbers:
+        return
+    model.eval()
+    found = []
+    with torch.inference_mode():
+        for inputs in _sample(source, seed, FITTED):
+            trunk = inputs.to(device) if source.frozen else model.trunk(inputs.to(device))
+            found.append(model.garment_nuance.statistics(model.standardise(trunk.float())))
+    if found:  # else the training ends for want of readable images
+        model.garment_nuance.fit(torch.cat(found))
+
+
+def _sample(source: Source, seed: int, images: int) -> Iterator[Tensor]:
+    """Inputs of at most so many training images, drawn, batch by batch; none of them changed."""
+    order = np.random.default_rng(seed).permutation(source.rows)[:images]
+    parts = [order[i : i + 128].tolist() for i in range(0, len(order), 128)]
+    for _, inputs in source.batches(Order(part, [0] * len(part)) for part in parts):
+        if len(inputs):  # else none of them could be read
+            yield inputs
 
 
 def _save(

@@ -68,7 +68,7 @@ def measure_runs(
             tell(f"{where}: measuring")
             record = runner.floor(run)
         else:
-            trained = _trained(run, store, runner, machine, where, tell)
+            trained = trained_run(run, store, runner, machine, where, tell)
             check()
             tell(f"{where}: evaluating")
             record = runner.evaluate(run, store.folder(run)) | {"training": trained}
@@ -77,9 +77,21 @@ def measure_runs(
         store.keep_measured(run, record)
 
 
-def _trained(
+def trained_run(
     run: PlannedRun, store: RunStore, runner: Runner, machine: str, where: str, tell: Tell
 ) -> dict[str, Any]:
+    """Train a run, or what is left of it, unless it is finished.
+
+    Args:
+        run: which.
+        store: where it is kept, in `store.folder(run)`.
+        runner: trains it.
+        machine: name of this machine.
+        where: how the lines begin that `tell` is told.
+
+    Returns:
+        What is kept of the report of its training.
+    """
     done = store.trained(run)
     if done is not None:
         tell(f"{where}: trained before")

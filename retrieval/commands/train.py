@@ -22,6 +22,11 @@ _LARGEST_SEED = 2**32 - 1
 @click.command("train")
 @dataset_options
 @click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
+@click.option(
+    "--item-column",
+    metavar="COLUMN",
+    help="Column of a catalogue that tells which pictures show one product [default: item].",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option(
@@ -54,6 +59,7 @@ def command(
     name: str,
     root: Path | None,
     attributes: str | None,
+    item_column: str | None,
     out: Path,
     config: Path | None,
     variant: str | None,
@@ -130,7 +136,7 @@ def command(
     )
     if not 0 <= run.seed <= _LARGEST_SEED:  # of the config; the option is checked by its type
         raise UsageError(f"seed must be 0..{_LARGEST_SEED}, got {run.seed}")
-    dataset = load_dataset(name, root, _attributes(attributes))
+    dataset = load_dataset(name, root, _attributes(attributes), item_column)
     choice = choose_device(device)
     copies = run.recipe.stored_copies
     images = len(dataset.rows_of("train")) * (1 + copies) + len(validation_rows(dataset))

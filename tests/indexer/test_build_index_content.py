@@ -26,8 +26,8 @@ def direct(checkpoint, dataset, rows):
     model, out = checkpoint.model, []
     for row in rows:
         pixels = checkpoint.preprocessing.open(dataset.root / dataset.paths[row])[None]
-        maps = model.features(checkpoint.preprocessing.normalise(torch.from_numpy(pixels)))
-        seen = model.describe(maps)
+        trunk = model.trunk(checkpoint.preprocessing.normalise(torch.from_numpy(pixels)))
+        seen = model.describe(trunk)
         out.append(model.layout.pack(seen.chances.numpy(), seen.nuance.numpy()))
     return np.concatenate(out)
 
@@ -195,17 +195,17 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_fault_31_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 10)), tiny_checkpoint(tmp_path)
     build(dataset, checkpoint, tmp_path / "expected", batch_size=8)
-    real = checkpoint.model.features
+    real = checkpoint.model.trunk
 
     def small(images):
         if len(images) > 2:
             raise torch.OutOfMemoryError("too large")
         return real(images)
 
-    checkpoint.model.features = small
+    checkpoint.model.trunk = small
     build(dataset, checkpoint, tmp_path / "out", batch_size=8)
     found, expected = (open_store(tmp_path / name) for name in ("out", "expected"))
     assert_close(found.descriptors(), expected.descriptors())
-    checkpoint.model.features = lambda images: small(images.repeat(3, 1, 1, 1))
+    checkpoint.model.trunk = lambda images: small(images.repeat(3, 1, 1, 1))
     with pytest.raises(ResourceError, match="single image"):
         build(dataset, checkpoint, tmp_path / "never")

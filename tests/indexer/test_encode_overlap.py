@@ -49,7 +49,7 @@ def test_a_shard_is_written_while_the_next_is_encoded(
 ) -> None:
     encoded = threading.Event()
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    real, features = encode_shards.write_shard, checkpoint.model.features
+    real, features = encode_shards.write_shard, checkpoint.model.trunk
 
     def write(folder, number, rows):
         if number == 0:  # would wait for ever if nothing else went on meanwhile
@@ -63,7 +63,7 @@ def test_a_shard_is_written_while_the_next_is_encoded(
         return maps
 
     monkeypatch.setattr(encode_shards, "write_shard", write)
-    checkpoint.model.features = seen
+    checkpoint.model.trunk = seen
     dataset = gallery(tmp_path, write_images(tmp_path, 20))
     assert build(dataset, checkpoint, tmp_path / "out").encoded == 20
 
@@ -92,16 +92,16 @@ def test_an_error_of_the_writer_ends_the_build(
 def test_an_error_of_the_model_keeps_the_shard_being_written(tmp_path: Path) -> None:
     dataset = gallery(tmp_path, write_images(tmp_path, 30))
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    features = checkpoint.model.features
+    features = checkpoint.model.trunk
 
     def breaks(images):
         maps = features(images)
         return maps * float("nan") if checkpoint.model.encoded > 9 else maps
 
-    checkpoint.model.features = breaks
+    checkpoint.model.trunk = breaks
     with pytest.raises(DataError, match="not finite"):
         build(dataset, checkpoint, tmp_path / "out")
-    checkpoint.model.features = features
+    checkpoint.model.trunk = features
     assert build(dataset, checkpoint, tmp_path / "out").kept == 8
 
 

@@ -80,7 +80,7 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
         images[0] = 2.64  # a plain ground, where a deviation is rounding errors alone
         found = forward(images)
         with torch.inference_mode():
-            expected = output_of(model, model.features(images))
+            expected = output_of(model, model.trunk(images))
         for part in ("chances", "nuance"):
             torch.testing.assert_close(
                 getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4
@@ -125,7 +125,8 @@ def test_a_broken_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not finite"):
         build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
     checkpoint.model.conv.weight[0, 0, 0, 0] = 0.1
-    checkpoint.model.keys = lambda maps: torch.fft.fft2(maps).real
+    describe = checkpoint.model.describe
+    checkpoint.model.describe = lambda trunk: describe(torch.fft.fft2(trunk).real)
     with pytest.raises(ResourceError, match=r"cannot be exported .* use --runtime torch"):
         build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
     assert not list((tmp_path / "out").rglob(".tmp-*"))

@@ -20,7 +20,7 @@ from indexer.measure_recall import Requests
 from indexer.progress import Progress
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
-from training.models.embedder import Described
+from training.models.conditioned import Described
 from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
@@ -45,25 +45,18 @@ class TinyEmbedder(nn.Module):
         self.head = nn.Linear(dim, SCHEMA.size)
         self.eval().requires_grad_(False)
 
-    def features(self, images):
+    def trunk(self, images):
         self.encoded += len(images)
         time.sleep(self.delay)
         return nn.functional.adaptive_avg_pool2d(self.conv(images), self.grid) * 3
-
-    def keys(self, maps):
-        return torch.tanh(self.key(maps))
 
     @property
     def layout(self):
         return DescriptorLayout(SCHEMA.size, ((0, 3), (GARMENT, 4)))
 
-    def describe(self, maps, keys=None):
-        keys = self.keys(maps) if keys is None else keys
-        nuance = nn.functional.normalize(keys.mean((2, 3))[:, :7], dim=-1)
-        return Described(self.predict(maps), nuance)
-
-    def predict(self, maps, keys=None):
-        return self.head(maps.mean((2, 3))).sigmoid()
+    def describe(self, trunk):
+        nuance = nn.functional.normalize(self.key(trunk).tanh().mean((2, 3))[:, :7], dim=-1)
+        return Described(self.head(trunk.mean((2, 3))).sigmoid(), nuance)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from small_index import Shop
 
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
-from retrieval.query_vector import KEEP, NUANCE
+from retrieval.query_vector import KEEP, NUANCE, SHARPEN
 from retrieval.request import Request
 from training.descriptor import GARMENT, POWER
 from training.errors import CorruptStoreError, DataError, UsageError
@@ -57,8 +57,8 @@ def slow_scores(
     keep = KEEP if keep is None else keep
     pixels = torch.from_numpy(store.preprocessing.open(image))[None]
     with torch.inference_mode():
-        maps = engine.model.features(store.preprocessing.normalise(pixels))
-        chances, nuance = (part[0].double().numpy() for part in _described(engine, maps))
+        trunk = engine.model.trunk(store.preprocessing.normalise(pixels))
+        chances, nuance = (part[0].double().numpy() for part in engine.model.describe(trunk))
     starts = np.cumsum([0] + [size for _, size in layout.groups])
     scores = []
     for row, own in enumerate(store.descriptors()):
@@ -73,7 +73,8 @@ def slow_scores(
         by_chance = []
         for number in kept:
             where = schema.slice_of(number)
-            by_chance.append((chances[where] / chances[where].sum() * root[where]).sum())
+            own_share = chances[where] ** SHARPEN
+            by_chance.append((own_share / own_share.sum() * root[where]).sum())
         cosines = [
             (nuance[start : start + size] * other[start : start + size]).sum()
             for start, (owner, size) in zip(starts, layout.groups, strict=False)
@@ -86,11 +87,6 @@ def slow_scores(
             alike = (1 - NUANCE) * np.mean(by_chance) + NUANCE * in_nuance
         scores.append((1 - keep) * np.mean(there) + keep * alike if there else alike)
     return np.array(scores)
-
-
-def _described(engine: Engine, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    found = engine.model.describe(maps, engine.model.keys(maps))
-    return found.chances, found.nuance
 
 
 def assert_ranked(result: QueryResult, scores: np.ndarray, rows: np.ndarray, k: int) -> None:
@@ -289,8 +285,8 @@ def test_a_picture_in_memory_or_encoded_before_is_the_file(engine: Engine, shop:
 def test_a_picture_is_encoded_once(shop: Shop, tmp_path: Path, monkeypatch) -> None:
     engine = Engine.open(shop.index, device="cpu")
     seen = []
-    features = engine.model.features
-    monkeypatch.setattr(engine.model, "features", lambda x: seen.append(len(x)) or features(x))
+    trunk = engine.model.trunk
+    monkeypatch.setattr(engine.model, "trunk", lambda x: seen.append(len(x)) or trunk(x))
     shutil.copy(shop.catalogue / "images/009.png", tmp_path / "other name.png")
     for path in (shop.catalogue / "images/009.png", tmp_path / "other name.png"):
         for names in QUERIES.values():
@@ -320,8 +316,8 @@ def test_hits_tell_what_is_known_and_what_is_predicted(engine: Engine, shop: Sho
         np.stack([engine.store.preprocessing.open(hit.path) for hit in result])
     )
     with torch.inference_mode():
-        maps = engine.model.features(engine.store.preprocessing.normalise(pictures))
-        all_chances = _described(engine, maps)[0].double().numpy()
+        trunk = engine.model.trunk(engine.store.preprocessing.normalise(pictures))
+        all_chances = engine.model.describe(trunk).chances.double().numpy()
     for hit, chances in zip(result, all_chances, strict=True):
         cells = rows[hit.row]
         known = {

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.batch_plans import BatchPlan
+from training.descriptor import GARMENT
 from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig, from_mapping, variant
 from training.models.registry import ARCHITECTURES, build_model
@@ -51,6 +52,7 @@ def _batch_of(count: int = IMAGES, attribute: list[int] | None = None) -> Batch:
         torch.randn(count, 3, SIZE, SIZE, generator=generator),
         labels,
         torch.randint(2, (count,), generator=generator),
+        torch.arange(count) // 2,
         None if attribute is None else torch.tensor(attribute).repeat_interleave(3),
     )
 
@@ -67,7 +69,7 @@ class _Counter:
             lambda _, inputs, __: self.backbone.append(len(inputs[0]))
         )
         model.reduce.register_forward_hook(lambda _, inputs, __: self.reduce.append(len(inputs[0])))
-        for name in ("keys", "attend_raw"):
+        for name in ("keys", "see"):
             setattr(model, name, self._counted(name, getattr(model, name)))
 
     def _counted(self, name: str, method):
@@ -155,7 +157,34 @@ def test_a_batchs_losses_equal_those_of_one_image_and_condition_at_a_time(name: 
             labelled = (states > 0).any(1)
             values.append(-own[states > 0].log().sum() / labelled.sum())
     torch.testing.assert_close(got.value, torch.stack(values).mean(), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got.total, 0.7 * got.value + 0.4 * got.contrast)
+    if name == "asen":
+        assert float(got.nuance.detach()) == 0  # it has none
+    else:
+        expected = _nuance_loss(model, batch, recipe.nuance_temperature)
+        torch.testing.assert_close(got.nuance, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        got.total, 0.7 * got.value + 0.4 * got.contrast + recipe.nuance_weight * got.nuance
+    )
+
+
+def _nuance_loss(model: ConditionedEmbedder, batch: Batch, temperature: float) -> Tensor:
+    """InfoNCE over the mean cosine of the unit vectors; pictures 2 n and 2 n + 1 show one item."""
+    told = [model.describe(model.trunk(x[None])).nuance[0] for x in batch.inputs]
+    sizes = [size for owner, size in model.layout.groups if owner != GARMENT]
+    told = [t[: sum(sizes)] for t in told]
+    vectors = [t.split(sizes) for t in told]
+    losses = []
+    for i in range(IMAGES):
+        scores = torch.stack(
+            [
+                sum(a @ b for a, b in zip(vectors[i], vectors[j], strict=True)) / len(sizes)
+                for j in range(IMAGES)
+                if j != i
+            ]
+        )
+        partner = i - 1 if i % 2 else i  # its place where i itself is left out
+        losses.append((scores / temperature).logsumexp(0) - scores[partner] / temperature)
+    return torch.stack(losses).mean()
 
 
 def _alike(labels: Tensor, fits: Tensor, c: int, i: int, j: int) -> int:
@@ -230,13 +259,14 @@ def test_a_triplet_with_an_unreadable_image_is_left_out_as_a_whole() -> None:
     category = torch.arange(40)
     plan = BatchPlan(list(range(5, 14)), [0] * 9, np.array([2, 2, 2, 0, 0, 0, 1, 1, 1]))
     known = torch.tensor([1, 1, 1, 1, 0, 1, 1, 1, 1]).bool()
-    batch = make_batch(plan, torch.zeros(9, 3, 4, 4), known, labels, category, "cpu")
+    batch = make_batch(plan, torch.zeros(9, 3, 4, 4), known, labels, category, category, "cpu")
     assert batch.attribute is not None
     assert batch.attribute.tolist() == [2, 2, 2, -1, -1, -1, 1, 1, 1]
     assert plan.attribute is not None
     assert plan.attribute.min() == 0  # the plan itself stays
     assert batch.labels[4].abs().sum() == 0
     assert int(batch.category[4]) == -1
+    assert int(batch.shows[4]) == -1
     assert batch.labels[[0, 3, 8]].min() == 1
 
 
@@ -261,12 +291,14 @@ def test_an_unreadable_image_counts_for_nothing_in_a_batch() -> None:
     )
     inputs, labels, category = batch.inputs.clone(), batch.labels.clone(), batch.category.clone()
     inputs[4], labels[4], category[4] = 0, 0, -1
+    shows = batch.shows.clone()
+    shows[4] = -1
     without = torch.arange(IMAGES) != 4
     losses = [
         Objective(model, recipe, frozen=False)(one, torch.Generator().manual_seed(0)).numbers()
         for one in (
-            Batch(inputs, labels, category),
-            Batch(inputs[without], labels[without], category[without]),
+            Batch(inputs, labels, category, shows),
+            Batch(inputs[without], labels[without], category[without], shows[without]),
         )
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

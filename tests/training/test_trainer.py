@@ -150,7 +150,12 @@ def test_an_image_that_breaks_while_it_is_trained_on_is_left_out(
     (root / "images/005.png").write_bytes(b"not a picture")
     monkeypatch.setattr("training.run.Photographs", partial(Photographs, memory=0))
     recipe = replace(
-        CONFIG.recipe, epochs=2, batch_size=10, sampling=sampling, triplets_per_epoch=20
+        # Enough epochs for each picture's turn: half of a batch are partners of the other half.
+        CONFIG.recipe,
+        epochs=6,
+        batch_size=10,
+        sampling=sampling,
+        triplets_per_epoch=20,
     )
     recorder = _Recorder()
     _, source = run_training(
@@ -164,7 +169,7 @@ def test_an_image_that_breaks_while_it_is_trained_on_is_left_out(
         lambda _: None,
     )
     assert {path for path, _ in source.failures} == {"images/005.png"}
-    assert len(recorder.losses) == 4
+    assert len(recorder.losses) == 12
     assert np.isfinite(recorder.losses).all()
 
 

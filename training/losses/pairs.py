@@ -78,5 +78,20 @@ def literal_pairs(labels: Tensor, conditions: int) -> Pairs:
     return Pairs(positive, (both & ~share)[None].expand(conditions, -1, -1))
 
 
+def item_pairs(shows: Tensor) -> Pairs:
+    """Pictures of one thing are alike, whatever its values; all others are unlike.
+
+    Args:
+        shows: number of what each picture shows [B] int64, -1 where that is not known.
+
+    Returns:
+        Pairs for C = 1.
+    """
+    known = shows >= 0
+    both = known[:, None] & known[None, :]
+    same = shows[:, None] == shows[None, :]
+    return Pairs(_without_self((both & same)[None]), (both & ~same)[None])
+
+
 def _without_self(pairs: Tensor) -> Tensor:
     return pairs & ~torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device)

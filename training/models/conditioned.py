@@ -10,19 +10,43 @@ one trainer, one bank of stored maps and one evaluation serve them all.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.descriptor import DescriptorLayout
+from training.descriptor import GARMENT, DescriptorLayout
 from training.models.backbones import backbone_channels, build_backbone
 from training.models.config import Architecture, ModelConfig
-from training.models.embedder import Described
 from training.models.lower_stages import lower_channels, with_lower_stages
+from training.models.nuance import AttributeNuance, GarmentNuance
 from training.models.value_readout import ValueReadout
 from training.schema import Schema
+
+
+class Seen(NamedTuple):
+    """What a model sees of B images under C conditions.
+
+    Args:
+        attended: what nuance is read from beside Z: V_s [B, C, d] in M2Fashion, else Z again.
+        z: Z before normalisation [B, C, d].
+    """
+
+    attended: Tensor
+    z: Tensor
+
+
+class Described(NamedTuple):
+    """What a descriptor is made of, for B images.
+
+    Args:
+        chances: probability of every value, each under its own type condition [B, K] in 0..1.
+        nuance: unit vectors side by side [B, N], as `ConditionedEmbedder.layout` has them.
+    """
+
+    chances: Tensor
+    nuance: Tensor
 
 
 class ConditionedEmbedder(nn.Module, ABC):
@@ -80,10 +104,22 @@ class ConditionedEmbedder(nn.Module, ABC):
         self.attribute_head = nn.Linear(config.dim, schema.size)
         self.register_buffer("type_conditions", type_conditions(schema), persistent=False)
         self.type_conditions: Tensor
+        self.nuance = AttributeNuance(len(schema.attributes), 2 * config.dim, config.nuance)
+        self.garment_nuance = GarmentNuance(lower + own, config.garment_nuance)
 
     @abstractmethod
     def build(self, channels: int) -> None:
         """Make `reduce` and the layers between F, of `channels` channels, and Z."""
+
+    @property
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of this model's descriptors are."""
+        config, groups = self.config, []
+        if config.nuance:
+            groups += [(number, config.nuance) for number in range(len(self.schema.attributes))]
+        if config.garment_nuance:
+            groups.append((GARMENT, config.garment_nuance))
+        return DescriptorLayout(self.schema.size, tuple(groups))
 
     def keys(self, maps: Tensor) -> Tensor:
         """P, what else of an image does not depend on the condition: [B, *, h, w]; here I."""
@@ -101,6 +137,11 @@ class ConditionedEmbedder(nn.Module, ABC):
         Returns:
             [B, C, d].
         """
+
+    def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
+        """Z, and what nuance is read from; arguments as for `attend_raw`."""
+        z = self.attend_raw(maps, conditions, keys)
+        return Seen(z, z)
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The spatial attention map alpha [B, H, W] under a condition [B or 1, K]; sums to 1.
@@ -171,27 +212,32 @@ class ConditionedEmbedder(nn.Module, ABC):
         where = self.schema.slice_of(number)
         return F.linear(z, self.attribute_head.weight[where], self.attribute_head.bias[where])
 
-    def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Probability of every value, [B, K] in 0..1.
+    def chances(self, by_type: Tensor) -> Tensor:
+        """Probability of every value [B, K] in 0..1, from Z under every type condition [B, T, d].
 
         Softmax over the values of a single-valued attribute, sigmoid for a multi-valued one.
         """
-        logits = self.value_logits(self.attend_raw(maps, self.type_conditions.unsqueeze(0), keys))
+        logits = self.value_logits(by_type)
         out = []
         for number, attribute in enumerate(self.schema.attributes):
             own = logits[:, self.schema.slice_of(number)]
             out.append(own.sigmoid() if attribute.multi else own.softmax(-1))
         return torch.cat(out, -1)
 
-    @property
-    def layout(self) -> DescriptorLayout:
-        """What a descriptor of this model holds."""
-        return DescriptorLayout(self.schema.size, ((-1, 32),))
+    def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Probability of every value, [B, K] in 0..1, from I [B, *, h, w]."""
+        return self.chances(self.attend_raw(maps, self.type_conditions.unsqueeze(0), keys))
 
-    def describe(self, maps: Tensor, keys: Tensor | None = None) -> Described:
-        """Stand-in until nuance is learned: the mean of I, 32 numbers of it."""
-        nuance = F.pad(maps.mean((2, 3)), (0, 32))[:, :32]
-        return Described(self.predict(maps, keys), F.normalize(nuance, dim=-1))
+    def nuance_of(self, seen: Seen) -> Tensor:
+        """The attributes' nuance [B, T x numbers] from what is seen under every type condition."""
+        return self.nuance(torch.cat([seen.attended, seen.z], -1))  # type: ignore[no-any-return]
+
+    def describe(self, trunk: Tensor) -> Described:
+        """Chances and nuance of images, from F [B, channels, H, W]."""
+        trunk = self.standardise(trunk)
+        seen = self.see(self.reduce(trunk), self.type_conditions.unsqueeze(0))
+        nuance = torch.cat([self.nuance_of(seen), self.garment_nuance(trunk)], -1)
+        return Described(self.chances(seen.z), nuance)
 
     def parameters_of_embedder(self) -> int:
         """How many parameters an embedding needs: with the backbone, without the two heads."""

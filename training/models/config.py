@@ -13,7 +13,12 @@ T = TypeVar("T")
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
 Architecture = Literal["m2fashion", "triplet", "csn", "asen", "asenet-v2"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
-_RANGES = {"grid": Range(1, 64), "dim": Range(2, 16_384)}
+_RANGES = {
+    "grid": Range(1, 64),
+    "dim": Range(2, 16_384),
+    "nuance": Range(0, 1024),
+    "garment_nuance": Range(0, 1024),
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class ModelConfig:
         channel: `relu` or `sigmoid` (Eq. 7 to the letter) inside ACA, or `none` (w/o ACA: Z = V_s).
         readout: `values` (the cosine of two Z is the chance that the images share a value, see
             `value_readout.py`) or `none`.
+        nuance: numbers of each attribute's nuance, see `nuance.py`; 0: none.
+        garment_nuance: numbers of the whole garment's nuance; 0: none.
         lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.
         architecture: the model; `training.models.registry` has its class.
 
@@ -53,6 +60,8 @@ class ModelConfig:
     channel: Literal["relu", "sigmoid", "none"] = "relu"
     readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
+    nuance: int = 16
+    garment_nuance: int = 192
     architecture: Architecture = "m2fashion"
 
     def __post_init__(self) -> None:
@@ -63,7 +72,12 @@ class ModelConfig:
         return asdict(self)
 
 
-_PLAIN: dict[str, Any] = {"readout": "none", "lower_stages": False}
+_PLAIN: dict[str, Any] = {
+    "readout": "none",
+    "lower_stages": False,
+    "nuance": 0,
+    "garment_nuance": 0,
+}
 """Without what is not in any of the papers."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -80,6 +94,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "gmp": {"pooling": "max"},
     "without-readout": {"readout": "none"},
     "without-lower-stages": {"lower_stages": False},
+    "without-nuance": {"nuance": 0, "garment_nuance": 0},
     "triplet": _PLAIN | {"architecture": "triplet", "dim": 1024},
     "csn": _PLAIN | {"architecture": "csn", "dim": 1024},
     "asen": _PLAIN | {"architecture": "asen", "dim": 1024},

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from training.models.attribute_embedding import AttributeEmbedding
 from training.models.channel_attention import ChannelAttention
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, Seen
 from training.models.folded_head import FoldedAttention, FoldedChannel, FoldedHead
 from training.models.folded_readout import FoldedReadout
 from training.models.spatial_attention import SpatialAttention
@@ -41,21 +41,21 @@ class M2Fashion(ConditionedEmbedder):
         """P = tanh(W_v1 I), the condition-free half of the attention: [B, d, H, W] likewise."""
         return self.spatial.keys(maps)
 
-    def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation, for several conditions of each image.
+    def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
+        """V_s and Z before normalisation, for several conditions of each image.
 
         Args:
             maps: I [B, d, H, W].
             conditions: label states [B or 1, C, K] float.
-            keys: P, if stored; computed from `maps` otherwise.
-
-        Returns:
-            [B, C, d].
+            keys: P, if it is at hand; computed from `maps` otherwise.
         """
         keys = self.keys(maps) if keys is None else keys
         attended = self.spatial(maps, keys, self.spatial_embedding(conditions))
-        out: Tensor = self.channel(attended, self.channel_embedding(conditions))
-        return out
+        return Seen(attended, self.channel(attended, self.channel_embedding(conditions)))
+
+    def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Z before normalisation [B, C, d]; arguments as for `see`."""
+        return self.see(maps, conditions, keys).z
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The spatial attention map alpha [B, H, W] under a condition [B or 1, K]; sums to 1."""

@@ -16,7 +16,7 @@ from training.wardrobe.landmarks import Located, locate
 from training.wardrobe.layout import lay_out
 from training.wardrobe.regions import regions
 from training.wardrobe.render import render_image
-from training.wardrobe.spec import sample_spec
+from training.wardrobe.spec import Spec
 from training.without_interrupts import without_interrupts
 
 JPEG_QUALITY = 92
@@ -30,15 +30,14 @@ class PictureJob:
     """One picture to draw and save.
 
     Args:
-        seed, index: which picture.
+        spec: what it shows.
         size: side in pixels.
         path: where the JPEG goes.
         masks: where the masks go (`.npz`, a bool array [size, size] an attribute), if anywhere.
         located: whether to work out box and landmarks.
     """
 
-    seed: int
-    index: int
+    spec: Spec
     size: int
     path: Path
     masks: Path | None = None
@@ -47,7 +46,7 @@ class PictureJob:
 
 def save_picture(job: PictureJob) -> Located | None:
     """Draw and save one picture; its box and landmarks where the job asks for them."""
-    spec = sample_spec(job.seed, job.index)
+    spec = job.spec
     render_image(spec, job.size).save(job.path, "JPEG", quality=JPEG_QUALITY)
     if job.masks is not None:
         layout, matrix = lay_out(spec.garment, spec.pose), spec.pose.matrix()

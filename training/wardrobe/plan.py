@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.datasets.dataset import SPLITS
 from training.errors import ResourceError, UsageError
-from training.wardrobe.spec import item_of, sample_spec, split_of
+from training.wardrobe.spec import Spec, item_of, sample_spec, split_of
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,19 @@ class Planned:
         item: number of the garment it shows.
         view: which of the item's pictures it is, from 0.
         split: `train`, `valid` or `test`.
-        labels: attribute -> value name, empty where unknown, in the order of `ATTRIBUTES`.
+        spec: what it shows.
     """
 
     index: int
     item: int
     view: int
     split: str
-    labels: dict[str, str]
+    spec: Spec
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Attribute -> value name, empty where unknown, in the order of `ATTRIBUTES`."""
+        return self.spec.garment.labels()
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,8 @@ def plan(count: int, seed: int) -> list[Planned]:
     planned = []
     for index in range(count):
         item, view = item_of(index)
-        labels = sample_spec(seed, index).garment.labels()
-        planned.append(Planned(index, item, view, split_of(seed, item), labels))
+        spec = sample_spec(seed, index)
+        planned.append(Planned(index, item, view, split_of(seed, item), spec))
     return planned
 
 

@@ -37,8 +37,7 @@ def write_catalogue(
     names = [f"{p.index:06d}" for p in planned]
     jobs = [
         PictureJob(
-            seed,
-            p.index,
+            p.spec,
             size,
             folder / "images" / f"{name}.jpg",
             folder / "masks" / f"{name}.npz" if masks else None,

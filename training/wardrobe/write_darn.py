@@ -66,7 +66,7 @@ def write_darn(
     if count < LEAST:
         raise UsageError(f"count is {count}; the DARN layout needs at least {LEAST} pictures")
     planned = plan(count, seed)
-    jobs = [PictureJob(seed, p.index, size, folder / _path(p)) for p in planned]
+    jobs = [PictureJob(p.spec, size, folder / _path(p)) for p in planned]
     save_pictures(jobs, workers, progress, [folder / name for name in LABEL_FILES])
     train = [p for p in planned if p.split == "train"]
     write_lines(folder / "filenames_train.txt", [_path(p) for p in train])

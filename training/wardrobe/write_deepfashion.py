@@ -71,7 +71,7 @@ def write_deepfashion(
     planned = plan(count, seed)
     paths = [f"img/Wardrobe_Item_{p.item:06d}/img_{p.view + 1:08d}.jpg" for p in planned]
     jobs = [
-        PictureJob(seed, p.index, size, folder / "Img" / path, located=True)
+        PictureJob(p.spec, size, folder / "Img" / path, located=True)
         for p, path in zip(planned, paths, strict=True)
     ]
     anno, partition_file = folder / "Anno", folder / "Eval" / "list_eval_partition.txt"

@@ -77,8 +77,7 @@ def assert_described_by(store: Store, model: M2Fashion, folder: Path) -> None:
     """The stored bytes are those of what the model sees in the files, give or take one."""
     pixels = np.stack([store.preprocessing.open(folder / path) for path in store.paths])
     with torch.inference_mode():
-        maps = model.features(store.preprocessing.normalise(torch.from_numpy(pixels)))
-        found = model.describe(maps, model.keys(maps))
+        found = model.describe(model.trunk(store.preprocessing.normalise(torch.from_numpy(pixels))))
     direct = store.layout.pack(found.chances.numpy(), found.nuance.numpy())
     apart = np.abs(direct.astype(int) - store.descriptors())
     assert apart.max() <= 1

@@ -7,10 +7,12 @@ import pytest
 import torch
 from slow_readout import slow_readout, unit
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.errors import UsageError
 from training.models.config import VARIANTS, ModelConfig, from_mapping, variant
 from training.models.m2fashion import M2Fashion
+from training.models.nuance import GarmentNuance
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -212,6 +214,8 @@ def test_gradients_are_right_and_reach_every_parameter_of_the_head(name: str) ->
     assert torch.autograd.gradcheck(lambda m: model.attend(m, conditions), (maps,))
     z = model.attend(maps[:1].expand(4, -1, -1, -1), _conditions())
     (z * torch.arange(1, DIM + 1)).sum().backward()
+    if model.config.nuance:
+        model.nuance_of(model.see(maps, model.type_conditions[None])).sum().backward()
     unused = {"attribute_head", "category_head", "backbone", "reduce"}
     if name == "without-asa":
         unused |= {"spatial_embedding"}  # alpha does not depend on T1
@@ -266,3 +270,21 @@ def test_grid_pools_the_backbone() -> None:
 def test_wrong_options_are_named(data: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         from_mapping(ModelConfig, data, "here")
+
+
+def test_the_garments_nuance_whitens_what_the_cells_say() -> None:
+    """Fitted on pictures that vary in five ways, it tells these apart equally, whatever their
+    scale."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(400, 5, generator=generator)
+    mixed = latent * torch.tensor([10.0, 3, 1, 0.3, 0.1]) @ torch.randn(5, 12, generator=generator)
+    trunk = mixed[:, :, None, None] + torch.randn(400, 12, 3, 3, generator=generator) * 1e-6
+    nuance = GarmentNuance(12, 8)
+    nuance.fit(nuance.statistics(trunk))
+    got = nuance(trunk)
+    torch.testing.assert_close(got.norm(dim=1), torch.ones(400))
+    # The oracle: standardise the principal components, five of them; three say nothing.
+    centred = (mixed - mixed.mean(0)).double()
+    left, _, _ = torch.linalg.svd(centred, full_matrices=False)
+    white = F.normalize(left[:, :5], dim=1)
+    torch.testing.assert_close(got @ got.T, (white @ white.T).float(), atol=0.02, rtol=0)

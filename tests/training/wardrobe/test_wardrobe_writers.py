@@ -11,6 +11,7 @@ from training.datasets import darn, deepfashion, wardrobe
 from training.errors import DataError, ResourceError, UsageError
 from training.wardrobe.picture import PictureJob, save_pictures
 from training.wardrobe.plan import plan
+from training.wardrobe.spec import sample_spec
 from training.wardrobe.vocabulary import ATTRIBUTES, VALUES
 from training.wardrobe.write_catalogue import write_catalogue
 from training.wardrobe.write_darn import DARN_NAMES, write_darn
@@ -81,7 +82,7 @@ def test_catalogue_splits_are_grouped_by_item(catalogue_folder):
 
 
 def test_bytes_do_not_depend_on_the_workers(tmp_path, catalogue_folder):
-    jobs = [PictureJob(SEED, i, SIZE, tmp_path / f"{i:06d}.jpg") for i in range(6)]
+    jobs = [PictureJob(sample_spec(SEED, i), SIZE, tmp_path / f"{i:06d}.jpg") for i in range(6)]
     ticks: list[int] = []
     save_pictures(jobs, workers=2, progress=ticks.append)
     assert ticks == [1, 2, 3, 4, 5, 6]

@@ -1,0 +1,232 @@
+"""Whether "this, but ..." finds the one right answer: the same garment with one attribute changed.
+
+    retrieve bench counterfactual --work demo
+
+Trains the demo's model on its wardrobe, or takes the one that `make demo` left in the folder; draws
+queries and a hard gallery (`counterfactual_wardrobe.py`), and ranks all pictures but the query by
+every model. Writes `counterfactual-wardrobe.json` and `.md` to `benchmarks/results/`; rows that are
+not measured this time stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.write_results import RESULTS, write_results
+
+if TYPE_CHECKING:
+    from benchmarks.counterfactual_wardrobe import Counterfactual
+    from retrieval.evaluation.scorer import Scorer
+    from training.datasets.dataset import Dataset
+
+CONFIG = Path(__file__).with_name("demo.toml")
+STEM = "counterfactual-wardrobe"
+SIZE = 96
+GALLERY_SEED = 271_828  # far from the wardrobes that models are trained on
+
+
+@dataclass(frozen=True)
+class CounterfactualScore:
+    """How high the answer stands among all pictures but the query. All in [0, 1].
+
+    Args:
+        mrr: mean reciprocal rank.
+        r1, r10: share of the queries where it is the first hit, or among the first 10.
+        unchanged10: share where the unchanged garment, drawn anew, is among the first 10.
+        queries: number of queries.
+    """
+
+    mrr: float
+    r1: float
+    r10: float
+    unchanged10: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class CounterfactualReport:
+    """The score of all queries, and of those of each attribute."""
+
+    all: CounterfactualScore
+    attributes: dict[str, CounterfactualScore]
+
+
+def evaluate_counterfactual(
+    part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual], keep: float | None = None
+) -> CounterfactualReport:
+    """Ask for the changed value of every query and look for the answer.
+
+    Args:
+        part: the pictures that are ranked; its rows are the scorer's.
+        scorer: what is measured.
+        queries: their pictures are in `part`.
+        keep: the dial, as `Scorer.named` takes it.
+    """
+    row_of = {path: row for row, path in enumerate(part.paths)}
+    found: dict[str, list[tuple[int, int]]] = {}
+    for one in queries:
+        query = row_of[one.query]
+        wanted = part.schema.value_of(one.attribute, one.wanted)
+        scores = scorer.named(query, [wanted], keep=keep)
+        ranks = tuple(rank_of(scores, row_of[path], query) for path in (one.answer, one.unchanged))
+        found.setdefault(one.attribute, []).append((ranks[0], ranks[1]))
+    every = [ranks for of_one in found.values() for ranks in of_one]
+    return CounterfactualReport(
+        _score(every), {name: _score(ranks) for name, ranks in found.items()}
+    )
+
+
+def rank_of(scores: NDArray[np.float32], row: int, query: int) -> int:
+    """Rank, from 1, of a row by (-score, row); the query takes no part."""
+    ahead = (scores > scores[row]) | ((scores == scores[row]) & (np.arange(len(scores)) < row))
+    ahead[query] = False
+    return 1 + int(ahead.sum())
+
+
+def _score(ranks: list[tuple[int, int]]) -> CounterfactualScore:
+    answer, unchanged = np.array(ranks).T
+    return CounterfactualScore(
+        float((1 / answer).mean()),
+        float((answer == 1).mean()),
+        float((answer <= 10).mean()),
+        float((unchanged <= 10).mean()),
+        len(ranks),
+    )
+
+
+@click.command("counterfactual")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path),
+    default=Path("runs/counterfactual"),
+    show_default=True,
+    help="Holds wardrobe, run and pictures; the folder of a demo will do.",
+)
+@click.option("--queries", type=click.IntRange(min=9), default=300, show_default=True)
+@click.option("--others", type=click.IntRange(min=0), default=5100, show_default=True)
+@click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
+@click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
+@click.option("--rows", metavar="A,B", help="Measure only these models [default: all].")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+def command(
+    work: Path,
+    queries: int,
+    others: int,
+    train_count: int,
+    epochs: int | None,
+    seed: int,
+    rows: str | None,
+    results: Path,
+    workers: int,
+) -> None:
+    """Draw counterfactuals, rank them by every model, and write what was found."""
+    from benchmarks.command_line import retrieve
+    from benchmarks.counterfactual_wardrobe import LABELS
+    from benchmarks.kept_rows import with_kept_rows
+    from benchmarks.machine import commit_name, machine_name
+    from benchmarks.main_job import train_or_resume
+    from benchmarks.measured_rows import chosen_models, measured_rows
+    from benchmarks.split_images import load_for
+    from retrieval.evaluation.encoded_split import encode_split
+    from training.checkpoint import load_checkpoint
+
+    models = chosen_models(rows)
+    wardrobe = work / "wardrobe"
+    suffix = "" if seed == 0 else f"-{seed}"
+    if not (wardrobe / LABELS).is_file():
+        size = ["--size", SIZE, "--workers", workers, "--overwrite"]
+        retrieve("wardrobe", wardrobe, "--count", train_count, *size)
+    limit = [] if epochs is None else ["--epochs", epochs]
+    run = work / f"run{suffix}"
+    garments = ["--dataset", "wardrobe", "--root", wardrobe]
+    train_or_resume(run, [*garments, "--config", CONFIG, "--seed", seed, *limit])
+    folder, drawn = _drawn(work, queries, others, workers)
+
+    loaded = load_checkpoint(run)
+    train = load_for("wardrobe", wardrobe, loaded.schema)
+    gallery = load_for("wardrobe", folder, loaded.schema)
+    encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, workers)
+    measured = []
+    for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):
+        report = evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
+        own = {"model": row.model, "seed": seed, **asdict(report.all)}
+        own |= {"attributes": {name: asdict(s) for name, s in report.attributes.items()}}
+        measured.append(own | {"commit": commit_name()})
+        click.echo(f"{row.model}: MRR {report.all.mrr:.3f}, R@10 {report.all.r10:.3f}", err=True)
+    data = {
+        "queries": len(drawn),
+        "pictures": len(encoded.dataset),
+        "size": SIZE,
+        "gallery_seed": GALLERY_SEED,
+        "machine": machine_name("cpu"),
+        "rows": with_kept_rows(results / f"{STEM}.json", measured),
+    }
+    write_results(results, STEM, data, markdown(data))
+    click.echo(markdown(data))
+
+
+def _drawn(
+    work: Path, queries: int, others: int, workers: int
+) -> tuple[Path, list[Counterfactual]]:
+    """The folder of pictures and its queries, drawn if they are not there."""
+    from benchmarks.counterfactual_wardrobe import (
+        QUERIES,
+        draw_counterfactuals,
+        read_counterfactuals,
+    )
+    from retrieval.progress_bars import CountBar
+
+    folder = work / f"counterfactual-{queries}-{others}"
+    if (folder / QUERIES).is_file():
+        return folder, read_counterfactuals(folder)
+    total = 3 * queries + others
+    with CountBar("drawing", total) as bar:
+
+        def one(done: int) -> None:
+            bar(1)
+
+        return folder, draw_counterfactuals(
+            folder, queries, others, SIZE, GALLERY_SEED, workers, one
+        )
+
+
+def markdown(data: dict[str, Any]) -> str:
+    """The figures as Markdown, means over seeds."""
+    from benchmarks.kept_rows import mean_rows
+
+    names = list(data["rows"][0]["attributes"])
+    flat = [
+        row | {f"mrr {name}": row["attributes"][name]["mrr"] for name in names}
+        for row in data["rows"]
+    ]
+    columns = {
+        "mrr": ("MRR", ".3f"),
+        "r1": ("R@1", ".3f"),
+        "r10": ("R@10", ".3f"),
+        "unchanged10": ("the unchanged garment in 10", ".3f"),
+    }
+    lines = [
+        f"The one right answer among {data['pictures'] - 1:,} rendered pictures: the query's "
+        f"garment with one attribute changed, drawn anew; {data['queries']} queries.",
+        "",
+        *mean_rows(flat, columns, "model"),
+        "",
+        "MRR by the attribute that is changed:",
+        "",
+        *mean_rows(flat, {f"mrr {name}": (name, ".3f") for name in names}, "model"),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,0 +1,92 @@
+"""Average-pooled features of all stages of a backbone: what rivals that are no embedders see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.progress_bars import CountBar
+from training.datasets.dataset import Dataset
+from training.models.conditioned import ConditionedEmbedder
+from training.models.registry import build_model
+from training.preprocessing import Preprocessing
+from training.trunk_maps import trunk_maps
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class PooledFeatures:
+    """Features of the images that could be read.
+
+    Args:
+        rows: of the dataset, ascending [M] int64.
+        features: [M, F] float32: means and deviations of the pixels, then every stage's means.
+    """
+
+    rows: NDArray[np.int64]
+    features: NDArray[np.float32]
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Features of some of the rows, in their order."""
+        return self.features[np.searchsorted(self.rows, rows)]
+
+
+def pooled_stages(
+    model: ConditionedEmbedder,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    cache: Path,
+    workers: int,
+    title: str,
+) -> PooledFeatures:
+    """Pool the maps of all stages over their cells; the maps are kept in `cache`.
+
+    Args:
+        model: whose backbone sees the images; its lower stages are taken whether it uses them or
+            not.
+        dataset: where the images are.
+        rows: which of them, ascending.
+        preprocessing: size and mode.
+        cache: folder of the maps, as `trunk_maps` keeps them.
+        workers: decoding processes.
+        title: of the progress bar.
+
+    Raises:
+        DataError: no image can be read.
+        ResourceError: the cache cannot be written.
+    """
+    device = next(model.parameters()).device
+    config = replace(model.config, lower_stages=True)
+    whole = build_model(dataset.schema, config, 0, None)
+    whole.backbone.load_state_dict(model.backbone.state_dict())
+    whole.to(device)
+    with CountBar(title, len(rows)) as bar:
+        stored = trunk_maps(whole, dataset, rows, preprocessing, cache, str(device), workers, bar)
+    parts = [
+        stored.maps[i : i + _CHUNK].astype(np.float32).mean((2, 3))
+        for i in range(0, len(stored.rows), _CHUNK)
+    ]
+    return PooledFeatures(stored.rows, np.concatenate(parts))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and deviation of train features, [F] each."""
+
+    mean: NDArray[np.float32]
+    deviation: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, features: NDArray[np.float32]) -> Scale:
+        """Of features [M, F]; a number that never changes keeps a deviation of 1."""
+        deviation = features.std(axis=0)
+        return cls(features.mean(axis=0), np.where(deviation > 1e-6, deviation, 1))
+
+    def standardise(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features [M, F] less the mean, over the deviation."""
+        return np.asarray((features - self.mean) / self.deviation, dtype=np.float32)

@@ -1,0 +1,84 @@
+"""Nuance: what tells apart garments of the same value, a unit vector an attribute and one in all.
+
+Not in the paper. The readout of values throws away all but what a garment is; which one it is, is
+still there before it. Two parts, side by side:
+
+- of each attribute a linear layer over the map as the attribute attends to it (V_s) and Z, taught
+  by `losses/contrastive.py` on `item_pairs`: pictures of one item against all others;
+- of the whole garment the mean and the deviation of every channel of F over its cells, whitened by
+  their principal components. It is fitted, not taught: teaching it lost as much on pictures that
+  the model had not seen as it won on those that it had (benchmarks/NOTES.md).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_SMALLEST = 1e-3  # deviation of a principal component, of channels whose own is one
+
+
+class AttributeNuance(nn.Module):
+    """Unit vectors of T attributes, side by side.
+
+    Args:
+        types: T.
+        channels: what is known under a type condition.
+        numbers: of each vector, 0 for none.
+    """
+
+    def __init__(self, types: int, channels: int, numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        if numbers:
+            self.weight = nn.Parameter(torch.randn(types, channels, numbers) * channels**-0.5)
+
+    def forward(self, by_type: Tensor) -> Tensor:
+        """[B, T, channels] -> [B, T x numbers]."""
+        if not self.numbers:
+            return by_type.new_zeros(len(by_type), 0)
+        own = torch.einsum("btc,tcn->btn", by_type, self.weight)
+        return F.normalize(own, dim=-1).flatten(1)
+
+
+class GarmentNuance(nn.Module):
+    """A unit vector of the whole garment; `fit` sets it.
+
+    Args:
+        channels: of F.
+        numbers: of the vector, 0 for none.
+    """
+
+    def __init__(self, channels: int, numbers: int) -> None:
+        super().__init__()
+        self.numbers = numbers
+        self.register_buffer("mean", torch.zeros(2 * channels if numbers else 0))
+        self.register_buffer("projection", torch.zeros(2 * channels if numbers else 0, numbers))
+        self.mean: Tensor
+        self.projection: Tensor
+
+    def statistics(self, trunk: Tensor) -> Tensor:
+        """Mean and deviation over the cells: standardised F [B, C, H, W] -> [B, 2 C]."""
+        flat = trunk.flatten(2)
+        return torch.cat([flat.mean(-1), flat.var(-1, unbiased=False).clamp(min=1e-8).sqrt()], -1)
+
+    def forward(self, trunk: Tensor) -> Tensor:
+        """Standardised F [B, C, H, W] -> [B, numbers]."""
+        if not self.numbers:
+            return trunk.new_zeros(len(trunk), 0)
+        return F.normalize((self.statistics(trunk) - self.mean) @ self.projection, dim=-1)
+
+    def fit(self, statistics: Tensor) -> None:
+        """Whiten by the principal components of the statistics [M, 2 C] of M images.
+
+        Components that M images cannot tell of stay zero.
+        """
+        mean = statistics.double().mean(0)
+        covariance = torch.cov((statistics.double() - mean).T, correction=0)
+        variances, axes = torch.linalg.eigh(covariance)  # ascending
+        count = min(self.numbers, len(statistics) - 1, len(variances))
+        kept = variances[-count:].flip(0).clamp(min=_SMALLEST**2)
+        self.mean.copy_(mean)
+        self.projection.zero_()
+        self.projection[:, :count] = (axes[:, -count:].flip(1) / kept.sqrt()).float()
