@@ -18,11 +18,8 @@ COMMANDS = {
     "queries": ("benchmarks.queries", "Check that queries return what they say."),
     "presence-weight": ("benchmarks.presence_weight", "Sweep the weight of named values."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
-    "store": ("benchmarks.store_table", "What storing an image costs, in bytes and in MAP."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
-    "speed": ("benchmarks.speed.command", "What every operation costs, beside its floor."),
-    "verified-read": ("benchmarks.verified_read", "What checking maps costs when they are read."),
     "endurance": ("benchmarks.endurance.command", "Kill, flip and feed nonsense; what survives."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }

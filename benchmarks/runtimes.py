@@ -1,15 +1,15 @@
-"""What encodes a gallery how fast on a CPU, and what MAP its maps lose.
+"""What encodes a gallery how fast on a CPU, and what MAP its descriptors lose.
 
     retrieve bench runtimes --dataset data/fashion-products --checkpoint runs/a
 
 Torch channels-last, the same with batch norms folded (which is what a build runs), in its plain
 memory order and with the backbone in bfloat16, ONNX Runtime in float32 and with the backbone in
 int8 encode the same batch, taking turns, each as a build does: some images a core. The ratio is
-that of a round's two rates, its median over the rounds. The whole condition-free half is timed,
-normalising and quantising included, decoding and storing not. MAP is the index's: the gallery's
-maps by each runtime, stored in int8, the query's by torch in float32; every image of the split
-queries all others (by the published lists where the dataset has some) under each attribute's type
-condition. Writes the figures to `benchmarks/results/`.
+that of a round's two rates, its median over the rounds. The whole model is timed, normalising
+included, decoding and storing not. MAP is the index's: the gallery's descriptors by each runtime,
+the query's picture by torch in float32; every image of the split queries all others (by the
+published lists where the dataset has some), compared by one attribute after the other. Writes the
+figures to `benchmarks/results/`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,7 @@ from benchmarks.machine import commit_name, machine_name, vector_instructions
 from benchmarks.split_images import (
     EACH_OTHER,
     SplitImages,
-    encode_all,
     load_for,
-    maps_embed,
     read_split,
     who_asks,
 )
@@ -46,14 +43,17 @@ from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, output_of
 from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
-from indexer.quantise import QuantisedMaps, dequantise
 from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
-from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
+from retrieval.evaluation.attribute_map import Embed, MapReport, evaluate_attributes
 from retrieval.progress_bars import CountBar
+from retrieval.query_vector import likeness
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
+from training.descriptor import Bytes
+from training.models.embedder import Embedder
+from training.schema import Condition
 
 BASE = "torch, channels-last"
 FUSED = "torch, batch norms folded"
@@ -82,7 +82,7 @@ def command(
     results: Path,
     as_json: bool,
 ) -> None:
-    """Time every runtime and measure the MAP of its maps."""
+    """Time every runtime and measure the MAP of its descriptors."""
     keep_freed_memory()
     loaded = load_checkpoint(checkpoint)
     dataset = load_for(name, root, loaded.schema)
@@ -117,12 +117,12 @@ def command(
 
 
 def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
-    """The condition-free half by every runtime, the base first; raises ResourceError."""
+    """The model by every runtime, the base first; raises ResourceError."""
     model, size = loaded.model, loaded.preprocessing.size
     plain = copy.deepcopy(model)
 
     def eager(images: Tensor) -> ModelOutput:
-        return output_of(plain, plain.features(images.contiguous()))
+        return output_of(plain, plain.trunk(images.contiguous()))
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
     with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +130,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
         onnx = onnx_forward(model, size, Path(folder))
     int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # On a CPU without instructions for it bfloat16 is emulated: slow, with the GPU's maps.
+    # On a CPU without instructions for it bfloat16 is emulated: slow, with what a GPU gives.
     half = gpu_forward(model, size, "bfloat16", False, click.echo)
     return {
         BASE: torch_forward(model),
@@ -147,7 +147,7 @@ def time_rounds(
 ) -> dict[str, list[float]]:
     """Images a second of each runtime on one batch uint8 [B, 3, S, S], one figure a round.
 
-    Each runs as in a build: some images a core, normalised before and quantised behind it.
+    Each runs as in a build: some images a core, normalised before.
     """
     rates: dict[str, list[float]] = {name: [] for name in forwards}
     for number in range(rounds + 1):
@@ -162,44 +162,55 @@ def time_rounds(
 def measure_map(
     forwards: dict[str, Forward], loaded: Checkpoint, chosen: SplitImages, split: str
 ) -> dict[str, MapReport]:
-    """MAP of each runtime's stored maps, the queries' being the base's in float32."""
-    model, pixels = loaded.model, chosen.pixels
-    starts = range(0, len(pixels), 32)
-    exact = encode_all(loaded, pixels, "queries")
-    reports = {}
+    """MAP of each runtime's descriptors, the queries being the base's, not rounded."""
+    queries, reports = None, {}
     for name, forward in forwards.items():
-        batches: list[EncodedBatch] = []
-        with CountBar(f"encoding by {name}", len(pixels)) as bar:
-            for place in starts:
-                piece = pixels[place : place + 32]
-                batches.append(encode(forward, piece, loaded.preprocessing, "cpu"))
-                bar(len(piece))
-        maps = _joined([batch.maps for batch in batches])
-        keys = _joined([batch.keys for batch in batches])
+        found = _encode_all(forward, loaded, chosen.pixels, name)
+        queries = queries or found  # the base is the first
+        descriptors = loaded.model.layout.pack(found.chances, found.nuance)
         reports[name] = evaluate_attributes(
             chosen.dataset,
             split,
             "type",
-            maps_embed(model, _reader(maps, keys, model.grid)),
-            embed_queries=maps_embed(model, lambda rows: (exact[torch.from_numpy(rows)], None)),
+            as_stored(descriptors),
+            embed_queries=as_asked(loaded.model, queries),
         )
     return reports
 
 
-def _joined(parts: list[QuantisedMaps]) -> QuantisedMaps:
-    return QuantisedMaps(
-        np.concatenate([part.values for part in parts]),
-        np.concatenate([part.scales for part in parts]),
+def as_stored(descriptors: Bytes) -> Embed:
+    """A gallery's side of the inner product: its descriptors [M, width], as they are."""
+    return lambda condition, rows: descriptors[rows].astype(np.float32)
+
+
+def as_asked(model: Embedder, encoded: EncodedBatch) -> Embed:
+    """A query's side: the query vector of likeness in the attribute of a type condition."""
+    layout, schema = model.layout, model.schema
+
+    def embed(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        named = np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()
+        vectors = [
+            likeness(layout, schema, encoded.chances[row], encoded.nuance[row], named, False)
+            for row in rows
+        ]
+        return np.stack([vector.weights for vector in vectors])
+
+    return embed
+
+
+def _encode_all(
+    forward: Forward, loaded: Checkpoint, pixels: NDArray[np.uint8], name: str
+) -> EncodedBatch:
+    parts: list[EncodedBatch] = []
+    with CountBar(f"encoding by {name}", len(pixels)) as bar:
+        for start in range(0, len(pixels), 32):
+            piece = pixels[start : start + 32]
+            parts.append(encode(forward, piece, loaded.preprocessing, "cpu"))
+            bar(len(piece))
+    return EncodedBatch(
+        np.concatenate([part.chances for part in parts]),
+        np.concatenate([part.nuance for part in parts]),
     )
-
-
-def _reader(
-    maps: QuantisedMaps, keys: QuantisedMaps, grid: tuple[int, int]
-) -> Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]:
-    def rows_of(part: QuantisedMaps, rows: NDArray[np.int64]) -> Tensor:
-        return dequantise(QuantisedMaps(part.values[rows], part.scales[rows]), grid)
-
-    return lambda rows: (rows_of(maps, rows), rows_of(keys, rows))
 
 
 def to_rows(rates: dict[str, list[float]], reports: dict[str, MapReport]) -> list[dict[str, Any]]:
@@ -237,7 +248,7 @@ def markdown(data: dict[str, Any]) -> str:
         f"{data['threads']} threads, medians of {data['rounds']} rounds in turns on "
         f"{data['machine']}. MAP over all queries under type conditions, {data['images']:,} images "
         f"of {data['dataset']} ({data['split']}), {asks}: the query by torch in "
-        "float32, the gallery by the runtime, stored in int8.",
+        "float32, the gallery's descriptors by the runtime.",
         "",
     ]
     return "\n".join(lines)

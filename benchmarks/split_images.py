@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from indexer.encode import torch_forward
-from retrieval.evaluation.attribute_map import Embed
-from retrieval.progress_bars import CountBar
-from training.checkpoint import Checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.decoding import read_batches
 from training.errors import DataError, UsageError
-from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
-from training.schema import Condition, Schema
+from training.schema import Schema
 
 SEED = 0
 EACH_OTHER = "each querying all others"
-_CHUNK = 256
-_BATCH = 32
-
-ReadMaps = Callable[[NDArray[np.int64]], tuple[Tensor, Tensor | None]]
-"""Rows [B] -> I [B, d, H, W] float32, and P likewise or None where it is to be computed from I."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +88,3 @@ def load_for(name: str, root: Path | None, schema: Schema) -> Dataset:
             "measure it on the dataset that it was trained on"
         )
     return dataset
-
-
-def encode_all(loaded: Checkpoint, pixels: NDArray[np.uint8], title: str) -> Tensor:
-    """I of images uint8 [M, 3, S, S], by torch in float32: [M, d, H, W]."""
-    loaded.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    forward = torch_forward(loaded.model)
-    out = torch.empty(len(pixels), loaded.model.dim, *loaded.model.grid)
-    with CountBar(f"encoding, {title}", len(pixels)) as bar, torch.inference_mode():
-        for start in range(0, len(pixels), _BATCH):
-            piece = torch.from_numpy(pixels[start : start + _BATCH])
-            out[start : start + len(piece)] = forward(loaded.preprocessing.normalise(piece)).maps
-            bar(len(piece))
-    return out
-
-
-def maps_embed(model: ConditionedEmbedder, read: ReadMaps) -> Embed:
-    """Embeddings from maps that `read` gives, some hundred at a time."""
-
-    def embed(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        state = torch.from_numpy(np.asarray(condition, dtype=np.float32)).unsqueeze(0)
-        out = np.empty((len(rows), model.dim), dtype=np.float32)
-        with torch.inference_mode():
-            for start in range(0, len(rows), _CHUNK):
-                maps, keys = read(rows[start : start + _CHUNK])
-                out[start : start + len(maps)] = model.attend(maps, state, keys).numpy()
-        return out
-
-    return embed

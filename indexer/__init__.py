@@ -1,1 +1,1 @@
-"""Gallery images to feature store, feature store to views, views to FAISS indexes."""
+"""Gallery images to descriptors, descriptors to one FAISS index."""

@@ -1,54 +1,91 @@
-"""Building an index: gallery images -> feature store -> views, resumable at every shard."""
+"""Building an index: gallery images -> descriptors -> one search, resumable at every shard."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
-from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries
+from indexer.build_search import build_search
 from indexer.calibration_images import calibration_images
 from indexer.choose_forward import choose_forward
-from indexer.committed import commit_manifest
-from indexer.earlier_builds import carried, last_good, mixable, valid_views
+from indexer.committed import commit_manifest, read_committed
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
 from indexer.encoding_precision import encoding_precision
-from indexer.gallery import open_gallery, write_gallery
-from indexer.index_choice import DEFAULT_RECALL, IndexChoice, choose_index, half_of_memory
+from indexer.gallery import Known, open_gallery, write_gallery
+from indexer.index_choice import DEFAULT_RECALL, choose_factory
 from indexer.indexable import check_indexable
 from indexer.lock import writer_lock
 from indexer.manifest import (
     BUILDING_NAME,
     Identity,
     Manifest,
+    SearchEntry,
     ShardEntry,
     read_manifest,
     write_manifest,
 )
+from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
 from indexer.onnx_runtime import Runtime, choose_runtime
 from indexer.plan import ShardPlan, plan_shards
 from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
 from indexer.progress import Progress, Silent
 from indexer.rejects import settle_rejects
-from indexer.shard import name_places, open_shards
+from indexer.shard import open_shards, rows_a_shard
 from indexer.shard_work import BuildWork, plan_work
 from indexer.store import Store
+from indexer.store_file import is_intact
 from indexer.sweep import sweep
-from indexer.views import conditions_of, write_views
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.decoding import default_workers
-from training.errors import DataError, UsageError
+from training.errors import CorruptStoreError, DataError, UsageError
 
 BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How an index is built; what is None is chosen.
+
+    Args:
+        batch_size: images at a time, at least 1.
+        workers: decoding processes; 0 decodes in this one.
+        shard_rows: images a shard, at least 1.
+        max_reject_rate: highest share of unreadable images, 0..1.
+        runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
+            closely that shards that another of them encoded are kept; descriptors of another
+            precision never mix.
+        precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
+            `encoding_precision`.
+        index_factory: how descriptors are searched, `flat` or `IVFn`; see `choose_factory`.
+        recall: recall@10 that inverted lists have to reach, above 0 and at most 1.
+    """
+
+    batch_size: int | None = None
+    workers: int | None = None
+    shard_rows: int | None = None
+    max_reject_rate: float = 0.1
+    runtime: str = "torch"
+    precision: str = "auto"
+    index_factory: str | None = None
+    recall: float = DEFAULT_RECALL
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.max_reject_rate <= 1:
+            raise UsageError(f"max_reject_rate must be 0..1, got {self.max_reject_rate}")
 
 
 @dataclass(frozen=True)
@@ -62,15 +99,13 @@ class BuildReport:
         images: images in the index.
         rejected: images that could not be read; they stand in `rejects.jsonl`.
         encoded: images that went through the model in this run, of `images`.
-        kept: images whose maps were there already, of `images`.
+        kept: images whose descriptors were there already, of `images`.
         seconds: wall time of the whole build.
         encode_seconds: of which decoding and encoding.
         bytes: size of the index on disk.
-        views: names of all views in the index.
         device: what encoded.
         runtime: what ran the model on it, `torch`, `onnx` or `onnx-int8`.
-        search: what its views are searched with, and why.
-        recalls: measured recall@10 of each view that has an approximate index.
+        search: how the descriptors are searched.
     """
 
     folder: Path
@@ -83,11 +118,9 @@ class BuildReport:
     seconds: float
     encode_seconds: float
     bytes: int
-    views: tuple[str, ...]
     device: str
     runtime: Runtime
-    search: IndexChoice
-    recalls: tuple[float, ...]
+    search: SearchEntry
 
 
 def build_index(
@@ -95,19 +128,12 @@ def build_index(
     rows: NDArray[np.int64],
     checkpoint: Checkpoint,
     out: Path,
-    views: Sequence[str] = ("types",),
     device: str = "cpu",
-    batch_size: int | None = None,
-    workers: int | None = None,
-    shard_rows: int = 1024,
-    max_reject_rate: float = 0.1,
+    options: BuildOptions | None = None,
     progress: Progress | None = None,
-    runtime: str = "torch",
-    index_factory: str | None = None,
-    recall: float = DEFAULT_RECALL,
-    precision: str = "auto",
+    requests: Requests | None = None,
 ) -> BuildReport:
-    """Encode a gallery and commit it, with its views, as the index in `out`.
+    """Encode a gallery and commit it as the index in `out`.
 
     Interrupted at any point, the same call goes on after the last committed shard. On an index
     that is there already, only images that are new or changed are encoded; with another model all
@@ -118,21 +144,10 @@ def build_index(
         rows: dataset rows to index, [M] int64; the order becomes the index's.
         checkpoint: the model; it is moved to `device`.
         out: folder of the index.
-        views: sets of conditions, see `conditions_of`.
         device: `cpu`, `cuda` or `cuda:N`.
-        batch_size: images at a time, at least 1; None chooses.
-        workers: decoding processes; 0 decodes in this one, None chooses.
-        shard_rows: images a shard, at least 1.
-        max_reject_rate: highest share of unreadable images, 0..1.
+        options: how.
         progress: a listener.
-        runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
-            closely that shards that another of them encoded are kept; maps of another precision
-            never mix.
-        precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
-            `encoding_precision`.
-        index_factory: what views are searched with, a faiss index factory string; chosen by size if
-            None, see `choose_index`.
-        recall: recall@10 against the flat search that an approximate index has to reach.
+        requests: makes the query vectors with which recall is measured; likeness by default.
 
     Returns:
         What was done.
@@ -144,24 +159,17 @@ def build_index(
         ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
     check_indexable(checkpoint.model)
-    if batch_size is None:
-        batch_size = BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU
-    for name, value, low in (("batch_size", batch_size, 1), ("shard_rows", shard_rows, 1)):
-        if value < low:
-            raise UsageError(f"{name} must be at least {low}, got {value}")
-    if not 0 <= max_reject_rate <= 1:
-        raise UsageError(f"max_reject_rate must be 0..1, got {max_reject_rate}")
+    options, progress = options or BuildOptions(), progress or Silent()
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
-    # Before the work: it finds a wrong factory or recall. The rows are settled by the rejects.
-    planned = choose_index(len(rows), checkpoint.model.dim, recall, None, 0, index_factory)
-    progress = progress or Silent()
-    choice = choose_runtime(runtime, device)
+    choose_factory(len(rows), options.recall, options.index_factory)  # finds what is wrong with it
+    choice = choose_runtime(options.runtime, device)
     if choice.remark:
         progress.say(choice.remark)
-    computed = encoding_precision(precision, choice.runtime, device)
+    computed = encoding_precision(options.precision, choice.runtime, device)
+    batch_size = options.batch_size or (BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU)
+    shard_rows = options.shard_rows or rows_a_shard(len(rows))
     started = time.monotonic()
-    wanted = conditions_of(checkpoint.schema, views)
     checkpoint.model.to(device)
     aligned = align_labels(dataset.labels, dataset.schema, checkpoint.schema)
     if aligned.matched < checkpoint.schema.size:
@@ -180,25 +188,18 @@ def build_index(
             preprocessing=checkpoint.preprocessing.to_json(),
             model_files=copy_model(checkpoint.folder, out),
         )
-        old = mixable(lambda: last_good(out, progress), out, draft.identity, progress)
-        halted = mixable(lambda: read_manifest(out / BUILDING_NAME), out, draft.identity, progress)
-        known = [m.int8_ranges for m in (old, halted) if m is not None]
-        draft = replace(draft, int8_ranges=known[0] if known else ())
+        old = _mixable(lambda: _last_good(out, progress), out, draft.identity, progress)
+        halted = _mixable(lambda: read_manifest(out / BUILDING_NAME), out, draft.identity, progress)
+        ranges = [m.int8_ranges for m in (old, halted) if m is not None]
+        draft = replace(draft, int8_ranges=ranges[0] if ranges else ())
         plans = plan_shards(rows, dataset.paths, shard_rows)
         earlier = [manifest for manifest in (old, halted) if manifest is not None]
         todo = plan_work(out, dataset.root, plans, earlier, progress)
         kept = todo.copied + sum(entry.rows for entry in todo.done.values())
-        have = {view.key for view in old.views} if old is not None and not todo.work else ()
-        needs = needs_of(
-            draft,
-            kept + todo.missing,
-            todo.missing,
-            sum(condition.key not in have for condition in wanted),
-            planned,
-            shard_rows,
-            batch_size,
-            default_workers(todo.missing, device) if workers is None else workers,
-        )
+        workers = options.workers
+        if workers is None:
+            workers = default_workers(todo.missing, device)
+        needs = needs_of(draft, kept + todo.missing, todo.missing, batch_size, workers)
         progress.say(check_needs(needs, out))
         encode_started = time.monotonic()
         if kept:
@@ -217,24 +218,19 @@ def build_index(
             progress,
         )
         encode_seconds = time.monotonic() - encode_started
-        manifest = replace(manifest, shards=name_places(out, manifest.shards))
-        settle_rejects(out, manifest, len(rows), max_reject_rate)
+        settle_rejects(out, manifest, len(rows), options.max_reject_rate)
         files = open_shards(out, manifest.shards, verify=False)
         listed = [p.rows for p, s in zip(plans, manifest.shards, strict=True) if s.file]
-        gallery = write_gallery(out, files, listed, aligned.labels, dataset.splits)
+        numbers = np.arange(len(dataset))
+        known = Known(aligned.labels, dataset.splits, numbers, dataset.items, dataset.payload)
+        gallery = write_gallery(out, files, listed, known)
         manifest = replace(manifest, gallery=gallery)
         store = Store(out, manifest, open_gallery(out, gallery, False), files, False)
-        built = valid_views(out, old, manifest)
-        built += carried(store, checkpoint, old, built, wanted, device, progress)
-        have = {view.key for view in built}
-        missing = [condition for condition in wanted if condition.key not in have]
-        built += write_views(store, checkpoint.model, missing, device=device, progress=progress)
-        size = manifest.rows, checkpoint.model.dim
-        search = choose_index(*size, recall, half_of_memory(), 0, index_factory)
-        built = add_approximate(
-            out, built, *size, search, recall, index_factory is not None, progress
-        )
-        manifest = replace(manifest, views=tuple(built))
+        search = _still_valid(out, old, manifest, options)
+        if search is None:
+            target, asked = options.recall, options.index_factory
+            search = build_search(store, target, asked, requests, progress)
+        manifest = replace(manifest, search=search)
         commit_manifest(out, manifest)
         with as_resource_error(out):
             (out / BUILDING_NAME).unlink(missing_ok=True)
@@ -250,11 +246,9 @@ def build_index(
         seconds=time.monotonic() - started,
         encode_seconds=encode_seconds,
         bytes=sum(entry.size for entry in manifest.files),
-        views=tuple(view.name for view in manifest.views),
         device=device,
         runtime=choice.runtime,
-        search=search,
-        recalls=tuple(v.approximate.recall for v in manifest.views if v.approximate),
+        search=manifest.search,
     )
 
 
@@ -268,7 +262,7 @@ def _encode(
     device: str,
     runtime: Runtime,
     batch_size: int,
-    workers: int | None,
+    workers: int,
     progress: Progress,
 ) -> Manifest:
     """Write the shards that are missing; the draft with all shards, and the ranges of int8."""
@@ -305,7 +299,7 @@ def _encode(
             root,
             fresh,
             batch_size,
-            default_workers(count, device) if workers is None else workers,
+            workers,
         )
         share = count / len(fresh)  # the others of these shards are copied
         progress.say(f"encoding will take about {in_words(seconds * share)}")
@@ -315,14 +309,12 @@ def _encode(
         root,
         todo.work,
         todo.encoded,
-        checkpoint.model.dim,
-        checkpoint.model.grid,
-        checkpoint.schema.size,
+        checkpoint.model.layout,
         forward,
         checkpoint.preprocessing,
         device,
         batch_size,
-        default_workers(count, device) if workers is None else workers,
+        workers,
         progress,
         committed,
     )
@@ -338,7 +330,46 @@ def _identity(checkpoint: Checkpoint, precision: str) -> Identity:
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
         schema=checkpoint.schema.hash,
-        dim=checkpoint.model.dim,
-        grid=checkpoint.model.grid,
+        layout=checkpoint.model.layout,
         precision=precision,
     )
+
+
+def _last_good(out: Path, progress: Progress) -> Manifest | None:
+    """The committed version; a remark on how it was found is told."""
+    found = read_committed(out)
+    if found is not None and found.remark is not None:
+        progress.say(found.remark)
+    return None if found is None else found.manifest
+
+
+def _mixable(
+    read: Callable[[], Manifest | None], out: Path, identity: Identity, progress: Progress
+) -> Manifest | None:
+    """An earlier manifest whose descriptors can be mixed with ours, else None, saying why."""
+    try:
+        manifest = read()
+    except CorruptStoreError as error:
+        progress.say(f"{error}; meanwhile every image is encoded anew")
+        return None
+    if manifest is None or manifest.identity == identity:
+        return manifest
+    ours = asdict(identity)
+    names = [name for name, value in asdict(manifest.identity).items() if value != ours[name]]
+    progress.say(
+        f"what is in {out} is of another build ({', '.join(names)} differ): every "
+        "image is encoded anew; a finished index stays usable until then"
+    )
+    return None
+
+
+def _still_valid(
+    out: Path, old: Manifest | None, manifest: Manifest, options: BuildOptions
+) -> SearchEntry | None:
+    """The search of the version before, if it was made from the same descriptors, as asked for."""
+    if old is None or old.content != manifest.content or old.search.target != options.recall:
+        return None
+    factory = choose_factory(manifest.rows, options.recall, options.index_factory)
+    if old.search.factory != factory or (old.search.file and not is_intact(out, old.search.file)):
+        return None
+    return replace(old.search, asked=options.index_factory is not None)

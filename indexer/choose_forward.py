@@ -44,7 +44,7 @@ def choose_forward(
     known_ranges: Ranges,
     say: Callable[[str], None],
 ) -> ChosenForward:
-    """Make the condition-free half of a model ready for a gallery.
+    """Make a model ready for a gallery.
 
     Args:
         model: on `device`.
@@ -55,7 +55,7 @@ def choose_forward(
         count: images that will be encoded.
         folder: where exported files lie while they are read.
         sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
-        known_ranges: those that the index's other maps were encoded with; empty: to be measured.
+        known_ranges: those that the index's other images were encoded with; empty: to be measured.
         say: is told what takes long or fails.
 
     Raises:

@@ -1,7 +1,8 @@
 """Committing a changed list of images as the next version of an index.
 
-Shards that hold the same images stay as they are; the others are written anew, with the maps of
-images that stayed copied. The gallery file and the views follow, and one manifest names them all.
+Shards that hold the same images stay as they are; the others are written anew, with the descriptors
+of images that stayed copied. The gallery file and the search follow, and one manifest names them
+all.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from indexer.build_search import carry_lists
 from indexer.calibration_images import calibration_images
-from indexer.carried_views import Earlier, carry_approximate, carry_views
 from indexer.choose_forward import choose_forward
 from indexer.committed import commit_manifest
 from indexer.encode import Forward, ModelOutput
 from indexer.encode_shards import encode_shards
 from indexer.encoded_images import EncodedImages
-from indexer.gallery import open_gallery, write_gallery
+from indexer.gallery import Known, open_gallery, write_gallery
 from indexer.manifest import (
     BUILDING_NAME,
     FileEntry,
@@ -29,7 +30,7 @@ from indexer.manifest import (
 )
 from indexer.plan import ShardPlan
 from indexer.progress import Progress
-from indexer.shard import name_places, open_shards
+from indexer.shard import open_shards
 from indexer.shard_work import ShardWork
 from indexer.store import Store
 from indexer.store_file import check_content, open_file
@@ -100,8 +101,7 @@ def commit_edit(
     folder, manifest = store.folder, store.manifest
     parts = [part for part in edit.parts if part.sources or _has_rejects(part)]
     shards = _write_shards(store, model, edit, parts, device, progress)
-    manifest = replace(manifest, shards=name_places(folder, shards), views=())
-    shards = list(manifest.shards)
+    manifest = replace(manifest, shards=tuple(shards))
     files = open_shards(folder, shards, verify=False)
     sources = [np.array(part.sources, dtype=np.int64) for part in parts if part.sources]
     listed = []
@@ -114,21 +114,24 @@ def commit_edit(
     # A new image counts as if it stood at the end of the dataset.
     beyond = int(store.rows.max(initial=-1)) + np.cumsum(fresh)
     numbers = np.concatenate([store.rows, np.where(fresh, beyond, store.rows[before])])
-    splits = store.gallery.splits
-    splits = np.concatenate([splits, np.where(fresh, "", splits[before])])
-    gallery = write_gallery(folder, files, listed, edit.labels, splits, numbers)
+    old = store.gallery
+    items = old.items
+    if items is not None:
+        items = np.concatenate([items, np.where(fresh, -1, items[before])])
+    payload = {
+        name: [*column.cells, *(column.text(row) if row >= 0 else "" for row in edit.replaces)]
+        for name, column in old.payload.items()
+    }
+    splits = np.concatenate([old.splits, np.where(fresh, "", old.splits[before])])
+    known = Known(edit.labels, splits, numbers, items, payload)
+    gallery = write_gallery(folder, files, listed, known)
     manifest = replace(manifest, gallery=gallery)
-    new = Store(folder, manifest, open_gallery(folder, gallery, False), files, False)
-    flat = np.concatenate(sources)
-    earlier = Earlier(folder, len(store), store.dim, np.where(flat < len(store), flat, -1))
-    views = store.manifest.views
     if manifest.content != store.manifest.content:
-        old = {view.key: view for view in views}
-        carried = carry_views(new, model, views, earlier, device, progress)
-        views = tuple(
-            carry_approximate(folder, old[view.key], view, earlier, progress) for view in carried
-        )
-    manifest = replace(manifest, views=views)
+        new = Store(folder, manifest, open_gallery(folder, gallery, False), files, False)
+        flat = np.concatenate(sources)
+        origin = np.where(flat < len(store), flat, -1)
+        search = carry_lists(folder, new, store.manifest.search, origin)
+        manifest = replace(manifest, search=search)
     commit_manifest(folder, manifest)
     sweep(folder, manifest, _halted(store))
     return manifest.rows
@@ -185,9 +188,7 @@ def _write_shards(
         store.root,
         work,
         encoded,
-        store.dim,
-        store.grid,
-        store.schema.size,
+        store.layout,
         _forward(store, model, missing, device, progress),
         store.preprocessing,
         device,

@@ -17,15 +17,13 @@ from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.commit_edit import Edit, Part, commit_edit
 from indexer.lock import writer_lock
 from indexer.progress import Progress, Silent
+from indexer.shard import rows_a_shard
 from indexer.store import Store, open_store
 from training.checkpoint import load_checkpoint
 from training.decoding import read_image
 from training.errors import DataError, UsageError
 from training.image_file import shown_path
 from training.schema import Condition
-
-SHARD_ROWS = 1024
-"""Images in a shard up to which the last one is filled."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ def add_images(
         added = changed = 0
         for path, digest in digests.items():
             rows = there.get(path, [])
-            stale = [row for row in rows if store.gallery.digests[row].tobytes() != digest]
+            stale = [row for row in rows if store.digests()[row].tobytes() != digest]
             now = np.where(stated, known, table[rows])
             relabelled = bool((table[rows] != now).any())
             if relabelled:
@@ -104,7 +102,8 @@ def add_images(
         for part in parts:
             part.sources = [old + replaced[s] if s in replaced else s for s in part.sources]
         taken = set(replaced.values())
-        _append(parts, [old + number for number in range(len(new)) if number not in taken])
+        fresh = [old + number for number in range(len(new)) if number not in taken]
+        _append(parts, fresh, rows_a_shard(old + len(fresh)))
         places = {number: row for row, number in replaced.items()}
         replaces = [places.get(number, -1) for number in range(len(new))]
         of_new = [known if row < 0 else table[row] for row in replaces]
@@ -185,14 +184,14 @@ def _parts(store: Store) -> list[Part]:
     return parts
 
 
-def _append(parts: list[Part], sources: list[int]) -> None:
-    """Fill the last shard, then new ones."""
-    if parts and len(parts[-1].sources) < SHARD_ROWS:
-        room = SHARD_ROWS - len(parts[-1].sources)
+def _append(parts: list[Part], sources: list[int], most: int) -> None:
+    """Fill the last shard to `most` images, then new ones."""
+    if parts and len(parts[-1].sources) < most:
+        room = most - len(parts[-1].sources)
         parts[-1].sources += sources[:room]
         sources = sources[room:]
-    for start in range(0, len(sources), SHARD_ROWS):
-        parts.append(Part(None, sources[start : start + SHARD_ROWS]))
+    for start in range(0, len(sources), most):
+        parts.append(Part(None, sources[start : start + most]))
 
 
 def _unknown(store: Store, path: str) -> str:

@@ -1,4 +1,4 @@
-"""One batch of pictures through the model, quantised."""
+"""One batch of pictures through the model: chances and nuance."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from indexer.quantise import QuantisedMaps, quantise_tensors
 from indexer.worker_pool import worker_pool
 from training.errors import DataError, ResourceError
 from training.models.embedder import Embedder
@@ -28,44 +27,46 @@ _PATIENCE = 8  # pieces of a size that go well before a larger one is tried; dou
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """I, P and predictions of B images: maps and keys [B, L, d], predicted [B, K] float16."""
+    """What the model sees in B images.
 
-    maps: QuantisedMaps
-    keys: QuantisedMaps
-    predicted: NDArray[np.float16]
+    Args:
+        chances: probability of every value [B, K] float32.
+        nuance: unit vectors side by side [B, N] float32.
+    """
+
+    chances: NDArray[np.float32]
+    nuance: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model gives for B images under no condition, float.
+    """What a model gives for B images.
 
     Args:
-        maps: I [B, d, H, W].
-        keys: P [B, d, H, W].
-        predicted: probability of every value [B, K].
+        chances: probability of every value [B, K] float.
+        nuance: unit vectors side by side [B, N] float.
     """
 
-    maps: Tensor
-    keys: Tensor
-    predicted: Tensor
+    chances: Tensor
+    nuance: Tensor
 
 
 Forward = Callable[[Tensor], ModelOutput]
-"""The condition-free half of a model: normalised images [B, 3, S, S] -> `ModelOutput`."""
+"""A model as the index uses it: normalised images [B, 3, S, S] -> `ModelOutput`."""
 
 
-def output_of(model: Embedder, maps: Tensor) -> ModelOutput:
-    """What follows from feature maps I [B, d, H, W]: the keys and the predictions."""
-    keys = model.keys(maps)
-    return ModelOutput(maps, keys, model.predict(maps, keys))
+def output_of(model: Embedder, trunk: Tensor) -> ModelOutput:
+    """What follows from F, the backbone's output [B, channels, H, W]."""
+    described = model.describe(trunk)
+    return ModelOutput(described.chances, described.nuance)
 
 
 def torch_forward(model: Embedder) -> Forward:
-    """A model's condition-free half, run by torch on the device that the images are on."""
+    """A model run by torch on the device that the images are on."""
 
     def forward(images: Tensor) -> ModelOutput:
         images = images.contiguous(memory_format=torch.channels_last)
-        return output_of(model, model.features(images))
+        return output_of(model, model.trunk(images))
 
     return forward
 
@@ -87,14 +88,10 @@ class Encoding(ABC):
             DataError: the model gave a value that is not finite.
             MemoryError: the batch did not fit; nothing of it is computed any more.
         """
-        maps, map_scales, keys, key_scales, predicted = self._parts()
-        for part in (map_scales, key_scales, predicted):
+        chances, nuance = self._parts()
+        for part in (chances, nuance):
             check_finite(part)
-        return EncodedBatch(
-            QuantisedMaps(maps.numpy(), map_scales.numpy()),
-            QuantisedMaps(keys.numpy(), key_scales.numpy()),
-            predicted.numpy(),
-        )
+        return EncodedBatch(chances.numpy(), nuance.numpy())
 
     @abstractmethod
     def cancel(self) -> None:
@@ -106,7 +103,7 @@ class Encoding(ABC):
 
     @abstractmethod
     def _parts(self) -> list[Tensor]:
-        """Values and scales of I, those of P, and predictions, in main memory, once there."""
+        """Chances and nuance in main memory, once there."""
 
 
 class _OnGpu(Encoding):
@@ -185,9 +182,9 @@ def start_encoding(
 
 
 def _parts(forward: Forward, preprocessing: Preprocessing, images: Tensor) -> list[Tensor]:
-    """Values and scales of I, those of P, and predictions, of uint8 images [B, 3, S, S]."""
+    """Chances and nuance of uint8 images [B, 3, S, S]."""
     given = forward(preprocessing.normalise(images))
-    return [*quantise_tensors(given.maps), *quantise_tensors(given.keys), given.predicted.half()]
+    return [given.chances.float(), given.nuance.float()]
 
 
 def encode(

@@ -17,6 +17,7 @@ from indexer.shard import write_shard
 from indexer.shard_buffer import ShardBuffer
 from indexer.shard_work import ShardWork
 from training.decoding import ReadBatch, read_batches
+from training.descriptor import DescriptorLayout
 from training.preprocessing import Preprocessing
 
 
@@ -25,9 +26,7 @@ def encode_shards(
     root: Path,
     work: Sequence[ShardWork],
     encoded: EncodedImages,
-    dim: int,
-    grid: tuple[int, int],
-    values: int,
+    layout: DescriptorLayout,
     forward: Forward,
     preprocessing: Preprocessing,
     device: str,
@@ -38,19 +37,16 @@ def encode_shards(
 ) -> None:
     """Copy, or decode and encode, and commit shards one after another.
 
-    The device works without a pause: files are read while it computes, a batch's maps are
-    fetched once the next batch was handed over, and a full shard is written and hashed by a
-    thread. Memory holds two shards' maps and the batches on their way, whatever the gallery's
-    size.
+    The device works without a pause: files are read while it computes, a batch's results
+    are fetched once the next batch was handed over, and a full shard is written and hashed by a
+    thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
     Args:
         folder: the index.
         root: the dataset's folder.
         work: the shards to write.
         encoded: the images that are copied.
-        dim: d.
-        grid: (H, W).
-        values: K.
+        layout: of the descriptors.
         forward: the model, from `torch_forward` or `onnx_forward`.
         preprocessing: the model's.
         device: `cpu`, `cuda` or `cuda:N`.
@@ -73,7 +69,6 @@ def encode_shards(
         start += len(shard.plan.paths)
     encoder = BatchEncoder(forward, preprocessing, device, progress.say)
     stream = _one_ahead(read_batches(root, paths, batches, preprocessing, workers), encoder)
-    cells = grid[0] * grid[1]
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
         committed(plan, _commit(folder, plan, buffer))
@@ -84,14 +79,14 @@ def encode_shards(
         start = 0
         for shard in work:
             plan = shard.plan
-            buffer = ShardBuffer(len(plan.paths), cells, dim, values)
+            buffer = ShardBuffer(len(plan.paths), layout)
             buffer.add_copies(encoded, shard.images, shard.versions)
             left = len(shard.missing)
             while left:
                 batch, results = next(stream)
                 good = [place - start for place in batch.good]
                 for result in results:
-                    count = len(result.predicted)
+                    count = len(result.chances)
                     buffer.add_encoded(good[:count], result)
                     good = good[count:]
                 for place, image in zip(batch.listed, batch.images, strict=True):

@@ -1,7 +1,7 @@
 """Images that committed shards hold, found again by the content of their files.
 
-The same bytes, decoded by the same rule and encoded by the same model, give the same maps: an
-image that moved in the list, or got another name, is copied instead of encoded.
+The same bytes, decoded by the same rule and encoded by the same model, give the same descriptor:
+an image that moved in the list, or got another name, is copied instead of encoded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model's condition-free half with each batch norm folded into the convolution before it."""
+"""A model with each batch norm folded into the convolution before it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.models.embedder import Embedder
 def fused_forward(model: Embedder) -> Forward:
     """As `torch_forward`, without a pass over the backbone's maps for each batch norm.
 
-    What it gives differs in the last bits, far less than int8 storage rounds off.
+    What it gives differs in the last bits, far less than bytes round off.
 
     Args:
         model: in channels-last order. A `ConditionedEmbedder` is put in eval mode and keeps its
@@ -28,7 +28,7 @@ def fused_forward(model: Embedder) -> Forward:
 
     def forward(images: Tensor) -> ModelOutput:
         # The first convolution turns them to channels-last; pixels are averaged faster as they are.
-        return output_of(model, model.condense(trunk(images)))
+        return output_of(model, trunk(images))
 
     return forward
 

@@ -1,4 +1,4 @@
-"""A model's condition-free half on a GPU: the backbone in bfloat16 and, if it pays, compiled."""
+"""A model on a GPU: the backbone in bfloat16 and, if it pays, compiled."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def gpu_forward(
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(precision, device):
             below = trunk(images)
-        return output_of(model, model.condense(below.float()))
+        return output_of(model, below.float())
 
     return forward
 

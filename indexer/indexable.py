@@ -9,7 +9,7 @@ from training.models.m2fashion import M2Fashion
 
 
 def check_indexable(model: Embedder) -> None:
-    """Refuse a rival: a store holds maps I and P of one shape, and its views name values.
+    """Refuse a rival: what it sees in an image is not read as chances of values.
 
     Args:
         model: any embedder; of this project's own only M2Fashion passes.

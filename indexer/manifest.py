@@ -13,15 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from indexer.atomic import write_file
+from training.descriptor import POWER, DescriptorLayout
 from training.errors import CorruptStoreError, DataError
-from training.schema import Condition
 
-FORMAT = 2
-"""2: views name their approximate index and the seconds that they took, files a second, quick
-checksum and where their arrays lie. Format 1 is read too."""
+FORMAT = 3
+"""3: descriptors and one index over them. Formats 1 and 2 held feature maps and are not read."""
 MANIFEST_NAME = "manifest.json"
 BUILDING_NAME = "building.json"
 
@@ -106,83 +103,53 @@ class ShardEntry:
 
 
 @dataclass(frozen=True)
-class ApproximateEntry:
-    """The approximate index of a view.
+class SearchEntry:
+    """How the descriptors are searched.
 
     Args:
-        file: a faiss index with the rows of the view as ids.
-        factory: the string that it was made from.
-        refine: candidates a hit, compared with the flat vectors.
-        nprobe: inverted lists a query reads; 0 without lists.
-        recall: measured recall@10 against the flat search, 0..1.
-        target: the recall@10 that was asked for.
-        seconds: that training, filling and measuring took.
+        factory: `flat`, or `IVFn`: n inverted lists.
+        asked: whether a user named it; else it follows from the number of images.
+        target: the recall@10 that was asked for, 0..1.
+        file: the lists, a faiss index whose ids are rows; None if flat.
+        probes: lists that a query reads; 0 if flat.
+        filtered_probes: lists that a query with a filter reads; 0 if flat.
+        recall: recall@10 measured without a filter, 0..1.
+        worst_recall: the lowest of the recalls@10 measured under filters, 0..1.
     """
 
-    file: FileEntry
-    factory: str
-    refine: int
-    nprobe: int
-    recall: float
-    target: float
-    seconds: float
+    factory: str = "flat"
+    asked: bool = False
+    target: float = 0.98
+    file: FileEntry | None = None
+    probes: int = 0
+    filtered_probes: int = 0
+    recall: float = 1.0
+    worst_recall: float = 1.0
 
-
-@dataclass(frozen=True)
-class ViewEntry:
-    """A view: the FAISS file of the gallery's embeddings under one condition.
-
-    Args:
-        key: short hash of the condition.
-        name: the condition in words.
-        present: flat indices of the values marked +1.
-        absent: flat indices of the values marked -1.
-        content: `Manifest.content` of the maps that it was made from.
-        file: an index of unit vectors, metric inner product, in row order.
-        seconds: that embedding the gallery took, its share of the pass over the maps; None if
-            format 1 did not say.
-        approximate: what finds candidates in it; None if it is searched whole.
-    """
-
-    key: str
-    name: str
-    present: tuple[int, ...]
-    absent: tuple[int, ...]
-    content: str
-    file: FileEntry
-    seconds: float | None = None
-    approximate: ApproximateEntry | None = None
-
-    def condition(self, size: int) -> Condition:
-        """The condition's label states [K] int8, K = `size`."""
-        states = np.zeros(size, dtype=np.int8)
-        states[list(self.present)] = 1
-        states[list(self.absent)] = -1
-        return states
+    @property
+    def flat(self) -> bool:
+        """Whether a query reads every descriptor."""
+        return self.file is None
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What the stored maps depend on besides the images; two indexes that differ never mix.
+    """What descriptors depend on besides the images; two indexes that differ never mix.
 
     Args:
         model: hash of weights, configuration and schema.
         preprocessing: hash of the preprocessing.
         schema: hash of the schema.
-        dim: d.
-        grid: (H, W).
-        dtype: of the stored maps.
-        metric: of the views.
+        layout: what the bytes of a descriptor are.
+        power: that chances are raised to before they are rounded to a byte.
         precision: in which the backbone computed: `float32`, `bfloat16` or `int8`.
     """
 
     model: str
     preprocessing: str
     schema: str
-    dim: int
-    grid: tuple[int, int]
-    dtype: str = "int8"
-    metric: str = "cosine"
+    layout: DescriptorLayout
+    power: float = POWER
     precision: str = "float32"
 
 
@@ -191,15 +158,15 @@ class Manifest:
     """One whole version of an index.
 
     Args:
-        identity: model, preprocessing, schema and shape of the maps.
+        identity: model, preprocessing, schema and layout of the descriptors.
         dataset: name of the dataset.
         root: absolute folder that image paths are relative to.
         schema: `Schema.to_json`.
         preprocessing: `Preprocessing.to_json`.
         shards: in row order.
-        gallery: labels, paths and predictions of all rows; None while a build runs.
+        gallery: labels, paths and payload of all rows; None while a build runs.
         model_files: the copied checkpoint.
-        views: the views that were built.
+        search: how the descriptors are searched.
         int8_ranges: of the activations, where the backbone computed in int8: later shards are
             encoded with the same; empty otherwise.
     """
@@ -212,7 +179,7 @@ class Manifest:
     shards: tuple[ShardEntry, ...] = ()
     gallery: FileEntry | None = None
     model_files: tuple[FileEntry, ...] = ()
-    views: tuple[ViewEntry, ...] = ()
+    search: SearchEntry = SearchEntry()
     int8_ranges: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -227,7 +194,7 @@ class Manifest:
 
     @property
     def content(self) -> str:
-        """Hash of the model and all stored maps: what a view depends on."""
+        """Hash of the model and all descriptors: what their search depends on."""
         parts = [self.identity.model] + [s.file.sha256 for s in self.shards if s.file]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -236,13 +203,7 @@ class Manifest:
         """Every file of this version, the manifest apart."""
         out = [*self.model_files, *(s.file for s in self.shards if s.file)]
         out += [self.gallery] if self.gallery else []
-        return out + self.view_files
-
-    @property
-    def view_files(self) -> list[FileEntry]:
-        """Those of the views: their vectors, then their approximate indexes."""
-        out = [view.file for view in self.views]
-        return out + [view.approximate.file for view in self.views if view.approximate]
+        return out + ([self.search.file] if self.search.file else [])
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -256,7 +217,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
     Raises:
         CorruptStoreError: if it is damaged.
-        DataError: if a newer version of this program wrote it, or it would lie in a file.
+        DataError: if another version of this program wrote it, or it would lie in a file.
     """
     try:
         text = path.read_bytes()
@@ -276,6 +237,11 @@ def read_manifest(path: Path) -> Manifest | None:
         raise DataError(
             f"{path} has format {number}; this version reads up to {FORMAT}: "
             "install a newer m2fashion-retrieval"
+        )
+    if number < FORMAT:
+        raise DataError(
+            f"the index in {path.parent} was built by an earlier version (format {number} instead "
+            f"of {FORMAT}): delete it and build it again with retrieve build-index"
         )
     if checksum != _checksum(data):
         raise _damaged(path, "its checksum does not match")
@@ -306,21 +272,11 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         rejects = tuple(Reject(**reject) for reject in entry["rejects"])
         return ShardEntry(**entry | {"file": file(entry["file"]), "rejects": rejects})
 
-    def view(entry: dict[str, Any]) -> ViewEntry:
-        present, absent = tuple(entry["present"]), tuple(entry["absent"])
-        own = FileEntry.from_json(entry["file"])
-        named = {"file": own, "present": present, "absent": absent}
-        # Format 1 has neither of the two.
-        return ViewEntry(**entry | named | {"approximate": approximate(entry.get("approximate"))})
-
-    def approximate(entry: dict[str, Any] | None) -> ApproximateEntry | None:
-        if entry is None:
-            return None
-        return ApproximateEntry(**entry | {"file": FileEntry.from_json(entry["file"])})
-
-    height, width = data["identity"]["grid"]
+    identity = data["identity"]
+    groups = tuple((int(owner), int(size)) for owner, size in identity["layout"]["groups"])
+    layout = DescriptorLayout(int(identity["layout"]["values"]), groups)
     return Manifest(
-        identity=Identity(**data["identity"] | {"grid": (int(height), int(width))}),
+        identity=Identity(**identity | {"layout": layout}),
         dataset=str(data["dataset"]),
         root=str(data["root"]),
         schema=dict(data["schema"]),
@@ -328,6 +284,6 @@ def _from_json(data: dict[str, Any]) -> Manifest:
         shards=tuple(shard(entry) for entry in data["shards"]),
         gallery=file(data["gallery"]),
         model_files=tuple(FileEntry.from_json(entry) for entry in data["model_files"]),
-        views=tuple(view(entry) for entry in data["views"]),
-        int8_ranges=tuple((float(low), float(high)) for low, high in data.get("int8_ranges", ())),
+        search=SearchEntry(**data["search"] | {"file": file(data["search"]["file"])}),
+        int8_ranges=tuple((float(low), float(high)) for low, high in data["int8_ranges"]),
     )

@@ -1,4 +1,4 @@
-"""The condition-free half of a model as an ONNX file: images -> I, P and predictions."""
+"""A model as an ONNX file: images -> chances, nuance and F, the backbone's output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from indexer.indexable import check_indexable
 from training.errors import ResourceError
 from training.models.embedder import Embedder
 
-INPUT, OUTPUTS = "images", ("maps", "keys", "predicted")
+INPUT, OUTPUTS = "images", ("chances", "nuance")
+TRUNK = "trunk"
+"""I, an output of the graph too: what the backbone ends in."""
 
 _LARGE = 256  # inputs a cell
 _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
@@ -25,8 +27,8 @@ _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
 def export_onnx(model: Embedder, size: int, path: Path) -> None:
     """Write a model as ONNX, with a free batch axis.
 
-    The graph takes `images`, normalised [B, 3, S, S] float32, and gives `maps` I [B, d, H, W],
-    `keys` P [B, d, H, W] and `predicted` [B, K]. It is traced, so H, W and S are fixed in it.
+    The graph takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance`
+    [B, N] and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
 
     Args:
         model: a `torch.nn.Module` on the CPU; it is put in eval mode.
@@ -39,10 +41,9 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
         OSError: the file cannot be written.
     """
     check_indexable(model)
-    names = (INPUT, *OUTPUTS)
     # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
     # and a new wrapper is in training mode, which would leave batch normalisation adapting.
-    traced = _ConditionFree(model).eval()
+    traced = _Described(model).eval()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # this exporter is deprecated; the new one needs more
@@ -52,8 +53,8 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
                 path,
                 dynamo=False,
                 input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_axes={name: {0: "batch"} for name in names},
+                output_names=[*OUTPUTS, TRUNK],
+                dynamic_axes={name: {0: "batch"} for name in (INPUT, *OUTPUTS, TRUNK)},
                 opset_version=_OPSET,
             )
     except (RuntimeError, TypeError, ValueError) as error:
@@ -63,16 +64,16 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
         ) from error
 
 
-class _ConditionFree(nn.Module):
+class _Described(nn.Module):
     def __init__(self, model: Embedder) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with _ExactPooling():
-            maps = self.model.features(images)
-            keys = self.model.keys(maps)
-            return maps, keys, self.model.predict(maps, keys)
+            trunk = self.model.trunk(images)
+            described = self.model.describe(trunk)
+            return described.chances, described.nuance, trunk
 
 
 class _ExactPooling(TorchFunctionMode):

@@ -1,10 +1,10 @@
 """The backbone in int8, in an exported ONNX graph: about twice float32's speed.
 
 Its convolutions, the maximum behind the first of them and the sums of its residual blocks compute
-in int8, so that maps between them are never float32; pixels, pooling to cells, the reduction, keys
-and heads are. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI, which add
-pairs of products in 16 bits, never saturate and every CPU gives the same maps. Activations are
-8 bits wide; their ranges are measured on images of the gallery.
+in int8, so that maps between them are never float32; pixels, pooling to cells, the reduction and
+what follows it are. Weights are 7 bits wide, with a scale a channel, so that CPUs without VNNI,
+which add pairs of products in 16 bits, never saturate and every CPU gives the same results.
+Activations are 8 bits wide; their ranges are measured on images of the gallery.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _ACTIVATION, _WEIGHT = 255, 63  # steps: uint8, and int8 of 7 bits
 
 
 def backbone_convolutions(graph: Any) -> list[Any]:
-    """The convolutions that `maps` depends on, but for one that gives `maps` itself, the reduction.
+    """The convolutions that `trunk` depends on.
 
     Args:
         graph: `onnx.GraphProto` of `export_onnx`; in topological order, as ONNX demands.
     """
-    needed = {"maps"}
+    needed = {"trunk"}
     found = []
     for node in reversed(graph.node):
         if needed.isdisjoint(node.output):
             continue
         needed.update(node.input)
-        if node.op_type == "Conv" and "maps" not in node.output:
+        if node.op_type == "Conv":
             found.append(node)
     return found[::-1]
 

@@ -2,10 +2,9 @@
 
 The model is exported from the loaded checkpoint for each build and the file is gone once it is
 read: no ONNX file from elsewhere is ever opened. What ONNX Runtime gives is compared with torch on
-the spot. In float32 (`onnx`) it differs in the last bits, far less than int8 storage rounds off
-(the cosine of an embedding from the one's maps and from the other's is above 0.9999, as the tests
-check), so that a build may go on with another runtime. With the backbone in int8 (`onnx-int8`,
-see `onnx_int8.py`) it differs by more; maps of the two precisions never mix in one index.
+the spot. In float32 (`onnx`) it differs in the last bits, far less than bytes round off, so that a
+build may go on with another runtime. With the backbone in int8 (`onnx-int8`, see `onnx_int8.py`) it
+differs by more; descriptors of the two precisions never mix in one index.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ def load_onnxruntime() -> Any:
 
 
 def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
-    """A model's condition-free half, run by ONNX Runtime on as many cores as torch has.
+    """A model run by ONNX Runtime on as many cores as torch has.
 
     Args:
         model: on the CPU; it is put in eval mode.
@@ -105,8 +104,9 @@ def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
     forward = _run_by(_open(exported_model(model, size, folder)))
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images):
-        error = float((ours - theirs).abs().max())
-        if not error <= _TOLERANCE * max(float(theirs.abs().max()), 1e-6):
+        error = float((ours - theirs).abs().max()) if theirs.numel() else 0.0
+        largest = float(theirs.abs().max()) if theirs.numel() else 0.0
+        if not error <= _TOLERANCE * max(largest, 1e-6):
             raise _differs(name, f"by {error:.3g}")
     return forward
 
@@ -130,7 +130,7 @@ def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Te
     Args:
         model: on the CPU.
         exported: the same model, of `exported_model`; it stays as it is.
-        ranges: of `int8_ranges`; equal ranges give equal maps.
+        ranges: of `int8_ranges`; equal ranges give equal results.
         images: normalised [B, 3, S, S] on the CPU, on which torch gives nearly the same.
 
     Raises:
@@ -147,13 +147,13 @@ def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Te
     forward = _run_by(_open(quantised))
     for name, ours, theirs in _outputs(forward, torch_forward(model), images[:_PIECE]):
         cosine = float(torch.cosine_similarity(ours, theirs, dim=1).mean())
-        if not cosine >= _LEAST_COSINE:
+        if theirs.shape[1] and not cosine >= _LEAST_COSINE:
             raise _differs(name, f"mean cosine {cosine:.3f}")
     return forward
 
 
 def exported_model(model: Embedder, size: int, folder: Path) -> Any:
-    """A model's condition-free half as `onnx.ModelProto`.
+    """A model as `onnx.ModelProto`.
 
     Args:
         model, size, folder: as for `onnx_forward`.

@@ -1,5 +1,5 @@
-"""How many files a process may hold open: an index takes two a shard and up to two a view, where
-systems often give 1,024."""
+"""How many files a process may hold open: an index takes two a shard, where systems often
+give 1,024."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def too_many_files(error: Exception) -> ResourceError | None:
     """The error that is meant if a file was not opened because too many are; None for others."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return ResourceError(
-            "too many open files: an index needs two a shard and two a view; raise the limit "
+            "too many open files: an index needs two a shard; raise the limit "
             "(ulimit -n), or build with more images a shard (build-index --shard-rows)"
         )
     return None

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.encode import Forward, encode
-from indexer.index_choice import IndexChoice
+from indexer.index_choice import LISTS_FROM
 from indexer.manifest import Manifest
 from training.decoding import read_image
 from training.errors import ResourceError
@@ -30,7 +30,6 @@ PROBE_FROM = 1000
 _PROBED = 8  # images on a CPU; a whole batch on a GPU
 _PATH = 64  # bytes of a path, about
 _WORKER = 300 << 20  # bytes of a decoding process: torch is imported in it
-_TRAINED_ON = 262_144  # vectors that an approximate index is trained on, at most
 _SPARE = 64 << 20  # bytes left for manifests, folders and other processes
 
 
@@ -52,40 +51,25 @@ class Needs:
     memory: int
 
 
-def needs_of(
-    draft: Manifest,
-    images: int,
-    encode: int,
-    views: int,
-    choice: IndexChoice,
-    shard_rows: int,
-    batch_size: int,
-    workers: int,
-) -> Needs:
+def needs_of(draft: Manifest, images: int, encode: int, batch_size: int, workers: int) -> Needs:
     """Compute what a build takes.
 
     Args:
-        draft: gives d, (H, W), K and S.
+        draft: gives K, S and the layout of descriptors.
         images: M, in the index to be.
         encode: of them to be encoded.
-        views: how many will be written.
-        choice: what views are searched with.
-        shard_rows: images a shard.
         batch_size: images at a time.
         workers: decoding processes.
     """
-    identity, values = draft.identity, Schema.from_json(draft.schema).size
+    values = Schema.from_json(draft.schema).size
     size = Preprocessing.from_json(draft.preprocessing).size
-    cells = identity.grid[0] * identity.grid[1]
-    stored = 2 * cells * (identity.dim + 4) + 2 * values + 32 + 8 + 4 + _PATH  # of an image
-    gallery = 8 + 3 * values + 1 + 32 + 8 + _PATH
-    vectors = 4 * identity.dim  # of an image in a view
-    codes = 0 if choice.flat else vectors + 256 if choice.why == "as asked for" else vectors // 8
-    disk = encode * stored + images * gallery + views * images * (vectors + codes)
-    encoding = 2 * min(shard_rows, encode) * stored  # the one that is filled and the one on its way
-    encoding += (2 * workers + 2) * batch_size * 3 * size * size + workers * _WORKER
-    training = 0 if choice.flat else 2 * min(images, _TRAINED_ON) * vectors + images * codes
-    return Needs(images, encode, disk, max(encoding if encode else 0, training if views else 0))
+    width = draft.identity.layout.width
+    stored = width + 32 + 4 + _PATH  # of an image
+    gallery = 8 + values + 1 + 8 + _PATH
+    lists = width + 8 if images >= LISTS_FROM else 0
+    disk = encode * stored + images * (gallery + lists)
+    encoding = (2 * workers + 2) * batch_size * 3 * size * size + workers * _WORKER
+    return Needs(images, encode, disk, max(encoding if encode else 0, images * (gallery + lists)))
 
 
 def check_needs(needs: Needs, folder: Path) -> str:
@@ -104,16 +88,15 @@ def check_needs(needs: Needs, folder: Path) -> str:
     if needs.disk + _SPARE > free:
         raise ResourceError(
             f"the index of {needs.images:,} images needs {disk}; free some space, give another "
-            "folder with --out, or ask for fewer --views (a condition without a view is answered "
-            "all the same)"
+            "folder with --out"
         )
     memory = f"{_in_bytes(needs.memory)} of memory"
     if available is not None:
         memory += f", of which {_in_bytes(available)} are available"
         if needs.memory > available:
             raise ResourceError(
-                f"building the index of {needs.images:,} images needs {memory}; give smaller "
-                "--shard-rows or --batch-size, or fewer --workers"
+                f"building the index of {needs.images:,} images needs {memory}; give a smaller "
+                "--batch-size, or fewer --workers"
             )
     images = f"{needs.images:,} images, {needs.encode:,} of them to be encoded"
     return f"{images}; needs {disk}, and {memory}"
@@ -148,7 +131,7 @@ def seconds_to_encode(
     """About how long decoding and encoding will take, from a few images, each timed once warm.
 
     Args:
-        forward: the model's condition-free half.
+        forward: the model.
         preprocessing: the model's.
         device: `cpu`, `cuda` or `cuda:N`.
         root: the dataset's folder.

@@ -1,7 +1,7 @@
 """Making an index whole again: from its own shards, its images, its dataset and its checkpoint.
 
 Shards are the truth. A damaged one is encoded again from the images, it alone; the gallery file
-follows from the shards and the labels, views and their approximate indexes from the shards.
+follows from the shards and the labels, the lists of a search from the shards.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
-from indexer.approximate_views import add_approximate
 from indexer.atomic import as_resource_error, remove_temporaries
+from indexer.build_search import build_search
 from indexer.committed import commit_manifest
-from indexer.gallery import Gallery, open_gallery, write_gallery
-from indexer.index_choice import choose_index, half_of_memory
+from indexer.gallery import Gallery, Known, known_of, open_gallery, write_gallery
 from indexer.lock import writer_lock
-from indexer.manifest import BUILDING_NAME, FileEntry, Manifest, ViewEntry
+from indexer.manifest import BUILDING_NAME, FileEntry, Manifest
+from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
 from indexer.progress import Progress
 from indexer.repair_shards import encode_again
@@ -28,7 +28,6 @@ from indexer.shard import ShardFile, open_shards
 from indexer.store import Store
 from indexer.sweep import sweep
 from indexer.verify import Verification, verify_index
-from indexer.views import NamedCondition, write_views
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
@@ -62,6 +61,7 @@ def repair_index(
     root: Path | None = None,
     checkpoint: Path | None = None,
     device: str = "cpu",
+    requests: Requests | None = None,
 ) -> Repair:
     """Check an index, restore what is damaged and check it again.
 
@@ -73,7 +73,8 @@ def repair_index(
         progress: is told what is done.
         root: where the images are now; where they were by default.
         checkpoint: a copy of the model, should the index's own be damaged.
-        device: where shards are encoded and views computed.
+        device: where shards are encoded.
+        requests: as for `build_index`.
 
     Raises:
         DataError, CorruptStoreError: as `verify_index`.
@@ -84,7 +85,9 @@ def repair_index(
         with as_resource_error(folder):
             remove_temporaries(folder)
         before = verify_index(folder, progress)
-        work = _Repairing(folder, before, load_model, find_dataset, progress, root, device)
+        work = _Repairing(
+            folder, before, load_model, find_dataset, progress, root, device, requests
+        )
         if before.damaged:
             work.run(checkpoint)
         return Repair(before, verify_index(folder, progress), work.why)
@@ -102,12 +105,14 @@ class _Repairing:
         progress: Progress,
         root: Path | None,
         device: str,
+        requests: Requests | None,
     ) -> None:
         self.folder, self.damaged, self.progress = folder, dict(before.damaged), progress
         self.old = self.manifest = before.version
         self.root, self.device = root or Path(self.old.root), device
         self.why: dict[str, str] = {}
         self._load_model, self._find_dataset = load_model, find_dataset
+        self._requests = requests
         self._model: Checkpoint | None = None
 
     def run(self, checkpoint: Path | None) -> None:
@@ -123,19 +128,15 @@ class _Repairing:
         assert gallery is not None, "an index that was committed has a gallery file"
         if gallery.name in self.damaged or self.manifest.content != self.old.content:
             self._attempt([gallery.name], self._gallery)
-        lost = self._lost_views()
-        names = [view.file.name for view in lost]
-        names += [view.approximate.file.name for view in lost if view.approximate]
-        if lost:
-            self._attempt(names, lambda: self._views(lost))
+        search = self.old.search.file
+        moved = self.manifest.content != self.old.content
+        if search is not None and (search.name in self.damaged or moved):
+            self._attempt([search.name], self._search)
         if self.manifest.content == self.old.content or not self.why:
             commit_manifest(self.folder, self.manifest)
             with as_resource_error(self.folder):
                 if BUILDING_NAME in self.damaged:
                     (self.folder / BUILDING_NAME).unlink(missing_ok=True)
-                for name, found in self.damaged.items():
-                    if found.kind == "warm view":  # computed again when it is asked for
-                        (self.folder / name).unlink(missing_ok=True)
             if not self.why:
                 sweep(self.folder, self.manifest)
 
@@ -209,62 +210,27 @@ class _Repairing:
             entry = _from_dataset(self.folder, files, self._find_dataset(self.manifest), schema)
         self.manifest = replace(self.manifest, gallery=entry)
 
-    def _lost_views(self) -> list[ViewEntry]:
-        if self.manifest.content != self.old.content:
-            return list(self.old.views)
-        return [
-            view
-            for view in self.old.views
-            if view.file.name in self.damaged
-            or (view.approximate and view.approximate.file.name in self.damaged)
-        ]
-
-    def _views(self, lost: list[ViewEntry]) -> None:
+    def _search(self) -> None:
         files, gallery = self._files(), self.manifest.gallery
         assert gallery is not None
         if gallery.name in self.damaged:
             raise _CannotRepair("it takes the gallery file, which is damaged too")
         opened = open_gallery(self.folder, gallery, False)
         store = Store(self.folder, self.manifest, opened, files, False)
-        moved = self.manifest.content != self.old.content
-        flat = [view for view in lost if moved or view.file.name in self.damaged]
-        model = self._checkpoint().model if flat else None
-        wanted = [NamedCondition(v.key, v.name, v.condition(store.schema.size)) for v in flat]
-        made = {v.key: v for v in self.manifest.views}
-        if model is not None:
-            written = write_views(store, model, wanted, device=self.device, progress=self.progress)
-            for view in written:
-                kept = None if moved else made[view.key].approximate
-                made[view.key] = replace(view, approximate=kept)
-        for view in lost:
-            if view.approximate is not None:
-                made[view.key] = self._approximate(store, view, made[view.key])
-        ordered = tuple(made[view.key] for view in self.manifest.views)
-        self.manifest = replace(self.manifest, views=ordered)
-
-    def _approximate(self, store: Store, old: ViewEntry, view: ViewEntry) -> ViewEntry:
-        entry = old.approximate
-        assert entry is not None
-        size = len(store), store.dim
-        choice = choose_index(*size, entry.target, half_of_memory(), 0, entry.factory)
-        (made,) = add_approximate(
-            self.folder, [view], *size, choice, entry.target, True, self.progress
-        )
-        return made
+        old = self.old.search
+        search = build_search(store, old.target, old.factory, self._requests, self.progress)
+        self.manifest = replace(self.manifest, search=replace(search, asked=old.asked))
 
 
 def _from_gallery(folder: Path, files: list[ShardFile], old: Gallery) -> FileEntry:
     """The gallery file anew, with what the old one says of each image."""
-    labels = np.zeros((int(old.rows.max()) + 1, old.labels.shape[1]), np.int8)
-    splits = np.zeros(len(labels), old.splits.dtype)
-    labels[old.rows], splits[old.rows] = old.labels, old.splits
     listed, start = [], 0
     for file in files:
         own = np.zeros(int(file.rows.listed.max()) + 1, np.int64)
-        own[file.rows.listed] = old.rows[start : start + len(file.rows)]
+        own[file.rows.listed] = np.arange(start, start + len(file.rows))
         listed.append(own)
         start += len(file.rows)
-    return write_gallery(folder, files, listed, labels, splits)
+    return write_gallery(folder, files, listed, known_of(old))
 
 
 def _from_dataset(
@@ -284,4 +250,5 @@ def _from_dataset(
             own[position] = rows.pop() if len(rows) > 1 else rows[0]
         listed.append(own)
     labels = align_labels(dataset.labels, dataset.schema, schema).labels
-    return write_gallery(folder, files, listed, labels, dataset.splits)
+    known = Known(labels, dataset.splits, np.arange(len(dataset)), dataset.items, dataset.payload)
+    return write_gallery(folder, files, listed, known)

@@ -1,39 +1,27 @@
-"""An index that is open for reading: one whole version, its maps read where they lie."""
+"""An index that is open for reading: one whole version, its descriptors read where they lie."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+import weakref
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from indexer.committed import Committed, committed_versions
 from indexer.gallery import Gallery, open_gallery
-from indexer.manifest import BUILDING_NAME, Manifest, ViewEntry
+from indexer.manifest import BUILDING_NAME, Manifest
 from indexer.path_list import PathList
-from indexer.quantise import QuantisedMaps, dequantise
-from indexer.row_check import RowCheck
+from indexer.payload import Column
 from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
+from training.descriptor import DescriptorLayout
 from training.errors import CorruptStoreError, DataError
 from training.preprocessing import Preprocessing
 from training.schema import Schema
-
-Rows = NDArray[np.int64] | slice
-"""Rows of the index, 0..M-1: positions in any order, or a slice."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where rows [M] int64 lie: shard number [M] int64 and position within it [M] int64."""
-
-    rows: NDArray[np.int64]
-    shards: NDArray[np.int64]
-    positions: NDArray[np.int64]
 
 
 class Store:
@@ -42,9 +30,10 @@ class Store:
     Args:
         folder: the index.
         manifest: the version to read.
-        gallery: labels, paths and predictions.
-        shards: the stored maps, in row order.
-        verify: whether files are checked before they are read, and rows of maps when they are.
+        gallery: labels, paths and payload.
+        shards: the descriptors, in row order.
+        verify: whether files are checked before they are read.
+        lists: the open file of inverted lists, if its search has one.
         remarks: what a person should know of how it was opened.
     """
 
@@ -55,15 +44,15 @@ class Store:
         gallery: Gallery,
         shards: list[ShardFile],
         verify: bool,
+        lists: io.BufferedReader | None = None,
         remarks: tuple[str, ...] = (),
     ) -> None:
         self.folder, self.manifest, self.gallery = folder, manifest, gallery
-        self.shards, self.verify, self.remarks = shards, verify, remarks
+        self.shards, self.verify, self.lists, self.remarks = shards, verify, lists, remarks
+        if lists is not None:
+            weakref.finalize(self, lists.close)
         counts = [shard.rows for shard in manifest.shards if shard.file]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-        self._row_check: RowCheck | None = None
-        if verify and gallery.checksums is not None:
-            self._row_check = RowCheck(folder, shards, self._starts, gallery.checksums)
 
     def __len__(self) -> int:
         return self.manifest.rows
@@ -83,27 +72,84 @@ class Store:
         """The folder of the images when the index was built; it may have moved since."""
         return Path(self.manifest.root)
 
+    @property
+    def payload(self) -> dict[str, Column]:
+        """Columns of the catalogue that are no attributes, by name."""
+        return self.gallery.payload
+
     def labels(self) -> NDArray[np.int8]:
         """Label states of the gallery images [M, K] int8, read-only."""
         return self.gallery.labels
 
-    def predicted(self) -> NDArray[np.float16]:
-        """The model's probability of every value [M, K] float16, read-only."""
-        return self.gallery.predicted
+    def items(self) -> NDArray[np.int64] | None:
+        """Number of the item that each image shows [M] int64, -1 unknown; None: all unknown."""
+        return self.gallery.items
 
     @property
-    def dim(self) -> int:
-        """d, the length of an embedding."""
-        return self.manifest.identity.dim
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of a descriptor are."""
+        return self.manifest.identity.layout
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(H, W) of the stored maps."""
-        return self.manifest.identity.grid
+    def blocks(self) -> Iterator[NDArray[np.uint8]]:
+        """All descriptors, a shard [n, width] uint8 at a time, read-only, in place.
+
+        Raises:
+            CorruptStoreError: a shard is damaged.
+        """
+        return (shard.rows.descriptors for shard in self.shards)
+
+    def descriptors(self) -> NDArray[np.uint8]:
+        """All descriptors [M, width] uint8, read-only; a copy where there are several shards.
+
+        Raises:
+            CorruptStoreError: a shard is damaged.
+        """
+        return _joined(list(self.blocks()), self.layout.width)
+
+    def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """A copy of the descriptors of some rows in any order, [n, width] uint8.
+
+        Args:
+            rows: [n] int64, each 0..M-1.
+
+        Raises:
+            IndexError: a row is not in the index.
+            CorruptStoreError: one of their shards is damaged.
+        """
+        out = np.empty((len(rows), self.layout.width), np.uint8)
+        for shard, here, own in self._places(rows):
+            out[here] = shard.rows.descriptors[own]
+        return out
+
+    def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """SHA-256 of the files of some rows in any order, [n, 32] uint8; as `descriptors_of`."""
+        out = np.empty((len(rows), 32), np.uint8)
+        for shard, here, own in self._places(rows):
+            out[here] = shard.rows.digests[own]
+        return out
+
+    def _places(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[ShardFile, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each shard that holds some of the rows, which of them, and where in it."""
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
+        numbers = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            here = np.flatnonzero(numbers == number)
+            yield self.shards[number], here, rows[here] - self._starts[number]
+
+    def digests(self) -> NDArray[np.uint8]:
+        """SHA-256 of each image file's bytes [M, 32] uint8, read-only."""
+        return self._digests
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        return _joined([shard.rows.digests for shard in self.shards], 32)
 
     @cached_property
     def schema(self) -> Schema:
-        """The model's schema; labels, predictions and conditions are numbered by it."""
+        """The model's schema; labels, chances and conditions are numbered by it."""
         return Schema.from_json(self.manifest.schema)
 
     @cached_property
@@ -123,90 +169,6 @@ class Store:
                 check_content(self.folder, entry, handle)
         return (self.folder / self.manifest.model_files[0].name).parent
 
-    def view(self, key: str) -> ViewEntry | None:
-        """The manifest's entry of the view with that key."""
-        return next((view for view in self.manifest.views if view.key == key), None)
-
-    def locate(self, rows: Rows) -> Place:
-        """Shard and position of rows of the index; for kernels that read the shards in place.
-
-        Raises:
-            IndexError: if a row is not in 0..M-1.
-        """
-        wanted = self._positions(rows)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
-            raise IndexError(f"rows must be 0..{len(self) - 1}, got {wanted.min()}..{wanted.max()}")
-        shards = np.searchsorted(self._starts, wanted, side="right") - 1
-        return Place(wanted, shards, wanted - self._starts[shards])
-
-    def let_go(self, start: int, stop: int) -> None:
-        """Take shards that end in rows start+1..stop out of memory; for who passes over all rows.
-
-        Pages of mapped files are the system's to take back, but count as this process' until then.
-        """
-        ends = self._starts[1:]
-        first, last = np.searchsorted(ends, [start, stop], side="right")
-        for shard in self.shards[first:last]:
-            shard.let_go()
-
-    def check_rows(self, rows: Rows) -> None:
-        """Check the stored maps of rows that this process has not checked before.
-
-        Everything that reads `shards[...].stored` calls this first, in the thread that reads: what
-        was hashed is in the cache then. An index of format 1 has no checksums of rows; there the
-        whole shard was checked when it was opened.
-
-        Raises:
-            CorruptStoreError: if one of them is damaged; the message names the shard.
-        """
-        if self._row_check is not None:
-            self._row_check(self._positions(rows))
-
-    def checked(self, rows: NDArray[np.int64]) -> bool:
-        """Whether `check_rows` has nothing to do for rows [any] int64."""
-        return self._row_check is None or self._row_check.knows(rows)
-
-    def _positions(self, rows: Rows) -> NDArray[np.int64]:
-        return np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows)
-
-    def quantised(
-        self, rows: Rows, out: tuple[QuantisedMaps, QuantisedMaps] | None = None
-    ) -> tuple[QuantisedMaps, QuantisedMaps]:
-        """A copy of the stored maps and keys of some rows, [M, L, d] int8 with scales [M, L].
-
-        Only the shards that hold the rows are touched, and the rows checked.
-
-        Args:
-            rows: which.
-            out: where to; new memory by default.
-
-        Raises:
-            CorruptStoreError: if one of the rows is damaged.
-        """
-        place = self.locate(rows)
-        if self._row_check is not None:
-            self._row_check.in_parallel(place.rows)
-        maps, keys = out or (self._room(len(place.shards)), self._room(len(place.shards)))
-        for number in np.unique(place.shards):
-            stored = self.shards[number].stored
-            where = np.flatnonzero(place.shards == number)
-            own = place.positions[where]
-            for copy, source in ((maps, stored.maps), (keys, stored.keys)):
-                copy.values[where] = source.values[own]
-                copy.scales[where] = source.scales[own]
-        return maps, keys
-
-    def _room(self, rows: int) -> QuantisedMaps:
-        cells = self.grid[0] * self.grid[1]
-        return QuantisedMaps(
-            np.empty((rows, cells, self.dim), np.int8), np.empty((rows, cells), np.float32)
-        )
-
-    def maps(self, rows: Rows, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor]:
-        """Stored maps of some rows: I and P, both float32 [M, d, H, W] on `device`."""
-        maps, keys = self.quantised(rows)
-        return dequantise(maps, self.grid, device), dequantise(keys, self.grid, device)
-
     def check(self) -> None:
         """Check the content of every file of this version.
 
@@ -218,11 +180,19 @@ class Store:
                 check_content(self.folder, entry, handle)
 
 
+def _joined(parts: list[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
+    if len(parts) == 1:
+        return parts[0]
+    whole = np.concatenate(parts) if parts else np.zeros((0, width), np.uint8)
+    whole.flags.writeable = False
+    return whole
+
+
 def open_store(folder: Path, verify: bool = True) -> Store:
     """Open an index for reading.
 
-    Every file's size is checked now; its content when it is first used: the stored maps row by
-    row, so that a query does not wait for gigabytes of them. `Store.check` reads all files. If the
+    Every file's size is checked now; its content when it is first used. `Store.check` reads all
+    files. If the
     manifest is damaged, or names files that are gone, the copy of the last good one is read
     instead, and `Store.remarks` says so. All files are held open: a build that replaces the index
     does not disturb this reader.
@@ -257,12 +227,14 @@ def _open(
     manifest = version.manifest
     if manifest.gallery is None:
         raise _not_there(folder)
-    shards = open_shards(folder, manifest.shards, verify, len(manifest.views))
+    shards = open_shards(folder, manifest.shards, verify)
     gallery = open_gallery(folder, manifest.gallery, verify)
     remarks = [] if version.remark is None else [version.remark]
     if trouble is not None:
         remarks.insert(0, str(trouble))
-    return Store(folder, manifest, gallery, shards, verify, tuple(remarks))
+    search = manifest.search.file
+    lists = None if search is None else open_file(folder, search)
+    return Store(folder, manifest, gallery, shards, verify, lists, tuple(remarks))
 
 
 def _not_there(folder: Path) -> DataError:

@@ -6,16 +6,14 @@ from pathlib import Path
 
 from indexer.atomic import as_resource_error
 from indexer.manifest import Manifest
-from indexer.warm_views import WarmViews
 
-_OURS = ("shards/*.h5", "gallery-*.h5", "views/*.faiss", "model/*/*")
+_OURS = ("shards/*.h5", "gallery-*.h5", "search-*.faiss", "model/*/*")
 
 
 def sweep(folder: Path, manifest: Manifest, halted: Manifest | None = None) -> None:
     """Remove files of other versions; files that this program does not make are left alone.
 
-    Warm views of the same maps stay, and so do the shards of a build that was interrupted, if its
-    manifest is given.
+    The shards of a build that was interrupted stay, if its manifest is given.
 
     Only for the holder of the lock. Readers that hold such a file open keep reading it.
 
@@ -32,4 +30,3 @@ def sweep(folder: Path, manifest: Manifest, halted: Manifest | None = None) -> N
         for place in (folder / "model").glob("*"):
             if place.is_dir() and not any(place.iterdir()):
                 place.rmdir()
-    WarmViews(folder, manifest.content).clean()

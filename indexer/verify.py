@@ -19,11 +19,9 @@ from indexer.manifest import (
 )
 from indexer.progress import Progress, Silent
 from indexer.store_file import problem_of
-from indexer.warm_entry import read_entry
-from indexer.warm_views import FOLDER as WARM_FOLDER
 from training.errors import CorruptStoreError, DataError
 
-Kind = Literal["manifest", "model", "shard", "gallery", "view", "approximate", "warm view"]
+Kind = Literal["manifest", "model", "shard", "gallery", "search"]
 
 
 @dataclass(frozen=True)
@@ -67,40 +65,33 @@ def verify_index(folder: Path, progress: Progress | None = None) -> Verification
     """
     while True:
         before = _state(folder)
-        found = _verify(folder, progress or Silent(), *before[1:])
+        found = _verify(folder, progress or Silent(), before[1])
         if not found.damaged or _state(folder) == before:
             return found
 
 
-def _state(folder: Path) -> tuple[list[Committed], Manifest, dict[str, FileEntry | None]]:
-    """What an index is said to be; the version to check and the warm set."""
+def _state(folder: Path) -> tuple[list[Committed], Manifest]:
+    """What an index is said to be, and the version to check."""
     manifest = usable_version(folder).manifest
-    return list(committed_versions(folder)), manifest, dict(_warm_files(folder, manifest))
+    return list(committed_versions(folder)), manifest
 
 
-def _verify(
-    folder: Path, progress: Progress, manifest: Manifest, warm: dict[str, FileEntry | None]
-) -> Verification:
+def _verify(folder: Path, progress: Progress, manifest: Manifest) -> Verification:
     named = dict(named_files(manifest))
-    progress.start("files", len(named) + len(warm))
+    progress.start("files", len(named))
 
-    def checked(entry: FileEntry, place: Path) -> str | None:
-        problem = problem_of(place, entry)
+    def checked(entry: FileEntry) -> str | None:
+        problem = problem_of(folder, entry)
         progress.advance(1)
         return problem
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of Python
-        problems = list(pool.map(lambda entry: checked(entry, folder), named))
+        problems = list(pool.map(checked, named))
         findings = _manifests(folder, manifest)
         findings += [
             Finding(entry.name, kind, problem)
             for (entry, kind), problem in zip(named.items(), problems, strict=True)
         ]
-        for name, entry in warm.items():
-            problem = "its sidecar is damaged" if entry is None else None
-            if entry is not None:
-                problem = checked(entry, folder / WARM_FOLDER)
-            findings.append(Finding(f"{WARM_FOLDER}/{name}", "warm view", problem))
     return Verification(manifest, tuple(findings))
 
 
@@ -119,10 +110,8 @@ def named_files(manifest: Manifest) -> Iterator[tuple[FileEntry, Kind]]:
     yield from ((shard.file, "shard") for shard in manifest.shards if shard.file)
     if manifest.gallery is not None:
         yield manifest.gallery, "gallery"
-    for view in manifest.views:
-        yield view.file, "view"
-        if view.approximate is not None:
-            yield view.approximate.file, "approximate"
+    if manifest.search.file is not None:
+        yield manifest.search.file, "search"
 
 
 def _manifests(folder: Path, version: Manifest) -> list[Finding]:
@@ -142,11 +131,3 @@ def _manifests(folder: Path, version: Manifest) -> list[Finding]:
                 problem = "names files that are gone"
         findings.append(Finding(name, "manifest", problem))
     return findings
-
-
-def _warm_files(folder: Path, manifest: Manifest) -> Iterator[tuple[str, FileEntry | None]]:
-    """Sidecars of the warm set with the file that each names; None if it is damaged."""
-    for path in sorted((folder / WARM_FOLDER).glob("*.json")):
-        entry = read_entry(path)
-        if entry is None or entry.content == manifest.content:  # others are ignored, then removed
-            yield path.name, None if entry is None else entry.file

@@ -1,21 +1,16 @@
 """Threads that each compute on one core, for work that is cut into independent chunks.
 
-Reading maps waits for memory and the products of matrices for arithmetic: cores that are at
-different places share a machine better than cores in lockstep, and none waits for another at the
-end of each operation.
+Some operations wait for memory and others for arithmetic: cores that are at different places share
+a machine better than cores in lockstep, and none waits for another at the end of each operation.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 import torch
-
-T = TypeVar("T")
 
 _LOCK = threading.Lock()
 _POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -33,17 +28,11 @@ def worker_pool(threads: int | None = None) -> ThreadPoolExecutor:
         key = (os.getpid(), threads)  # threads do not survive a fork
         if key not in _POOLS:
             ready = threading.Barrier(threads)
-            pool = ThreadPoolExecutor(threads, "head", _compute_alone)
+            pool = ThreadPoolExecutor(threads, "encode", _compute_alone)
             list(pool.map(lambda _: ready.wait(), range(threads)))
             torch.set_num_threads(own)  # what threads to come start with, too
             _POOLS[key] = pool
         return _POOLS[key]
-
-
-def on_one_core(call: Callable[[], T]) -> T:
-    """What a call returns that has many small operations, between which several cores would wait
-    for each other."""
-    return worker_pool().submit(call).result()
 
 
 def _compute_alone() -> None:

@@ -33,7 +33,6 @@ COMMANDS = {
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
     "doctor": ("retrieval.commands.doctor", "Check the installation, a dataset and an index."),
-    "views": ("retrieval.commands.views", "List the views of an index; add or remove warm ones."),
     "inspect": (
         "retrieval.commands.inspect",
         "Print counts, splits and broken files of a dataset.",

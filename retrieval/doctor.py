@@ -19,8 +19,6 @@ from training.errors import DataError, ResourceError, RetrieveError
 State = Literal["ok", "warning", "failed"]
 
 OPTIONAL = {
-    "numba": ("fast", "a condition without a view is ten times slower on the CPU"),
-    "triton": ("", "it comes with a CUDA build of torch, and is of use on a GPU alone"),
     "onnx": ("onnx", "--runtime onnx does not work"),
     "onnxruntime": ("onnx", "--runtime onnx does not work"),
 }
@@ -137,14 +135,13 @@ def _optional(name: str) -> Check:
     if find_spec(name) is not None:
         return Check(name, "ok", _version(name))
     extra, without = OPTIONAL[name]
-    hint = f'; pip install "m2fashion-retrieval[{extra}]"' if extra else ""
-    state: State = "warning" if name == "numba" else "ok"
-    return Check(name, state, f"not installed: {without}{hint}")
+    hint = f'pip install "m2fashion-retrieval[{extra}]"'
+    return Check(name, "ok", f"not installed: {without}; {hint}")
 
 
 def _search() -> str:
     """Render a few garments, index them with an untrained model, and find each by itself."""
-    from indexer.build import build_index
+    from indexer.build import BuildOptions, build_index
     from retrieval.engine import Engine
     from training.checkpoint import load_checkpoint, save_checkpoint
     from training.datasets import load_dataset
@@ -162,10 +159,10 @@ def _search() -> str:
         save_checkpoint(folder / "run", model, Preprocessing(size=_SIZE), (), {})
         rows = np.arange(len(dataset))
         checkpoint = load_checkpoint(folder / "run")
-        build_index(dataset, rows, checkpoint, folder / "index", workers=0)
+        build_index(dataset, rows, checkpoint, folder / "index", options=BuildOptions(workers=0))
         engine = Engine.open(folder / "index", "cpu")
         attribute = dataset.schema.attributes[0]
-        found = engine.query(dataset.root / dataset.paths[3])
+        found = engine.query(dataset.root / dataset.paths[3], include_query=True)
         if found[0].path.name != Path(dataset.paths[3]).name and found[0].score < 0.999:
             raise ResourceError(f"a picture does not find itself but {found[0].path.name}")
         engine.query(dataset.root / dataset.paths[5], [f"{attribute.name}:{attribute.values[0]}"])
@@ -188,11 +185,12 @@ def _dataset(name: str, root: Path | None) -> Check:
 
 
 def _index(folder: Path) -> Check:
+    from indexer.search import in_words
     from indexer.store import open_store
 
     store = open_store(folder)
-    views = len(store.manifest.views)
-    what = f"{len(store):,} images, {views} views; `retrieve verify {folder}` reads all of it"
+    what = f"{len(store):,} images of {store.layout.width} bytes, searched by "
+    what += f"{in_words(store.manifest.search)}; `retrieve verify {folder}` reads all of it"
     if store.remarks:
         return Check("index", "warning", "; ".join([*store.remarks, what]))
     if not store.root.is_dir():

@@ -1,8 +1,8 @@
 """Where the model looked: a query and its hits, each with its attention under the condition.
 
 One row a picture: as the model saw it, then its attention under the query's condition and, where
-several names were given, under each of them alone. A hit's attention comes from the maps that are
-stored for it, not from the picture, which may be gone.
+several names were given, under each of them alone. The model looks at the hits' own files again;
+one that cannot be read any more has an empty row with the reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult, RequestedValue
@@ -26,6 +25,7 @@ from retrieval.sheet import (
     GREY,
     INK,
     LINE,
+    Font,
     check_sheet_name,
     draw_marks,
     draw_missing,
@@ -33,7 +33,7 @@ from retrieval.sheet import (
     write_picture,
 )
 from training.errors import DataError
-from training.preprocessing import Preprocessing
+from training.image_file import shown_path
 from training.schema import Condition, Schema
 
 MOST_HITS = 30
@@ -42,7 +42,18 @@ MOST_HITS = 30
 STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
 """Pixels from cell to cell after each stage, in every backbone."""
 
-_GROUND = (246, 248, 250)  # of a picture that cannot be read any more
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture and the model's attention to it.
+
+    Args:
+        picture: RGB [S, S] as the model saw it.
+        attention: alpha under each condition [C, H, W], each map summing to 1.
+    """
+
+    picture: Image.Image
+    attention: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -52,14 +63,12 @@ class Panel:
     Args:
         caption: what it is, line by line.
         requested: the requested values in it.
-        picture: RGB [S, S] as the model saw it; None if it cannot be read any more.
-        attention: alpha under each condition [C, H, W], each map summing to 1.
+        seen: what the model saw; if it cannot be read any more, the reason.
     """
 
     caption: tuple[str, ...]
     requested: tuple[RequestedValue, ...]
-    picture: Image.Image | None
-    attention: NDArray[np.float32]
+    seen: Seen | str
 
 
 @dataclass(frozen=True)
@@ -104,23 +113,18 @@ def explain(
     Raises:
         DataError: the query image cannot be read.
     """
-    preprocessing = engine.store.preprocessing
-    encoded = engine.encode(query)
-    own = _attention(engine, encoded.maps, encoded.keys, conditions)
-    panels = [Panel(("query", ""), result.requested, _seen(preprocessing, query), own[0])]
     hits = result.hits[:MOST_HITS]
-    if hits:
-        maps, keys = engine.store.maps(np.array([hit.row for hit in hits]), engine.device)
-        for hit, alpha in zip(hits, _attention(engine, maps, keys, conditions), strict=True):
-            try:
-                picture = _seen(preprocessing, hit.path)
-            except DataError:
-                picture = None
-            caption = (f"{hit.rank}.  {hit.score:.3f}", hit.path.name)
-            panels.append(Panel(caption, hit.requested, picture, alpha))
+    panels = [Panel(("query", ""), result.requested, _look(engine, query, conditions))]
+    for hit in hits:
+        try:
+            seen: Seen | str = _look(engine, hit.path, conditions)
+        except DataError as error:
+            seen = str(error).removeprefix(f"{shown_path(hit.path)}: ")
+        caption = (f"{hit.rank}.  {hit.score:.3f}", hit.path.name)
+        panels.append(Panel(caption, hit.requested, seen))
     names = tuple(engine.schema.describe(condition) for condition in conditions)
     more = f" (first {len(hits)} of {len(result)} hits)" if len(hits) < len(result) else ""
-    offset = receptive_offset(STRIDES[engine.model.config.stage], preprocessing.size)
+    offset = receptive_offset(STRIDES[engine.model.config.stage], engine.store.preprocessing.size)
     return Explanation(result.condition + more, names, tuple(panels), offset)
 
 
@@ -144,16 +148,10 @@ def explanation_sheet(explanation: Explanation) -> Image.Image:
         draw.text((_left(column), head - LINE - 4), text, GREY if column == 0 else INK, small)
     for row, panel in enumerate(explanation.panels):
         top = head + row * height
-        ground = Image.new("RGB", (CELL, CELL), _GROUND)
-        if panel.picture is None:
-            draw_missing(draw, GAP, top, small)
+        if isinstance(panel.seen, str):
+            draw_missing(draw, GAP, top, small, panel.seen)
         else:
-            ground = panel.picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
-            sheet.paste(ground, (GAP, top))
-        for column, alpha in enumerate(panel.attention, start=1):
-            sheet.paste(overlay(ground, alpha, explanation.offset), (_left(column), top))
-            text = f"peak {peak(alpha):.1f} x even"
-            draw.text((_left(column), top + CELL + 4), text, GREY, small)
+            _draw_seen(sheet, draw, panel.seen, explanation.offset, top, small)
         y = top + CELL + 4
         for line in panel.caption:
             draw.text((GAP, y), fit_text(draw, line, small, CELL), INK, small)
@@ -185,17 +183,29 @@ def _left(column: int) -> int:
     return GAP + column * (CELL + GAP)
 
 
-def _seen(preprocessing: Preprocessing, path: Path) -> Image.Image:
-    """The picture after preprocessing, [S, S]: attention maps cover it exactly."""
-    return Image.fromarray(np.ascontiguousarray(preprocessing.open(path).transpose(1, 2, 0)))
+def _draw_seen(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, seen: Seen, offset: float, top: int, font: Font
+) -> None:
+    """Draw a row: the picture, then each map over it."""
+    ground = seen.picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
+    sheet.paste(ground, (GAP, top))
+    for column, alpha in enumerate(seen.attention, start=1):
+        sheet.paste(overlay(ground, alpha, offset), (_left(column), top))
+        text = f"peak {peak(alpha):.1f} x even"
+        draw.text((_left(column), top + CELL + 4), text, GREY, font)
 
 
-def _attention(
-    engine: Engine, maps: Tensor, keys: Tensor, conditions: Sequence[Condition]
-) -> NDArray[np.float32]:
-    """alpha [B, C, H, W] from I and P [B, d, H, W]."""
-    states = torch.from_numpy(np.stack(conditions)).float().to(engine.device)
+def _look(engine: Engine, path: Path, conditions: Sequence[Condition]) -> Seen:
+    """Let the model look at a file: the picture after preprocessing, which the maps cover, and
+    its attention; raises DataError."""
+    preprocessing, model = engine.store.preprocessing, engine.model
+    pixels = preprocessing.open(path)
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     with torch.inference_mode():
-        found = [engine.model.attention(maps, state.unsqueeze(0), keys) for state in states]
-        alpha: NDArray[np.float32] = torch.stack(found, 1).float().cpu().numpy()
-    return alpha
+        batch = torch.from_numpy(pixels).unsqueeze(0).to(engine.device)
+        maps = model.features(preprocessing.normalise(batch))
+        keys = model.keys(maps)
+        states = torch.from_numpy(np.stack(conditions)).float().to(engine.device)
+        found = [model.attention(maps, state.unsqueeze(0), keys)[0] for state in states]
+        alpha: NDArray[np.float32] = torch.stack(found).float().cpu().numpy()
+    return Seen(picture, alpha)

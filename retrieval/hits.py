@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -44,13 +44,15 @@ class Hit:
 
     Args:
         rank: 1 is the best.
-        score: what hits are ranked by.
-        likeness: cosine with the query under the condition, -1..1.
+        score: what hits are ranked by, 0..1.
+        likeness: to the query in what is compared, 0..1.
         path: the image file.
         row: its row in the index, 0-based; ties are broken by it.
         known: known values by attribute (from the gallery's labels).
         predicted: the model's most likely value of each attribute, with its probability.
-        requested: the requested values.
+        requested: the requested values, each with its probability.
+        item: number of the product, None if it is not known.
+        payload: the columns of the catalogue that are no attributes, those that are not empty.
     """
 
     rank: int
@@ -61,6 +63,8 @@ class Hit:
     known: dict[str, list[str]]
     predicted: dict[str, tuple[str, float]]
     requested: tuple[RequestedValue, ...]
+    item: int | None = None
+    payload: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict with stable keys."""
@@ -76,6 +80,8 @@ class Hit:
                 a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()
             },
             "requested": [value.to_json() for value in self.requested],
+            "item": self.item,
+            "payload": self.payload,
         }
 
 
@@ -91,6 +97,7 @@ class QueryResult(Sequence[Hit]):
         hits: best first.
         gallery: images in the gallery.
         searched: images left by the filters.
+        left_out: copies of the query image that would have been among these hits or before them.
     """
 
     image: str
@@ -100,6 +107,7 @@ class QueryResult(Sequence[Hit]):
     hits: tuple[Hit, ...]
     gallery: int
     searched: int
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -121,6 +129,7 @@ class QueryResult(Sequence[Hit]):
             "condition": self.condition,
             "gallery": self.gallery,
             "searched": self.searched,
+            "left_out": self.left_out,
             "query_requested": [value.to_json() for value in self.requested],
             "query_predicted": {
                 a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()

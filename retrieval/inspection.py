@@ -71,6 +71,7 @@ class Inspection:
         items: number of different items, None if unknown.
         boxes: whether it has boxes.
         landmarks: whether it has landmarks.
+        payload: columns that are no attributes; an index keeps and filters by them.
         protocols: published lists by split.
         notes: remarks of the adapter, and on what several splits share.
         missing: paths of images that are not there.
@@ -86,6 +87,7 @@ class Inspection:
     items: int | None
     boxes: bool
     landmarks: bool
+    payload: list[str]
     protocols: dict[str, ProtocolCount]
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -108,6 +110,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
         items=None if dataset.items is None else len(np.unique(dataset.items)),
         boxes=dataset.boxes is not None,
         landmarks=dataset.landmarks is not None,
+        payload=list(dataset.payload),
         protocols={
             split: ProtocolCount(len(p.queries.rows), len(p.candidates.rows))
             for split, p in dataset.protocols.items()

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.exact_search import DECIMALS
-from retrieval.metrics import top_k
 from training.schema import Schema
 
 PRESENCE_WEIGHT = 1.0
@@ -119,16 +117,3 @@ def combine(
     if present is None:
         return likeness
     return (likeness + weight * present).astype(np.float32)
-
-
-def best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Places of the `k` highest scores, best first, ties by place; fewer if there are fewer.
-
-    Args:
-        scores: [M].
-        k: at least 1.
-    """
-    if len(scores) == 0:
-        return np.zeros(0, dtype=np.int64)
-    places: NDArray[np.int64] = top_k(np.round(scores, DECIMALS)[None, :], min(k, len(scores)))[0]
-    return places

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
-from retrieval.ranking import kept_attributes
+from indexer.payload import Column
+from retrieval.filters import Filter, Filters, resolve_filters
+from retrieval.picture import Picture
 from training.errors import UsageError
 from training.schema import Condition, Schema, normalise_name
 
-Filters = Mapping[str, str | Sequence[str]]
-"""Attribute -> value or values."""
+QueryImage = str | Path | Image.Image | Picture
+"""A file, an RGB picture, or one that was encoded before."""
 
 
 @dataclass(frozen=True)
@@ -22,49 +23,53 @@ class Request:
     """A picture and what hits should have in common with it, or not.
 
     Args:
-        image: a file or an RGB picture.
+        image: a file, an RGB picture, or what `Engine.encode` gave.
         present: values that hits should have: `["v-neckline", "floral"]`.
         absent: values that they should not have.
-        like: attributes to compare by (type conditions).
-        where: attribute -> value, or values of one that an image can have several of; only images
-            whose *known* labels are these are searched.
+        like: attributes to compare by; those of which no value is named if none is given.
+        where: attribute or payload column -> condition or conditions, see `filters`; only images
+            that pass are searched.
         top_k: how many hits at most, at least 1.
-        trust_labels: let known gallery labels settle whether a value is present.
+        keep: the dial, 0..1: how much of the likeness is kept against having the named values;
+            None: the default. Of no effect where no value is named.
+        offset: how many of the best hits are passed over, at least 0.
+        min_score: hits below it are left out, 0..1.
+        one_per_item: of each item only the best image.
+        include_query: byte-equal copies of the picture may be hits, too.
+        trust_labels: let known gallery labels settle whether a named value is present.
     """
 
-    image: str | Path | Image.Image
+    image: QueryImage
     present: Sequence[str] = ()
     absent: Sequence[str] = ()
     like: Sequence[str] = ()
     where: Filters = field(default_factory=dict)
     top_k: int = 10
+    keep: float | None = None
+    offset: int = 0
+    min_score: float = 0.0
+    one_per_item: bool = False
+    include_query: bool = False
     trust_labels: bool = False
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A request in the numbers of a schema.
+    """A request's names in the numbers of a schema.
 
     Args:
-        condition: label states [K].
+        condition: label states [K], for attention maps and in words.
         wanted: flat indices of the values that hits should have, in the request's order.
         unwanted: of those that they should not have.
-        spoken: attributes that the condition speaks of, ascending.
-        kept: attributes in which hits should be like the picture besides; none if no value is
-            named, since the condition says it all then.
-        where: flat indices of the values that are filtered by.
-        top_k: at least 1.
-        trust_labels: known labels settle whether a value is present.
+        like: attributes to compare by, in the request's order; none: all that are not named.
+        where: the filters.
     """
 
     condition: Condition
     wanted: tuple[int, ...]
     unwanted: tuple[int, ...]
-    spoken: tuple[int, ...]
-    kept: tuple[int, ...]
-    where: tuple[int, ...]
-    top_k: int
-    trust_labels: bool
+    like: tuple[int, ...]
+    where: tuple[Filter, ...]
 
     @property
     def named(self) -> tuple[int, ...]:
@@ -72,45 +77,34 @@ class Terms:
         return self.wanted + self.unwanted
 
 
-def resolve(schema: Schema, request: Request) -> Terms:
+def resolve(schema: Schema, columns: Mapping[str, Column], request: Request) -> Terms:
     """Look a request's names up.
 
+    Args:
+        schema: the index's.
+        columns: its payload.
+        request: what is asked.
+
     Raises:
-        UsageError: an unknown, repeated or contradictory name, or `top_k` < 1.
+        UsageError: an unknown, repeated or contradictory name, or a number out of its range.
     """
     if request.top_k < 1:
         raise UsageError(f"top_k must be at least 1, not {request.top_k}")
-    if not isinstance(request.where, Mapping):
-        raise UsageError(f"where takes attribute -> value, not {request.where!r}")
+    if request.offset < 0:
+        raise UsageError(f"offset must be at least 0, not {request.offset}")
+    if request.keep is not None and not 0 <= request.keep <= 1:
+        raise UsageError(f"keep must be 0..1, not {request.keep}")
+    if not 0 <= request.min_score <= 1:
+        raise UsageError(f"min_score must be 0..1, not {request.min_score}")
     wanted = _distinct(request.present, schema.value)
     unwanted = _distinct(request.absent, schema.value)
-    compared = _distinct(request.like, schema.attribute)
-    condition = schema.condition(request.present, request.absent, request.like)
-    named = [*wanted, *unwanted]
     return Terms(
-        condition=condition,
+        condition=schema.condition(request.present, request.absent, request.like),
         wanted=tuple(wanted),
         unwanted=tuple(unwanted),
-        spoken=tuple(np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()),
-        kept=tuple(kept_attributes(schema, named, compared)) if named else (),
-        where=tuple(_filters(schema, request.where)),
-        top_k=request.top_k,
-        trust_labels=request.trust_labels,
+        like=tuple(_distinct(request.like, schema.attribute)),
+        where=resolve_filters(schema, columns, request.where),
     )
-
-
-def _filters(schema: Schema, where: Filters) -> list[int]:
-    """Flat indices of values that images are known to have."""
-    found: list[int] = []
-    for attribute, given in where.items():
-        values = [given] if isinstance(given, str) else list(given)
-        own = [schema.value_of(attribute, value) for value in values]
-        if len(set(own)) > 1 and not schema.multi[schema.attribute(attribute)]:
-            raise UsageError(
-                f"an image has one value of {attribute!r}, not all of {', '.join(values)}"
-            )
-        found += own
-    return found
 
 
 def _distinct(names: Sequence[str], find: Callable[[str], int]) -> list[int]:

@@ -29,8 +29,8 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     """Draw a query and its hits.
 
     A requested value is marked `+` where its label is known to be present, `-` where it is known
-    to be absent, and `~` with a percentage where it is the model's prediction; green if that is
-    as wanted.
+    to be absent, and `~` where it is the model's prediction; green if that is as wanted. The
+    percentage is its chance, as the model sees it.
 
     Args:
         result: the hits.
@@ -139,10 +139,17 @@ def _paste(
     sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
 
 
-def draw_missing(draw: ImageDraw.ImageDraw, left: int, top: int, font: Font) -> None:
+def draw_missing(
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    top: int,
+    font: Font,
+    reason: str = "cannot be read any more",
+) -> None:
     """Draw the empty frame of a picture that cannot be read any more."""
     draw.rectangle((left, top, left + CELL - 1, top + CELL - 1), "#f6f8fa", GREY)
-    draw.text((left + 8, top + CELL // 2), "cannot be read any more", GREY, font)
+    text = fit_text(draw, reason, font, CELL - 16)
+    draw.text((left + 8, top + CELL // 2), text, GREY, font)
 
 
 def draw_marks(
@@ -157,9 +164,9 @@ def draw_marks(
         there = value.verdict in ("present", "predicted")
         colour = GREEN if there == value.wanted else RED
         if value.verdict == "present":
-            mark = "+ " + value.name
+            mark = f"+ {value.name} {value.probability:.0%}"
         elif value.verdict == "absent":
-            mark = "- " + value.name
+            mark = f"- {value.name} {value.probability:.0%}"
         else:
             mark = f"~ {value.name} {value.probability:.0%} predicted"
         draw.text((left, y), fit_text(draw, mark, font, CELL), colour, font)

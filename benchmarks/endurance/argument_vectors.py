@@ -40,7 +40,6 @@ SENSIBLE = {
     "train": "--dataset shop --out runs/new --backbone small --stage layer3 --image-size 32 "
     "--epochs 1 --workers 0 --device cpu --batch-size 8",
     "evaluate": "--dataset shop --checkpoint runs/shop --workers 0 --device cpu",
-    "views": "indexes/shop",
     "inspect": "--dataset shop",
     "wardrobe": "garments --count 2 --size 32 --workers 0",
     "verify": "indexes/shop",

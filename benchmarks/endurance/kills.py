@@ -138,7 +138,7 @@ def _killed_at(
     return _left_over(out)
 
 
-def _again(work: Callable[[Path], Any], out: Path) -> dict[str, str | None]:
+def _again(work: Callable[[Path], Any], out: Path) -> dict[str, str]:
     work(out)
     return read_everything(out)
 

@@ -9,49 +9,38 @@ from typing import Any
 import numpy as np
 import torch
 
+from indexer.search import open_search
 from indexer.store import open_store
-from indexer.view import open_view
-from indexer.warm_views import WarmViews
-from retrieval.calibration import RECALL, load_calibration
 from training.checkpoint import load_checkpoint
 
 
-def read_everything(folder: Path) -> dict[str, str | None]:
+def read_everything(folder: Path) -> dict[str, str]:
     """Read every file of an index the way queries do.
 
     Returns:
-        Hash of each part. `warm` and `calibration` are None where there is none that can be used:
-        they are computed anew then.
+        Hash of each part.
 
     Raises:
         RetrieveError: as the parts' readers.
     """
     store = open_store(folder)
-    maps, keys = store.quantised(slice(None))
-    out: dict[str, str | None] = {
+    payload = [(name, *column.cells) for name, column in store.payload.items()]
+    out = {
         "paths": _hash(*(path.encode("utf-8", "surrogateescape") for path in store.paths)),
-        "gallery": _hash(store.rows, store.labels(), store.predicted(), store.gallery.digests),
+        "gallery": _hash(store.rows, store.labels(), store.digests()),
         "splits": _hash(*(str(split).encode() for split in store.gallery.splits)),
-        "maps": _hash(maps.values, maps.scales, keys.values, keys.scales),
+        "items": _hash(np.array(store.items())),
+        "payload": _hash(repr(payload).encode("utf-8", "surrogateescape")),
+        "descriptors": _hash(store.descriptors()),
         "schema": _hash(repr(store.schema).encode(), repr(store.preprocessing).encode()),
         "root": _hash(str(store.root).encode()),
     }
     model = load_checkpoint(store.model_folder).model
     with torch.no_grad():
         out["model"] = _hash(*(t.numpy() for t in model.state_dict().values()))
-    for entry in store.manifest.views:
-        view = open_view(store, entry.key)
-        assert view is not None, "a view that the manifest names is there"
-        out[f"view {entry.name}"] = _hash(np.array(view.vectors))
-        cosines, rows = view.source.candidates(np.array(view.vectors[:2]), min(5, len(store)))
-        out[f"candidates {entry.name}"] = _hash(cosines, rows)
-    warm = WarmViews(folder, store.manifest.content)
-    found = [warm.load(entry.key) for entry in warm.list()]
-    out["warm"] = (
-        _hash(*(np.array(v.vectors) for v in found if v is not None)) if any(found) else None
-    )
-    calibration = load_calibration(folder, store.manifest.content, RECALL)
-    out["calibration"] = None if calibration is None else _hash(repr(calibration).encode())
+    some = store.descriptors()[:5].astype(np.float32) - 100
+    for exact in (False, True):
+        out[f"hits, exact {exact}"] = _hash(*open_search(store).search(some, 5, exact=exact))
     return out
 
 

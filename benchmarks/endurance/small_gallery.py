@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from indexer.build import BuildReport, build_index
+from indexer.build import BuildOptions, BuildReport, build_index
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.models.config import ModelConfig
@@ -39,13 +39,12 @@ class SmallGallery:
         """A checkpoint."""
         return self.folder / "model"
 
-    def build(self, out: Path, views: Sequence[str] = ("types",), **options: str) -> BuildReport:
+    def build(self, out: Path, index_factory: str | None = None) -> BuildReport:
         """Build an index of all images, in shards of 8.
 
         Args:
             out: the index.
-            views: sets of conditions.
-            options: `index_factory`.
+            index_factory: how it is searched.
         """
         dataset = load_dataset(str(self.shop))
         return build_index(
@@ -53,12 +52,9 @@ class SmallGallery:
             np.arange(len(dataset)),
             load_checkpoint(self.model),
             out,
-            views,
-            batch_size=4,
-            workers=0,
-            shard_rows=8,
-            recall=0.5,
-            index_factory=options.get("index_factory"),
+            options=BuildOptions(
+                batch_size=4, workers=0, shard_rows=8, recall=0.5, index_factory=index_factory
+            ),
         )
 
 
@@ -91,11 +87,12 @@ def write_labels(shop: Path, numbers: Sequence[int]) -> None:
     """List pictures in `labels.csv`, in the order given."""
     with open(shop / "labels.csv", "w", newline="") as handle:
         rows = csv.writer(handle)
-        rows.writerow(["image", "split", "colour", "bar"])
+        rows.writerow(["image", "split", "colour", "bar", "item", "price"])
         for number in numbers:
             split = _SPLITS[number // 6 % len(_SPLITS)]
             bar = "barred" if number % 2 else "bare"
-            rows.writerow([name_of(number), split, list(_COLOURS)[number % 3], bar])
+            colour = list(_COLOURS)[number % 3]
+            rows.writerow([name_of(number), split, colour, bar, f"item {number // 2}", number])
 
 
 def name_of(number: int) -> str:

@@ -41,7 +41,7 @@ def command(
     retrieve add indexes/shop shop/new.jpg --labels colour=red,neckline=v-neckline
 
     Images have to lie in the gallery's folder. One that is there already is encoded anew if it has
-    changed, and keeps its place. Approximate indexes are extended.
+    changed, and keeps its place.
     """
     stated = split_names("--labels", labels)
     check_unlocked(index)

@@ -1,4 +1,4 @@
-"""`retrieve build-index`: encode a gallery, store its maps, write its views."""
+"""`retrieve build-index`: encode a gallery, store its descriptors, make them searchable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.datasets import ADAPTERS, load_dataset
 from training.errors import UsageError
 
 if TYPE_CHECKING:
-    from indexer.build import BuildReport
+    from indexer.build import BuildOptions, BuildReport
     from training.datasets.dataset import Dataset
     from training.schema import Schema
 
@@ -31,16 +31,14 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="A trained model [default: the one in runs/NAME].",
 )
-@click.option("--split", default="all", show_default=True, help="train, valid, test or all.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the index [default: indexes/NAME]."
+    "--split",
+    default="all",
+    show_default=True,
+    help="train, valid, test, another that the data has, or all.",
 )
 @click.option(
-    "--views",
-    default="types",
-    show_default=True,
-    metavar="SETS",
-    help="Conditions to index ahead: types, values, none, all; separated by commas.",
+    "--out", type=click.Path(path_type=Path), help="Folder of the index [default: indexes/NAME]."
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
@@ -67,9 +65,8 @@ if TYPE_CHECKING:
 @click.option(
     "--shard-rows",
     type=click.IntRange(min=1),
-    default=1024,
-    show_default=True,
-    help="Images a shard; an interrupted build goes on after the last whole one.",
+    help="Images a shard; an interrupted build goes on after the last whole one [default: 1024, "
+    "more in a large gallery].",
 )
 @click.option(
     "--max-reject-rate",
@@ -81,14 +78,14 @@ if TYPE_CHECKING:
 @click.option(
     "--index-factory",
     metavar="STRING",
-    help="What views are searched with, a faiss index factory string [default: chosen by size].",
+    help="How descriptors are searched: flat, or IVFn for n inverted lists [default: by size].",
 )
 @click.option(
     "--recall",
     type=click.FloatRange(0, 1, min_open=True),
     default=DEFAULT_RECALL,
     show_default=True,
-    help="Recall@10 that an approximate index has to reach; 1 searches every row.",
+    help="Recall@10 that inverted lists have to reach; 1 reads every descriptor.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Only the first so many images.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -98,13 +95,12 @@ def command(
     checkpoint: Path | None,
     split: str,
     out: Path | None,
-    views: str,
     device: str,
     runtime: str,
     precision: str,
     batch_size: int | None,
     workers: int | None,
-    shard_rows: int,
+    shard_rows: int | None,
     max_reject_rate: float,
     index_factory: str | None,
     recall: float,
@@ -116,25 +112,27 @@ def command(
     Interrupted, the same command goes on where it stopped; run again, it encodes only what
     changed. Broken images are skipped, counted and listed in rejects.jsonl.
     """
+    short = _short_name(name)
+    out = Path("indexes") / short if out is None else out
+    check_unlocked(out)  # before torch is imported, which takes longer than the answer should
+    if name.casefold() not in ADAPTERS and not Path(name).expanduser().is_dir():
+        load_dataset(name, root)  # says what is wrong with the name
+    run = _find_checkpoint(short, name) if checkpoint is None else checkpoint
+
+    from indexer.build import BuildOptions
+
+    options = BuildOptions(
+        batch_size=batch_size,
+        workers=workers,
+        shard_rows=shard_rows,
+        max_reject_rate=max_reject_rate,
+        runtime=runtime,
+        precision=precision,
+        index_factory=index_factory,
+        recall=recall,
+    )
     with terminable("run the same command again to go on"):
-        report, run = _build(
-            name,
-            root,
-            checkpoint,
-            split,
-            out,
-            views,
-            device,
-            runtime,
-            precision,
-            batch_size,
-            workers,
-            shard_rows,
-            max_reject_rate,
-            index_factory,
-            recall,
-            limit,
-        )
+        report = _build(name, root, run, split, limit, out, device, options)
     if as_json:
         print_json(_to_json(report, run))
     else:
@@ -145,38 +143,20 @@ def command(
 def _build(
     name: str,
     root: Path | None,
-    checkpoint: Path | None,
+    run: Path,
     split: str,
-    out: Path | None,
-    views: str,
-    device: str,
-    runtime: str,
-    precision: str,
-    batch_size: int | None,
-    workers: int | None,
-    shard_rows: int,
-    max_reject_rate: float,
-    index_factory: str | None,
-    recall: float,
     limit: int | None,
-) -> tuple[BuildReport, Path]:
-    """Resolve the defaults and build; what was done, and the model's folder."""
-    short = _short_name(name)
-    out = Path("indexes") / short if out is None else out
-    check_unlocked(out)  # before torch is imported, which takes longer than the answer should
-    if name.casefold() not in ADAPTERS and not Path(name).expanduser().is_dir():
-        load_dataset(name, root)  # says what is wrong with the name
-    run = _find_checkpoint(short, name) if checkpoint is None else checkpoint
-
+    out: Path,
+    device: str,
+    options: BuildOptions,
+) -> BuildReport:
     from indexer.build import build_index
     from indexer.device import choose_device
-    from retrieval.engine import TWO_STAGE_FROM, Engine
+    from retrieval.drawn_requests import draw_requests
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
 
     keep_freed_memory()
-
-    sets = [part.strip() for part in views.split(",") if part.strip()]
     choice = choose_device(device)
     loaded = load_checkpoint(run, choice.device)
     dataset = _load(name, root, loaded.schema)
@@ -184,27 +164,9 @@ def _build(
     with BuildProgress(stderr) as progress:
         if choice.remark:
             progress.say(choice.remark)
-        report = build_index(
-            dataset,
-            rows,
-            loaded,
-            out,
-            sets,
-            choice.device,
-            batch_size,
-            workers,
-            shard_rows,
-            max_reject_rate,
-            progress,
-            runtime,
-            index_factory,
-            recall,
-            precision,
+        return build_index(
+            dataset, rows, loaded, out, choice.device, options, progress, draw_requests
         )
-        if report.images >= TWO_STAGE_FROM:
-            progress.say("measuring how many candidates a query needs")
-            Engine.open(out, choice.device, verify=False).calibration()  # just written
-    return report, run
 
 
 def _short_name(name: str) -> str:
@@ -263,11 +225,10 @@ def _to_json(report: BuildReport, run: Path) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "images_per_second": round(_rate(report), 3),
         "bytes": report.bytes,
-        "views": list(report.views),
         "search": {
             "factory": report.search.factory,
-            "why": report.search.why,
-            "recall": list(report.recalls),
+            "recall": report.search.recall,
+            "worst_recall": report.search.worst_recall,
         },
     }
 
@@ -277,6 +238,8 @@ def _rate(report: BuildReport) -> float:
 
 
 def _print(report: BuildReport) -> None:
+    from indexer.search import in_words
+
     rate = f", {_rate(report):.1f} images/s" if report.encoded else ""
     lines = [
         f"index     {report.folder}",
@@ -285,19 +248,7 @@ def _print(report: BuildReport) -> None:
         + (f" (see {report.folder / 'rejects.jsonl'})" if report.rejected else ""),
         f"time      {report.seconds:.1f} s on {report.device} by {report.runtime}{rate}",
         f"size      {report.bytes / 1e6:,.1f} MB",
-        f"views     {len(report.views)}: {', '.join(report.views[:12])}"
-        + (f" and {len(report.views) - 12} more" if len(report.views) > 12 else ""),
-        f"search    {_search(report)}",
+        f"search    {in_words(report.search)}",
     ]
     for line in lines:
         stdout.print(printable(line), markup=False, soft_wrap=True)
-
-
-def _search(report: BuildReport) -> str:
-    """What the views are searched with, why, and the recall that was measured."""
-    text = f"{report.search.factory}: {report.search.why}"
-    if report.recalls:
-        low, high = min(report.recalls), max(report.recalls)
-        text += f"; recall@10 {low:.3f}" + (f" to {high:.3f}" if high > low else "")
-        text += f" on {len(report.recalls)} of {len(report.views)} views"
-    return text

@@ -74,6 +74,7 @@ def print_inspection(found: Inspection) -> None:
         "" if found.items is None else f"{found.items:,} items",
         "boxes" if found.boxes else "",
         "landmarks" if found.landmarks else "",
+        f"columns {plain(', '.join(found.payload))}" if found.payload else "",
     ]
     if any(extras):
         stdout.print("also: " + ", ".join(e for e in extras if e))

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from retrieval.console import print_json, print_table, stderr
+from retrieval.console import print_json, print_table, stderr, stdout
+from retrieval.filters import parse_filters
 from retrieval.hits import Hit, QueryResult, RequestedValue
 from retrieval.index_folder import only_index
 from retrieval.names import split_names
 from retrieval.printable import printable
+from retrieval.query_vector import KEEP
 from training.errors import DataError, UsageError
-from training.schema import normalise_name
-
-if TYPE_CHECKING:
-    from retrieval.engine import Search
 
 
 @click.command("query")
@@ -31,16 +27,32 @@ if TYPE_CHECKING:
     "--like", multiple=True, metavar="ATTRIBUTE", help="Attributes to compare by, such as colour."
 )
 @click.option(
+    "--keep",
+    type=click.FloatRange(0, 1),
+    metavar="0..1",
+    help="The dial: how much likeness is kept against having the named values; 0 asks for these "
+    f"alone, 1 for likeness alone [default: {KEEP}].",
+)
+@click.option(
     "--where",
     multiple=True,
-    metavar="ATTRIBUTE=VALUE",
-    help="Search only images whose known label is this; may be repeated.",
+    metavar="NAME=VALUE",
+    help="Search only images that pass: colour=red by known labels; given again for one name, "
+    "either will do. colour!=red: a label of colour is known, and it is not red. Columns that are "
+    "no attributes take = and !=, those of numbers also price<50, price>=10.",
 )
 @click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True)
 @click.option(
-    "--index",
-    type=click.Path(path_type=Path),
-    help="Folder of the index [default: the one in indexes/].",
+    "--offset", type=click.IntRange(min=0), default=0, help="Pass over so many of the best hits."
+)
+@click.option(
+    "--min-score", type=click.FloatRange(0, 1), default=0.0, help="Only hits of at least this."
+)
+@click.option("--one-per-item", is_flag=True, help="Of each item only its best image.")
+@click.option(
+    "--include-query",
+    is_flag=True,
+    help="Let IMAGE itself and byte-equal copies of it be hits.",
 )
 @click.option(
     "--trust-labels",
@@ -48,9 +60,12 @@ if TYPE_CHECKING:
     help="Let known gallery labels settle whether a value is there, before predictions.",
 )
 @click.option(
-    "--exact",
-    is_flag=True,
-    help="Score every image, also in a large gallery, where candidates are looked for first.",
+    "--exact", is_flag=True, help="Score every image, also where the index is approximate."
+)
+@click.option(
+    "--index",
+    type=click.Path(path_type=Path),
+    help="Folder of the index [default: the one in indexes/].",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
@@ -68,11 +83,16 @@ def command(
     attrs: tuple[str, ...],
     without: tuple[str, ...],
     like: tuple[str, ...],
+    keep: float | None,
     where: tuple[str, ...],
     top_k: int,
-    index: Path | None,
+    offset: int,
+    min_score: float,
+    one_per_item: bool,
+    include_query: bool,
     trust_labels: bool,
     exact: bool,
+    index: Path | None,
     device: str,
     as_json: bool,
     sheet: Path | None,
@@ -83,14 +103,15 @@ def command(
     \b
     retrieve query img.jpg --attrs v-neckline,floral
     retrieve query img.jpg --attrs floral --without striped --where category=dress
-    retrieve query img.jpg --like sleeve-length
+    retrieve query img.jpg --like sleeve-length --where "price<50"
 
-    Without --attrs and --like, likeness as a whole. Names are matched whatever their case, spaces,
-    dashes and underscores; write attribute:value where a value name occurs in two attributes.
+    Scores are 0..1. Without --attrs and --like, likeness as a whole. Names are matched whatever
+    their case, spaces, dashes and underscores; write attribute:value where a value name occurs in
+    two attributes.
     """
     present, absent = split_names("--attrs", attrs), split_names("--without", without)
     types = split_names("--like", like)
-    conditions = _filters(where)
+    filters = parse_filters(where)
     folder = only_index("--index") if index is None else index
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
@@ -109,10 +130,23 @@ def command(
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, device)
-    _say(engine.store.remarks)
-    search: Search = "exact" if exact else "auto"
-    result = engine.query(image, present, absent, types, conditions, top_k, trust_labels, search)
-    _say(engine.pool.remarks)
+    for remark in engine.store.remarks:
+        stderr.print(printable(remark), markup=False, soft_wrap=True)
+    result = engine.query(
+        image,
+        present,
+        absent,
+        types,
+        filters,
+        top_k,
+        keep,
+        offset,
+        min_score,
+        one_per_item,
+        include_query,
+        trust_labels,
+        exact,
+    )
     if sheet is not None:
         save_sheet(result, image, sheet)
         stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)
@@ -122,31 +156,20 @@ def command(
         stderr.print(f"explanation written to {explain}", markup=False, soft_wrap=True)
     if result.searched == 0:
         stderr.print(
-            f"no gallery image is known to have {', '.join(where)}; nothing was searched",
+            f"no gallery image passes --where {', '.join(where)}; nothing was searched",
             markup=False,
         )
     if as_json:
         print_json(result.to_json())
     else:
         print_table(_table(result))
+        if result.left_out:
+            copies = "copy" if result.left_out == 1 else "copies"
+            stdout.print(
+                f"left out {result.left_out} {copies} of the query picture (--include-query)",
+                soft_wrap=True,
+            )
     return 0
-
-
-def _filters(where: tuple[str, ...]) -> dict[str, list[str]]:
-    filters: dict[str, list[str]] = {}
-    names: dict[str, str] = {}  # as they were first spelled
-    for text in where:
-        attribute, equals, value = (part.strip() for part in text.partition("="))
-        if not (equals and attribute and value):
-            raise UsageError(f"--where {text!r} is not of the form attribute=value")
-        spelled = names.setdefault(normalise_name(attribute), attribute)
-        filters.setdefault(spelled, []).append(value)
-    return filters
-
-
-def _say(remarks: Iterable[str]) -> None:
-    for remark in remarks:
-        stderr.print(printable(remark), markup=False, soft_wrap=True)
 
 
 def _table(result: QueryResult) -> Table:
@@ -160,12 +183,18 @@ def _table(result: QueryResult) -> Table:
         table.add_column("requested", overflow="fold")
     table.add_column("known labels", overflow="fold")
     table.add_column("predicted", overflow="fold")
+    payload = any(hit.payload for hit in result)
+    if payload:
+        table.add_column("other columns", overflow="fold")
     for hit in result:
         cells = [Text(str(hit.rank)), Text(f"{hit.score:.3f}"), Text(_shown(hit.path))]
         if result.requested:
             cells.append(Text("\n").join(map(_mark, hit.requested)))
         # As Text: labels and paths may look like rich's markup.
-        table.add_row(*cells, Text(_known(hit)), Text(_guesses(hit)))
+        cells += [Text(_known(hit)), Text(_guesses(hit))]
+        if payload:
+            cells.append(Text(_columns(hit)))
+        table.add_row(*cells)
     return table
 
 
@@ -188,9 +217,12 @@ def _guesses(hit: Hit) -> str:
     return printable(", ".join(guesses)) or "-"
 
 
+def _columns(hit: Hit) -> str:
+    return printable(", ".join(f"{name}={text}" for name, text in hit.payload.items())) or "-"
+
+
 def _mark(value: RequestedValue) -> Text:
     there = value.verdict in ("present", "predicted")
     colour = "green" if there == value.wanted else "red"
-    settled = value.verdict in ("present", "absent")
-    state = value.verdict if settled else f"{value.probability:.0%}"
-    return Text(f"{printable(value.name)} {state}", colour)
+    known = f"{value.verdict}, " if value.verdict in ("present", "absent") else ""
+    return Text(f"{printable(value.name)} {known}{value.probability:.0%}", colour)

@@ -23,8 +23,6 @@ def command(index: Path, images: tuple[str, ...], as_json: bool) -> int:
 
     \b
     retrieve remove indexes/shop shop/old.jpg
-
-    Approximate indexes are made anew.
     """
     check_unlocked(index)
 

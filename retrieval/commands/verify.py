@@ -55,9 +55,9 @@ def command(
 ) -> int:
     """Check every file of INDEX [default: the one in indexes/] against its manifest.
 
-    Ends with 0 if all is sound and with 4 if something is damaged. --repair rebuilds views and
-    approximate indexes from the stored maps, encodes damaged shards again from their images, and
-    they alone, and says what it could not restore.
+    Ends with 0 if all is sound and with 4 if something is damaged. --repair encodes damaged shards
+    again from their images, and they alone, makes what searches them anew, and says what it could
+    not restore.
     """
     if not repair and (name or root or checkpoint):
         raise UsageError("--dataset, --root and --checkpoint go with --repair")

@@ -10,7 +10,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.queries import check_queries
-from indexer.build import build_index
+from indexer.build import BuildOptions, build_index
 from retrieval.cli import _run
 from retrieval.engine import Engine
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -33,7 +33,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = M2Fashion(dataset.schema, ModelConfig("small", "layer2", 2, 16))
     save_checkpoint(folder / "run", model.eval(), Preprocessing(size=32), (), {"seed": 0})
     checkpoint = load_checkpoint(folder / "run")
-    build_index(dataset, dataset.rows_of("test"), checkpoint, folder / "index", workers=0)
+    options = BuildOptions(workers=0)
+    build_index(dataset, dataset.rows_of("test"), checkpoint, folder / "index", options=options)
     return folder
 
 

@@ -11,12 +11,13 @@ from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.machine import vector_instructions
 from benchmarks.runtimes import BASE, FUSED, to_rows
-from benchmarks.split_images import maps_embed, read_split
-from indexer.quantise import dequantise, quantise
+from benchmarks.split_images import read_split
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
+from retrieval.query_vector import SHARPEN
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
+from training.descriptor import GARMENT
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
@@ -25,7 +26,8 @@ from training.preprocessing import Preprocessing
 def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     catalogue = write_tiny_catalogue(tmp_path / "tiny", 60)
     torch.manual_seed(0)
-    model = M2Fashion(load_dataset(str(catalogue)).schema, ModelConfig("small", "layer2", 4, 16))
+    config = ModelConfig("small", "layer2", 4, 16, nuance=0)  # so that `--like` means chances alone
+    model = M2Fashion(load_dataset(str(catalogue)).schema, config)
     save_checkpoint(tmp_path / "run", model.eval(), Preprocessing(size=32), (), {"seed": 0})
     arguments = ["--dataset", str(catalogue), "--checkpoint", str(tmp_path / "run")]
     arguments += ["--results", str(tmp_path / "out"), "--workers", "0", "--rounds", "2"]
@@ -43,18 +45,21 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     assert all(0 < row["map"] <= 100 for row in rows.values())
     assert "| onnx-int8 |" in (tmp_path / f"out/{stem}.md").read_text()
 
-    # The base's MAP anew: queries from float32 maps, all at once, the gallery from int8.
+    # The base's MAP anew: the query vector's formula spelled out, on bytes that are unpacked.
     chosen = read_split(load_dataset(str(catalogue)), "train", Preprocessing(size=32), 12, 0)
+    schema, layout = model.schema, model.layout
     with torch.inference_mode():
-        maps = model.features(Preprocessing(size=32).normalise(torch.from_numpy(chosen.pixels)))
-        stored, keys = (dequantise(quantise(x), model.grid) for x in (maps, model.keys(maps)))
+        pixels = Preprocessing(size=32).normalise(torch.from_numpy(chosen.pixels))
+        chances, nuance = (part.numpy() for part in model.describe(model.trunk(pixels)))
+        stored = layout.pack(chances, nuance)
     report = evaluate_attributes(
         chosen.dataset,
         "train",
         "type",
-        maps_embed(model, lambda rows: (stored[torch.from_numpy(rows)], keys[rows])),
-        embed_queries=maps_embed(model, lambda rows: (maps[torch.from_numpy(rows)], None)),
+        lambda condition, rows: stored[rows][:, : schema.size] / 255 * (condition == 1),
+        embed_queries=lambda condition, rows: chances[rows] ** SHARPEN,
     )
+    assert layout.groups == ((GARMENT, layout.nuance),)
     assert rows[BASE]["map"] == pytest.approx(report.all.map, abs=0.01)
 
 

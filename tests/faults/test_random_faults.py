@@ -47,6 +47,6 @@ def test_a_trial_that_goes_wrong_is_counted(target: SmallGallery, monkeypatch) -
     from indexer import store_file
 
     monkeypatch.setattr(store_file, "_compare", lambda *arguments: None)
-    found = flips(target.folder / "index", "view", trials=10, seed=2)
+    found = flips(target.folder / "index", "shard", trials=10, seed=2)
     assert found.survived < 10
     assert "differ" in found.failures[0]

@@ -1,8 +1,9 @@
-"""What an index holds: rows, rejects, odd names, aligned labels, views."""
+"""What an index holds: descriptors, rejects, odd names, aligned labels, payload."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,46 +12,60 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 
-from indexer import views
 from indexer.manifest import read_manifest
+from indexer.search import open_search
 from indexer.store import open_store
-from indexer.view import open_view
 from training.errors import DataError, ResourceError, UsageError
 from training.schema import Attribute, Schema
 
 
-def direct_maps(checkpoint, dataset, rows):
-    """The slow way: one image at a time, in float32."""
-    tensors = [checkpoint.preprocessing.open(dataset.root / dataset.paths[r]) for r in rows]
-    images = checkpoint.preprocessing.normalise(torch.from_numpy(np.stack(tensors)))
-    return torch.cat([checkpoint.model.features(image.unsqueeze(0)) for image in images])
+def direct(checkpoint, dataset, rows):
+    """The slow way: one image at a time."""
+    model, out = checkpoint.model, []
+    for row in rows:
+        pixels = checkpoint.preprocessing.open(dataset.root / dataset.paths[row])[None]
+        trunk = model.trunk(checkpoint.preprocessing.normalise(torch.from_numpy(pixels)))
+        seen = model.describe(trunk)
+        out.append(model.layout.pack(seen.chances.numpy(), seen.nuance.numpy()))
+    return np.concatenate(out)
 
 
-def test_views_equal_direct_embedding(tmp_path: Path) -> None:
+def assert_close(found, expected):
+    """Bytes but for the last step of a batch."""
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_descriptors_are_what_the_model_sees(tmp_path: Path) -> None:
     dataset = gallery(tmp_path, write_images(tmp_path, 20))
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    report = build(dataset, checkpoint, tmp_path / "out", views=("all",))
+    report = build(dataset, checkpoint, tmp_path / "out")
     store = open_store(tmp_path / "out")
-    assert len(report.views) == 2 + 5 + 1
-    maps = direct_maps(checkpoint, dataset, range(20))
-    for entry in views.conditions_of(SCHEMA, ["all"]):
-        expected = checkpoint.model.attend(maps, torch.from_numpy(entry.condition).float()[None])
-        index = open_view(store, views.condition_key(entry.condition))
-        found = np.array(index.vectors)
-        assert (found * expected.numpy()).sum(1).min() > 0.9999
-        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-        on_demand = views.embed(store, checkpoint.model, entry.condition, chunk=7)
-        np.testing.assert_allclose(on_demand, found, atol=1e-6)
-    combined = SCHEMA.condition(present=["v", "floral"], absent=["striped"])
-    assert open_view(store, views.condition_key(combined)) is None
-    rows = np.array([19, 3, 3, 8], dtype=np.int64)
-    some = views.embed(store, checkpoint.model, combined, rows)
-    every = views.embed(store, checkpoint.model, combined)
-    np.testing.assert_allclose(some, every[rows], atol=1e-6)
-    part = views.embed(store, checkpoint.model, combined, slice(5, 18, 2))
-    np.testing.assert_allclose(part, every[5:18:2], atol=1e-6)
+    assert store.layout == checkpoint.model.layout
+    assert report.search.flat
+    assert open_search(store).choice == "flat bytes"
+    assert_close(store.descriptors(), direct(checkpoint, dataset, range(20)))
+    digests = [hashlib.sha256((tmp_path / path).read_bytes()).digest() for path in dataset.paths]
+    assert store.digests().tobytes() == b"".join(digests)
+
+
+def test_items_and_payload_are_kept(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 12))
+    (tmp_path / dataset.paths[3]).write_text("no image")
+    build(dataset, tiny_checkpoint(tmp_path / "run"), tmp_path / "out")
+    store = open_store(tmp_path / "out")
+    good = [row for row in range(12) if row != 3]
+    assert store.items().tolist() == [row // 2 for row in good]
+    assert list(store.payload) == ["sku", "price"]
+    sku, price = store.payload["sku"], store.payload["price"]
+    assert [sku.text(row) for row in range(11)] == [f"sku {row}" for row in good]
+    assert (sku.numeric, price.numeric) == (False, True)
+    assert price.numbers().tolist() == [row / 2 for row in good]
+    plain = dataclasses.replace(dataset, items=None, payload={})
+    build(plain, tiny_checkpoint(tmp_path / "run"), tmp_path / "plain")
+    assert open_store(tmp_path / "plain").items() is None
+    assert open_store(tmp_path / "plain").payload == {}
 
 
 def test_reading_in_place_equals_h5py(tmp_path: Path) -> None:
@@ -61,14 +76,11 @@ def test_reading_in_place_equals_h5py(tmp_path: Path) -> None:
     for entry, shard in zip(store.manifest.shards, store.shards, strict=True):
         assert entry.file is not None
         with h5py.File(tmp_path / "out" / entry.file.name) as file:
-            assert file["maps"].chunks is None
+            assert file["descriptors"].chunks is None
             for name, array in {
-                "maps": shard.rows.maps.values,
-                "map_scales": shard.rows.maps.scales,
-                "keys": shard.rows.keys.values,
-                "key_scales": shard.rows.keys.scales,
-                "predicted": shard.rows.predicted,
+                "descriptors": shard.rows.descriptors,
                 "digests": shard.rows.digests,
+                "listed": shard.rows.listed,
             }.items():
                 np.testing.assert_array_equal(array, file[name][:])
                 assert not array.flags.writeable
@@ -76,13 +88,11 @@ def test_reading_in_place_equals_h5py(tmp_path: Path) -> None:
         seen += len(shard.rows)
     assert seen == len(store) == 20
     rows = np.array([17, 0, 9, 9], dtype=np.int64)
-    some, every = store.maps(rows), store.maps(slice(None))
-    assert torch.equal(some[0], every[0][rows])
-    assert torch.equal(some[1], every[1][rows])
-    with pytest.raises(IndexError, match=r"0\.\.19"):
-        store.maps(np.array([20], dtype=np.int64))
-    with pytest.raises(IndexError, match=r"0\.\.19"):
-        store.maps(np.array([-1], dtype=np.int64))
+    np.testing.assert_array_equal(store.descriptors_of(rows), store.descriptors()[rows])
+    assert store.descriptors_of(rows[:0]).shape == (0, store.layout.width)
+    for row in (20, -1):
+        with pytest.raises(IndexError, match=r"0\.\.19"):
+            store.descriptors_of(np.array([row], dtype=np.int64))
 
 
 def test_broken_images_are_skipped_listed_and_counted(tmp_path: Path) -> None:
@@ -112,8 +122,7 @@ def test_broken_images_are_skipped_listed_and_counted(tmp_path: Path) -> None:
     assert list(store.paths) == [paths[row] for row in good]
     np.testing.assert_array_equal(store.labels(), dataset.labels[good])
     np.testing.assert_array_equal(store.gallery.splits, dataset.splits[good])
-    expected = direct_maps(checkpoint, dataset, good).numpy()
-    np.testing.assert_allclose(store.maps(slice(None))[0].numpy(), expected, atol=0.02)
+    assert_close(store.descriptors(), direct(checkpoint, dataset, good))
 
 
 def test_a_shard_without_any_readable_image_and_none_at_all(tmp_path: Path) -> None:
@@ -163,27 +172,6 @@ def test_labels_are_renumbered_by_the_model_schema(tmp_path: Path) -> None:
     assert found.tolist() == [[0, 0, -1, 0, 1], [0, 0, -1, 0, -1], [0, 0, 0, 0, 0]]
 
 
-def test_more_views_are_added_without_encoding(tmp_path: Path) -> None:
-    dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 10)), None
-    checkpoint = tiny_checkpoint(tmp_path / "run")
-    build(dataset, checkpoint, tmp_path / "out")
-    before = {p: p.stat().st_ino for p in (tmp_path / "out" / "views").iterdir()}
-    report = build(dataset, checkpoint, tmp_path / "out", views=("values", "none"))
-    assert (report.encoded, len(report.views)) == (0, 8)
-    assert all(path.stat().st_ino == inode for path, inode in before.items())
-
-
-def test_fault_05_views_that_do_not_fit_are_refused_before_anything_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
-    usage = views.shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr(views.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(ResourceError, match="ask for fewer"):
-        build(dataset, checkpoint, tmp_path / "out")
-    assert not (tmp_path / "out" / "views").exists()
-
-
 def test_fault_18_a_model_that_gives_nan_is_refused(tmp_path: Path) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 4)), tiny_checkpoint(tmp_path)
     checkpoint.model.conv.weight[0, 0, 0, 0] = float("nan")
@@ -196,8 +184,10 @@ def test_wrong_arguments(tmp_path: Path) -> None:
     for option in ({"batch_size": 0}, {"shard_rows": 0}, {"max_reject_rate": 2.0}):
         with pytest.raises(UsageError, match=next(iter(option))):
             build(dataset, checkpoint, tmp_path / "out", **option)
-    with pytest.raises(UsageError, match="'shapes'; choose from types"):
-        build(dataset, checkpoint, tmp_path / "out", views=("shapes",))
+    for factory in ("PQ4x4fs", "IVF0", "IVF3", "", "IVF4,Flat"):
+        with pytest.raises(UsageError, match=f"index factory '{factory}'"):
+            build(dataset, checkpoint, tmp_path / "out", index_factory=factory)
+    assert not (tmp_path / "out").exists()
     with pytest.raises(DataError, match="build-index --dataset"):
         open_store(tmp_path / "nothing")
 
@@ -205,17 +195,17 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_fault_31_a_batch_that_does_not_fit_is_halved(tmp_path: Path) -> None:
     dataset, checkpoint = gallery(tmp_path, write_images(tmp_path, 10)), tiny_checkpoint(tmp_path)
     build(dataset, checkpoint, tmp_path / "expected", batch_size=8)
-    real = checkpoint.model.features
+    real = checkpoint.model.trunk
 
     def small(images):
         if len(images) > 2:
             raise torch.OutOfMemoryError("too large")
         return real(images)
 
-    checkpoint.model.features = small
+    checkpoint.model.trunk = small
     build(dataset, checkpoint, tmp_path / "out", batch_size=8)
     found, expected = (open_store(tmp_path / name) for name in ("out", "expected"))
-    np.testing.assert_allclose(found.maps(slice(None))[0], expected.maps(slice(None))[0], atol=0.02)
-    checkpoint.model.features = lambda images: small(images.repeat(3, 1, 1, 1))
+    assert_close(found.descriptors(), expected.descriptors())
+    checkpoint.model.trunk = lambda images: small(images.repeat(3, 1, 1, 1))
     with pytest.raises(ResourceError, match="single image"):
         build(dataset, checkpoint, tmp_path / "never")

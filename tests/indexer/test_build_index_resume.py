@@ -14,15 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_gallery
-import torch
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
 from indexer import build as build_module
-from indexer import views
 from indexer.committed import COPY_NAME
 from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, write_manifest
+from indexer.search import open_search
 from indexer.store import Store, open_store
-from indexer.view import open_view
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, LockedError, ResourceError
 
@@ -51,20 +49,11 @@ def assert_same(found: Store, expected: Store) -> None:
     assert list(found.paths) == list(expected.paths)
     np.testing.assert_array_equal(found.rows, expected.rows)
     np.testing.assert_array_equal(found.labels(), expected.labels())
-    np.testing.assert_array_equal(found.predicted(), expected.predicted())
+    np.testing.assert_array_equal(found.descriptors(), expected.descriptors())
+    np.testing.assert_array_equal(found.digests(), expected.digests())
+    np.testing.assert_array_equal(found.items(), expected.items())
+    assert list(found.payload["sku"].cells) == list(expected.payload["sku"].cells)
     np.testing.assert_array_equal(found.gallery.splits, expected.gallery.splits)
-    for mine, theirs in zip(found.maps(slice(None)), expected.maps(slice(None)), strict=True):
-        np.testing.assert_array_equal(mine.numpy(), theirs.numpy())
-    assert [v.key for v in found.manifest.views] == [v.key for v in expected.manifest.views]
-    for entry in expected.manifest.views:
-        condition = entry.condition(found.schema.size)
-        np.testing.assert_array_equal(vectors(found, condition), vectors(expected, condition))
-
-
-def vectors(store: Store, condition: np.ndarray) -> np.ndarray:
-    index = open_view(store, views.condition_key(condition))
-    assert index is not None
-    return np.array(index.vectors)
 
 
 def visible(folder: Path) -> set[str]:
@@ -173,17 +162,16 @@ def test_corrected_labels_need_no_encoding(
 def test_a_changed_image_is_encoded_anew_alone(
     tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, whole: Store
 ) -> None:
-    expected = whole.maps(slice(None))[0].numpy().copy()
+    before = whole.descriptors().copy()
     other = write_images(tmp_path / "other", COUNT + 1)[COUNT]
     target = dataset.root / dataset.paths[10]
     target.write_bytes((tmp_path / "other" / other).read_bytes())
     report = build(dataset, checkpoint, whole.folder)
     assert (report.encoded, report.kept) == (1, COUNT - 1)
-    pixels = checkpoint.preprocessing.open(target)[None]
-    images = checkpoint.preprocessing.normalise(torch.from_numpy(pixels))
-    expected[10] = checkpoint.model.features(images).numpy()[0]
-    found = open_store(whole.folder).maps(slice(None))[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    build(dataset, checkpoint, tmp_path / "fresh")
+    found, expected = (open_store(p) for p in (whole.folder, tmp_path / "fresh"))
+    assert np.flatnonzero((found.descriptors() != before).any(1)).tolist() == [10]
+    assert np.abs(found.descriptors().astype(int) - expected.descriptors()).max() <= 1
 
 
 def test_touched_files_of_the_same_content_are_kept(
@@ -220,14 +208,15 @@ def test_fault_12_another_model_builds_anew_and_the_old_index_stays_usable(
     assert (report.kept, report.encoded) == (16, 14)
     build(dataset, other, tmp_path / "fresh")
     assert_same(open_store(whole.folder), open_store(tmp_path / "fresh"))
-    # A reader from before the commit still has its version: shards are open, views are gone.
-    assert whole.maps(slice(None))[0].shape == (COUNT, 8, 2, 3)
-    assert open_view(whole, views.condition_key(whole.schema.type_condition(0))) is None
+    # A reader from before the commit still has its version: its files are open.
+    assert whole.descriptors().shape == (COUNT, 16)
 
 
 def test_fault_07_every_flipped_byte_is_found_and_repaired(
     tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, whole: Store
 ) -> None:
+    build(dataset, checkpoint, whole.folder, index_factory="IVF2")
+    whole = open_store(whole.folder)
     generator = random.Random(0)
     caught = 0
     entries = whole.manifest.files
@@ -242,12 +231,12 @@ def test_fault_07_every_flipped_byte_is_found_and_repaired(
             read_all(open_store(whole.folder))
         caught += 1
         path.write_bytes(content)
-    assert caught == len(entries) >= 8
+    assert caught == len(entries) == 7
     for entry in entries:
         (whole.folder / entry.name).write_bytes(b"x")
         with pytest.raises(CorruptStoreError, match=(whole.folder / entry.name).name):
             read_all(open_store(whole.folder))
-        build(dataset, checkpoint, whole.folder)
+        build(dataset, checkpoint, whole.folder, index_factory="IVF2")
         read_all(open_store(whole.folder))
     build(dataset, checkpoint, tmp_path / "fresh")
     assert_same(open_store(whole.folder), open_store(tmp_path / "fresh"))
@@ -256,9 +245,8 @@ def test_fault_07_every_flipped_byte_is_found_and_repaired(
 def read_all(store: Store) -> None:
     """Use every file of an index the way a query does."""
     assert store.model_folder.is_dir()
-    store.maps(slice(None))
-    for entry in store.manifest.views:
-        open_view(store, views.condition_key(entry.condition(store.schema.size)))
+    store.descriptors()
+    open_search(store)
     store.check()  # and what a query has no use for, such as the labels in a shard
 
 
@@ -279,8 +267,11 @@ def test_fault_09_a_damaged_manifest_is_found(whole: Store) -> None:
     assert "is missing" in "".join(open_store(whole.folder).remarks)
     path.write_text(text)
     assert open_store(whole.folder).remarks == ()
-    path.write_text(text.replace('"format": 2', '"format": 3'))
-    with pytest.raises(DataError, match="format 3"):
+    path.write_text(text.replace('"format": 3', '"format": 4'))
+    with pytest.raises(DataError, match="format 4"):
+        open_store(whole.folder)
+    path.write_text(text.replace('"format": 3', '"format": 2'))
+    with pytest.raises(DataError, match=r"built by an earlier version .* build it again"):
         open_store(whole.folder)
 
 

@@ -9,13 +9,14 @@ import pytest
 from test_incremental import assert_equal
 from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer import carried_views, edit
 from indexer import commit_edit as commit_module
+from indexer import edit
+from indexer.build import BuildOptions, build_index
 from indexer.edit import EditReport, add_images, remove_images
 from indexer.lock import writer_lock
 from indexer.manifest import BUILDING_NAME, read_manifest
+from indexer.search import open_search
 from indexer.store import open_store
-from indexer.view import open_view
 from training.datasets.dataset import Dataset
 from training.errors import DataError, LockedError, ResourceError, UsageError
 
@@ -40,62 +41,45 @@ def part(dataset: Dataset, rows: list[int]) -> Dataset:
     return dataset.subset(np.array(rows, dtype=np.int64))
 
 
+def forget(dataset: Dataset) -> None:
+    """Of images from COUNT on, all but the labels: as an added image is known."""
+    dataset.splits[COUNT:], dataset.items[COUNT:] = "", -1
+    for cells in dataset.payload.values():
+        cells[COUNT:] = [""] * (len(dataset) - COUNT)
+
+
 def test_added_images_come_last_and_only_they_are_encoded(
     tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
 ) -> None:
     first = part(dataset, list(range(COUNT)))
-    build(first, checkpoint, tmp_path / "out", views=("all",))
+    build(first, checkpoint, tmp_path / "out")
     checkpoint.model.encoded = 0
     states = SCHEMA.condition(present=["floral"], absent=["v"])
     report = add_images(tmp_path / "out", dataset.paths[COUNT : COUNT + 4], states)
     assert report == EditReport(4, 0, 0, 0, COUNT + 4)
     assert checkpoint.model.encoded == 4
     longer = part(dataset, list(range(COUNT + 4)))
-    longer.labels[COUNT:], longer.splits[COUNT:] = states, ""
-    build(longer, checkpoint, tmp_path / "fresh", views=("all",))
+    longer.labels[COUNT:] = states
+    forget(longer)
+    build(longer, checkpoint, tmp_path / "fresh")
     assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
     assert add_images(tmp_path / "out", dataset.paths[:COUNT]).unchanged == COUNT
     # The next build of that list keeps all of it.
-    assert build(longer, checkpoint, tmp_path / "out", views=("all",)).encoded == 0
-
-
-def test_new_rows_of_all_views_are_held_a_few_at_a_time(
-    tmp_path: Path,
-    dataset: Dataset,
-    checkpoint: TinyCheckpoint,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    first = part(dataset, list(range(COUNT)))
-    build(first, checkpoint, tmp_path / "out", views=("all",))
-    monkeypatch.setattr(carried_views, "_CHUNK", 24)
-    monkeypatch.setattr(carried_views, "_FEWEST", 2)
-    real, held = carried_views.embed_arrays, []
-
-    def counted(store, model, conditions, rows, **options):
-        held.append(len(conditions) * len(rows))
-        return real(store, model, conditions, rows, **options)
-
-    monkeypatch.setattr(carried_views, "embed_arrays", counted)
-    add_images(tmp_path / "out", dataset.paths[COUNT:])
-    assert sum(held) == 10 * len(open_store(tmp_path / "out").manifest.views)
-    assert max(held) <= 24
-    longer = part(dataset, list(range(COUNT + 10)))
-    longer.labels[COUNT:], longer.splits[COUNT:] = 0, ""
-    build(longer, checkpoint, tmp_path / "fresh", views=("all",))
-    assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
+    assert build(longer, checkpoint, tmp_path / "out").encoded == 0
 
 
 def test_one_after_another_fills_the_last_shard(
     tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(edit, "SHARD_ROWS", 8)
+    monkeypatch.setattr(edit, "rows_a_shard", lambda images: 8)
     build(part(dataset, list(range(COUNT))), checkpoint, tmp_path / "out")
     for row in range(COUNT, COUNT + 10):
         add_images(tmp_path / "out", [dataset.paths[row]])
     store = open_store(tmp_path / "out")
     assert [s.rows for s in store.manifest.shards] == [8, 8, 8, 8, 8]
     fresh = part(dataset, list(range(COUNT + 10)))
-    fresh.labels[COUNT:], fresh.splits[COUNT:] = 0, ""
+    fresh.labels[COUNT:] = 0
+    forget(fresh)
     build(fresh, checkpoint, tmp_path / "fresh")
     assert_equal(store, open_store(tmp_path / "fresh"))
 
@@ -111,9 +95,7 @@ def test_removed_images_leave_no_trace(
     assert (report.removed, report.images) == (12, COUNT + 10 - 12)
     assert checkpoint.model.encoded == 0
     left = np.array([row for row in range(COUNT + 10) if row not in {5, *gone}])
-    from indexer.build import build_index
-
-    build_index(dataset, left, checkpoint, tmp_path / "fresh", workers=0)
+    build_index(dataset, left, checkpoint, tmp_path / "fresh", options=BuildOptions(workers=0))
     assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
 
 
@@ -174,25 +156,34 @@ def test_rejects_stay_listed_until_they_are_added(
     store.check()
 
 
-@pytest.mark.parametrize("factory", ["PQ4x4fs", "IVF2,Flat", "HNSW8"])
-def test_approximate_indexes_are_extended_or_made_anew(
-    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, factory: str
+def test_inverted_lists_are_extended(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
 ) -> None:
     first = part(dataset, list(range(COUNT)))
-    build(first, checkpoint, tmp_path / "out", index_factory=factory, recall=0.5)
+    build(first, checkpoint, tmp_path / "out", index_factory="IVF4", recall=0.5)
     add_images(tmp_path / "out", dataset.paths[COUNT:])
     remove_images(tmp_path / "out", dataset.paths[:3])
     store = open_store(tmp_path / "out")
     store.check()
-    for entry in store.manifest.views:
-        assert entry.approximate is not None
-        assert entry.approximate.factory == factory
-        view = open_view(store, entry.key)
-        assert view is not None
-        query = np.array(view.vectors[[30]])
-        _, rows = view.source.candidates(query, 37)
-        assert 30 in rows[0]
-        assert rows.max() < 37
+    assert store.manifest.search.factory == "IVF4"
+    descriptors = store.descriptors()
+    weights = descriptors.astype(np.float32) - 127
+    rows, _ = open_search(store).search(weights, 37, exact=True)
+    scores = descriptors.astype(float) @ weights.T.astype(float)
+    for query in range(37):
+        assert rows[query].tolist() == np.lexsort((np.arange(37), -scores[:, query])).tolist()
+
+
+def test_payload_and_items_follow_an_edit(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+) -> None:
+    build(part(dataset, list(range(COUNT))), checkpoint, tmp_path / "out")
+    add_images(tmp_path / "out", dataset.paths[COUNT : COUNT + 2])
+    remove_images(tmp_path / "out", dataset.paths[:1])
+    store = open_store(tmp_path / "out")
+    cells = [store.payload["sku"].text(row) for row in range(len(store))]
+    assert cells == [*(f"sku {row}" for row in range(1, COUNT)), "", ""]
+    assert store.items().tolist() == [*(row // 2 for row in range(1, COUNT)), -1, -1]
 
 
 def test_an_edit_that_fails_changes_nothing(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 
 from indexer import encode as encoding
 from indexer import encode_shards
@@ -37,10 +37,9 @@ def test_shards_are_those_of_one_image_after_another(tmp_path: Path) -> None:
     for row, path in enumerate(good):
         pixels = checkpoint.preprocessing.open(tmp_path / path)[None]
         alone = encode(forward, pixels, checkpoint.preprocessing, "cpu")
-        maps, keys = store.quantised(np.array([row]))
-        for ours, right in ((maps, alone.maps), (keys, alone.keys)):
-            assert np.abs(ours.values.astype(int) - right.values).max() <= 1
-            np.testing.assert_allclose(ours.scales, right.scales, rtol=1e-5)
+        right = store.layout.pack(alone.chances, alone.nuance)
+        found = store.descriptors_of(np.array([row]))
+        assert np.abs(found.astype(int) - right).max() <= 1
     build(dataset, checkpoint, tmp_path / "again", batch_size=3)
     assert files(tmp_path / "again") == files(tmp_path / "whole")
 
@@ -50,7 +49,7 @@ def test_a_shard_is_written_while_the_next_is_encoded(
 ) -> None:
     encoded = threading.Event()
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    real, features = encode_shards.write_shard, checkpoint.model.features
+    real, features = encode_shards.write_shard, checkpoint.model.trunk
 
     def write(folder, number, rows):
         if number == 0:  # would wait for ever if nothing else went on meanwhile
@@ -64,7 +63,7 @@ def test_a_shard_is_written_while_the_next_is_encoded(
         return maps
 
     monkeypatch.setattr(encode_shards, "write_shard", write)
-    checkpoint.model.features = seen
+    checkpoint.model.trunk = seen
     dataset = gallery(tmp_path, write_images(tmp_path, 20))
     assert build(dataset, checkpoint, tmp_path / "out").encoded == 20
 
@@ -93,16 +92,16 @@ def test_an_error_of_the_writer_ends_the_build(
 def test_an_error_of_the_model_keeps_the_shard_being_written(tmp_path: Path) -> None:
     dataset = gallery(tmp_path, write_images(tmp_path, 30))
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    features = checkpoint.model.features
+    features = checkpoint.model.trunk
 
     def breaks(images):
         maps = features(images)
         return maps * float("nan") if checkpoint.model.encoded > 9 else maps
 
-    checkpoint.model.features = breaks
+    checkpoint.model.trunk = breaks
     with pytest.raises(DataError, match="not finite"):
         build(dataset, checkpoint, tmp_path / "out")
-    checkpoint.model.features = features
+    checkpoint.model.trunk = features
     assert build(dataset, checkpoint, tmp_path / "out").kept == 8
 
 
@@ -114,8 +113,7 @@ def test_pieces_grow_back(cores: int) -> None:
         if len(images) > limit:
             torch.empty(1 << 50)  # a pebibyte
         sizes.append(len(images))
-        maps = images[:, :1, :1, :1].expand(-1, 4, -1, -1)
-        return ModelOutput(maps, maps, torch.zeros(len(images), SCHEMA.size))
+        return _plain(images)
 
     said: list[str] = []
     encoder = BatchEncoder(forward, Preprocessing(size=4), "cpu", said.append)
@@ -125,7 +123,7 @@ def test_pieces_grow_back(cores: int) -> None:
 
     def run() -> None:
         results = list(encoder.results(pixels, encoder.start(pixels)))
-        assert np.array_equal(np.concatenate([r.maps.scales for r in results]), right)
+        assert np.array_equal(np.concatenate([r.chances for r in results]), np.concatenate(right))
 
     threads = torch.get_num_threads()
     torch.set_num_threads(cores)
@@ -145,7 +143,7 @@ def test_pieces_grow_back(cores: int) -> None:
 
 
 def encode_alone(forward: Forward, image: np.ndarray) -> np.ndarray:
-    return encode(forward, image[None], Preprocessing(size=4), "cpu").maps.scales[0]
+    return encode(forward, image[None], Preprocessing(size=4), "cpu").chances
 
 
 def test_no_memory_for_one_image() -> None:
@@ -194,7 +192,7 @@ def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.Monke
     def forward(images: torch.Tensor) -> ModelOutput:
         assert torch.is_inference_mode_enabled()
         seen.append((len(images), torch.get_num_threads()))
-        return ModelOutput(images * 2, images + 1, images.flatten(1)[:, :2])
+        return ModelOutput(images.flatten(1) * 2, images.flatten(1)[:, :2])
 
     pixels = np.random.default_rng(0).integers(0, 256, (count, 3, 4, 4), np.uint8)
     one_by_one = [encode(forward, p[None], Preprocessing(size=4), "cpu") for p in pixels]
@@ -207,10 +205,8 @@ def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.Monke
     finally:
         torch.set_num_threads(threads)
     for row, right in enumerate(one_by_one):
-        for ours, wanted in ((found.maps, right.maps), (found.keys, right.keys)):
-            assert np.array_equal(ours.values[row], wanted.values[0])
-            assert np.array_equal(ours.scales[row], wanted.scales[0])
-        assert np.array_equal(found.predicted[row], right.predicted[0])
+        assert np.array_equal(found.chances[row], right.chances[0])
+        assert np.array_equal(found.nuance[row], right.nuance[0])
     wanted = {1: [1], 3: [1, 2], 5: [2, 3], 11: [2, 3, 3, 3]}
     assert sorted(size for size, _ in seen) == wanted[count]
     assert {cores for _, cores in seen} == {1}
@@ -242,7 +238,7 @@ def test_images_that_fit_one_by_one_are_encoded(room: int) -> None:
         for pixels, encodings in zip(batches, started, strict=True):
             found = list(encoder.results(pixels, encodings))
             right = [encode_alone(_plain, image) for image in pixels]
-            assert np.array_equal(np.concatenate([r.maps.scales for r in found]), right)
+            assert np.array_equal(np.concatenate([r.chances for r in found]), np.concatenate(right))
     finally:
         torch.set_num_threads(threads)
     pieces = [int(text.split()[-4]) for text in said]
@@ -250,5 +246,4 @@ def test_images_that_fit_one_by_one_are_encoded(room: int) -> None:
 
 
 def _plain(images: torch.Tensor) -> ModelOutput:
-    maps = images[:, :1, :1, :1].expand(-1, 4, -1, -1)
-    return ModelOutput(maps, maps, torch.zeros(len(images), SCHEMA.size))
+    return ModelOutput(images[:, :1, 0, 0].expand(-1, 4), torch.zeros(len(images), 2))

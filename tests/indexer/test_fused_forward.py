@@ -1,4 +1,4 @@
-"""Batch norms folded into convolutions: the same maps, by fewer steps."""
+"""Batch norms folded into convolutions: the same, by fewer steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_equals_the_model_for_every_batch_size(name: str) -> None:
         images = torch.randn(batch, 3, size, size)
         with torch.inference_mode():
             found, right = forward(images), torch_forward(model)(images)
-        for part in ("maps", "keys", "predicted"):
+        for part in ("chances", "nuance"):
             ours, theirs = getattr(found, part), getattr(right, part)
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
@@ -57,4 +57,4 @@ def test_a_model_in_training_mode_is_taken_out_of_it() -> None:
     with torch.inference_mode():
         right = torch_forward(model)(images)
         found = fused_forward(model.train())(images)
-    torch.testing.assert_close(found.maps, right.maps, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.chances, right.chances, rtol=1e-4, atol=1e-5)

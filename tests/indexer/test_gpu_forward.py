@@ -9,7 +9,7 @@ import torch
 from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer.encode import torch_forward
+from indexer.encode import output_of, torch_forward
 from indexer.encoding_precision import encoding_precision
 from indexer.gpu_forward import gpu_forward
 from indexer.store import open_store
@@ -31,12 +31,13 @@ def test_bfloat16_is_of_the_backbone_alone(name: str) -> None:
         rounded = gpu_forward(model, size, "bfloat16", False, print)(images)
         with torch.autocast("cpu", torch.bfloat16):
             trunk = model.trunk(images.contiguous(memory_format=torch.channels_last))
-        expected = model.condense(trunk.float())
-    torch.testing.assert_close(same.maps, right.maps)
-    assert {rounded.maps.dtype, rounded.keys.dtype, rounded.predicted.dtype} == {torch.float32}
-    torch.testing.assert_close(rounded.maps, expected)
-    error = (rounded.maps - right.maps).norm() / right.maps.norm()
-    assert 1e-4 < error < 0.05
+        expected = output_of(model, trunk.float())
+    torch.testing.assert_close(same.chances, right.chances)
+    assert {rounded.chances.dtype, rounded.nuance.dtype} == {torch.float32}
+    torch.testing.assert_close(rounded.chances, expected.chances)
+    torch.testing.assert_close(rounded.nuance, expected.nuance)
+    error = (rounded.chances - right.chances).norm() / right.chances.norm()
+    assert 1e-5 < error < 0.05
 
 
 def test_what_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +51,7 @@ def test_what_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPat
     assert said == ["the backbone cannot be compiled (no compiler): encoding without"]
     images = torch.randn(2, 3, size, size)
     with torch.inference_mode():
-        torch.testing.assert_close(forward(images).maps, torch_forward(model)(images).maps)
+        torch.testing.assert_close(forward(images).chances, torch_forward(model)(images).chances)
 
 
 def test_what_is_compiled_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:

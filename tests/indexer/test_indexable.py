@@ -27,7 +27,7 @@ def test_a_rival_is_neither_indexed_nor_exported(name: str, tmp_path: Path) -> N
     dataset = gallery(tmp_path, write_images(tmp_path, 2))
     expected = rf"{name}.*`retrieve evaluate` measures it, but only m2fashion can be indexed"
     with pytest.raises(UsageError, match=expected):
-        build_index(dataset, np.arange(2), loaded, tmp_path / "index", workers=0)
+        build_index(dataset, np.arange(2), loaded, tmp_path / "index")
     assert not (tmp_path / "index").exists()
     with pytest.raises(UsageError, match=expected):
         export_onnx(loaded.model, 16, tmp_path / "model.onnx")

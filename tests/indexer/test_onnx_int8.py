@@ -97,7 +97,7 @@ def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
     exact = onnx_forward(model, size, tmp_path)(images)
     whole = forward(images)
-    for part in ("maps", "keys", "predicted"):
+    for part in ("chances", "nuance"):
         ours, right = getattr(whole, part), getattr(exact, part)
         assert torch.cosine_similarity(ours.flatten(1), right.flatten(1)).min() > 0.98
         assert not torch.allclose(ours, right, atol=1e-6)  # it is int8 indeed
@@ -116,7 +116,7 @@ def test_equal_constants_are_written_once(tmp_path: Path) -> None:
     ranges = int8_ranges(exported, images)
     found = onnx_int8_forward(model, exported, ranges, images)(images)
     exact = onnx_forward(model, size, tmp_path)(images)
-    alike = torch.cosine_similarity(found.maps.flatten(1), exact.maps.flatten(1))
+    alike = torch.cosine_similarity(found.chances, exact.chances)
     assert alike.min() > 0.98
 
 
@@ -138,7 +138,7 @@ def test_a_network_that_int8_ruins_is_refused(tmp_path: Path) -> None:
     model, images = lively_model(config, size), images_of(size)
     exported = exported_model(model, size, tmp_path)
     ranges = tuple((0.0, 1e4) for _ in int8_ranges(exported, images))
-    with pytest.raises(ResourceError, match=r"other maps than torch \(mean cosine"):
+    with pytest.raises(ResourceError, match=r"other (chances|nuance) than torch \(mean cosine"):
         onnx_int8_forward(model, exported, ranges, images)
 
 

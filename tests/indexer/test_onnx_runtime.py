@@ -11,13 +11,11 @@ import pytest
 import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer import onnx_runtime, views
-from indexer.encode import BatchEncoder, ModelOutput, encode, torch_forward
+from indexer import onnx_runtime
+from indexer.encode import BatchEncoder, encode, output_of, torch_forward
 from indexer.onnx_export import export_onnx
 from indexer.onnx_runtime import choose_runtime, onnx_forward
-from indexer.quantise import dequantise
 from indexer.store import open_store
-from indexer.view import open_view
 from training.errors import DataError, ResourceError, UsageError
 from training.models.config import VARIANTS, ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -52,16 +50,13 @@ def lively_model(config: ModelConfig, size: int, seed: int = 0) -> M2Fashion:
     return model.eval().requires_grad_(False)
 
 
-def cosines_of_types(model: M2Fashion, pixels, preprocessing, folder: Path) -> torch.Tensor:
-    """Cosine [T, B] of Z from int8 maps by torch and by onnx, under each type condition."""
-    embeddings = []
+def bytes_by_both(model: M2Fashion, pixels, preprocessing, folder: Path) -> list[np.ndarray]:
+    """Descriptors [B, width] as int, by torch and by onnx."""
+    out = []
     for forward in (torch_forward(model), onnx_forward(model, preprocessing.size, folder)):
         batch = encode(forward, pixels, preprocessing, "cpu")
-        maps, keys = (dequantise(part, model.grid) for part in (batch.maps, batch.keys))
-        with torch.inference_mode():
-            types = model.type_conditions.split(1)
-            embeddings.append(torch.stack([model.attend(maps, a, keys) for a in types]))
-    return (embeddings[0] * embeddings[1]).sum(-1)
+        out.append(model.layout.pack(batch.chances, batch.nuance).astype(int))
+    return out
 
 
 @pytest.fixture
@@ -85,9 +80,8 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
         images[0] = 2.64  # a plain ground, where a deviation is rounding errors alone
         found = forward(images)
         with torch.inference_mode():
-            maps = model.features(images)
-            expected = ModelOutput(maps, model.keys(maps), model.predict(maps))
-        for part in ("maps", "keys", "predicted"):
+            expected = output_of(model, model.trunk(images))
+        for part in ("chances", "nuance"):
             torch.testing.assert_close(
                 getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4
             )
@@ -95,13 +89,12 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("name", ["resnet18", "uneven cells", "paper", "gmp"])
-def test_quantised_embeddings_agree(name: str, tmp_path: Path) -> None:
+def test_descriptors_agree(name: str, tmp_path: Path) -> None:
     config, size = MODELS[name]
     model = lively_model(config, size)
     pixels = np.random.default_rng(0).integers(0, 256, (13, 3, size, size)).astype(np.uint8)
-    cosines = cosines_of_types(model, pixels, Preprocessing(size=size), tmp_path)
-    assert cosines.shape == (2, 13)
-    assert cosines.min() >= 0.9999
+    by_torch, by_onnx = bytes_by_both(model, pixels, Preprocessing(size=size), tmp_path)
+    assert np.abs(by_torch - by_onnx).max() <= 1
 
 
 @pytest.mark.usefixtures("runtime")
@@ -120,11 +113,9 @@ def test_an_index_by_either_runtime_is_one_index(tmp_path: Path) -> None:
     report = build(more, checkpoint, tmp_path / "mixed", runtime="onnx")
     assert (report.encoded, report.kept) == (12, 8)
     stores["mixed"] = open_store(tmp_path / "mixed")
-    for entry in stores["torch"].manifest.views:
-        condition = entry.condition(SCHEMA.size)
-        vectors = [open_view(s, views.condition_key(condition)).vectors for s in stores.values()]
-        assert (vectors[0] * vectors[1]).sum(1).min() >= 0.9999
-        assert (vectors[0] * vectors[2]).sum(1).min() >= 0.9999
+    right = stores["torch"].descriptors().astype(int)
+    for name in ("onnx", "mixed"):
+        assert np.abs(stores[name].descriptors() - right).max() <= 1
 
 
 @pytest.mark.usefixtures("runtime")
@@ -134,7 +125,8 @@ def test_a_broken_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not finite"):
         build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
     checkpoint.model.conv.weight[0, 0, 0, 0] = 0.1
-    checkpoint.model.keys = lambda maps: torch.fft.fft2(maps).real
+    describe = checkpoint.model.describe
+    checkpoint.model.describe = lambda trunk: describe(torch.fft.fft2(trunk).real)
     with pytest.raises(ResourceError, match=r"cannot be exported .* use --runtime torch"):
         build(dataset, checkpoint, tmp_path / "out", runtime="onnx")
     assert not list((tmp_path / "out").rglob(".tmp-*"))
@@ -149,7 +141,7 @@ def test_results_that_are_not_those_of_torch_are_refused(
     monkeypatch.setattr(
         onnx_runtime, "export_onnx", lambda _, size, path: export_onnx(other, size, path)
     )
-    with pytest.raises(ResourceError, match="onnxruntime gives other maps than torch"):
+    with pytest.raises(ResourceError, match="onnxruntime gives other chances than torch"):
         onnx_forward(model, size, tmp_path)
     monkeypatch.setattr(onnx_runtime, "export_onnx", lambda _, size, path: path.write_text("no"))
     with pytest.raises(ResourceError, match="cannot read the exported model"):
@@ -175,7 +167,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
     pixels = np.zeros((8, 3, size, size), dtype=np.uint8)
     results = encoder.results(pixels, encoder.start(pixels))
-    assert [len(result.predicted) for result in results] == [2, 2, 2, 2]
+    assert [len(result.chances) for result in results] == [2, 2, 2, 2]
     assert said[-1] == "out of memory on cpu: going on with 2 at a time"
 
 
@@ -224,6 +216,6 @@ def test_photographs_through_a_pretrained_backbone(tmp_path: Path) -> None:
     preprocessing = Preprocessing(size=112)
     files = sorted(PHOTOGRAPHS.rglob("*.jpg"))[:24]
     pixels = np.stack([preprocessing.open(file) for file in files])
-    cosines = cosines_of_types(model, pixels, preprocessing, tmp_path)
-    assert cosines.shape == (2, 24)
-    assert cosines.min() >= 0.9999
+    by_torch, by_onnx = bytes_by_both(model, pixels, preprocessing, tmp_path)
+    assert len(by_onnx) == 24
+    assert np.abs(by_torch - by_onnx).max() <= 1

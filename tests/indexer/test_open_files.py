@@ -15,7 +15,8 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from tiny_gallery import build, gallery, tiny_checkpoint
-from indexer import edit, views
+from indexer import edit
+from indexer.search import open_search
 from indexer.store import open_store
 from training.errors import ResourceError
 
@@ -30,10 +31,10 @@ try:
         edit.remove_images(root / "out", ["pic/0000.jpg"])
     store = open_store(root / "out")
     others = [open_store(root / "out") for _ in range(2)] if sys.argv[4] == "three" else []
-    others = [other.quantised(slice(None))[0].values for other in others]
-    condition = store.schema.condition(types=["neck"])
-    vectors = views.embed(store, tiny_checkpoint(root / "run").model, condition)
-    print(len(vectors) + sum(map(len, others)), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    others = [other.descriptors() for other in others]
+    open_search(store)
+    count = len(store.descriptors()) + sum(map(len, others))
+    print(count, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 except ResourceError as error:
     print(error)
 """

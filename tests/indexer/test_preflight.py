@@ -11,11 +11,11 @@ from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_
 
 from indexer import preflight
 from indexer.encode import torch_forward
-from indexer.index_choice import choose_index
 from indexer.preflight import Needs, check_needs, in_words, needs_of, seconds_to_encode
 from indexer.progress import Silent
 from indexer.store import open_store
 from training.datasets.dataset import Dataset
+from training.descriptor import DescriptorLayout
 from training.errors import ResourceError
 from training.schema import Attribute, Schema
 
@@ -39,30 +39,29 @@ def checkpoint(tmp_path: Path) -> TinyCheckpoint:
 
 
 def test_the_disk_that_is_said_is_about_what_is_written(
-    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
+    tmp_path: Path, checkpoint: TinyCheckpoint
 ) -> None:
-    build(dataset, checkpoint, tmp_path / "out", views=("all",), shard_rows=20)
+    dataset = replace(gallery(tmp_path, write_images(tmp_path, 300)), payload={})
+    build(dataset, checkpoint, tmp_path / "out", shard_rows=300)
     manifest = open_store(tmp_path / "out").manifest
-    choice = choose_index(20, 8)
-    needs = needs_of(manifest, 20, 20, len(manifest.views), choice, 20, 4, 0)
-    headers = 4096 * 4  # of HDF5: little where images are many
+    needs = needs_of(manifest, 300, 300, 4, 0)
+    headers = 4096 * 2  # of HDF5: little where images are many
     written = sum(e.size for e in manifest.files if not e.name.startswith("model"))
     assert written - headers < needs.disk < 2 * written
 
 
 def test_of_a_gallery_of_full_size(tmp_path: Path, checkpoint: TinyCheckpoint) -> None:
-    manifest_of = tmp_path / "out"
     dataset = gallery(tmp_path / "data", write_images(tmp_path / "data", 2))
-    build(dataset, checkpoint, manifest_of)
-    manifest = open_store(manifest_of).manifest
-    schema = Schema(tuple(Attribute(f"a{n}", tuple(f"v{n}{m}" for m in range(18))) for n in "abcd"))
-    identity = replace(manifest.identity, dim=512, grid=(7, 7))
+    build(dataset, checkpoint, tmp_path / "out")
+    manifest = open_store(tmp_path / "out").manifest
+    attributes = (Attribute(a, tuple(f"{a}{n}" for n in range(13))) for a in "abcdefg")
+    schema = Schema(tuple(attributes))
+    identity = replace(manifest.identity, layout=DescriptorLayout(91, ((-1, 160),)))
     manifest = replace(manifest, identity=identity, schema=schema.to_json())
-    choice = choose_index(253_983, 512)
-    needs = needs_of(manifest, 253_983, 253_983, 5, choice, 1024, 32, 1)
-    assert 12.8e9 + 5 * 520e6 < needs.disk < 16.5e9  # maps of 50 KB, views of 2 KB, an image
+    needs = needs_of(manifest, 253_983, 253_983, 32, 1)
+    paths = 2 * 64  # an image
+    assert needs.disk < (600 + paths) * 253_983
     assert needs.memory < 4e9
-    assert needs_of(manifest, 253_983, 0, 0, choice, 1024, 32, 1).memory == 0
 
 
 def test_too_little_disk_or_memory_is_refused_with_its_figures(
@@ -85,7 +84,7 @@ def test_too_little_disk_or_memory_is_refused_with_its_figures(
     assert "needs 41.7 KB in" in little
     assert "and 0 bytes of memory" in little
     free.free = 10**9
-    with pytest.raises(ResourceError, match=r"5 GB in .*, where 1 GB are free.*--views"):
+    with pytest.raises(ResourceError, match=r"5 GB in .*, where 1 GB are free.*--out"):
         check_needs(needs, tmp_path)
 
 

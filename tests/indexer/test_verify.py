@@ -15,9 +15,9 @@ from indexer.manifest import MANIFEST_NAME
 from indexer.progress import Silent
 from indexer.repair import Repair, repair_index
 from indexer.repair_shards import listed_paths
+from indexer.search import open_search
 from indexer.store import open_store
 from indexer.verify import verify_index
-from indexer.view import open_view
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError
 
@@ -36,7 +36,7 @@ def checkpoint(tmp_path: Path) -> TinyCheckpoint:
 
 @pytest.fixture
 def index(tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint) -> Path:
-    build(dataset, checkpoint, tmp_path / "out", batch_size=32, index_factory="PQ4x4fs")
+    build(dataset, checkpoint, tmp_path / "out", batch_size=32, index_factory="IVF4")
     checkpoint.model.encoded = 0
     return tmp_path / "out"
 
@@ -91,7 +91,7 @@ def test_a_sound_index(index: Path) -> None:
     assert found.damaged == {}
     kinds = [finding.kind for finding in found.findings]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "manifest": 2, "model": 1, "shard": 3, "gallery": 1, "view": 2, "approximate": 2,
+        "manifest": 2, "model": 1, "shard": 3, "gallery": 1, "search": 1,
     }  # fmt: skip
 
 
@@ -124,14 +124,14 @@ def test_everything_that_follows_is_restored_at_once(
     before = contents(index)
     named = verify_index(index).findings
     for finding in named:
-        if finding.kind in ("gallery", "view", "approximate"):
+        if finding.kind in ("gallery", "search"):
             flip(index / finding.file)
     done = repaired(index, checkpoint, dataset)
-    assert len(done.before.damaged) == 5
+    assert len(done.before.damaged) == 2
     assert (done.after.damaged, contents(index)) == ({}, before)
 
 
-def test_maps_that_come_out_otherwise_renew_all_that_depends_on_them(
+def test_descriptors_that_come_out_otherwise_renew_all_that_depends_on_them(
     index: Path, checkpoint: TinyCheckpoint, dataset: Dataset, tmp_path: Path
 ) -> None:
     expected = open_store(index)
@@ -149,11 +149,10 @@ def test_maps_that_come_out_otherwise_renew_all_that_depends_on_them(
     )
     np.testing.assert_array_equal(store.labels(), expected.labels())
     np.testing.assert_array_equal(store.rows, expected.rows)
-    store.quantised(slice(None))  # the new rows fit the new checksums
-    for view in store.manifest.views:
-        assert view.content == store.manifest.content
-        assert open_view(store, view.key).search(np.eye(8, dtype=np.float32), 3)[1].min() >= 0
-        assert view.approximate is not None
+    assert store.manifest.search.file != expected.manifest.search.file
+    descriptors = store.descriptors()
+    _, scores = open_search(store).search(descriptors.astype(np.float32), 1, exact=True)
+    assert (scores[:, 0] == (descriptors.astype(float) @ descriptors.T.astype(float)).max(0)).all()
 
 
 def test_what_cannot_be_restored_is_said(

@@ -1,18 +1,16 @@
-"""Work that is done on one core while the caller keeps all of its own."""
+"""Work that is done on one core a thread while the caller keeps all of its own."""
 
-import pytest
 import torch
 
-from indexer.worker_pool import on_one_core
+from indexer.worker_pool import worker_pool
 
 
-def test_a_call_on_one_core() -> None:
+def test_each_thread_has_one_core() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert on_one_core(torch.get_num_threads) == 1
+        assert list(worker_pool().map(lambda _: torch.get_num_threads(), range(4))) == [1] * 4
         assert torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError):
-            on_one_core(lambda: 1 // 0)
+        assert worker_pool() is worker_pool()
     finally:
         torch.set_num_threads(threads)

@@ -15,8 +15,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from indexer.build import BuildReport, build_index
+from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.measure_recall import Requests
+from indexer.progress import Progress
 from training.datasets.dataset import Dataset
+from training.descriptor import GARMENT, DescriptorLayout
+from training.models.conditioned import Described
 from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
@@ -29,7 +33,7 @@ SCHEMA = Schema(
 
 
 class TinyEmbedder(nn.Module):
-    """Two convolutions and an attention that depends on the condition."""
+    """Two convolutions and a head."""
 
     def __init__(self, seed: int = 0, dim: int = 8, delay: float = 0.0) -> None:
         super().__init__()
@@ -38,26 +42,21 @@ class TinyEmbedder(nn.Module):
         self.encoded = 0
         self.conv = nn.Conv2d(3, dim, 3, padding=1)
         self.key = nn.Conv2d(dim, dim, 1)
-        self.query = nn.Linear(SCHEMA.size, dim)
         self.head = nn.Linear(dim, SCHEMA.size)
         self.eval().requires_grad_(False)
 
-    def features(self, images):
+    def trunk(self, images):
         self.encoded += len(images)
         time.sleep(self.delay)
         return nn.functional.adaptive_avg_pool2d(self.conv(images), self.grid) * 3
 
-    def keys(self, maps):
-        return torch.tanh(self.key(maps))
+    @property
+    def layout(self):
+        return DescriptorLayout(SCHEMA.size, ((0, 3), (GARMENT, 4)))
 
-    def attend(self, maps, condition, keys=None):
-        keys = self.keys(maps) if keys is None else keys
-        query = self.query(condition).unsqueeze(-1).unsqueeze(-1)
-        weights = (keys * query).sum(1, keepdim=True).flatten(2).softmax(-1).view_as(keys[:, :1])
-        return nn.functional.normalize((maps * weights).sum((2, 3)) + self.query(condition), dim=-1)
-
-    def predict(self, maps, keys=None):
-        return self.head(maps.mean((2, 3))).sigmoid()
+    def describe(self, trunk):
+        nuance = nn.functional.normalize(self.key(trunk).tanh().mean((2, 3))[:, :7], dim=-1)
+        return Described(self.head(trunk.mean((2, 3))).sigmoid(), nuance)
 
 
 @dataclass
@@ -92,12 +91,34 @@ def gallery(root: Path, paths: list[str]) -> Dataset:
     n = len(paths)
     labels = np.random.default_rng(n).integers(-1, 2, (n, SCHEMA.size)).astype(np.int8)
     splits = np.array([("train", "valid", "test", "")[i % 4] for i in range(n)])
-    return Dataset("tiny", root, SCHEMA, paths, labels, np.full(n, -1, dtype=np.int64), (), splits)
+    payload = {"sku": [f"sku {i}" for i in range(n)], "price": [str(i / 2) for i in range(n)]}
+    return Dataset(
+        "tiny",
+        root,
+        SCHEMA,
+        paths,
+        labels,
+        np.full(n, -1, dtype=np.int64),
+        (),
+        splits,
+        items=np.arange(n) // 2,
+        payload=payload,
+    )
 
 
-def build(dataset: Dataset, checkpoint: TinyCheckpoint, out: Path, **options) -> BuildReport:
-    options = {"shard_rows": 8, "batch_size": 3, "workers": 0, "views": ("types",)} | options
-    return build_index(dataset, np.arange(len(dataset)), checkpoint, out, **options)
+def build(
+    dataset: Dataset,
+    checkpoint: TinyCheckpoint,
+    out: Path,
+    device: str = "cpu",
+    progress: Progress | None = None,
+    requests: Requests | None = None,
+    **options,
+) -> BuildReport:
+    """Build the index of a whole dataset; `options` are those of `BuildOptions`."""
+    chosen = BuildOptions(**{"shard_rows": 8, "batch_size": 3, "workers": 0} | options)
+    rows = np.arange(len(dataset))
+    return build_index(dataset, rows, checkpoint, out, device, chosen, progress, requests)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     shop/  the catalogue          runs/shop/  the run          indexes/shop/  the index
 
 70 pictures of coloured discs and squares, two of them three times over, some without labels, some
-with names that are hard to print.
+with names that are hard to print; `item`, `price` and `sku` are no attributes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_catalogue import write_tiny_catalogue
 
-from indexer.build import build_index
+from indexer.build import BuildOptions, build_index
 from retrieval.cli import _run
 from retrieval.validation import validation_map
 from training.checkpoint import load_checkpoint
@@ -58,7 +58,7 @@ class Shop:
 
 
 def make_shop(root: Path) -> Shop:
-    """Draw, train for two epochs, build an index with the views of the types."""
+    """Draw, train for two epochs, build an index."""
     shop = Shop(root)
     write_tiny_catalogue(shop.catalogue, 60)
     _add_rows(shop.catalogue)
@@ -70,7 +70,8 @@ def make_shop(root: Path) -> Shop:
     )
     checkpoint = load_checkpoint(shop.run)
     everything = np.arange(len(dataset))
-    build_index(dataset, everything, checkpoint, shop.index, workers=0, shard_rows=32)
+    options = BuildOptions(workers=0, shard_rows=32)
+    build_index(dataset, everything, checkpoint, shop.index, options=options)
     return shop
 
 
@@ -83,7 +84,8 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, st
 
 
 def _add_rows(folder: Path) -> None:
-    """A multi-valued column `trim` that shares the value `red` with `colour`, and more pictures."""
+    """A multi-valued column `trim` that shares the value `red` with `colour`, columns that are no
+    attributes, and more pictures."""
     file = folder / "labels.csv"
     with open(file, newline="") as handle:
         rows = list(csv.reader(handle))
@@ -102,5 +104,13 @@ def _add_rows(folder: Path) -> None:
     rows.append(["images/gone.png", "", "red", "disc", "round", ""])
     rows.append(["broken.jpg", "", "red", "disc", "round", ""])
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    rows = [[*row, *_product(number)] for number, row in enumerate(rows)]
     with open(file, "w", newline="") as handle:
-        csv.writer(handle).writerows([[*header, "trim"], *rows])
+        csv.writer(handle).writerows([[*header, "trim", "item", "price", "sku"], *rows])
+
+
+def _product(number: int) -> tuple[str, str, str]:
+    """Item, price and sku of a row: three rows an item, now and then one that is not known."""
+    item = "" if number % 10 == 9 else f"i{number % 20}"
+    price = "" if number % 8 == 7 else f"{number * 1.5:g}"
+    return item, price, f"a-{number % 5}" if number % 6 else ""

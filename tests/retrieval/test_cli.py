@@ -38,7 +38,6 @@ def test_help_does_not_import_torch() -> None:
         "assert _run(['evaluate', '-h'], False) == 0\n"
         "assert _run(['inspect', '-h'], False) == 0\n"
         "assert _run(['build-index', '-h'], False) == 0\n"
-        "assert _run(['views', '-h'], False) == 0\n"
         "assert _run(['query', 'none.jpg', '--index', 'x'], False) == 3\n"
         "heavy = {'torch', 'torchvision', 'faiss', 'h5py'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -160,7 +159,7 @@ def test_every_reporting_command_prints_one_json_document(
         ),
         (
             ["build-index", "--dataset", "shop", "--out", f"{out}/i", "--workers", "0"],
-            {"index", "images", "rejected", "views"},
+            {"index", "images", "rejected", "search"},
         ),
         (["query", "shop/images/000.png"], {"hits", "condition"}),
         (

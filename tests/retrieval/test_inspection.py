@@ -100,6 +100,13 @@ def test_what_one_cut_keeps_together_is_not_noted(tmp_path: Path) -> None:
     assert note.startswith("no split column: cut 8:1:1 by item")
 
 
+def test_columns_that_are_no_attributes_are_named(tmp_path: Path, capsys) -> None:
+    (tmp_path / "labels.csv").write_text("image,c,price,sku\na.jpg,x,1,s-1\nb.jpg,y,,s-2\n")
+    assert inspect_dataset(load_dataset(str(tmp_path))).payload == ["price", "sku"]
+    assert _run(["inspect", "--dataset", str(tmp_path)], False) == 0
+    assert "columns price, sku" in capsys.readouterr().out
+
+
 def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(["inspect", "--dataset", str(folder), "--images", "--json"], False) == 0
     data = json.loads(capsys.readouterr().out)
@@ -113,6 +120,7 @@ def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) 
         "items",
         "boxes",
         "landmarks",
+        "payload",
         "protocols",
         "notes",
         "missing",

@@ -1,11 +1,11 @@
-"""Presence, combination and order of hits against plain loops in float64."""
+"""Presence and combination against plain loops in float64."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from retrieval.ranking import PRESENCE_WEIGHT, best, combine, presence
+from retrieval.ranking import PRESENCE_WEIGHT, combine, presence
 
 
 def loop_presence(chances, present, absent, labels=None):
@@ -52,22 +52,3 @@ def test_combine_adds_the_weighted_presence() -> None:
     expected = [float(a) + PRESENCE_WEIGHT * float(b) for a, b in zip(likeness, sure, strict=True)]
     np.testing.assert_allclose(combine(likeness, sure), expected, atol=1e-6)
     np.testing.assert_array_equal(combine(likeness, None), likeness)
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("k", [1, 2, 10, 39, 40, 41, 1000])
-def test_best_sorts_by_score_and_settles_ties_by_place(seed: int, k: int) -> None:
-    generator = np.random.default_rng(seed)
-    steps = generator.integers(-15, 15, 40)  # few different scores, so many ties
-    expected = sorted(range(40), key=lambda place: (-steps[place], place))[:k]
-    scores = (steps / 10).astype(np.float32)
-    np.testing.assert_array_equal(best(scores, k), expected)
-    # Scores that differ in the last bit of float32 are ties too.
-    noisy = np.nextafter(scores, generator.choice([-9, 9], 40).astype(np.float32))
-    assert (noisy != scores).all()
-    np.testing.assert_array_equal(best(noisy, k), expected)
-
-
-def test_best_of_nothing() -> None:
-    assert best(np.zeros(0, dtype=np.float32), 5).tolist() == []
-    assert best(np.array([0.5], dtype=np.float32), 5).tolist() == [0]

@@ -37,17 +37,13 @@ def test_a_sound_index_ends_with_0(index: Path, capsys) -> None:
     assert found["sound"]
     assert all(file["problem"] is None for file in found["files"])
     assert {file["kind"] for file in found["files"]} == {
-        "manifest", "model", "shard", "gallery", "view",
+        "manifest", "model", "shard", "gallery",
     }  # fmt: skip
 
 
 def test_damage_ends_with_4_and_a_repair_with_0(shop: Shop, index: Path, capsys) -> None:
     manifest = open_store(index).manifest
-    victims = [
-        manifest.shards[1].file.name,
-        manifest.gallery.name,
-        manifest.views[0].file.name,
-    ]
+    victims = [manifest.shards[1].file.name, manifest.gallery.name]
     expected = run(capsys, "query", shop.root / QUERY, "--index", index, "--json")[1]
     for victim in (*victims, "manifest.json"):
         flip(index / victim)
@@ -83,7 +79,7 @@ def test_the_doctor_searches_and_looks_at_what_is_named(shop: Shop, index: Path,
     found = json.loads(out)
     assert (code, found["sound"]) == (0, True), out
     checks = {check["name"]: check for check in found["checks"]}
-    assert {"python", "torch", "torchvision", "faiss", "GPU", "search", "numba"} <= set(checks)
+    assert {"python", "torch", "torchvision", "faiss", "GPU", "search", "onnx"} <= set(checks)
     assert checks["search"]["state"] == "ok"
     assert checks["dataset"]["state"] == "warning"  # one picture is missing
     assert "1 images are missing" in checks["dataset"]["detail"]

@@ -2,8 +2,8 @@
 
 One column of image paths (`image`, else `path`, `file` or `filename`), optionally `split` (of any
 names) and `item`, every further column an attribute. Cells of several values are separated by `|`;
-an empty cell is unknown. Columns that are plainly text or numbers (a name, a price) are left out
-and mentioned.
+an empty cell is unknown. Columns that are plainly text or numbers (a name, a price) are no
+attributes, which is mentioned, but payload: an index keeps them.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def load(
     else:
         splits = _splits(table, split)
     categories = category_of(schema, labels, paths)
+    others = (c for c in range(len(table.columns)) if c not in taken and c not in chosen)
+    payload = {table.columns[c]: table.column(c) for c in others if table.columns[c]}
     return Dataset(
         name=root.resolve().name,
         root=root,
@@ -134,6 +136,7 @@ def load(
         category_names=categories.names,
         splits=splits,
         items=items,
+        payload=payload,
         notes=(*notes, *categories.notes),
     )
 
@@ -197,7 +200,9 @@ def choose_columns(
     else:
         reasons = {c: _not_an_attribute(table.columns[c], table.column(c)) for c in free}
         chosen = [c for c, reason in reasons.items() if reason is None]
-        notes = [f"column {table.columns[c]!r} skipped: {r}" for c, r in reasons.items() if r]
+        notes = [
+            f"column {table.columns[c]!r} is no attribute: {r}" for c, r in reasons.items() if r
+        ]
     if not chosen:
         raise DataError(f"{table.file} has no attribute column; {expected('catalogue')}")
     return chosen, notes

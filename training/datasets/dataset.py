@@ -54,6 +54,7 @@ class Dataset:
             state the splits an item may be in several of them (`straddling`).
         boxes: x1 y1 x2 y2 in pixels [N, 4] float32, None if the dataset has none.
         landmarks: visibility x y [N, L, 3] float32, NaN where there is none; None if no file.
+        payload: columns that are no attributes (sku, price, title) by name, N cells each, as text.
         protocols: published query and candidate lists by split name.
         notes: remarks of the adapter for `retrieve inspect` (columns skipped, rows dropped).
     """
@@ -69,6 +70,7 @@ class Dataset:
     items: NDArray[np.int64] | None = None
     boxes: NDArray[np.float32] | None = None
     landmarks: NDArray[np.float32] | None = None
+    payload: dict[str, list[str]] = field(default_factory=dict)
     protocols: dict[str, RetrievalProtocol] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -78,6 +80,7 @@ class Dataset:
         assert self.labels.dtype == np.int8, "labels must be int8"
         assert self.category.shape == (n,), "category must be [N]"
         assert self.splits.shape == (n,), "splits must be [N]"
+        assert all(len(cells) == n for cells in self.payload.values()), "a cell an image"
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -110,6 +113,9 @@ class Dataset:
             items=None if self.items is None else self.items[rows],
             boxes=None if self.boxes is None else self.boxes[rows],
             landmarks=None if self.landmarks is None else self.landmarks[rows],
+            payload={
+                name: [cells[row] for row in rows.tolist()] for name, cells in self.payload.items()
+            },
             protocols={
                 name: RetrievalProtocol(kept(p.queries), kept(p.candidates))
                 for name, p in self.protocols.items()

@@ -1,71 +1,36 @@
-"""What the index asks of a model: features once an image, attention once a condition."""
+"""What the index asks of a model: what it sees in an image, under every attribute at once."""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 from torch import Tensor
 
-from training.models.folded_head import FoldedAttention, FoldedHead
+from training.descriptor import DescriptorLayout
+from training.models.conditioned import Described
 from training.schema import Schema
 
 
 class Embedder(Protocol):
-    """A conditioned embedder whose expensive half does not depend on the condition.
+    """A model whose descriptors can be indexed.
 
     Any `torch.nn.Module` with these members fits; nothing has to inherit from this class.
     """
 
     @property
     def schema(self) -> Schema:
-        """The K values that a condition speaks of."""
+        """The K values that chances are given of."""
         ...
 
     @property
-    def dim(self) -> int:
-        """d, the channels of a feature map and the length of an embedding."""
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of its descriptors are."""
         ...
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """(H, W) of a feature map."""
+    def trunk(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> F, the backbone's output [B, channels, H, W]."""
         ...
 
-    def features(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> feature maps I [B, d, H, W]."""
-        ...
-
-    def keys(self, maps: Tensor) -> Tensor:
-        """Feature maps I [B, d, H, W] -> P = tanh(W_v1 I) [B, d, H, W], free of the condition."""
-        ...
-
-    def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Embed stored maps under a condition.
-
-        Args:
-            maps: feature maps I [B, d, H, W].
-            condition: label states [B or 1, K] float in {-1, 0, +1}.
-            keys: P [B, d, H, W] if it is at hand, else it is computed.
-
-        Returns:
-            Z [B, d], L2-normalised.
-        """
-        ...
-
-    def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Probability of every value, [B, K] in 0..1, from feature maps I [B, d, H, W]."""
-        ...
-
-
-@runtime_checkable
-class FoldableEmbedder(Embedder, Protocol):
-    """An embedder whose head can be folded, so that the fast kernels apply."""
-
-    def fold_attention(self, condition: Tensor) -> FoldedAttention:
-        """The attention over the maps under one condition, label states [K] float: the first half
-        of `fold`, for who starts the pass over the maps before the rest is known."""
-        ...
-
-    def fold(self, condition: Tensor) -> FoldedHead:
-        """The head under one condition, label states [K] float; equal to `attend`."""
+    def describe(self, trunk: Tensor) -> Described:
+        """What descriptors are packed from, of F [B, channels, H, W]."""
         ...

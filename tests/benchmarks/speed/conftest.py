@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.build import build_index
+from indexer.build import BuildOptions, build_index
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.models.config import ModelConfig
@@ -39,7 +39,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.arange(len(dataset)),
         load_checkpoint(root / "run"),
         root / "index",
-        workers=0,
-        shard_rows=20,
+        options=BuildOptions(workers=0, shard_rows=20),
     )
     return root / "index"

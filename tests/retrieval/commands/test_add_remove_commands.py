@@ -20,11 +20,12 @@ def own(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
     shutil.copytree(shop.root, tmp_path / "own")
     copy = Shop(tmp_path / "own")
     monkeypatch.chdir(copy.root)
-    from small_index import build_index, load_checkpoint, load_dataset
+    from small_index import BuildOptions, build_index, load_checkpoint, load_dataset
 
     dataset = load_dataset(str(copy.catalogue))
     rows = np.arange(len(dataset))
-    build_index(dataset, rows, load_checkpoint(copy.run), copy.index, workers=0)
+    checkpoint = load_checkpoint(copy.run)
+    build_index(dataset, rows, checkpoint, copy.index, options=BuildOptions(workers=0))
     return copy
 
 
@@ -41,7 +42,7 @@ def test_an_added_image_is_found_and_a_removed_one_is_not(own: Shop, capsys) -> 
     names = np.array(store.schema.value_names)
     assert set(names[store.labels()[-1] == 1]) == {"colour:red", "disc", "gold", "lace"}
     assert set(names[store.labels()[-1] == 0]) == {"angular", "round"} & set(names)
-    asked = ("query", "shop/images/000.png", "--top-k", 5, "--json")
+    asked = ("query", "shop/images/000.png", "--top-k", 5, "--include-query", "--json")
     hits = json.loads(run(capsys, *asked)[1])["hits"]
     assert str(own.catalogue / "new one.png") in [hit["path"] for hit in hits]
     code, out, _ = run(capsys, "remove", own.index, "shop/new one.png", "images/001.png")

@@ -10,9 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from indexer import views
-from indexer.store import open_store
-from indexer.view import open_view
+from indexer.store import Store, open_store
 from retrieval.cli import main
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
@@ -49,14 +47,14 @@ def retrieve(*arguments: str) -> int:
 
 
 def test_json_and_nothing_else_on_standard_output(shop: Path, capsys) -> None:
-    assert retrieve("--dataset", "shop", "--views", "types, none", "--json") == 0
+    assert retrieve("--dataset", "shop", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "index", "dataset", "checkpoint", "device", "listed", "images", "rejected", "encoded",
-        "kept", "seconds", "images_per_second", "bytes", "views", "runtime", "search",
+        "kept", "seconds", "images_per_second", "bytes", "runtime", "search",
     }  # fmt: skip
     assert (found["images"], found["encoded"], found["index"]) == (12, 12, "indexes/shop")
-    assert found["views"] == ["neck=any", "pattern=any", "all unknown"]
+    assert found["search"] == {"factory": "flat", "recall": 1.0, "worst_recall": 1.0}
     on_disk = [p for p in (shop / "indexes/shop").rglob("*") if p.is_file()]
     assert found["bytes"] <= sum(p.stat().st_size for p in on_disk)
     assert retrieve("--dataset", "shop", "--json") == 0
@@ -65,15 +63,24 @@ def test_json_and_nothing_else_on_standard_output(shop: Path, capsys) -> None:
 
 def test_the_index_opens_by_itself(shop: Path, capsys) -> None:
     assert retrieve("--dataset", "shop", "--split", "test", "--limit", "3") == 0
-    assert "images    3 (3 encoded, 0 kept)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "images    3 (3 encoded, 0 kept)" in told
+    assert "search    flat bytes" in told
     store = open_store(Path("indexes/shop"))
     assert list(store.paths) == ["2.jpg", "5.jpg", "8.jpg"]
     copied = load_checkpoint(store.model_folder)
     assert copied.hash == store.manifest.identity.model
-    condition = store.schema.type_condition(0)
-    index = open_view(store, views.condition_key(condition))
-    direct = views.embed(store, copied.model, condition)
-    np.testing.assert_allclose(index.vectors, direct, atol=1e-5)
+    assert_described_by(store, copied.model, shop / "shop")
+
+
+def assert_described_by(store: Store, model: M2Fashion, folder: Path) -> None:
+    """The stored bytes are those of what the model sees in the files, give or take one."""
+    pixels = np.stack([store.preprocessing.open(folder / path) for path in store.paths])
+    with torch.inference_mode():
+        found = model.describe(model.trunk(store.preprocessing.normalise(torch.from_numpy(pixels))))
+    direct = store.layout.pack(found.chances.numpy(), found.nuance.numpy())
+    apart = np.abs(direct.astype(int) - store.descriptors())
+    assert apart.max() <= 1
 
 
 def test_the_broken_are_counted(shop: Path, capsys) -> None:
@@ -89,7 +96,7 @@ def test_the_broken_are_counted(shop: Path, capsys) -> None:
     [
         (["--dataset", "shpo"], 2, "unknown dataset 'shpo'"),
         (["--dataset", "shop", "--split", "tset"], 2, "splits of this dataset: test, train, valid"),
-        (["--dataset", "shop", "--views", "shapes"], 2, "choose from types"),
+        (["--dataset", "shop", "--index-factory", "HNSW"], 2, "unknown index factory 'HNSW'"),
         (["--dataset", "shop", "--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--dataset", "shop", "--batch-size", "0"], 2, "batch-size"),
         (["--dataset", "shop", "--checkpoint", "gone"], 3, "gone is no checkpoint"),
@@ -106,7 +113,7 @@ def test_mistakes(shop: Path, capsys, arguments: list[str], code: int, words: st
 
 @pytest.mark.shared
 @pytest.mark.skipif(not (SHARED / "weights").is_dir(), reason="no ../shared beside the checkout")
-def test_stored_maps_of_photographs_embed_as_the_model_does(tmp_path: Path, monkeypatch) -> None:
+def test_descriptors_of_photographs_are_the_models(tmp_path: Path, monkeypatch) -> None:
     data = (SHARED / "data/street-clothing").resolve()
     weights = str((SHARED / "weights/resnet18-imagenet-layer3.safetensors").resolve())
     dataset = load_dataset(str(data))
@@ -114,14 +121,7 @@ def test_stored_maps_of_photographs_embed_as_the_model_does(tmp_path: Path, monk
     model = M2Fashion(dataset.schema, ModelConfig(backbone="resnet18", dim=128), weights=weights)
     save_checkpoint(tmp_path / "run", model, Preprocessing(size=128), (), {})
     arguments = ["--checkpoint", str(tmp_path / "run"), "--out", str(tmp_path / "out")]
-    assert retrieve("--dataset", str(data), *arguments, "--limit", "24", "--views", "all") == 0
+    assert retrieve("--dataset", str(data), *arguments, "--limit", "24") == 0
     store = open_store(tmp_path / "out")
     loaded = load_checkpoint(store.model_folder)
-    pixels = np.stack([loaded.preprocessing.open(data / path) for path in store.paths])
-    with torch.inference_mode():
-        maps = loaded.model.features(loaded.preprocessing.normalise(torch.from_numpy(pixels)))
-        for entry in store.manifest.views:
-            condition = entry.condition(store.schema.size)
-            direct = loaded.model.attend(maps, torch.from_numpy(condition).float()[None]).numpy()
-            stored = open_view(store, views.condition_key(condition)).vectors
-            assert (direct * stored).sum(1).min() > 0.9999, entry.name
+    assert_described_by(store, loaded.model, data)

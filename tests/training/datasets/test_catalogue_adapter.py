@@ -41,7 +41,16 @@ def test_labels_splits_category_and_items_are_read(tmp_path: Path) -> None:
     assert dataset.splits.tolist() == ["train", "valid", "test", ""]
     assert dataset.items is not None
     assert dataset.items.tolist() == [0, 0, 1, 2]
-    assert dataset.notes == ("column 'name' skipped: text by its name",)
+    assert dataset.notes == ("column 'name' is no attribute: text by its name",)
+
+
+def test_columns_that_are_no_attributes_are_payload(tmp_path: Path) -> None:
+    text = "image,sku,colour,split,price,item,,fit\na,1,red,train,5,x,?,slim\nb,2,blue,test,,y,,\n"
+    dataset = catalogue.load(write(tmp_path, text))
+    assert dataset.payload == {"sku": ["1", "2"], "price": ["5", ""]}
+    chosen = catalogue.load(tmp_path, ["colour"])
+    assert chosen.payload == {"sku": ["1", "2"], "price": ["5", ""], "fit": ["slim", ""]}
+    assert dataset.subset(np.array([1])).payload == {"sku": ["2"], "price": [""]}
 
 
 @pytest.mark.parametrize("header", ["path", "File", "filename"])
@@ -64,8 +73,8 @@ def test_columns_with_as_many_values_as_rows_are_text_unless_asked_for(tmp_path:
     dataset = catalogue.load(root)
     assert [a.name for a in dataset.schema.attributes] == ["kind"]
     assert dataset.notes[:2] == (
-        "column 'code' skipped: 120 different values in 120 rows look like text",
-        "column 'blank' skipped: every cell is empty",
+        "column 'code' is no attribute: 120 different values in 120 rows look like text",
+        "column 'blank' is no attribute: every cell is empty",
     )
     asked = catalogue.load(root, ["kind", "CODE"])
     assert [a.name for a in asked.schema.attributes] == ["kind", "code"]

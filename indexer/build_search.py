@@ -1,0 +1,115 @@
+"""Making the search of an index: nothing where it is flat, else its file of inverted lists."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.index_choice import choose_factory, lists_of
+from indexer.inverted_lists import (
+    Cells,
+    InvertedLists,
+    commit_lists,
+    fill_lists,
+    means_of,
+    open_lists,
+    train_cells,
+)
+from indexer.manifest import SearchEntry
+from indexer.measure_recall import QUERIES, SEED, Requests, likeness_requests, measure_probes
+from indexer.progress import Progress
+from indexer.search import in_words
+from indexer.store import Store
+from indexer.store_file import open_file
+
+_REQUESTS = 4096  # by which cells are made
+
+
+def build_search(
+    store: Store,
+    target: float,
+    asked: str | None,
+    requests: Requests | None,
+    progress: Progress,
+) -> SearchEntry:
+    """Choose how a gallery is searched, and make what that takes; for the holder of the lock.
+
+    Args:
+        store: labels and descriptors.
+        target: recall@10 that is wanted, above 0 and at most 1.
+        asked: `flat` or `IVFn`, if the user named it.
+        requests: makes the query vectors with which recall is measured; likeness by default.
+        progress: is told what takes long, and what was chosen.
+
+    Raises:
+        UsageError: as `choose_factory`.
+        ResourceError: disk or memory full.
+    """
+    rows = len(store)
+    factory = choose_factory(rows, target, asked)
+    entry = SearchEntry(factory, asked is not None, target)
+    count = lists_of(factory)
+    if not count:
+        return entry
+    started = time.monotonic()
+    progress.say(f"sorting {rows:,} descriptors into {count:,} lists")
+    drawn = np.random.default_rng(SEED).permutation(rows)[: QUERIES + _REQUESTS]
+    pictures = store.descriptors_of(drawn)
+    weights = (requests or likeness_requests)(store.layout, store.schema, pictures, SEED)
+    cells = train_cells(
+        store.blocks(), rows, count, weights[QUERIES:] if rows > QUERIES else weights
+    )
+    lists = cells.assign(store.blocks())
+    index = fill_lists(store.blocks(), means_of(store.blocks(), lists, count), lists)
+    found = measure_probes(
+        InvertedLists(index, 1, 1),
+        store.descriptors_of,
+        store.blocks,
+        store.labels(),
+        weights[:QUERIES],
+        target,
+    )
+    entry = replace(
+        entry,
+        file=commit_lists(store.folder, index),
+        probes=found.probes,
+        filtered_probes=found.filtered,
+        recall=found.recall,
+        worst_recall=found.worst_recall,
+    )
+    progress.say(f"search: {in_words(entry)}, in {time.monotonic() - started:.0f} s")
+    return entry
+
+
+def carry_lists(
+    folder: Path, store: Store, entry: SearchEntry, origin: NDArray[np.int64]
+) -> SearchEntry:
+    """The search of an edited index: kept rows stay in their lists, new ones join the nearest.
+
+    Args:
+        folder: the index.
+        store: its new version.
+        entry: the search of the version before.
+        origin: row of each image in the version before [M] int64; -1: it is new.
+
+    Returns:
+        The entry with the new file; its recalls are those that were measured in the build.
+
+    Raises:
+        CorruptStoreError: the lists are damaged.
+        ResourceError: disk or memory full.
+    """
+    if entry.file is None:
+        return entry
+    with open_file(folder, entry.file) as handle:
+        old = open_lists(folder, entry, handle)
+    centroids = old.centroids()
+    lists = old.list_of_rows()[np.maximum(origin, 0)]
+    new = np.flatnonzero(origin < 0)
+    nearest = Cells(np.eye(store.layout.width, dtype=np.float32), centroids)
+    lists[new] = nearest.assign([store.descriptors_of(new)])
+    return replace(entry, file=commit_lists(folder, fill_lists(store.blocks(), centroids, lists)))

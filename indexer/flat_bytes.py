@@ -1,0 +1,94 @@
+"""Searching every descriptor: faiss over codes that are the stored bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.faiss_module import load_faiss
+
+Bytes = NDArray[np.uint8]
+Weights = NDArray[np.float32]
+Allowed = NDArray[np.bool_]
+
+_DECODED = np.array([-0.5, 255.0], np.float32)
+"""Start and range of a faiss quantiser that decodes a byte x, as start + range * (x + 0.5) / 255,
+to x itself. Its kind `8bit_direct` would do so too, but rounds the *query* to bytes."""
+
+_SHARED_FROM = 20_000  # rows from which a second core is worth its start
+
+
+def byte_quantiser(quantiser: Any) -> None:
+    """Let a faiss `ScalarQuantizer` of the kind `8bit_uniform` decode a byte to its number."""
+    load_faiss().copy_array_to_vector(_DECODED, quantiser.trained)
+
+
+def selection(allowed: Allowed) -> Any:
+    """A faiss selector of the rows that are marked, [M] bool."""
+    return load_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+class FlatBytes:
+    """All descriptors in memory, shared out to the cores, each of which searches its own.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        rows: M.
+        width: bytes of a descriptor, a multiple of 16.
+    """
+
+    exact = True
+
+    def __init__(self, blocks: Iterable[Bytes], rows: int, width: int) -> None:
+        faiss = load_faiss()
+        cores = os.cpu_count() or 1
+        count = cores if rows >= _SHARED_FROM else 1
+        self._starts = np.linspace(0, rows, count + 1).astype(np.int64)
+        self._parts = []
+        codes = np.empty((rows, width), np.uint8)
+        start = 0
+        for block in blocks:
+            codes[start : start + len(block)] = block
+            start += len(block)
+        for first, last in zip(self._starts[:-1], self._starts[1:], strict=True):
+            index = faiss.IndexScalarQuantizer(
+                width, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+            )
+            byte_quantiser(index.sq)
+            index.is_trained = True
+            index.add_sa_codes(codes[first:last])
+            self._parts.append(index)
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def candidates(
+        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows [Q, any] of the best `count` of every part, in any order; -1: none."""
+        faiss = load_faiss()
+
+        def search(number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+            index, start = self._parts[number], int(self._starts[number])
+            wanted = min(count, index.ntotal)
+            if allowed is None:
+                scores, rows = index.search(weights, wanted)
+            else:
+                selector = selection(allowed[start : start + index.ntotal])
+                parameters = faiss.SearchParameters(sel=selector)
+                scores, rows = index.search(weights, wanted, params=parameters)
+            return scores, np.where(rows < 0, -1, rows + start)
+
+        found = list(self._threads().map(search, range(len(self._parts))))
+        scores, rows = zip(*found, strict=True)
+        return np.concatenate(scores, 1), np.concatenate(rows, 1)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            alone = partial(load_faiss().omp_set_num_threads, 1)
+            self._pool = os.getpid(), ThreadPoolExecutor(len(self._parts), "search", alone)
+        return self._pool[1]

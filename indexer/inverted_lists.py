@@ -1,0 +1,249 @@
+"""Inverted lists of descriptors: a query reads those whose centroids have the highest products.
+
+Codes are the stored bytes, so reading all lists is the exact search, and the bytes are in memory
+once: the file is mapped. A list holds rows that requests hardly tell apart: k-means runs in the
+space in which the squared distance of two rows is the mean squared difference of their scores.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.atomic import as_resource_error, temporary_file
+from indexer.faiss_module import load_faiss
+from indexer.flat_bytes import Allowed, Bytes, Weights, byte_quantiser, selection
+from indexer.manifest import FileEntry, SearchEntry
+from indexer.store_file import check_quickly, commit_file
+from training.errors import CorruptStoreError
+
+_SEED = 0
+_CHUNK = 16_384  # rows at a time
+_DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an eighth of the time
+_TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
+_ITERATIONS = 8
+_QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
+
+
+class InvertedLists:
+    """A trained and filled index of M rows.
+
+    Args:
+        index: faiss' `IndexIVFScalarQuantizer` of `fill_lists`.
+        probes: lists that a query reads.
+        filtered_probes: the same with a filter.
+    """
+
+    exact = False
+
+    def __init__(self, index: Any, probes: int, filtered_probes: int) -> None:
+        self._index, self.probes, self.filtered_probes = index, probes, filtered_probes
+
+    @property
+    def lists(self) -> int:
+        """How many there are."""
+        return int(self._index.nlist)
+
+    def candidates(
+        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Scores and rows [Q, count], best first; -1: the lists that were read hold fewer."""
+        faiss = load_faiss()
+        few = len(weights) < faiss.omp_get_max_threads()  # threads share out queries, or lists
+        self._index.parallel_mode = _LISTS_SHARED if few else _QUERIES_SHARED
+        probes = self.probes if allowed is None else self.filtered_probes
+        parameters = faiss.SearchParametersIVF(
+            nprobe=self.lists if exact else min(probes, self.lists),
+            sel=None if allowed is None else selection(allowed),
+        )
+        scores, rows = self._index.search(weights, count, params=parameters)
+        return scores, rows
+
+    def centroids(self) -> NDArray[np.float32]:
+        """The centroids of the lists, [lists, width] float32."""
+        quantiser = load_faiss().downcast_index(self._index.quantizer)
+        centroids: NDArray[np.float32] = quantiser.reconstruct_n(0, self.lists)
+        return centroids
+
+    def list_of_rows(self) -> NDArray[np.int64]:
+        """In which list each row is, [M] int64."""
+        faiss = load_faiss()
+        out = np.empty(self._index.ntotal, dtype=np.int64)
+        lists = self._index.invlists
+        for number in range(self.lists):
+            size = lists.list_size(number)
+            if size:
+                out[faiss.rev_swig_ptr(lists.get_ids(number), size)] = number
+        return out
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Where rows belong: the nearest of some centres in a space of their own.
+
+    Args:
+        into: from bytes into that space, [width, dim] float32.
+        centres: [lists, dim] float32.
+    """
+
+    into: NDArray[np.float32]
+    centres: NDArray[np.float32]
+
+    def assign(self, blocks: Iterable[Bytes]) -> NDArray[np.int64]:
+        """The list of each descriptor, [rows of all blocks] int64."""
+        half = (self.centres**2).sum(1) / 2
+        # |y - c|^2 = |y|^2 - 2 (y.c - |c|^2 / 2)
+        found = [(y @ self.into @ self.centres.T - half).argmax(1) for y in _chunks(blocks)]
+        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
+
+
+def train_cells(blocks: Iterable[Bytes], rows: int, lists: int, requests: Weights) -> Cells:
+    """Cells of descriptors, by k-means over a sample of them.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        rows: M, at least `lists`.
+        lists: how many.
+        requests: weights of queries [any, width] float32, by which rows are near or far.
+    """
+    faiss = load_faiss()
+    # The mean of (w.x - w.y)^2 over requests w is (x - y)' E[w w'] (x - y).
+    values, vectors = np.linalg.eigh(requests.T.astype(np.float64) @ requests / len(requests))
+    into = (vectors * np.sqrt(np.maximum(values, 0)))[:, -_DIMENSIONS:].astype(np.float32)
+    into /= max(float(np.abs(into).max()), 1e-30)
+    drawn = np.random.default_rng(_SEED).permutation(rows)[: _TRAINED_ON * lists]
+    chosen = np.zeros(rows, dtype=bool)
+    chosen[drawn] = True
+    parts, start = [], 0
+    for block in blocks:
+        parts.append(block[chosen[start : start + len(block)]])
+        start += len(block)
+    sample = np.concatenate([part @ into for part in _chunks(parts)])
+    means = faiss.Kmeans(
+        sample.shape[1], lists, niter=_ITERATIONS, seed=_SEED, min_points_per_centroid=1
+    )
+    means.train(sample)
+    return Cells(into, means.centroids)
+
+
+def means_of(blocks: Iterable[Bytes], lists: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+    """The mean of the descriptors of each list, [count, width] float32; of none, that of all.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        lists: in which list each row is [M] int64.
+        count: how many lists there are.
+    """
+    sums, start = None, 0
+    for part in _chunks(blocks):
+        if sums is None:
+            sums = np.zeros((count, part.shape[1]))
+        own = lists[start : start + len(part)]
+        order = np.argsort(own, kind="stable")
+        present, first = np.unique(own[order], return_index=True)
+        sums[present] += np.add.reduceat(part[order].astype(np.float64), first)
+        start += len(part)
+    assert sums is not None, "an index has an image"
+    sizes = np.bincount(lists, minlength=count)[:, None]
+    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
+    return means.astype(np.float32)
+
+
+def fill_lists(
+    blocks: Iterable[Bytes], centroids: NDArray[np.float32], lists: NDArray[np.int64]
+) -> Any:
+    """A faiss index of descriptors.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        centroids: [lists, width] float32.
+        lists: in which list each row is [M] int64.
+    """
+    faiss = load_faiss()
+    count, width = centroids.shape
+    quantiser = faiss.IndexFlatIP(width)
+    quantiser.add(centroids)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantiser,
+        width,
+        count,
+        faiss.ScalarQuantizer.QT_8bit_uniform,
+        faiss.METRIC_INNER_PRODUCT,
+        False,
+    )
+    index.referenced_objects = [quantiser]  # the index only points to it
+    byte_quantiser(index.sq)
+    index.is_trained = True
+    start = 0
+    for part in _chunks(blocks):
+        own = np.ascontiguousarray(lists[start : start + len(part)])
+        index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(own))
+        start += len(part)
+    return index
+
+
+def commit_lists(folder: Path, index: Any) -> FileEntry:
+    """Write an index of `fill_lists` as a file of the index in `folder`; raises ResourceError."""
+    faiss = load_faiss()
+    failed: list[OSError] = []
+    with temporary_file(folder) as temporary:
+        with as_resource_error(temporary), temporary.open("wb") as handle:
+
+            def write(data: bytes) -> int:
+                try:
+                    return handle.write(data)
+                except OSError as error:  # faiss would make a RuntimeError of it
+                    failed.append(error)
+                    raise
+
+            try:
+                faiss.write_index(index, faiss.PyCallbackIOWriter(write, 1 << 20))
+            except Exception as error:
+                raise (failed[0] if failed else error) from None
+        return commit_file(temporary, folder, "search", ".faiss")
+
+
+def open_lists(
+    folder: Path, entry: SearchEntry, handle: io.BufferedReader, verify: bool = True
+) -> InvertedLists:
+    """Map the inverted lists of an index.
+
+    Args:
+        folder: the index.
+        entry: says which lists a query reads.
+        handle: their open file; it may be closed afterwards.
+        verify: check its content first.
+
+    Raises:
+        CorruptStoreError: the file is missing or damaged.
+    """
+    assert entry.file is not None, "a flat index has no lists"
+    faiss = load_faiss()
+    path = folder / entry.file.name
+    if verify:
+        check_quickly(folder, entry.file, handle)
+    # By its number, since a build may have taken the name away.
+    name = f"/dev/fd/{handle.fileno()}" if os.path.isdir("/dev/fd") else str(path)
+    # faiss 1.10 knows the slower of the two alone.
+    mapped = getattr(faiss, "IO_FLAG_MMAP_IFC", faiss.IO_FLAG_MMAP)
+    try:
+        index = faiss.read_index(name, mapped)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise CorruptStoreError(
+            f"{path} is not a faiss index ({reason}); run build-index again"
+        ) from error
+    return InvertedLists(index, entry.probes, entry.filtered_probes)
+
+
+def _chunks(blocks: Iterable[Bytes]) -> Iterator[NDArray[np.float32]]:
+    for block in blocks:
+        for start in range(0, len(block), _CHUNK):
+            yield block[start : start + _CHUNK].astype(np.float32)

@@ -1,0 +1,261 @@
+"""The search of descriptors, by each of its sources, against all products by numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
+
+from indexer import measure_recall, search
+from indexer.build_search import build_search, carry_lists
+from indexer.flat_bytes import FlatBytes
+from indexer.gpu_search import TorchBytes
+from indexer.inverted_lists import Cells, InvertedLists, fill_lists, means_of, train_cells
+from indexer.measure_recall import draw_filters, measure_probes, tenth_best
+from indexer.progress import Silent
+from indexer.search import SearchIndex, Source, open_search
+from indexer.store import open_store
+from training.descriptor import DescriptorLayout
+
+ROWS, WIDTH = 25_000, 48  # enough for several cores
+
+
+def some_bytes(rows: int = ROWS, seed: int = 0) -> NDArray[np.uint8]:
+    """Clustered descriptors, some of them many times over."""
+    draw = np.random.default_rng(seed)
+    centres = draw.normal(120, 50, (40, WIDTH))[draw.integers(0, 40, rows)]
+    codes = np.clip(centres + draw.normal(0, 25, (rows, WIDTH)), 0, 255).astype(np.uint8)
+    codes[50:200] = codes[7]
+    codes[rows // 2 : rows // 2 + 40] = codes[7]
+    return codes
+
+
+def in_blocks(codes: NDArray[np.uint8]) -> Callable[[], Iterator[NDArray[np.uint8]]]:
+    return lambda: iter([codes[:1000], codes[1000:1003], codes[1003:]])
+
+
+def some_weights(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    weights = np.random.default_rng(1).normal(size=(6, WIDTH)).astype(np.float32)
+    weights[0] = codes[7].astype(np.float32) - 120  # of which there are 191
+    weights[1] = 0  # all rows are equal
+    weights[2] = np.rint(weights[2])  # sums without rounding, so more ties
+    return weights
+
+
+def lists_of(codes: NDArray[np.uint8], lists: int = 32) -> InvertedLists:
+    blocks = in_blocks(codes)
+    cells = train_cells(blocks(), len(codes), lists, np.eye(WIDTH, dtype=np.float32))
+    own = cells.assign(blocks())
+    return InvertedLists(fill_lists(blocks(), means_of(blocks(), own, lists), own), 2, 4)
+
+
+def reference(
+    codes: NDArray[np.uint8], weights: NDArray[np.float32], allowed: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Allowed rows and their scores, best first, ties by row."""
+    scores = (codes.astype(np.float64) * weights.astype(np.float64)).sum(1).astype(np.float32)
+    rows = np.arange(len(codes)) if allowed is None else np.flatnonzero(allowed)
+    order = np.lexsort((rows, -scores[rows]))
+    return rows[order], scores[rows[order]]
+
+
+SOURCES: dict[str, Callable[[NDArray[np.uint8]], Source]] = {
+    "flat": lambda codes: FlatBytes(in_blocks(codes)(), *codes.shape),
+    "torch": lambda codes: TorchBytes(in_blocks(codes)(), *codes.shape, "cpu"),
+    "lists": lists_of,
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_best_rows_are_those_of_all_products(name: str) -> None:
+    codes = some_bytes()
+    weights = some_weights(codes)
+    index = SearchIndex(SOURCES[name](codes), lambda rows: codes[rows], ROWS, name)
+    draw = np.random.default_rng(2).random(ROWS)
+    for allowed in (None, draw < 0.4, draw < 0.01, draw < 0):
+        for k in (1, 10, 300):
+            rows, scores = index.search(weights, k, allowed, exact=True)
+            assert (rows.shape, rows.dtype, scores.dtype) == ((6, k), np.int64, np.float32)
+            for query in range(6):
+                right, expected = reference(codes, weights[query], allowed)
+                found = min(k, len(right))
+                assert rows[query, :found].tolist() == right[:k].tolist()
+                np.testing.assert_array_equal(scores[query, :found], expected[:k])
+                assert (rows[query, found:] == -1).all()
+                assert (scores[query, found:] == -np.inf).all()
+    some = np.array([9, 3, 3, 24_999])
+    expected = (codes[some].astype(float) * weights[3]).sum(1)
+    np.testing.assert_allclose(index.scores_of(weights[3], some), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+@pytest.mark.parametrize("name", ["flat", "torch"])
+def test_more_than_there_are(name: str, rows: int) -> None:
+    codes = some_bytes(300)[100 : 100 + rows]
+    source = {"flat": FlatBytes, "torch": TorchBytes}[name]
+    arguments = (iter([codes]), rows, WIDTH) + (("cpu",) if name == "torch" else ())
+    index = SearchIndex(source(*arguments), lambda own: codes[own], rows, "")
+    weights = some_weights(some_bytes(300))
+    found, _ = index.search(weights, 150)
+    for query in range(6):
+        right, _ = reference(codes, weights[query], None)
+        assert found[query].tolist() == [*right.tolist(), *[-1] * (150 - rows)]
+
+
+def test_lists_read_few_and_all_where_a_filter_leaves_too_few(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search, "GATHER", 10)
+    codes = some_bytes()
+    weights = some_weights(codes)[3:]
+    lists = lists_of(codes)
+    index = SearchIndex(lists, lambda rows: codes[rows], ROWS, "")
+    near, _ = index.search(weights, 50)
+    right = [reference(codes, own, None)[0][:50] for own in weights]
+    shares = [len(set(a) & set(b)) / 50 for a, b in zip(near.tolist(), right, strict=True)]
+    assert 0.1 < np.mean(shares) <= 1
+    lists.probes = lists.lists
+    assert np.array_equal(index.search(weights, 50)[0], right)
+    rare = np.zeros(ROWS, dtype=bool)
+    rare[::500] = True  # 50 rows in 32 lists, of which 4 are read
+    found, _ = index.search(weights, 50, rare)
+    for own, rows in zip(weights, found, strict=True):
+        assert rows.tolist() == reference(codes, own, rare)[0].tolist()
+
+
+def test_lists_give_back_what_they_were_made_from() -> None:
+    codes = some_bytes(2000)
+    draw = np.random.default_rng(5)
+    cells = Cells(
+        draw.normal(size=(WIDTH, 6)).astype(np.float32),
+        draw.normal(size=(8, 6)).astype(np.float32) * 500,
+    )
+    lists = cells.assign(in_blocks(codes)())
+    inside = codes.astype(float) @ cells.into
+    distances = ((inside[:, None] - cells.centres) ** 2).sum(2)
+    assert np.array_equal(lists, distances.argmin(1))
+    lists[lists == 2] = 3  # one of them is empty
+    centroids = means_of(in_blocks(codes)(), lists, 8)
+    for number in range(8):
+        own = codes if number == 2 else codes[lists == number]
+        if len(own):
+            np.testing.assert_allclose(centroids[number], own.mean(0), rtol=1e-5)
+    made = InvertedLists(fill_lists(in_blocks(codes)(), centroids, lists), 1, 1)
+    np.testing.assert_array_equal(made.centroids(), centroids)
+    np.testing.assert_array_equal(made.list_of_rows(), lists)
+
+
+def test_cells_are_of_what_requests_tell_apart() -> None:
+    """Rows that differ only where no request looks are in one cell, others apart."""
+    draw = np.random.default_rng(6)
+    kinds = draw.integers(0, 4, 3000)
+    codes = draw.integers(0, 256, (3000, WIDTH), dtype=np.uint8)
+    codes[:, :2] = np.array([[0, 0], [0, 255], [255, 0], [255, 255]])[kinds]
+    requests = np.zeros((100, WIDTH), np.float32)
+    requests[:, :2] = draw.normal(size=(100, 2))
+    cells = train_cells(in_blocks(codes)(), 3000, 4, requests)
+    lists = cells.assign(in_blocks(codes)())
+    assert len({(a, b) for a, b in zip(kinds.tolist(), lists.tolist(), strict=True)}) == 4
+
+
+def test_the_tenth_best_and_the_probes_that_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "GATHER", 40)
+    monkeypatch.setattr(measure_recall, "GATHER", 40)
+    codes = some_bytes(6000)
+    labels = np.zeros((6000, SCHEMA.size), np.int8)
+    labels[:2000, 0], labels[::60, 1] = 1, 1
+    labels[:4000, 2] = 1  # more than half: no filter of interest
+    filters = draw_filters(labels, in_blocks(codes))
+    assert len(filters) == 20
+    assert any(np.array_equal(own, labels[:, 0] == 1) for own in filters)
+    assert not any(np.array_equal(own, labels[:, 2] == 1) for own in filters)
+    assert all(40 < own.sum() <= 3000 for own in filters)
+    weights = some_weights(codes)[2:]
+    everything = np.ones(6000, dtype=bool)
+    tenth = tenth_best(in_blocks(codes)(), weights, [everything, *filters])
+    for number, allowed in enumerate([everything, *filters]):
+        for query, own in enumerate(weights):
+            expected = reference(codes, own, allowed)[1][9]
+            assert tenth[number, query] == pytest.approx(expected, abs=0.1)
+    lists = lists_of(codes)
+    found = measure_probes(lists, lambda rows: codes[rows], in_blocks(codes), labels, weights, 0.9)
+    assert found.recall >= 0.9
+    assert found.worst_recall >= 0.95
+    assert 1 <= found.probes <= found.filtered <= 32
+    assert (lists.probes, lists.filtered_probes) == (found.probes, found.filtered)
+
+
+def test_an_index_opens_its_lists_after_a_build_took_them_away(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 40))
+    checkpoint = tiny_checkpoint(tmp_path / "run")
+    asked = []
+
+    def requests(layout: DescriptorLayout, schema, descriptors, seed):  # type: ignore[no-untyped-def]
+        asked.append((layout, descriptors.shape))
+        return descriptors.astype(np.float32) - 100
+
+    report = build(dataset, checkpoint, tmp_path / "out", requests=requests, index_factory="IVF4")
+    assert asked == [(checkpoint.model.layout, (40, 16))]
+    assert report.search.recall >= 0.98
+    store = open_store(tmp_path / "out")
+    build(dataset, checkpoint, tmp_path / "out", index_factory="flat")
+    assert not list((tmp_path / "out").glob("*.faiss"))
+    index = open_search(store)
+    assert index.choice.startswith("IVF4, ")
+    descriptors = store.descriptors()
+    weights = descriptors[:3].astype(np.float32) - 90
+    rows, _ = index.search(weights, 40, exact=True)
+    for query in range(3):
+        assert rows[query].tolist() == reference(descriptors, weights[query], None)[0].tolist()
+    assert open_search(open_store(tmp_path / "out")).choice == "flat bytes"
+
+
+def test_rows_keep_their_lists_in_an_edit(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 30))
+    build(dataset, tiny_checkpoint(tmp_path / "run"), tmp_path / "out")
+    store = open_store(tmp_path / "out")
+    entry = build_search(store, 0.98, "IVF3", None, Silent())
+    origin = np.array([29, *range(28), -1])
+    carried = carry_lists(tmp_path / "out", store, entry, origin)
+    old, new = (
+        open_store_lists(tmp_path / "out", replace(store.manifest, search=own)).list_of_rows()
+        for own in (entry, carried)
+    )
+    assert np.array_equal(new[:29], old[origin[:29]])
+    assert (carried.recall, carried.probes) == (entry.recall, entry.probes)
+
+
+def open_store_lists(folder: Path, manifest):  # type: ignore[no-untyped-def]
+    from indexer.inverted_lists import open_lists
+    from indexer.store_file import open_file
+
+    with open_file(folder, manifest.search.file) as handle:
+        return open_lists(folder, manifest.search, handle)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_gpu_finds_the_same(tmp_path: Path) -> None:
+    dataset = gallery(tmp_path, write_images(tmp_path, 40))
+    build(dataset, tiny_checkpoint(tmp_path / "run"), tmp_path / "out")
+    store = open_store(tmp_path / "out")
+    weights = store.descriptors().astype(np.float32) - 100
+    ours, theirs = open_search(store, "cuda"), open_search(store)
+    assert ours.choice == "flat bytes on cuda by torch"
+    for mine, right in zip(ours.search(weights, 20), theirs.search(weights, 20), strict=True):
+        np.testing.assert_array_equal(mine, right)
+
+
+def test_without_a_working_gpu_the_cpu_searches_and_says_so(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    dataset = gallery(tmp_path, write_images(tmp_path, 4))
+    build(dataset, tiny_checkpoint(tmp_path / "run"), tmp_path / "out")
+    index = open_search(open_store(tmp_path / "out"), "cuda")
+    assert index.choice.startswith("flat bytes (on the CPU: torch fails on cuda")
+    assert index.search(np.ones((1, 16), np.float32), 2)[0].min() >= 0

@@ -1,0 +1,80 @@
+"""Small parts of the index: path lists, payload, the faiss check, devices."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+from indexer import faiss_module
+from indexer.device import choose_device
+from indexer.path_list import PathList
+from indexer.payload import Column, pack_payload, unpack_payload
+from training.errors import ResourceError, UsageError
+
+
+def test_path_lists_slice_like_lists() -> None:
+    names = ["a", "", "日本", "b\udcff", "c"]
+    found = PathList.of(names)
+    assert list(found) == names
+    assert found[1:4] == names[1:4]
+    assert found[-1] == "c"
+    assert list(PathList.of([])) == []
+    with pytest.raises(IndexError):
+        found[5]
+
+
+def test_payload_is_found_by_text_and_by_number() -> None:
+    columns = {
+        "brand": ["Acme", "acme", "", "日本", "Acme "],
+        "price": ["5", "5.0", "", "-1e2", "12"],
+    }
+    found = unpack_payload(pack_payload(columns))
+    assert {name: list(column.cells) for name, column in found.items()} == columns
+    brand, price = found["brand"], found["price"]
+    for text in ("Acme", "日本", "", "nobody"):
+        assert brand.equal(text).tolist() == [cell == text for cell in columns["brand"]]
+    assert price.equal("5").tolist() == [True, True, False, False, False]
+    assert price.equal("").tolist() == [False, False, True, False, False]
+    np.testing.assert_array_equal(price.numbers(), [5, 5, np.nan, -100, 12])
+    for cells in (["5", "cheap"], ["", ""], ["nan", "1"], ["1_0"], ["0x1"]):
+        column = Column("c", PathList.of(cells))
+        assert not column.numeric
+        with pytest.raises(ValueError, match="'c'"):
+            column.numbers()
+    assert unpack_payload(pack_payload({})) == {}
+
+
+def test_faiss_is_there_once() -> None:
+    assert faiss_module.load_faiss().IndexFlatIP is faiss.IndexFlatIP
+    names = ["numpy", "faiss-cpu", "Faiss_GPU", "faiss-gpu-cuvs", "faissy"]
+    found = faiss_module.faiss_distributions(names)
+    assert found == ["faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs"]
+
+
+def test_two_or_no_faiss_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = faiss_module.load_faiss.__wrapped__
+    with monkeypatch.context() as patch:
+        patch.setattr(faiss_module, "faiss_distributions", lambda names: ["faiss-cpu", "faiss-gpu"])
+        with pytest.raises(ResourceError, match="faiss-cpu and faiss-gpu are both installed"):
+            load()
+
+    def missing(name: str) -> None:
+        raise ImportError(name)
+
+    monkeypatch.setattr(faiss_module, "faiss_distributions", lambda names: [])
+    monkeypatch.setattr(faiss_module.importlib, "import_module", missing)
+    with pytest.raises(ResourceError, match=r'pip install "m2fashion-retrieval\[cpu\]"'):
+        load()
+
+
+def test_devices() -> None:
+    assert choose_device("cpu").device == "cpu"
+    assert choose_device("auto").device == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(UsageError, match="'tpu'"):
+        choose_device("tpu")
+    if not torch.cuda.is_available():
+        assert choose_device("auto").remark
+        with pytest.raises(ResourceError, match="no usable GPU"):
+            choose_device("cuda")
