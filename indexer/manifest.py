@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.atomic import write_file
-from training.descriptor import POWER, DescriptorLayout
+from training.descriptor import ROOT, DescriptorLayout
 from training.errors import CorruptStoreError, DataError
 
 FORMAT = 3
@@ -149,7 +149,7 @@ class Identity:
     preprocessing: str
     schema: str
     layout: DescriptorLayout
-    power: float = POWER
+    root: float = ROOT
     precision: str = "float32"
 
 

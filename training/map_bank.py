@@ -70,7 +70,7 @@ class MapBank:
         device = next(self.model.parameters()).device
         states = torch.from_numpy(condition).float().unsqueeze(0).to(device)
         return self._run(
-            lambda maps, keys: self.model.attend(maps, states, keys), rows, self.model.dim, chunk
+            lambda maps, keys: self.model.attend(maps, states, keys), rows, self.model.width, chunk
         )
 
     def predict(self, rows: NDArray[np.int64], chunk: int = 256) -> NDArray[np.float32]:

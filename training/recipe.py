@@ -98,7 +98,7 @@ class Recipe:
     triplet_weight: float = 0.2
     value_weight: float = 1.0
     contrast_weight: float = 0.2
-    nuance_weight: float = 0.2
+    nuance_weight: float = 0.5
     nuance_temperature: float = 0.07
     margin: float = 0.2
     temperature: float = 0.1

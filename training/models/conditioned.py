@@ -167,30 +167,36 @@ class ConditionedEmbedder(nn.Module, ABC):
         maps: Tensor = self.reduce(self.standardise(trunk))
         return maps
 
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding: K with the readout of values, else d."""
+        return self.dim if self.values is None else self.schema.size
+
     def readout(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Z before normalisation [B, C, d] to embeddings of length 1 under conditions
-        [B or 1, C, K] float."""
+        """Z before normalisation [B, C, d] to embeddings under conditions [B or 1, C, K] float:
+        [B, C, width]."""
         if self.values is None:
             return F.normalize(z, dim=-1)
         out: Tensor = self.values(z, conditions)
         return out
 
     def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z, the embedding under a condition, L2-normalised.
+        """The embedding under a condition; two images are compared by the inner product.
 
         Args:
             maps: I [B, *, h, w].
             condition: label states [B, K], or [1, K] for one condition of all images.
-            keys: P, if stored.
+            keys: P, if at hand.
 
         Returns:
-            [B, d], each row of length 1.
+            [B, width]: Z of length 1, or the chances of the attributes that the condition speaks
+            of, see `ValueReadout`.
         """
         conditions = condition.unsqueeze(1)
         return self.readout(self.attend_raw(maps, conditions, keys), conditions).squeeze(1)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
-        """Z [B, d] of normalised images [B, 3, S, S] under a condition [B or 1, K]."""
+        """The embedding [B, width] of images [B, 3, S, S] under a condition [B or 1, K]."""
         return self.attend(self.features(images), condition)
 
     def value_logits(self, by_type: Tensor) -> Tensor:

@@ -39,8 +39,8 @@ class ModelConfig:
             letter) or `none` (w/o ASA: V_s is the pooled I).
         pooling: `mean` (GAP, which is the sum of Eq. 5) or `max` (GMP) over the weighted map.
         channel: `relu` or `sigmoid` (Eq. 7 to the letter) inside ACA, or `none` (w/o ACA: Z = V_s).
-        readout: `values` (the cosine of two Z is the chance that the images share a value, see
-            `value_readout.py`) or `none`.
+        readout: `values` (an embedding is the chances of the values that the condition speaks of,
+            see `value_readout.py`) or `none` (it is Z).
         nuance: numbers of each attribute's nuance, see `nuance.py`; 0: none.
         garment_nuance: numbers of the whole garment's nuance; 0: none.
         lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.

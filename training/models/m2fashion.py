@@ -9,14 +9,11 @@ Classification (MMM 2022).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from training.models.attribute_embedding import AttributeEmbedding
 from training.models.channel_attention import ChannelAttention
 from training.models.conditioned import ConditionedEmbedder, Seen
-from training.models.folded_head import FoldedAttention, FoldedChannel, FoldedHead
-from training.models.folded_readout import FoldedReadout
 from training.models.spatial_attention import SpatialAttention
 
 
@@ -62,24 +59,3 @@ class M2Fashion(ConditionedEmbedder):
         keys = self.keys(maps) if keys is None else keys
         alpha = self.spatial.weights(keys, self.spatial_embedding(condition.unsqueeze(1)))
         return alpha.reshape(maps.shape[0], *maps.shape[2:])
-
-    def fold_attention(self, condition: Tensor) -> FoldedAttention:
-        """The first half of `fold` alone; condition [K] float."""
-        with torch.inference_mode():
-            query = self.spatial.folded_query(self.spatial_embedding(condition))
-            return FoldedAttention(query, self.spatial.mode == "tanh", self.spatial.pooling)
-
-    def fold(self, condition: Tensor) -> FoldedHead:
-        """The head under one condition, for many stored maps; equal to `attend` but for rounding.
-
-        Args:
-            condition: label states [K] float.
-        """
-        with torch.inference_mode():
-            channel, t2 = self.channel, self.channel_embedding(condition)
-            named = self.values.names(condition) if self.values is not None else []
-            return FoldedHead(
-                attention=self.fold_attention(condition),
-                channel=FoldedChannel(channel, t2) if channel.mode != "none" else None,
-                readout=FoldedReadout(self.values, named) if self.values and named else None,
-            )

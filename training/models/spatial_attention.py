@@ -40,13 +40,6 @@ class SpatialAttention(nn.Module):
             return maps
         return torch.tanh(self.key(maps))  # Eq. 2
 
-    def folded_query(self, embedding: Tensor) -> Tensor | None:
-        """u with logits P_l . u (before the tanh of mode `tanh`): T1 [d] -> [d]; None w/o ASA."""
-        if self.mode == "none":
-            return None
-        u = embedding * self.query  # w_v2 * T1
-        return u * self.log_temperature.exp() if self.mode == "temperature" else u
-
     def weights(self, keys: Tensor, embedding: Tensor) -> Tensor:
         """Attention weights alpha, Eqs. 3 and 4.
 
