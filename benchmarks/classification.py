@@ -164,7 +164,7 @@ def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset, seed: int) -> d
         schema,
         labels,
         category,
-        bank.predict(bank.rows) if types_trained else None,
+        bank.chances if types_trained else None,
         None,
         seed=seed,
     )

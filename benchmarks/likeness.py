@@ -64,7 +64,9 @@ def measure(row: MeasuredRow, part: Dataset, floor: Scorer) -> dict[str, Any]:
 
     figures: dict[str, Any] = dict.fromkeys(COLUMNS)
     if row.embed is not None:
-        figures["all_map"] = evaluate_attributes(part, SPLIT, "type", row.embed).all.map
+        figures["all_map"] = evaluate_attributes(
+            part, SPLIT, "type", row.embed, embed_queries=row.embed_queries
+        ).all.map
     alike = None if part.items is None else evaluate_likeness(part, row.scorer, floor)
     if alike is not None:
         figures |= {"query_mrr": alike.query.mrr, "query_hard_mrr": alike.query.hard_mrr}

@@ -20,7 +20,7 @@ from indexer.atomic import write_file
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import Scorer
-from retrieval.evaluation.scoring import EarlierScorer, FloorScorer, floor_embed
+from retrieval.evaluation.scoring import DescriptorScorer, FloorScorer, floor_embed
 from training.checkpoint import Checkpoint
 from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
@@ -34,8 +34,12 @@ TITLES = {
     "adde": "ADDE-M, told the old value",
     "adde-predicted": "ADDE-M, old value predicted",
     "earlier": "M2Fashion, version 0.1",
+    "m2fashion": "M2Fashion",
 }
 """Row -> title, in the order of tables."""
+
+MODELS = tuple(name for name in TITLES if name != "earlier")
+"""Those that are measured; version 0.1's rows stay as the commit that they name measured them."""
 
 _CODE = ("adde.py", "moves.py", "pooled_features.py")
 
@@ -48,12 +52,14 @@ class MeasuredRow:
         model: its name, of `TITLES`.
         scorer: over the split's rows.
         embed: its embeddings under a type condition; None if it has none.
+        embed_queries: those of the queries where they are made in another way.
         has_dial: whether the scorer's dial does anything.
     """
 
     model: str
     scorer: Scorer
     embed: Embed | None
+    embed_queries: Embed | None = None
     has_dial: bool = False
 
 
@@ -64,12 +70,12 @@ def chosen_models(names: str | None) -> list[str]:
         UsageError: there is no such model.
     """
     if names is None:
-        return list(TITLES)
+        return list(MODELS)
     wanted = [part.strip() for part in names.split(",")]
     for name in wanted:
-        if name not in TITLES:
-            raise UsageError(f"unknown row {name!r}; there are {', '.join(TITLES)}")
-    return [name for name in TITLES if name in wanted]
+        if name not in MODELS:
+            raise UsageError(f"unknown row {name!r}; there are {', '.join(MODELS)}")
+    return [name for name in MODELS if name in wanted]
 
 
 def measured_rows(
@@ -109,7 +115,7 @@ def measured_rows(
         scale = Scale.of(seen.of(rows))
         features = scale.standardise(pool(part, part.rows_of("all"), title="pooling").features)
         if "shop" in models:
-            yield MeasuredRow("shop", ShopScorer(schema, bank.predict(bank.rows), features), None)
+            yield MeasuredRow("shop", ShopScorer(schema, bank.chances, features), None)
         if set(models) & {"adde", "adde-predicted"}:
             adde = trained_adde(
                 schema,
@@ -124,8 +130,9 @@ def measured_rows(
                 if model in models:
                     scorer = AddeScorer(adde, features, part.labels, told)
                     yield MeasuredRow(model, scorer, block_embed(adde, features))
-    if "earlier" in models:
-        yield MeasuredRow("earlier", EarlierScorer(bank, schema), bank.embed)
+    if "m2fashion" in models:
+        own = DescriptorScorer.of(bank, schema)
+        yield MeasuredRow("m2fashion", own, own.embed, own.embed_queries, has_dial=True)
 
 
 def trained_adde(

@@ -141,7 +141,7 @@ class Identity:
         preprocessing: hash of the preprocessing.
         schema: hash of the schema.
         layout: what the bytes of a descriptor are.
-        power: that chances are raised to before they are rounded to a byte.
+        root: that chances are raised to before they are rounded to a byte.
         precision: in which the backbone computed: `float32`, `bfloat16` or `int8`.
     """
 

@@ -31,6 +31,8 @@ class MapBank:
         maps: I [M, *, h, w] float16.
         keys: P [M, *, h, w] float16; its channels need not be those of I.
         pooled: average-pooled F [M, channels] float32, L2-normalised: the untrained floor.
+        chances: probability of every value [M, K] float32.
+        nuance: unit vectors side by side [M, N] float32.
     """
 
     def __init__(
@@ -40,12 +42,16 @@ class MapBank:
         maps: Tensor,
         keys: Tensor,
         pooled: NDArray[np.float32],
+        chances: NDArray[np.float32],
+        nuance: NDArray[np.float32],
     ) -> None:
         self.model = model
         self.rows = rows
         self.maps = maps
         self.keys = keys
         self.pooled = pooled
+        self.chances = chances
+        self.nuance = nuance
         self._place = {int(row): place for place, row in enumerate(rows)}
 
     def renumber(self) -> None:
@@ -72,10 +78,6 @@ class MapBank:
         return self._run(
             lambda maps, keys: self.model.attend(maps, states, keys), rows, self.model.width, chunk
         )
-
-    def predict(self, rows: NDArray[np.int64], chunk: int = 256) -> NDArray[np.float32]:
-        """Probability of every value for `rows`: float32 [M, K]."""
-        return self._run(self.model.predict, rows, self.model.schema.size, chunk)
 
     def _run(
         self,
@@ -108,7 +110,8 @@ def bank_from_trunk(
     """
     model.eval()
     rows: list[int] = []
-    maps, keys, pooled = [], [], []
+    maps, keys = [], []
+    pooled, chances, nuance = [], [], []
     with torch.inference_mode():
         for batch_rows, trunk in batches:
             reduced = model.condense(trunk)
@@ -117,14 +120,23 @@ def bank_from_trunk(
             keys.append(model.keys(reduced).half().cpu())
             mean = torch.nn.functional.normalize(trunk[:, model.last_stage].mean((2, 3)), dim=-1)
             pooled.append(mean.float().cpu().numpy())
+            described = model.describe(trunk)
+            chances.append(described.chances.float().cpu().numpy())
+            nuance.append(described.nuance.float().cpu().numpy())
     empty = torch.zeros(0, model.dim, *model.grid, dtype=torch.float16)
     return MapBank(
         model,
         np.array(rows, dtype=np.int64),
         torch.cat(maps) if maps else empty,
         torch.cat(keys) if keys else empty,
-        np.concatenate(pooled) if pooled else np.zeros((0, 1), dtype=np.float32),
+        _joined(pooled, 1),
+        _joined(chances, model.schema.size),
+        _joined(nuance, model.layout.nuance),
     )
+
+
+def _joined(parts: list[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    return np.concatenate(parts) if parts else np.zeros((0, width), dtype=np.float32)
 
 
 def bank_from_images(

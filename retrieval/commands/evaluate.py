@@ -38,11 +38,6 @@ NO_ITEMS = (
 )
 @click.option("--combination-queries", type=click.IntRange(min=1), default=20, show_default=True)
 @click.option(
-    "--presence-weight",
-    type=click.FloatRange(min=0),
-    help="Of the predicted values beside likeness, in combinations [default: as queries have it].",
-)
-@click.option(
     "--likeness-only",
     is_flag=True,
     help="Rank combinations by likeness under the named values and nothing else: for models whose "
@@ -83,7 +78,6 @@ def command(
     floor: bool,
     combinations: int,
     combination_queries: int,
-    presence_weight: float | None,
     likeness_only: bool,
     item_column: str | None,
     max_queries: int | None,
@@ -100,7 +94,7 @@ def command(
     Prints tables and writes them as JSON and Markdown. Values are matched with the model's by name.
     """
     from indexer.device import choose_device
-    from retrieval.evaluation.attribute_map import evaluate_attributes
+    from retrieval.evaluation.attribute_map import Embed, evaluate_attributes
     from retrieval.evaluation.combination_score import evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
@@ -109,15 +103,18 @@ def command(
     from retrieval.evaluation.likeness import evaluate_likeness
     from retrieval.evaluation.manipulation import evaluate_manipulation
     from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
-    from retrieval.evaluation.scoring import EarlierScorer, FloorScorer, floor_embed
+    from retrieval.evaluation.scorer import Scorer
+    from retrieval.evaluation.scoring import (
+        ConditionScorer,
+        DescriptorScorer,
+        FloorScorer,
+        floor_embed,
+    )
     from retrieval.evaluation.ties import near_ties
-    from retrieval.ranking import PRESENCE_WEIGHT
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
     from training.datasets.catalogue import SPLIT_NAMES
 
-    if likeness_only and presence_weight is not None:
-        raise UsageError("--likeness-only has no --presence-weight; give one of them")
     keep_freed_memory()
 
     choice = choose_device(device)
@@ -129,16 +126,26 @@ def command(
     for path, reason in failures[:5]:
         stderr.print(f"left out {path}: {reason}", markup=False, soft_wrap=True)
 
+    described = DescriptorScorer.of(bank, part.schema)
+    embed: Embed = bank.embed
+    embed_queries: Embed | None = None
+    if mode == "type" and loaded.model.values is not None:  # its embeddings are descriptors
+        embed, embed_queries = described.embed, described.embed_queries
     report = evaluate_attributes(
-        part, split, "value" if mode == "value" else "type", bank.embed, seed, max_queries
+        part,
+        split,
+        "value" if mode == "value" else "type",
+        embed,
+        seed,
+        max_queries,
+        embed_queries,
     )
     floor_report = None
     if floor:
         floor_report = evaluate_attributes(
             part, split, "type", floor_embed(bank), seed, max_queries
         )
-    weight = PRESENCE_WEIGHT if presence_weight is None else presence_weight
-    scorer = EarlierScorer(bank, part.schema, None if likeness_only else weight)
+    scorer: Scorer = ConditionScorer(bank, part.schema) if likeness_only else described
     drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
     combined = None
     if drawn:
@@ -158,7 +165,7 @@ def command(
     without = evaluate_exclusion(part, scorer, seed)
     if without is None:
         stderr.print("requests without a value not measured: too few labelled images")
-    ties = near_ties(part, bank.embed, seed)
+    ties = near_ties(part, embed, seed, embed_queries)
     if ties is None:
         stderr.print("ties not measured: fewer than eleven images")
     found = Evaluation(report, combined, floor_report, likeness, manipulation, without, ties)

@@ -19,14 +19,17 @@ _BLOCK = 256
 _ROUNDING = 1e-5
 
 
-def near_ties(dataset: Dataset, embed: Embed, seed: int = 0) -> dict[str, float] | None:
+def near_ties(
+    dataset: Dataset, embed: Embed, seed: int = 0, embed_queries: Embed | None = None
+) -> dict[str, float] | None:
     """Median number of images within 0.01 of the tenth hit's similarity, per 1,000 images.
 
     Args:
         dataset: the split: every image queries all others.
-        embed: gives L2-normalised embeddings under a condition; similarity is their dot product.
+        embed: gives embeddings under a condition; similarity is their dot product, up to 1.
             Where any is below 0 they are scaled to 0..1.
         seed: of the draw where there are more than `MOST_QUERIES` images.
+        embed_queries: gives the queries' where they are made in another way. None: `embed`.
 
     Returns:
         For each attribute by name, under its type condition, 0..1000; the tenth hit is one of
@@ -47,7 +50,10 @@ def near_ties(dataset: Dataset, embed: Embed, seed: int = 0) -> dict[str, float]
         lowest = 0.0
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            similarities = vectors[block] @ vectors.T
+            asking = vectors[block]
+            if embed_queries is not None:
+                asking = embed_queries(dataset.schema.type_condition(number), block)
+            similarities = asking @ vectors.T
             lowest = min(lowest, float(similarities.min()))
             similarities[np.arange(len(block)), block] = -np.inf
             tenth = -np.partition(-similarities, TENTH - 1, axis=1)[:, TENTH - 1 : TENTH]

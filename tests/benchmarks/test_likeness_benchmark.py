@@ -85,6 +85,6 @@ def test_without_items_or_embeddings(part):
 
 
 def test_models_by_name():
-    assert chosen_models("earlier, floor") == ["floor", "earlier"]
+    assert chosen_models("m2fashion, floor") == ["floor", "m2fashion"]
     with pytest.raises(UsageError, match="'best'"):
         chosen_models("best")

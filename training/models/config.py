@@ -61,7 +61,7 @@ class ModelConfig:
     readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
     nuance: int = 16
-    garment_nuance: int = 160
+    garment_nuance: int = 176
     architecture: Architecture = "m2fashion"
 
     def __post_init__(self) -> None:

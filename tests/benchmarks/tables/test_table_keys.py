@@ -143,12 +143,7 @@ DECIDES_NOTHING = {
     "retrieval/lasting_stderr.py": "prints",
     "retrieval/printable.py": "prints",
     "retrieval/progress_bars.py": "prints",
-    "retrieval/evaluation/report_grid.py": "prints",
-    "retrieval/evaluation/request_grid.py": "prints",
-    "retrieval/evaluation/published.py": "figures of others, which no table takes from a record",
     "indexer/device.py": "chooses where to run; the machine is named with the figures",
-    "indexer/faiss_module.py": "imported, not used",
-    "indexer/worker_pool.py": "imported, not used",
 }
 """What `retrieve evaluate` and the floor import beside the evaluation code, and why that is so."""
 

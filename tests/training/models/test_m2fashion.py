@@ -213,7 +213,7 @@ def test_gradients_are_right_and_reach_every_parameter_of_the_head(name: str) ->
     conditions = _conditions()[1:3]
     assert torch.autograd.gradcheck(lambda m: model.attend(m, conditions), (maps,))
     z = model.attend(maps[:1].expand(4, -1, -1, -1), _conditions())
-    (z * torch.arange(1, DIM + 1)).sum().backward()
+    (z * torch.arange(1, z.shape[-1] + 1)).sum().backward()
     if model.config.nuance:
         model.nuance_of(model.see(maps, model.type_conditions[None])).sum().backward()
     unused = {"attribute_head", "category_head", "backbone", "reduce"}

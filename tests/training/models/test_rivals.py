@@ -174,7 +174,7 @@ def test_stored_maps_and_keys_give_what_images_give(name: str, lower_stages: boo
         torch.testing.assert_close(
             model.attention(maps, one, keys).sum((1, 2)), torch.ones(2, dtype=torch.float64)
         )
-    assert model(images, condition.unsqueeze(0)).shape == (2, model.dim)
+    assert model(images, condition.unsqueeze(0)).shape == (2, model.width)
     torch.testing.assert_close(model.predict(maps, keys), model.predict(maps))
 
 
