@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class InvertedLists:
     Args:
         index: faiss' `IndexIVFScalarQuantizer` of `fill_lists`.
         probes: lists that a query reads.
-        filtered_probes: the same with a filter.
+        filtered_probes: the same with a filter, of the lists that hold an allowed row.
     """
 
     exact = False
@@ -58,11 +59,19 @@ class InvertedLists:
         faiss = load_faiss()
         few = len(weights) < faiss.omp_get_max_threads()  # threads share out queries, or lists
         self._index.parallel_mode = _LISTS_SHARED if few else _QUERIES_SHARED
-        probes = self.probes if allowed is None else self.filtered_probes
-        parameters = faiss.SearchParametersIVF(
-            nprobe=self.lists if exact else min(probes, self.lists),
-            sel=None if allowed is None else selection(allowed),
-        )
+        if allowed is None:
+            parameters = faiss.SearchParametersIVF(
+                nprobe=self.lists if exact else min(self.probes, self.lists)
+            )
+        else:
+            # The nearest of those lists alone that hold an allowed row.
+            useful = np.zeros(self.lists, dtype=bool)
+            useful[self._list_of[allowed]] = True
+            parameters = faiss.SearchParametersIVF(
+                nprobe=self.lists if exact else min(self.filtered_probes, int(useful.sum())),
+                sel=selection(allowed),
+                quantizer_params=faiss.SearchParameters(sel=selection(useful)),
+            )
         scores, rows = self._index.search(weights, count, params=parameters)
         return scores, rows
 
@@ -71,6 +80,10 @@ class InvertedLists:
         quantiser = load_faiss().downcast_index(self._index.quantizer)
         centroids: NDArray[np.float32] = quantiser.reconstruct_n(0, self.lists)
         return centroids
+
+    @cached_property
+    def _list_of(self) -> NDArray[np.unsignedinteger[Any]]:
+        return self.list_of_rows().astype(np.min_scalar_type(self.lists))
 
     def list_of_rows(self) -> NDArray[np.int64]:
         """In which list each row is, [M] int64."""

@@ -97,7 +97,7 @@ def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
     exact = onnx_forward(model, size, tmp_path)(images)
     whole = forward(images)
-    for part in ("chances", "nuance"):
+    for part in ("chances", "nuance") if model.layout.nuance else ("chances",):
         ours, right = getattr(whole, part), getattr(exact, part)
         assert torch.cosine_similarity(ours.flatten(1), right.flatten(1)).min() > 0.98
         assert not torch.allclose(ours, right, atol=1e-6)  # it is int8 indeed
