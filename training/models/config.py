@@ -53,7 +53,7 @@ class ModelConfig:
     backbone: Backbone = "resnet50"
     stage: Stage = "layer3"
     grid: int = 7
-    dim: int = 256
+    dim: int = 512
     embedding: Literal["tables", "paper"] = "tables"
     spatial: Literal["temperature", "tanh", "none"] = "temperature"
     pooling: Literal["max", "mean"] = "mean"
