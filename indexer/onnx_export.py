@@ -18,7 +18,7 @@ from training.models.embedder import Embedder
 
 INPUT, OUTPUTS = "images", ("chances", "nuance")
 TRUNK = "trunk"
-"""I, an output of the graph too: what the backbone ends in."""
+"""F, an output of the graph too: what the backbone ends in."""
 
 _LARGE = 256  # inputs a cell
 _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
