@@ -240,7 +240,8 @@ class Engine:
     def _by_labels(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         """The best k images where known labels settle what is asked."""
         found = []
-        for part in parts_by_labels(self.store.labels(), asked.terms.named, asked.allowed):
+        states = self.store.states(asked.terms.named)
+        for part in parts_by_labels(states, asked.terms.named, asked.allowed):
             vector = self._trusting(asked, part.known)
             found += self._search([vector], k, part.rows, asked.exact)
         rows = np.concatenate([rows for rows, _ in found] or [np.zeros(0, np.int64)])

@@ -30,16 +30,15 @@ class Part:
 
 
 def parts_by_labels(
-    labels: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
+    states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
 ) -> Iterator[Part]:
     """The parts that are not empty; together they are the allowed images.
 
     Args:
-        labels: label states [M, K].
-        named: flat indices of the named values.
+        states: label states of the named values [M, n].
+        named: flat indices of these values, n of them.
         allowed: images to search, [M] bool; None: all.
     """
-    states = labels[:, list(named)]
     codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
     for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
         rows = codes == code if allowed is None else (codes == code) & allowed
