@@ -143,7 +143,7 @@ def command(
     models = chosen_models(rows)
     dataset = load_dataset(name, root, item_column=item_column)
     runs = checkpoints or _trained(
-        dataset, name, root, backbone, weights, seeds, epochs, work, device, workers
+        dataset, name, root, item_column, backbone, weights, seeds, epochs, work, device, workers
     )
     cache = work / "runs" / "cache"
     stem = f"likeness-{dataset.name}-{backbone}"
@@ -173,6 +173,7 @@ def _trained(
     dataset: Dataset,
     name: str,
     root: Path | None,
+    item_column: str | None,
     backbone: str,
     weights: str | None,
     seeds: int,
@@ -189,7 +190,7 @@ def _trained(
     from benchmarks.tables.plan import Setting, plan_runs
     from benchmarks.tables.row_file import read_row_file
     from benchmarks.tables.run_store import RunStore
-    from benchmarks.tables.runner import CommandLineRunner
+    from benchmarks.tables.runner import CommandLineRunner, source_options
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
@@ -200,8 +201,8 @@ def _trained(
     setting = Setting(dataset.name, backbone, weights, epochs)
     planned = plan_runs(table, table.chosen("m2fashion"), seeds, setting, ground(dataset, weights))
     store = RunStore(work)
-    given = () if root is None else ("--root", str(root))
-    runner = CommandLineRunner(dataset, ("--dataset", name, *given), device, workers)
+    source = source_options(name, root, item_column)
+    runner = CommandLineRunner(dataset, source, device, workers)
     machine = machine_name(device)
     for run in planned:
         trained_run(run, store, runner, machine, f"m2fashion, seed {run.config.seed}", tell)
