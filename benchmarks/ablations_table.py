@@ -16,6 +16,8 @@ import click
 from benchmarks.tables.options import Options, table_options
 
 ROWS = Path(__file__).parent / "tables" / "ablations.toml"
+WHOLE = "m2fashion"
+"""The row that lacks nothing."""
 
 
 @click.command("ablations")
