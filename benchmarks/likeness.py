@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.sheet import new_sheet, save_sheet
 from benchmarks.write_results import RESULTS, write_results
 from retrieval.dataset_options import dataset_options
 
@@ -235,18 +236,8 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
         ResourceError: matplotlib is not installed, or the file cannot be written.
     """
     from benchmarks.measured_rows import TITLES
-    from training.errors import ResourceError
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResourceError(
-            f"no picture without matplotlib ({error}); install it with "
-            "pip install -c constraints.txt -e '.[bench]'"
-        ) from error
-    sheet = Figure(figsize=(6.4, 4.4))
-    FigureCanvasAgg(sheet)
+    sheet = new_sheet(6.4, 4.4)
     panel = sheet.subplots()
     drawn: set[str] = set()
     for row in rows:
@@ -274,11 +265,7 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=8, frameon=False)
-    sheet.tight_layout()
-    try:
-        sheet.savefig(path, dpi=130, metadata={"Software": None})
-    except OSError as error:
-        raise ResourceError(f"cannot write the picture {path}: {error.strerror}") from error
+    save_sheet(sheet, path)
 
 
 if __name__ == "__main__":
