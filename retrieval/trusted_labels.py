@@ -7,13 +7,11 @@ search with one query vector, and the parts' best are the best of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from retrieval.query_vector import QueryVector
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,3 @@ def parts_by_labels(
         rows = codes == code if allowed is None else (codes == code) & allowed
         own = states[int(rows.argmax())]
         yield Part({v: s > 0 for v, s in zip(named, own.tolist(), strict=True) if s}, rows)
-
-
-def settled(presence: QueryVector, known: Mapping[int, bool]) -> QueryVector:
-    """Presence of named values some of which are known: their bytes count as 255 or 0."""
-    weights, constant = presence.weights.copy(), presence.constant
-    for value, there in known.items():
-        constant += 255 * float(weights[value]) * there
-        weights[value] = 0
-    return QueryVector(weights, constant)
