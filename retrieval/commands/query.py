@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import click
-from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
@@ -18,8 +17,6 @@ from retrieval.names import split_names
 from retrieval.printable import printable
 from retrieval.query_vector import KEEP
 from training.errors import DataError, UsageError
-
-_PATH_WIDTH = 32  # of a table; longer paths are folded
 
 
 @click.command("query")
@@ -181,10 +178,7 @@ def _table(result: QueryResult) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
-    paths = [_shown(hit.path) for hit in result]
-    widest = max((cell_len(path) for path in paths), default=0)
-    # Whole on a line, to be copied, unless they are long.
-    table.add_column("path", overflow="fold", ratio=2, min_width=min(widest, _PATH_WIDTH))
+    table.add_column("path", overflow="fold", ratio=2)
     if result.requested:
         table.add_column("requested", overflow="fold")
     table.add_column("known labels", overflow="fold")
@@ -192,8 +186,8 @@ def _table(result: QueryResult) -> Table:
     payload = any(hit.payload for hit in result)
     if payload:
         table.add_column("other columns", overflow="fold")
-    for hit, path in zip(result, paths, strict=True):
-        cells = [Text(str(hit.rank)), Text(f"{hit.score:.3f}"), Text(path)]
+    for hit in result:
+        cells = [Text(str(hit.rank)), Text(f"{hit.score:.3f}"), Text(_shown(hit.path))]
         if result.requested:
             cells.append(Text("\n").join(map(_mark, hit.requested)))
         # As Text: labels and paths may look like rich's markup.
