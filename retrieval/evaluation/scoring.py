@@ -93,8 +93,8 @@ class ConditionScorer:
     """Scores by cosines under conditions alone: for models whose heads no loss has taught to
     predict values.
 
-    The view of the last condition is kept, so requests should come with those of one condition
-    together.
+    Embeddings under the last condition are kept, so requests should come with those of one
+    condition together.
 
     Args:
         bank: maps of the split; its rows are 0..N-1.
