@@ -1,8 +1,10 @@
 """What each part of M2Fashion and of its recipe is worth: the model without it.
 
-    retrieve bench ablations --dataset data/fashion-products --backbone resnet18 --weights FILE
+    retrieve bench ablations --dataset data/fashion-products --item-column name --weights FILE
 
-Rows: `benchmarks/tables/ablations.toml`, a line each. Shares its runs with `retrieve bench map`.
+Rows: `benchmarks/tables/ablations.toml`, a line each. Shares its runs with `retrieve bench map`
+where both are told the same items. `retrieve bench counterfactual --variant ROW` asks the same of
+the rendered wardrobe.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import click
 from benchmarks.tables.options import Options, table_options
 
 ROWS = Path(__file__).parent / "tables" / "ablations.toml"
+WHOLE = "m2fashion"
+"""The row that lacks nothing."""
 
 
 @click.command("ablations")
@@ -21,10 +25,12 @@ ROWS = Path(__file__).parent / "tables" / "ablations.toml"
 def command(options: Options) -> int:
     """Train and measure M2Fashion without each of its parts.
 
+    Rows that are chosen with --rows join those that were measured before in the same --work.
+
     Resumes and skips as `retrieve bench map` does, and shares its runs.
     """
+    from benchmarks.tables.ablations_markdown import ablations_markdown
     from benchmarks.tables.chart import draw_chart
     from benchmarks.tables.make_table import make_table
-    from benchmarks.tables.map_markdown import map_markdown
 
-    return make_table("ablations", ROWS, options, map_markdown, draw_chart)
+    return make_table("ablations", ROWS, options, ablations_markdown, draw_chart)

@@ -16,7 +16,6 @@ COMMANDS = {
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
     "main-job": ("benchmarks.main_job", "The main job on photographs, timed."),
     "queries": ("benchmarks.queries", "Check that queries return what they say."),
-    "presence-weight": ("benchmarks.presence_weight", "Sweep the weight of named values."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "speed": (

@@ -4,8 +4,9 @@
 
 Trains the demo's model on its wardrobe, or takes the one that `make demo` left in the folder; draws
 queries and a hard gallery (`counterfactual_wardrobe.py`), and ranks all pictures but the query by
-every model. Writes `counterfactual-wardrobe.json` and `.md` to `benchmarks/results/`; rows that are
-not measured this time stay.
+every model. `--variant ROW`, of `benchmarks/tables/ablations.toml`, trains the demo's model without
+a part. Writes `counterfactual-wardrobe.json` and `.md` to `benchmarks/results/`; rows that are not
+measured this time stay.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.ablations_table import ROWS, WHOLE
 from benchmarks.write_results import RESULTS, write_results
 
 if TYPE_CHECKING:
@@ -116,7 +118,18 @@ def _score(ranks: list[tuple[int, int]]) -> CounterfactualScore:
 @click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
 @click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
-@click.option("--rows", metavar="A,B", help="Measure only these models [default: all].")
+@click.option(
+    "--variant",
+    default=WHOLE,
+    show_default=True,
+    metavar="ROW",
+    help="Of benchmarks/tables/ablations.toml: what the demo's model does without.",
+)
+@click.option(
+    "--rows",
+    metavar="A,B",
+    help="Measure only these models [default: all; of a variant, m2fashion].",
+)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 def command(
@@ -126,6 +139,7 @@ def command(
     train_count: int,
     epochs: int | None,
     seed: int,
+    variant: str,
     rows: str | None,
     results: Path,
     workers: int,
@@ -142,16 +156,16 @@ def command(
     from retrieval.evaluation.encoded_split import encode_split
     from training.checkpoint import load_checkpoint
 
-    models = chosen_models(rows)
+    models = chosen_models(rows if variant == WHOLE else rows or "m2fashion")
     wardrobe = work / "wardrobe"
-    suffix = "" if seed == 0 else f"-{seed}"
     if not (wardrobe / LABELS).is_file():
         size = ["--size", SIZE, "--workers", workers, "--overwrite"]
         retrieve("wardrobe", wardrobe, "--count", train_count, *size)
     limit = [] if epochs is None else ["--epochs", epochs]
-    run = work / f"run{suffix}"
+    run = run_folder(work, variant, seed)
+    config = config_of(variant, run)
     garments = ["--dataset", "wardrobe", "--root", wardrobe]
-    train_or_resume(run, [*garments, "--config", CONFIG, "--seed", seed, *limit])
+    train_or_resume(run, [*garments, "--config", config, "--seed", seed, *limit])
     folder, drawn = _drawn(work, queries, others, workers)
 
     loaded = load_checkpoint(run)
@@ -161,7 +175,7 @@ def command(
     measured = []
     for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):
         report = evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
-        own = {"model": row.model, "seed": seed, **asdict(report.all)}
+        own = {"model": row.model, "variant": variant, "seed": seed, **asdict(report.all)}
         own |= {"attributes": {name: asdict(s) for name, s in report.attributes.items()}}
         measured.append(own | {"commit": commit_name()})
         click.echo(f"{row.model}: MRR {report.all.mrr:.3f}, R@10 {report.all.r10:.3f}", err=True)
@@ -176,6 +190,28 @@ def command(
     }
     write_results(results, STEM, data, markdown(data))
     click.echo(markdown(data))
+
+
+def run_folder(work: Path, variant: str, seed: int) -> Path:
+    """Of a model; the demo's own is `run`."""
+    parts = ["run", *([] if variant == WHOLE else [variant]), *([] if seed == 0 else [str(seed)])]
+    return work / "-".join(parts)
+
+
+def config_of(variant: str, run: Path) -> Path:
+    """The demo's config, or a file beside the run with what a variant changes in it."""
+    from benchmarks.tables.config_toml import config_toml
+    from benchmarks.tables.row_file import read_row_file, with_row
+    from indexer.atomic import write_file
+    from training.run import read_config
+
+    if variant == WHOLE:
+        return CONFIG
+    (row,) = read_row_file(ROWS).chosen(variant)
+    path = run.with_name(f"{run.name}.toml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, config_toml(with_row(read_config(CONFIG), row)).encode())
+    return path
 
 
 def _drawn(

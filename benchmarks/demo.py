@@ -72,6 +72,12 @@ def command(
             for name, score in report["attributes"].items()
         },
         "keep_at_10": report["combinations"]["but"]["keep_at_10"],
+        "likeness": {
+            kind: {name: score[name] for name in ("mrr", "hard_mrr", "queries")}
+            for kind, score in report["likeness"].items()
+        }
+        if report["likeness"]
+        else None,
     }
     (out / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
     (out / "report.md").write_text(markdown(summary))
@@ -95,7 +101,20 @@ def markdown(summary: dict[str, Any]) -> str:
         f"{summary['seconds']:.0f} seconds in all.",
         "",
     ]
+    alike = summary["likeness"]
+    if alike:
+        rows += [
+            "The first other picture of the same garment among all of the gallery, mean reciprocal "
+            f"rank over {alike['query']['queries']} pictures (hard half): "
+            f"{_mrr(alike['query'])} without names, {_mrr(alike['kept'])} by the likeness that is "
+            f"kept when values are named, {_mrr(alike['floor'])} by pooled features.",
+            "",
+        ]
     return "\n".join(rows)
+
+
+def _mrr(score: dict[str, Any]) -> str:
+    return f"{score['mrr']:.3f} ({score['hard_mrr']:.3f})"
 
 
 def _clear(out: Path) -> None:

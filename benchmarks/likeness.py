@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmarks.sheet import new_sheet, save_sheet
 from benchmarks.write_results import RESULTS, write_results
 from retrieval.dataset_options import dataset_options
 
@@ -143,7 +144,7 @@ def command(
     models = chosen_models(rows)
     dataset = load_dataset(name, root, item_column=item_column)
     runs = checkpoints or _trained(
-        dataset, name, root, backbone, weights, seeds, epochs, work, device, workers
+        dataset, name, root, item_column, backbone, weights, seeds, epochs, work, device, workers
     )
     cache = work / "runs" / "cache"
     stem = f"likeness-{dataset.name}-{backbone}"
@@ -173,6 +174,7 @@ def _trained(
     dataset: Dataset,
     name: str,
     root: Path | None,
+    item_column: str | None,
     backbone: str,
     weights: str | None,
     seeds: int,
@@ -189,7 +191,7 @@ def _trained(
     from benchmarks.tables.plan import Setting, plan_runs
     from benchmarks.tables.row_file import read_row_file
     from benchmarks.tables.run_store import RunStore
-    from benchmarks.tables.runner import CommandLineRunner
+    from benchmarks.tables.runner import CommandLineRunner, source_options
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
@@ -200,8 +202,8 @@ def _trained(
     setting = Setting(dataset.name, backbone, weights, epochs)
     planned = plan_runs(table, table.chosen("m2fashion"), seeds, setting, ground(dataset, weights))
     store = RunStore(work)
-    given = () if root is None else ("--root", str(root))
-    runner = CommandLineRunner(dataset, ("--dataset", name, *given), device, workers)
+    source = source_options(name, root, item_column)
+    runner = CommandLineRunner(dataset, source, device, workers)
     machine = machine_name(device)
     for run in planned:
         trained_run(run, store, runner, machine, f"m2fashion, seed {run.config.seed}", tell)
@@ -234,18 +236,8 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
         ResourceError: matplotlib is not installed, or the file cannot be written.
     """
     from benchmarks.measured_rows import TITLES
-    from training.errors import ResourceError
 
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResourceError(
-            f"no picture without matplotlib ({error}); install it with "
-            "pip install -c constraints.txt -e '.[bench]'"
-        ) from error
-    sheet = Figure(figsize=(6.4, 4.4))
-    FigureCanvasAgg(sheet)
+    sheet = new_sheet(6.4, 4.4)
     panel = sheet.subplots()
     drawn: set[str] = set()
     for row in rows:
@@ -273,11 +265,7 @@ def draw_curve(rows: Sequence[dict[str, Any]], path: Path) -> None:
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=8, frameon=False)
-    sheet.tight_layout()
-    try:
-        sheet.savefig(path, dpi=130, metadata={"Software": None})
-    except OSError as error:
-        raise ResourceError(f"cannot write the picture {path}: {error.strerror}") from error
+    save_sheet(sheet, path)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dic
     wanted = [dataset.schema.value(n) for n in names]
     rows = dataset.rows_of("test")
     states = dataset.labels[rows][:, wanted]
-    labels = engine.store.labels()[:, [engine.schema.value(n) for n in names]]
+    labels = engine.store.states([engine.schema.value(n) for n in names])
     known, right = (labels != 0).all(axis=1), (labels == 1).all(axis=1)
     out: dict[str, Any] = {"relevant": int(right.sum())}
     for kind, where in (("same", (states == 1).all(axis=1)), ("but", (states == -1).all(axis=1))):

@@ -28,13 +28,53 @@ from training.errors import CorruptStoreError
 _SPLIT_NAMES = np.array(["", *SPLITS])
 
 
+class Labels:
+    """Label states of M images, value by value, two bits each: a filter reads its values alone.
+
+    Args:
+        packed: four states a byte [K, M / 4 rounded up] uint8, read-only.
+        rows: M.
+    """
+
+    def __init__(self, packed: NDArray[np.uint8], rows: int) -> None:
+        self.packed, self._rows = packed, rows
+
+    @classmethod
+    def of(cls, states: NDArray[np.int8]) -> Labels:
+        """Pack label states [M, K] int8 in {-1, 0, +1}."""
+        rows, size = states.shape
+        codes = np.zeros((size, -(-rows // 4) * 4), dtype=np.uint8)
+        codes[:, :rows] = (states + 1).T
+        four = codes.reshape(size, -1, 4)
+        packed = four[..., 0] | four[..., 1] << 2 | four[..., 2] << 4 | four[..., 3] << 6
+        return cls(packed, rows)
+
+    def of_values(self, values: Sequence[int]) -> NDArray[np.int8]:
+        """States of some values, by flat index, of all images: [M, n] int8, values side by side in
+        memory of their own."""
+        out = np.empty((len(values), self._rows), dtype=np.int8)
+        for own, value in zip(out, values, strict=True):
+            own[:] = _STATES[self.packed[value]].reshape(-1)[: self._rows]
+        return out.T
+
+    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """States of some images, of all values: [n, K] int8."""
+        codes = self.packed[:, rows // 4] >> (2 * (rows % 4)).astype(np.uint8)
+        states: NDArray[np.int8] = (codes & 3).astype(np.int8).T - np.int8(1)
+        return states
+
+
+_STATES = ((np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3).astype(np.int8) - np.int8(1)
+"""The four states of every byte, [256, 4]."""
+
+
 @dataclass(frozen=True)
 class Gallery:
     """M indexed images, read-only, in place.
 
     Args:
         rows: row of each image in the dataset, [M] int64.
-        labels: label states [M, K] int8.
+        labels: what is known of their values.
         split_codes: place of each image's split in `SPLITS`, from 1, or 0 for none, [M] uint8.
         items: number of the item that each image shows [M] int64, -1 unknown; None: all unknown.
         paths: M paths relative to the dataset's root.
@@ -42,7 +82,7 @@ class Gallery:
     """
 
     rows: NDArray[np.int64]
-    labels: NDArray[np.int8]
+    labels: Labels
     split_codes: NDArray[np.uint8]
     items: NDArray[np.int64] | None
     paths: PathList
@@ -95,7 +135,7 @@ def write_gallery(
     payload = {n: [cells[row] for row in own_rows] for n, cells in known.payload.items()}
     arrays: dict[str, NDArray[Any]] = {
         "rows": known.numbers[rows],
-        "labels": known.labels[rows],
+        "labels": Labels.of(known.labels[rows]).packed,
         "splits": _split_codes(known.splits[rows]),
         "paths": paths.blob,
         "path_offsets": paths.offsets,
@@ -121,7 +161,7 @@ def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery
     try:
         return Gallery(
             arrays["rows"],
-            arrays["labels"],
+            Labels(arrays["labels"], len(arrays["rows"])),
             arrays["splits"],
             arrays.get("items"),
             PathList(arrays["paths"], arrays["path_offsets"]),
@@ -134,7 +174,8 @@ def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery
 def known_of(gallery: Gallery) -> Known:
     """What a gallery file says, for another one."""
     payload = {name: column.cells for name, column in gallery.payload.items()}
-    return Known(gallery.labels, gallery.splits, gallery.rows, gallery.items, payload)
+    labels = gallery.labels.of_rows(np.arange(len(gallery.rows)))
+    return Known(labels, gallery.splits, gallery.rows, gallery.items, payload)
 
 
 def _split_codes(splits: NDArray[np.str_]) -> NDArray[np.uint8]:

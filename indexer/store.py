@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -78,8 +78,17 @@ class Store:
         return self.gallery.payload
 
     def labels(self) -> NDArray[np.int8]:
-        """Label states of the gallery images [M, K] int8, read-only."""
-        return self.gallery.labels
+        """Label states of all gallery images [M, K] int8, in new memory."""
+        return self.labels_of(np.arange(len(self), dtype=np.int64))
+
+    def labels_of(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Label states of some images [n, K] int8."""
+        return self.gallery.labels.of_rows(rows)
+
+    def states(self, values: Sequence[int]) -> NDArray[np.int8]:
+        """Label states of all images for some values, by flat index [M, n] int8: what a filter
+        reads."""
+        return self.gallery.labels.of_values(values)
 
     def items(self) -> NDArray[np.int64] | None:
         """Number of the item that each image shows [M] int64, -1 unknown; None: all unknown."""

@@ -40,7 +40,7 @@ def describe_hits(
     chances = store.layout.chances(descriptors)
     alike = np.clip(likeness.scores(descriptors), 0, 1)
     scores = np.clip(found.scores, 0, 1)
-    labels = store.labels()
+    labels = store.labels_of(found.rows)
     return tuple(
         Hit(
             rank=offset + place + 1,
@@ -48,9 +48,9 @@ def describe_hits(
             likeness=float(alike[place]),
             path=store.root / store.paths[row],
             row=row,
-            known=known_values(schema, np.asarray(labels[row])),
+            known=known_values(schema, labels[place]),
             predicted=likely_values(schema, chances[place]),
-            requested=judged(schema, requested, np.asarray(labels[row]), chances[place]),
+            requested=judged(schema, requested, labels[place], chances[place]),
             item=None if items is None or items[row] < 0 else int(items[row]),
             payload={
                 name: text for name in store.payload if (text := store.payload[name].text(row))

@@ -8,7 +8,7 @@ Nothing is encoded for a request but its picture; every request is one search of
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,16 +27,13 @@ from retrieval.filters import Filter, Filters, allowed_rows
 from retrieval.hits import QueryResult
 from retrieval.picture import Encoder, Picture
 from retrieval.query_vector import (
-    KEEP,
     QueryVector,
-    kept_attributes,
-    likeness,
-    presence,
+    kept_likeness,
     query_vector,
 )
 from retrieval.recent import Recent
 from retrieval.request import QueryImage, Request, Terms, resolve
-from retrieval.trusted_labels import parts_by_labels, settled
+from retrieval.trusted_labels import parts_by_labels
 from training.checkpoint import load_checkpoint
 from training.descriptor import Floats
 from training.errors import DataError, UsageError
@@ -192,11 +189,28 @@ class Engine:
         return [image if isinstance(image, Picture) else next(encoded) for image in images]
 
     def _asked(self, request: Request, terms: Terms, picture: Picture, exact: bool) -> _Asked:
-        vector = query_vector(
-            self.store.layout, self.schema, picture.chances, picture.nuance,
-            terms.wanted, terms.unwanted, terms.like, request.keep,
-        )  # fmt: skip
+        vector = self._vector(terms, picture, request.keep)
         return _Asked(request, terms, picture, vector, self._allowed(terms), exact)
+
+    def _vector(
+        self,
+        terms: Terms,
+        picture: Picture,
+        keep: float | None,
+        known: Mapping[int, bool] | None = None,
+    ) -> QueryVector:
+        """All of a request; `known` as in `query_vector`."""
+        return query_vector(
+            self.store.layout,
+            self.schema,
+            picture.chances,
+            picture.nuance,
+            terms.wanted,
+            terms.unwanted,
+            terms.like,
+            keep,
+            known,
+        )
 
     def _allowed(self, terms: Terms) -> Allowed:
         if not terms.where:
@@ -240,28 +254,20 @@ class Engine:
     def _by_labels(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         """The best k images where known labels settle what is asked."""
         found = []
-        for part in parts_by_labels(self.store.labels(), asked.terms.named, asked.allowed):
-            vector = self._trusting(asked, part.known)
+        states = self.store.states(asked.terms.named)
+        for part in parts_by_labels(states, asked.terms.named, asked.allowed):
+            vector = self._vector(asked.terms, asked.picture, asked.request.keep, part.known)
             found += self._search([vector], k, part.rows, asked.exact)
         rows = np.concatenate([rows for rows, _ in found] or [np.zeros(0, np.int64)])
         scores = np.concatenate([scores for _, scores in found] or [np.zeros(0, np.float32)])
         order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
 
-    def _trusting(self, asked: _Asked, known: dict[int, bool]) -> QueryVector:
-        """The query vector for images of which so much is known."""
-        terms, keep = asked.terms, asked.request.keep
-        keep = KEEP if keep is None else keep
-        there = settled(presence(self.store.layout, terms.wanted, terms.unwanted), known)
-        return there * (1 - keep) + self._likeness(asked) * keep
-
     def _likeness(self, asked: _Asked) -> QueryVector:
         """The likeness that is kept."""
         terms, picture = asked.terms, asked.picture
-        kept = kept_attributes(self.schema, terms.named, terms.like)
-        return likeness(
-            self.store.layout, self.schema, picture.chances, picture.nuance, kept, not terms.like
-        )
+        layout, own = self.store.layout, (picture.chances, picture.nuance)
+        return kept_likeness(layout, self.schema, *own, terms.named, terms.like)
 
     def _answer(self, asked: _Asked, fetched: tuple[Rows, Floats]) -> QueryResult:
         found = self._choose(asked, fetched)

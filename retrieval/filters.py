@@ -140,14 +140,16 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
 
 def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
     assert one.flat is not None
-    labels, number = store.labels(), int(store.schema.attribute_of[one.flat])
-    states = labels[:, one.flat]
+    states = store.states([one.flat])[:, 0]
     if one.operator == "=":
         passed: NDArray[np.bool_] = states == 1
         return passed
     passed = states == -1
-    unsaid = np.flatnonzero(states == 0)  # another value may be known all the same
-    passed[unsaid] = (labels[unsaid, store.schema.slice_of(number)] == 1).any(axis=1)
+    unsaid = states == 0  # another value may be known all the same
+    if unsaid.any():
+        own = store.schema.slice_of(int(store.schema.attribute_of[one.flat]))
+        others = store.states(range(own.start, own.stop))
+        passed[unsaid] = (others[unsaid] == 1).any(axis=1)
     return passed
 
 

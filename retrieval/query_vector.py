@@ -1,16 +1,17 @@
 """The query vector: what a request becomes, over the bytes of descriptors.
 
-    score = (1 - keep) x presence + keep x likeness                      each 0..1
+    score = ((1 - keep) n presence + keep likeness) / ((1 - keep) n + keep)         each 0..1
 
 Presence says how surely an image has every named value and none of the unwanted; likeness, how much
 it is like the picture in the attributes that were not named: in what it is (chances) and in which
-one it is (nuance). Both are inner products with the descriptor, so all of it is one vector, and the
-index that finds candidates ranks by the full formula.
+one it is (nuance). n counts the named values, those that the picture shows itself more than once,
+so that a request for three values weighs each as a request for one does. All of it is linear in the
+bytes, so a request is one vector, and the index that finds candidates ranks by the full formula.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +20,21 @@ from numpy.typing import NDArray
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Schema
 
-KEEP = 0.65
+KEEP = 0.67
 """The dial where nobody turns it; chosen on `valid`, as all constants here: NOTES.md."""
 
+SHOWN = 2.0
+"""How many times more a named value counts that the picture surely has itself: named nevertheless,
+it matters most."""
+
 NUANCE = 0.6
-"""Share of nuance, against chances, in likeness."""
+"""Share of nuance, against chances, in the likeness that is kept where values are named."""
+
+ALONE = 0.8
+"""The same where nothing is named: of those it is asked which one a garment is."""
 
 COMPARED = 0.05
-"""The same where attributes to compare by are named: of those it is asked what a garment is."""
+"""The same in attributes to compare by: of those it is asked what a garment is."""
 
 GARMENT_SHARE = 0.6
 """Share of the whole garment's nuance, against that of the attributes."""
@@ -37,7 +45,7 @@ ROOTS = 0.2
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass
 class QueryVector:
     """A score that is linear in the bytes of a descriptor.
 
@@ -70,6 +78,7 @@ def query_vector(
     unwanted: Sequence[int] = (),
     like: Sequence[int] = (),
     keep: float | None = None,
+    known: Mapping[int, bool] | None = None,
 ) -> QueryVector:
     """All of a request for a picture; scores are 0..1.
 
@@ -82,47 +91,85 @@ def query_vector(
         unwanted: of those that they should not have.
         like: attributes to compare by; empty: all that no value is named of.
         keep: the dial, 0..1 from "change it" to "keep it"; None: `KEEP`.
+        known: named values of which the images to be ranked are known to have them or not: that
+            settles the matter.
 
     Returns:
         Likeness alone if nothing is named.
     """
-    kept = kept_attributes(schema, [*wanted, *unwanted], like)
-    alike = likeness(layout, schema, chances, nuance, kept, whole=not like)
-    if not wanted and not unwanted:
+    named = [*wanted, *unwanted]
+    alike = kept_likeness(layout, schema, chances, nuance, named, like)
+    if not named:
         return alike
     keep = KEEP if keep is None else keep
-    return presence(layout, wanted, unwanted) * (1 - keep) + alike * keep
+    weights = value_weights(chances, wanted, unwanted)
+    there = presence(layout, wanted, unwanted, weights)
+    for value, has in (known or {}).items():  # its byte counts as 255 or 0
+        there.constant += 255 * float(there.weights[value]) * has
+        there.weights[value] = 0
+    change = (1 - keep) * sum(weights)
+    return (there * change + alike * keep) * (1 / (change + keep))
 
 
-def kept_attributes(schema: Schema, named: Sequence[int], like: Sequence[int] = ()) -> list[int]:
-    """Attributes that hits should share with the picture: those asked for, else all not named.
+def value_weights(
+    chances: Floats, wanted: Sequence[int], unwanted: Sequence[int] = ()
+) -> list[float]:
+    """What each named value counts: 1, and up to `SHOWN` more if the picture shows it already.
 
     Args:
-        schema: attributes and values.
-        named: flat indices of wanted and unwanted values.
-        like: attributes to compare by.
+        chances: the picture's, [K].
+        wanted, unwanted: flat indices.
+
+    Returns:
+        Of the wanted, then of the unwanted.
     """
+    shown = [float(chances[v]) for v in wanted] + [1 - float(chances[v]) for v in unwanted]
+    return [1 + SHOWN * chance for chance in shown]
+
+
+def kept_likeness(
+    layout: DescriptorLayout,
+    schema: Schema,
+    chances: Floats,
+    nuance: Floats,
+    named: Sequence[int],
+    like: Sequence[int] = (),
+) -> QueryVector:
+    """The likeness that a request asks for: in the attributes to compare by, else in all of which
+    no value is named, and of the whole garment; 0..1.
+
+    Args:
+        layout, schema, chances, nuance, like: as for `query_vector`.
+        named: flat indices of wanted and unwanted values.
+    """
+    if like:
+        return likeness(layout, schema, chances, nuance, like, COMPARED, whole=False)
     taken = {int(schema.attribute_of[v]) for v in named}
-    return list(like) or [n for n in range(len(schema.attributes)) if n not in taken]
+    kept = [n for n in range(len(schema.attributes)) if n not in taken]
+    return likeness(layout, schema, chances, nuance, kept, NUANCE if named else ALONE)
 
 
 def presence(
-    layout: DescriptorLayout, wanted: Sequence[int], unwanted: Sequence[int] = ()
+    layout: DescriptorLayout,
+    wanted: Sequence[int],
+    unwanted: Sequence[int],
+    weights: Sequence[float],
 ) -> QueryVector:
     """How surely an image has every wanted value and none of the unwanted: 0..1.
 
-    The mean over the named values of p ** ROOT, and of 1 minus it for the unwanted.
+    The weighted mean over the named values of p ** ROOT, and of 1 minus it for the unwanted.
 
     Args:
         layout: of the descriptors.
         wanted, unwanted: flat indices, at least one in all.
+        weights: of the wanted, then of the unwanted.
     """
-    weights = np.zeros(layout.width, dtype=np.float32)
-    share = 1 / (len(wanted) + len(unwanted))
-    roots = weights[layout.roots]
-    roots[list(wanted)] = share / 255
-    roots[list(unwanted)] = -share / 255
-    return QueryVector(weights, share * len(unwanted))
+    shares = np.array(weights, dtype=np.float32) / sum(weights)
+    out = np.zeros(layout.width, dtype=np.float32)
+    roots = out[layout.roots]
+    roots[list(wanted)] = shares[: len(wanted)] / 255
+    roots[list(unwanted)] = -shares[len(wanted) :] / 255
+    return QueryVector(out, float(shares[len(wanted) :].sum()))
 
 
 def likeness(
@@ -131,6 +178,7 @@ def likeness(
     chances: Floats,
     nuance: Floats,
     attributes: Sequence[int],
+    share: float,
     whole: bool = True,
 ) -> QueryVector:
     """How much an image is like a picture in some attributes: 0..1.
@@ -144,6 +192,7 @@ def likeness(
         chances: the picture's, [K].
         nuance: the picture's, [N].
         attributes: numbers of the attributes that are compared.
+        share: of nuance, against chances.
         whole: whether the whole garment is; else nothing but the attributes given.
     """
     by_chances = _by_chances(layout, schema, chances, attributes)
@@ -157,7 +206,6 @@ def likeness(
         return by_chances
     if not attributes:
         return alike
-    share = NUANCE if whole else COMPARED
     return by_chances * (1 - share) + alike * share
 
 

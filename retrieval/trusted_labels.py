@@ -7,13 +7,11 @@ search with one query vector, and the parts' best are the best of all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from retrieval.query_vector import QueryVector
 
 
 @dataclass(frozen=True)
@@ -30,27 +28,17 @@ class Part:
 
 
 def parts_by_labels(
-    labels: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
+    states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
 ) -> Iterator[Part]:
     """The parts that are not empty; together they are the allowed images.
 
     Args:
-        labels: label states [M, K].
-        named: flat indices of the named values.
+        states: label states of the named values [M, n].
+        named: flat indices of these values, n of them.
         allowed: images to search, [M] bool; None: all.
     """
-    states = labels[:, list(named)]
     codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
     for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
         rows = codes == code if allowed is None else (codes == code) & allowed
         own = states[int(rows.argmax())]
         yield Part({v: s > 0 for v, s in zip(named, own.tolist(), strict=True) if s}, rows)
-
-
-def settled(presence: QueryVector, known: Mapping[int, bool]) -> QueryVector:
-    """Presence of named values some of which are known: their bytes count as 255 or 0."""
-    weights, constant = presence.weights.copy(), presence.constant
-    for value, there in known.items():
-        constant += 255 * float(weights[value]) * there
-        weights[value] = 0
-    return QueryVector(weights, constant)

@@ -8,14 +8,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "docs" / "reliability.md").read_text()
 
 
-def test_figures_are_those_of_the_committed_results() -> None:
-    ((name, table),) = re.findall(r"<!-- figures: (\S+) -->\n(.*?)<!-- end -->", TEXT, re.DOTALL)
-    found = sorted((ROOT / "benchmarks" / "results").glob(f"{name}-*.json"))
-    if not found:
-        assert not table.strip(), "figures come from `make endurance`"
-        return
-    assert table.strip() in [path.with_suffix(".md").read_text().strip() for path in found]
-    for path in found:
+def test_whatever_was_injected_was_survived() -> None:
+    """That the figures are those of the results is checked with all others: test_readme.py."""
+    assert "<!-- figures: endurance-* -->" in TEXT
+    for path in (ROOT / "benchmarks" / "results").glob("endurance-*.json"):
         for row in json.loads(path.read_text())["rows"]:
             assert row["survived"] == row["trials"], row
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from benchmarks.sheet import new_sheet, save_sheet
 from benchmarks.tables.result import ALL, TableResult
 from benchmarks.tables.summary import by_model, figure, map_of
-from training.errors import ResourceError
 
 PANELS_A_ROW = 3
 _REFERENCE, _OTHERS, _CHANCE = "#b3431e", "#7d8ca3", "#222222"
@@ -24,22 +24,13 @@ def draw_chart(result: TableResult, path: Path) -> None:
     Raises:
         ResourceError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResourceError(
-            f"no chart without matplotlib ({error}); install it with "
-            "pip install -c constraints.txt -e '.[bench]'"
-        ) from error
     models = by_model(result.rows)
     names = list(models)
     columns = [ALL, *result.attributes]
     highest = max(map_of(row, column) for row in result.rows for column in columns)
     across = min(PANELS_A_ROW, len(columns))
     down = math.ceil(len(columns) / across)
-    sheet = Figure(figsize=(1.6 + 2.9 * across, down * (0.75 + 0.26 * len(names))))
-    FigureCanvasAgg(sheet)
+    sheet = new_sheet(1.6 + 2.9 * across, down * (0.75 + 0.26 * len(names)))
     panels = sheet.subplots(down, across, sharey=True, squeeze=False).ravel()
     for panel, column in zip(panels, columns, strict=False):
         found = [figure([map_of(row, column) for row in models[name]]) for name in names]
@@ -74,8 +65,4 @@ def draw_chart(result: TableResult, path: Path) -> None:
         x=0.01,
         ha="left",
     )
-    sheet.tight_layout()
-    try:
-        sheet.savefig(path, dpi=130, metadata={"Software": None})
-    except OSError as error:
-        raise ResourceError(f"cannot write the chart {path}: {error.strerror}") from error
+    save_sheet(sheet, path)

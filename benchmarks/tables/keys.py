@@ -64,8 +64,11 @@ def ground(dataset: Dataset, weights: str | None) -> Ground:
     Raises:
         DataError: a weights file that does not exist.
     """
+    data = data_hash(dataset)
+    if dataset.items is not None:  # nuance is taught by them
+        data = _digest(data, dataset.items.tolist())
     return Ground(
-        data_hash(dataset),
+        data,
         weights_hash(weights),
         code_hash(ROOT, TRAINING_CODE, NOT_TRAINING_CODE),
         code_hash(ROOT, EVALUATION_CODE, NOT_TRAINING_CODE),

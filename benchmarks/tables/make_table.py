@@ -14,7 +14,7 @@ from benchmarks.tables.plan import PlannedRun, Setting, plan_run, plan_runs
 from benchmarks.tables.result import TableResult, table_result
 from benchmarks.tables.row_file import RowFile, read_row_file
 from benchmarks.tables.run_store import RunStore
-from benchmarks.tables.runner import CommandLineRunner
+from benchmarks.tables.runner import CommandLineRunner, source_options
 from benchmarks.write_results import write_results
 from retrieval.console import print_json, stderr, stdout
 from training.datasets import ADAPTERS, load_dataset
@@ -84,7 +84,7 @@ def _dataset_name(options: Options) -> str:
 def _measured(table: str, rows_file: Path, options: Options) -> TableResult:
     rows = read_row_file(options.rows_file or rows_file)
     chosen = rows.chosen(options.rows)
-    dataset = load_dataset(options.name, options.root)
+    dataset = load_dataset(options.name, options.root, item_column=options.item_column)
     if len(dataset.rows_of("test")) == 0:
         raise DataError(f"{dataset.name} has no images in its test split, which tables measure")
     weights = _resolved(options.weights)
@@ -92,10 +92,8 @@ def _measured(table: str, rows_file: Path, options: Options) -> TableResult:
     hashes = ground(dataset, weights)
     runs = plan_runs(rows, chosen, options.seeds, setting, hashes)
     store = RunStore(options.work)
-    root = () if options.root is None else ("--root", str(options.root))
-    runner = CommandLineRunner(
-        dataset, ("--dataset", options.name, *root), options.device, options.workers
-    )
+    source = source_options(options.name, options.root, options.item_column)
+    runner = CommandLineRunner(dataset, source, options.device, options.workers)
     measure_runs(
         runs, store, runner, options.device, _tell, hashes, lambda: ground(dataset, weights)
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from benchmarks.tables.conditions_markdown import conditions_of
+from benchmarks.tables.differences_grid import Column, differences_grid
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.tables.published_markdown import published_section
 from benchmarks.tables.result import ALL, RowResult, TableResult
-from benchmarks.tables.summary import by_model, difference, figure, map_of, steps
+from benchmarks.tables.summary import by_model, figure, map_of, steps, title_of
 
 
 def map_markdown(result: TableResult) -> str:
@@ -18,18 +20,7 @@ def map_markdown(result: TableResult) -> str:
         result: at least one entry.
     """
     lines = [f"# {result.title}: {result.dataset}, {result.backbone}", ""]
-    lines += [*_models(result), ""]
-    lines += [
-        f"MAP in percent, {result.mode} conditions, {result.split} split. All: mean over all "
-        "queries; mean: plain mean over the attributes; ±: standard deviation over training "
-        "seeds; 95 % CI: of All, bootstrap over query images, ends averaged over the seeds; "
-        "parameters: backbone included; training: seconds of all epochs with their validation.",
-        "",
-    ]
-    differences = _differences(result)
-    if differences:
-        lines += [f"## {_title(result, result.reference)} minus each other row, points", ""]
-        lines += [*differences, ""]
+    lines += map_section(result)
     order = order_lines(result)
     if order:
         lines += ["## Order", "", *order, ""]
@@ -38,18 +29,40 @@ def map_markdown(result: TableResult) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def map_section(result: TableResult) -> list[str]:
+    """Lines of the models' MAP by attribute, and of the differences to the reference."""
+    lines = [
+        *_models(result),
+        "",
+        f"MAP in percent, {result.mode} conditions, {result.split} split. All: mean over all "
+        "queries; mean: plain mean over the attributes; ±: standard deviation over training "
+        "seeds; 95 % CI: of All, bootstrap over query images, ends averaged over the seeds; "
+        "parameters: backbone included; training: seconds of all epochs with their validation.",
+        "",
+    ]
+    columns = {
+        "All" if name == ALL else name: Column(".2f", partial(map_of, column=name))
+        for name in (*result.attributes, ALL)
+    }
+    differences = differences_grid(result, columns)
+    if differences:
+        lines += [f"## {title_of(result, result.reference)} minus each other row, points", ""]
+        lines += [*differences, ""]
+    return lines
+
+
 def order_lines(result: TableResult) -> list[str]:
     """Whether All rises in the expected order, and where it does not; empty without an order."""
     found = steps(result)
     if not found:
         return []
     names = [found[0].lower, *(step.higher for step in found)]
-    expected = " < ".join(_title(result, name) for name in names)
+    expected = " < ".join(title_of(result, name) for name in names)
     failing = [step for step in found if not step.holds]
     if not failing:
         return [f"All rises as expected: {expected}."]
     return [f"Expected of All: {expected}. It is not so here:", ""] + [
-        f"- {_title(result, s.higher)} is {-s.gain:.2f} points below {_title(result, s.lower)}"
+        f"- {title_of(result, s.higher)} is {-s.gain:.2f} points below {title_of(result, s.lower)}"
         for s in failing
     ]
 
@@ -80,20 +93,3 @@ def _model(result: TableResult, entries: Sequence[RowResult]) -> list[str]:
         f"{entries[0].parameters:,}",
         f"{figure(seconds).mean:.0f}" if seconds else "",
     ]
-
-
-def _differences(result: TableResult) -> list[str]:
-    models = by_model(result.rows)
-    reference = models.pop(result.reference, [])
-    columns = [*result.attributes, ALL]
-    rows = []
-    for entries in models.values():
-        gains = [difference(reference, entries, column) for column in columns]
-        if any(gain is not None for gain in gains):
-            cells = ["" if gain is None else gain.text("+.2f") for gain in gains]
-            rows.append([entries[0].title, *cells])
-    return markdown_grid(["", *result.attributes, "All"], rows) if rows else []
-
-
-def _title(result: TableResult, name: str) -> str:
-    return next((row.title for row in result.rows if row.model == name), name)

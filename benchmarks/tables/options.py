@@ -21,6 +21,7 @@ class Options:
     root: Path | None
     backbone: str
     weights: str | None
+    item_column: str | None
     seeds: int
     rows: str | None
     rows_file: Path | None
@@ -68,6 +69,11 @@ _OPTIONS = (
         "--weights",
         metavar="FILE",
         help="Backbone weights, kept frozen unless a row says otherwise [default: from scratch].",
+    ),
+    click.option(
+        "--item-column",
+        metavar="NAME",
+        help="Column of labels.csv that tells which pictures show one product [default: item].",
     ),
     click.option("--seeds", type=click.IntRange(1, 16), default=3, show_default=True),
     click.option("--rows", metavar="A,B", help="Make only these rows [default: all]."),

@@ -1,6 +1,7 @@
 """A table as measured: one entry a model and seed, and what they all share; JSON and back.
 
-MAP, chance and their intervals in percent; precision@10 and keep@10 in [0, 1].
+MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, precision@10 and keep@10 in
+[0, 1].
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class RowResult:
         config: hash of all options and the seed.
         commit: code that measured it.
         machine: that measured it; `train_machine` that trained it.
+        likeness, manipulation: as `retrieve evaluate --json` prints them, without the dial's curve;
+            None if not measured: no items, or nothing to exchange.
     """
 
     model: str
@@ -67,6 +70,8 @@ class RowResult:
     commit: str
     machine: str
     train_machine: str | None
+    likeness: dict[str, Any] | None = None
+    manipulation: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +184,7 @@ def table_result(
 
 def _row(run: PlannedRun, record: dict[str, Any]) -> RowResult:
     training = record.get("training") or {}
+    changed = record["manipulation"]
     return RowResult(
         model=run.row.name,
         title=run.row.title,
@@ -201,4 +207,6 @@ def _row(run: PlannedRun, record: dict[str, Any]) -> RowResult:
         commit=record["commit"],
         machine=record["machine"],
         train_machine=training.get("machine"),
+        likeness=record["likeness"],
+        manipulation=changed and {name: changed[name] for name in changed if name != "curve"},
     )

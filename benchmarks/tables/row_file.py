@@ -10,7 +10,7 @@ title = "..."                      order = [row names, worst first]      referen
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +141,35 @@ def row_config(
     base = from_mapping(
         ModelConfig, table.base.get("model", {}) | {"backbone": backbone}, f"{where}, base"
     )
-    model = variant(row.variant, base).to_json() | row.model
     prepared = table.base.get("preprocessing", {})
     if image_size is not None:
         prepared = prepared | {"size": image_size}
     return RunConfig(
-        from_mapping(ModelConfig, model, where),
+        _model(row, base),
         from_mapping(Recipe, recipe, where),
         Preprocessing.from_json(Preprocessing().to_json() | prepared),
         weights,
         seed,
     )
+
+
+def with_row(config: RunConfig, row: Row) -> RunConfig:
+    """Another config with what a row changes: its variant and its own options.
+
+    Raises:
+        UsageError: an unknown option or variant.
+    """
+    recipe = config.recipe.to_json() | row.recipe
+    return replace(
+        config,
+        model=_model(row, config.model),
+        recipe=from_mapping(Recipe, recipe, f"row {row.name!r}"),
+    )
+
+
+def _model(row: Row, base: ModelConfig) -> ModelConfig:
+    options = variant(row.variant, base).to_json() | row.model
+    return from_mapping(ModelConfig, options, f"row {row.name!r}")
 
 
 def _row_file(data: Options, path: Path) -> RowFile:

@@ -36,7 +36,7 @@ class CommandLineRunner:
 
     Args:
         dataset: loaded, for the floor.
-        source: `--dataset` and, if given, `--root`.
+        source: what `source_options` gives.
         device: auto, cpu, cuda or cuda:N.
         workers: decoding processes.
     """
@@ -70,3 +70,10 @@ class CommandLineRunner:
 
     def _machine(self) -> list[Any]:
         return ["--device", self.device, "--workers", self.workers]
+
+
+def source_options(name: str, root: Path | None, item_column: str | None) -> tuple[str, ...]:
+    """Words that tell both commands which dataset it is, and which pictures show one product."""
+    where = () if root is None else ("--root", str(root))
+    items = () if item_column is None else ("--item-column", item_column)
+    return ("--dataset", name, *where, *items)

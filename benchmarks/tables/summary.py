@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.tables.result import ALL, RowResult, TableResult
@@ -63,22 +63,25 @@ def map_of(row: RowResult, column: str) -> float:
 
 
 def difference(
-    reference: Sequence[RowResult], other: Sequence[RowResult], column: str
+    reference: Sequence[RowResult],
+    other: Sequence[RowResult],
+    measured: Callable[[RowResult], float | None],
 ) -> Figure | None:
     """How much higher the reference is, seed by seed.
 
     Args:
         reference: entries of one row.
         other: of another; a floor is the same for every seed.
-        column: an attribute, or `all`.
+        measured: gives the figure of an entry; None if it has none.
 
     Returns:
         Over the seeds that both have; None without any.
     """
-    theirs = {row.seed: map_of(row, column) for row in other}
+    theirs = {row.seed: measured(row) for row in other}
     if other and other[0].floor:
-        theirs = dict.fromkeys((row.seed for row in reference), map_of(other[0], column))
-    gains = [map_of(r, column) - theirs[r.seed] for r in reference if r.seed in theirs]
+        theirs = dict.fromkeys((row.seed for row in reference), measured(other[0]))
+    pairs = [(measured(row), theirs.get(row.seed)) for row in reference]
+    gains = [own - their for own, their in pairs if own is not None and their is not None]
     return figure(gains) if gains else None
 
 
@@ -88,3 +91,8 @@ def steps(result: TableResult) -> list[Step]:
     there = [name for name in result.order if name in models]
     means = [statistics.fmean(row.all for row in models[name]) for name in there]
     return [Step(there[i], there[i + 1], means[i + 1] - means[i]) for i in range(len(there) - 1)]
+
+
+def title_of(result: TableResult, name: str) -> str:
+    """Title of a row, or its name if it was not measured."""
+    return next((row.title for row in result.rows if row.model == name), name)

@@ -31,8 +31,8 @@ _LARGEST_SEED = 2**32 - 1
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option(
     "--variant",
-    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, gmp; "
-    "triplet, csn, asen or asenet-v2.",
+    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, "
+    "without-nuance, gmp; triplet, csn, asen or asenet-v2.",
 )
 @click.option("--backbone", help="resnet18, resnet34, resnet50 (the default), resnet50v2 or small.")
 @click.option("--stage", help="Last stage of the backbone: layer1 to layer4.")

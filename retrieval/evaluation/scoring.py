@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.query_vector import likeness, query_vector
+from retrieval.query_vector import kept_likeness, query_vector
 from training.descriptor import DescriptorLayout
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
@@ -49,9 +49,9 @@ class DescriptorScorer:
 
     def kept(self, query: int, attributes: Sequence[int]) -> Floats:
         """Likeness in the attributes not given, and of the garment, [N]."""
-        others = [n for n in range(len(self._schema.attributes)) if n not in attributes]
-        vector = likeness(
-            self._layout, self._schema, self._chances[query], self._nuance[query], others
+        named = [self._schema.offsets[n] for n in attributes]
+        vector = kept_likeness(
+            self._layout, self._schema, self._chances[query], self._nuance[query], named
         )
         return self._bytes @ vector.weights + np.float32(vector.constant)
 
@@ -83,8 +83,8 @@ class DescriptorScorer:
         as by `--like`."""
         spoken = np.unique(self._schema.attribute_of[np.flatnonzero(condition)]).tolist()
         vectors = [
-            likeness(self._layout, self._schema, self._chances[n], self._nuance[n], spoken, False)
-            for n in rows.tolist()
+            query_vector(self._layout, self._schema, *picture, like=spoken)
+            for picture in zip(self._chances[rows], self._nuance[rows], strict=True)
         ]
         return np.stack([vector.weights for vector in vectors])
 
@@ -93,8 +93,8 @@ class ConditionScorer:
     """Scores by cosines under conditions alone: for models whose heads no loss has taught to
     predict values.
 
-    The view of the last condition is kept, so requests should come with those of one condition
-    together.
+    Embeddings under the last condition are kept, so requests should come with those of one
+    condition together.
 
     Args:
         bank: maps of the split; its rows are 0..N-1.

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.counterfactual import evaluate_counterfactual, markdown, rank_of
+from benchmarks.counterfactual import (
+    CONFIG,
+    config_of,
+    evaluate_counterfactual,
+    markdown,
+    rank_of,
+    run_folder,
+)
 from benchmarks.counterfactual_wardrobe import (
     draw_change,
     draw_counterfactuals,
@@ -22,6 +29,7 @@ from benchmarks.counterfactual_wardrobe import (
 from benchmarks.kept_rows import with_kept_rows
 from training.datasets import wardrobe
 from training.errors import DataError, UsageError
+from training.run import read_config
 from training.wardrobe.fabric import second_ink
 from training.wardrobe.garment import sample_garment
 from training.wardrobe.vocabulary import ATTRIBUTES
@@ -158,9 +166,28 @@ def test_rows_that_are_not_measured_stay(tmp_path):
         ("earlier", 0, 0.3),
         ("earlier", 1, 0.5),
     ]
+    file.write_text(f'{{"ground": "a", "rows": {both}}}'.replace("'", '"'))
+    part = row("m2fashion", 0, 0.7) | {"variant": "without-asa"}
+    whole = row("m2fashion", 0, 0.9) | {"variant": "m2fashion"}
+    every = with_kept_rows(file, [part, whole], "a")
+    assert [r["mrr"] for r in every] == [0.2, 0.3, 0.5, 0.9, 0.7]
+    shown = markdown({"rows": every, "pictures": 52, "queries": 9})
+    assert "| M2Fashion | 1 | 0.900 |" in shown
+    assert "| M2Fashion, without-asa | 1 | 0.700 |" in shown
     assert with_kept_rows(file, [row("floor", 0, 0.2)], "b") == [row("floor", 0, 0.2)]
     text = markdown({"rows": both, "pictures": 52, "queries": 9})
     assert "| M2Fashion, version 0.1 | 2 | 0.400 ± 0.141 |" in text
     file.write_text("[]")
     with pytest.raises(DataError, match="remove it"):
         with_kept_rows(file, [], "a")
+
+
+def test_a_variant_is_the_demos_model_without_a_part(tmp_path):
+    assert run_folder(tmp_path, "m2fashion", 0) == tmp_path / "run"
+    run = run_folder(tmp_path / "demo", "without-asa", 2)
+    assert run == tmp_path / "demo" / "run-without-asa-2"
+    own, made = read_config(CONFIG), read_config(config_of("without-asa", run))
+    assert made == replace(own, model=replace(own.model, spatial="none"))
+    assert config_of("m2fashion", run) == CONFIG
+    with pytest.raises(UsageError, match="unknown row 'without-eyes'"):
+        config_of("without-eyes", run)

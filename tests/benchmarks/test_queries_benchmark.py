@@ -65,8 +65,8 @@ def test_the_query_is_no_hit_however_the_folder_is_spelled(
 
 def test_what_cannot_be_measured_is_none(folder: Path) -> None:
     dataset, engine = load_dataset(str(folder / "tiny")), Engine.open(folder / "index", "cpu")
-    labels = engine.store.labels() * 0
-    engine.store.labels = lambda: labels  # nothing is known of the gallery
+    unknown = engine.store.labels() * 0
+    engine.store.states = lambda values: unknown[:, values]  # nothing is known of the gallery
     found = check_queries(dataset, engine, TEXT, 20)
     assert found["same"]["precision_at_10"] is None
     assert found["same"]["unknown_at_10"] == 1

@@ -201,7 +201,7 @@ def test_an_index_opens_its_lists_after_a_build_took_them_away(tmp_path: Path) -
         return descriptors.astype(np.float32) - 100
 
     report = build(dataset, checkpoint, tmp_path / "out", requests=requests, index_factory="IVF4")
-    assert asked == [(checkpoint.model.layout, (40, 16))]
+    assert asked == [(checkpoint.model.layout, (40, 32))]
     assert report.search.recall >= 0.98
     store = open_store(tmp_path / "out")
     build(dataset, checkpoint, tmp_path / "out", index_factory="flat")
@@ -258,4 +258,4 @@ def test_without_a_working_gpu_the_cpu_searches_and_says_so(tmp_path: Path) -> N
     build(dataset, tiny_checkpoint(tmp_path / "run"), tmp_path / "out")
     index = open_search(open_store(tmp_path / "out"), "cuda")
     assert index.choice.startswith("flat bytes (on the CPU: torch fails on cuda")
-    assert index.search(np.ones((1, 16), np.float32), 2)[0].min() >= 0
+    assert index.search(np.ones((1, 32), np.float32), 2)[0].min() >= 0

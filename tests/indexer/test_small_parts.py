@@ -9,6 +9,7 @@ import torch
 
 from indexer import faiss_module
 from indexer.device import choose_device
+from indexer.gallery import Labels
 from indexer.path_list import PathList
 from indexer.payload import Column, pack_payload, unpack_payload
 from training.errors import ResourceError, UsageError
@@ -23,6 +24,16 @@ def test_path_lists_slice_like_lists() -> None:
     assert list(PathList.of([])) == []
     with pytest.raises(IndexError):
         found[5]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 4, 31])
+def test_label_states_take_two_bits_and_come_back(rows: int) -> None:
+    states = np.random.default_rng(rows).integers(-1, 2, (rows, 7)).astype(np.int8)
+    labels = Labels.of(states)
+    assert labels.packed.nbytes == 7 * -(-rows // 4)
+    np.testing.assert_array_equal(labels.of_values([5, 0]), states[:, [5, 0]])
+    some = np.arange(rows, dtype=np.int64)[::-3]
+    np.testing.assert_array_equal(labels.of_rows(some), states[some])
 
 
 def test_payload_is_found_by_text_and_by_number() -> None:

@@ -14,9 +14,17 @@ from small_index import Shop
 
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
-from retrieval.query_vector import KEEP, NUANCE, SHARPEN
+from retrieval.query_vector import (
+    ALONE,
+    COMPARED,
+    GARMENT_SHARE,
+    KEEP,
+    NUANCE,
+    ROOTS,
+    SHOWN,
+)
 from retrieval.request import Request
-from training.descriptor import GARMENT, POWER
+from training.descriptor import GARMENT
 from training.errors import CorruptStoreError, DataError, UsageError
 
 IMAGES = 68  # of 70 listed, two cannot be read
@@ -62,8 +70,8 @@ def slow_scores(
     starts = np.cumsum([0] + [size for _, size in layout.groups])
     scores = []
     for row, own in enumerate(store.descriptors()):
-        root = own[: schema.size] / 255  # chance ** POWER
-        other = (own[schema.size :][: layout.nuance] / 127.5 - 1) * layout.spans
+        root, plain = own[: schema.size] / 255, own[schema.size : 2 * schema.size] / 255
+        other = (own[2 * schema.size :][: layout.nuance] / 127.5 - 1) * layout.spans
         there = []
         for value in wanted + unwanted:
             chance, label = root[value], int(store.labels()[row, value])
@@ -73,19 +81,25 @@ def slow_scores(
         by_chance = []
         for number in kept:
             where = schema.slice_of(number)
-            own_share = chances[where] ** SHARPEN
-            by_chance.append((own_share / own_share.sum() * root[where]).sum())
-        cosines = [
-            (nuance[start : start + size] * other[start : start + size]).sum()
+            share = chances[where] / chances[where].sum()
+            by_chance.append((share * (ROOTS * root[where] + (1 - ROOTS) * plain[where])).sum())
+        cosines = {
+            owner: (1 + (nuance[start : start + size] * other[start : start + size]).sum()) / 2
             for start, (owner, size) in zip(starts, layout.groups, strict=False)
             if owner in kept or (owner == GARMENT and not like)
-        ]
-        in_nuance = (1 + np.mean(cosines)) / 2 if cosines else 0.0
-        if not kept or not cosines:
-            alike = in_nuance if cosines else np.mean(by_chance)
-        else:
-            alike = (1 - NUANCE) * np.mean(by_chance) + NUANCE * in_nuance
-        scores.append((1 - keep) * np.mean(there) + keep * alike if there else alike)
+        }
+        in_nuance = cosines.pop(GARMENT, 0.0)
+        if like:
+            in_nuance = np.mean(list(cosines.values()))
+        elif cosines:
+            own_types = np.mean(list(cosines.values()))
+            in_nuance = (1 - GARMENT_SHARE) * own_types + GARMENT_SHARE * in_nuance
+        told = COMPARED if like else NUANCE if named else ALONE
+        alike = (1 - told) * np.mean(by_chance) + told * in_nuance if kept else in_nuance
+        counts = [1 + SHOWN * chances[v] for v in wanted]
+        counts += [1 + SHOWN * (1 - chances[v]) for v in unwanted]
+        change = (1 - keep) * np.dot(counts, there) if there else 0.0
+        scores.append((change + keep * alike) / ((1 - keep) * sum(counts) + keep))
     return np.array(scores)
 
 
@@ -329,8 +343,7 @@ def test_hits_tell_what_is_known_and_what_is_predicted(engine: Engine, shop: Sho
         assert hit.payload == {name: cells[name] for name in ("price", "sku") if cells[name]}
         for attribute, (value, probability) in hit.predicted.items():
             own = chances[schema.slice_of(schema.attribute(attribute))]
-            # As bytes of its root: to a byte's half step.
-            step = 2.1 / 255 * own.max() ** (1 - POWER)
+            step = 0.5 / 255 + 1e-5  # half a byte
             assert probability == pytest.approx(own.max(), abs=step)
             assert chances[schema.value(f"{attribute}:{value}")] >= own.max() - 2 * step
         gold, disc = hit.requested

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from retrieval.query_vector import (
+    ALONE,
     COMPARED,
     GARMENT_SHARE,
     KEEP,
     NUANCE,
     ROOTS,
+    SHOWN,
     query_vector,
 )
 from training.descriptor import GARMENT, ROOT, DescriptorLayout
@@ -64,10 +66,14 @@ def _spelled_out(
             alike = (1 - COMPARED) * np.mean(shared) + COMPARED * np.mean(told)
         else:
             both = (1 - GARMENT_SHARE) * np.mean(told) + GARMENT_SHARE * cosine(3, other)
-            alike = (1 - NUANCE) * np.mean(shared) + NUANCE * both
+            share = NUANCE if named else ALONE
+            alike = (1 - share) * np.mean(shared) + share * both
         has = [float(chances[other, v] ** ROOT) for v in wanted]
         has += [1 - float(chances[other, v] ** ROOT) for v in unwanted]
-        scores.append((1 - keep) * np.mean(has) + keep * alike if has else alike)
+        counts = [1 + SHOWN * float(chances[image, v]) for v in wanted]
+        counts += [1 + SHOWN * (1 - float(chances[image, v])) for v in unwanted]
+        change = (1 - keep) * np.dot(counts, has)
+        scores.append((change + keep * alike) / ((1 - keep) * sum(counts) + keep))
     return scores
 
 

@@ -73,7 +73,7 @@ class ConditionedEmbedder(nn.Module, ABC):
     attributes it speaks of."""
 
     reduce: nn.Module
-    """F [B, channels, H, W] -> I [B, *, h, w], what is stored of an image."""
+    """F [B, channels, H, W] -> I [B, *, h, w], which knows no condition."""
 
     def __init__(
         self,

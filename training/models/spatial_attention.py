@@ -1,9 +1,9 @@
 """ASA, attribute-aware spatial attention: Eqs. 2-5.
 
 Differs from the paper as MODEL.md settles it: logits are scaled by a learned temperature instead
-of squashed by tanh, the map (not its sum) is weighted, and V_s is its global maximum. P does not
-depend on the condition, so it can be stored beside the map I and the logits cost one
-matrix-vector product: s_l = P_l . (w_v2 * T1).
+of squashed by tanh, and V_s is the mean of the weighted map, which is Eq. 5, or its maximum. P does
+not depend on the condition, so the logits of each cost one matrix-vector product:
+s_l = P_l . (w_v2 * T1).
 """
 
 from __future__ import annotations

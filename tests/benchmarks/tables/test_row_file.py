@@ -8,7 +8,7 @@ import pytest
 from benchmarks.ablations_table import ROWS as ABLATIONS
 from benchmarks.map_table import ROWS as MAP
 from benchmarks.tables.config_toml import config_toml
-from benchmarks.tables.row_file import RowFile, read_row_file, row_config
+from benchmarks.tables.row_file import RowFile, read_row_file, row_config, with_row
 from training.errors import UsageError
 from training.models.config import ModelConfig
 from training.recipe import Recipe
@@ -61,6 +61,16 @@ def test_a_row_is_base_then_recipes_then_its_own_then_tuned(table: RowFile) -> N
     assert mean.recipe == Recipe(epochs=5, crop=0.8, freeze_backbone=False)
     assert table.rows["plain"].title == "plain"
     assert table.rows["floor"].floor
+
+
+def test_a_row_over_another_config_changes_only_what_it_names(table: RowFile) -> None:
+    small = RunConfig(ModelConfig("small", pooling="mean", dim=32), Recipe(epochs=24), seed=5)
+    assert with_row(small, table.rows["mean"]) == replace(
+        small, model=replace(small.model, pooling="max", dim=64)
+    )
+    assert with_row(small, table.rows["plain"]) == replace(
+        small, recipe=Recipe(epochs=24, learning_rate=0.01, margin=0.4)
+    )
 
 
 def test_limits_for_trying_out(table: RowFile) -> None:
@@ -138,9 +148,9 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
         "asen-ours-readout", "m2fashion-paper", "m2fashion",
     ]  # fmt: skip
     assert list(ablations.rows) == [
-        "m2fashion", "without-asa", "without-aca", "gmp", "without-readout",
-        "without-lower-stages", "category-only", "attribute-only", "without-label-masks",
-        "without-triplets", "paper",
+        "m2fashion", "without-asa", "without-aca", "without-nuance", "without-attribute-nuance",
+        "without-garment-nuance", "without-lower-stages", "without-value-conditions",
+        "without-readout", "gmp", "without-triplets", "paper",
     ]  # fmt: skip
     default = Recipe()
     for name in rivals:
@@ -167,6 +177,13 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
     assert (full.readout, full.lower_stages) == ("values", True)
     assert config(ablations, "without-readout").model == replace(full, readout="none")
     assert config(ablations, "without-lower-stages").model == replace(full, lower_stages=False)
+    plain = config(ablations, "without-nuance").model
+    assert plain == replace(full, nuance=0, garment_nuance=0)
+    parts = ("without-attribute-nuance", "without-garment-nuance")
+    assert [config(ablations, name).model for name in parts] == [
+        replace(full, nuance=0), replace(full, garment_nuance=0),
+    ]  # fmt: skip
+    assert config(ablations, "without-value-conditions").recipe.value_conditions == 0
     literal = config(maps, "m2fashion-paper").model
     assert (literal.readout, literal.lower_stages) == ("none", False)
 

@@ -105,6 +105,15 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     assert "Ranked by likeness alone" in done.stdout
     assert (results / "combinations-shop-small-rows-48-px.json").is_file()
 
+    # So does what each part is worth.
+    done = bench(folder, "ablations", *options())
+    assert done.returncode == 0, done.stderr
+    assert "$ retrieve" not in done.stderr
+    assert "| model | All MAP | MRR | hard MRR |" in done.stdout
+    written = json.loads((results / "ablations-shop-small-rows-48-px.json").read_text())
+    assert [row["likeness"] is None for row in written["rows"]] == [True, False, False]
+    assert 0 < written["rows"][2]["likeness"]["query"]["mrr"] < 1
+
     # Rendered again from the JSON alone.
     (results / "map-shop-small-rows-48-px.md").unlink()
     done = bench(folder, "map", *options("--render-only", "--work", "nowhere"))
@@ -117,7 +126,7 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     [
         ((), ""),
         (("--rows-file", str(ROWS_FILE), "--rows", "full", "--seeds", "1"), ""),
-        (("--rows-file", str(ROWS_FILE.with_name("stored-map.toml"))), "-stored-map"),
+        (("--rows-file", str(ROWS_FILE.with_name("map.toml"))), "-map"),
         (("--epochs", "1", "--image-size", "32"), "-1-epochs-32-px"),
     ],
 )

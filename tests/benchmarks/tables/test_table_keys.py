@@ -17,6 +17,7 @@ from benchmarks.tables.keys import (
     config_hash,
     data_hash,
     evaluation_key,
+    ground,
     training_key,
     weights_hash,
 )
@@ -102,6 +103,15 @@ def test_the_data_hash_sees_labels_splits_lists_paths_and_sizes(dataset: Dataset
     (dataset.root / "b.png").unlink()
     found.append(data_hash(dataset))
     assert len(set(found)) == len(found)
+
+
+def test_items_count_as_data_that_models_are_trained_on(dataset: Dataset) -> None:
+    found = [
+        ground(replace(dataset, items=items), None).data
+        for items in (None, np.array([0, 1]), np.array([0, 0]))
+    ]
+    assert len(set(found)) == 3
+    assert found[0] == data_hash(dataset)
 
 
 def test_the_data_hash_does_not_see_the_folder_or_the_times(
