@@ -18,6 +18,10 @@ COMMANDS = {
     "queries": ("benchmarks.queries", "Check that queries return what they say."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
+    "speed": (
+        "benchmarks.speed.command",
+        "What requests cost, from a thousand images to millions.",
+    ),
     "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
     "endurance": ("benchmarks.endurance.command", "Kill, flip and feed nonsense; what survives."),
     "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),

@@ -71,7 +71,7 @@ def encode_shards(
     stream = _one_ahead(read_batches(root, paths, batches, preprocessing, workers), encoder)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
-        committed(plan, _commit(folder, plan, buffer))
+        committed(plan, commit_shard(folder, plan, buffer))
 
     # Left by an error, the block waits for the shard that is being written: it is kept.
     with ThreadPoolExecutor(1, "shard-writer") as writer, closing(stream):
@@ -121,7 +121,8 @@ def _one_ahead(
                 encoding.cancel()
 
 
-def _commit(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
+def commit_shard(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
+    """Write what a buffer holds as a shard of the index; raises ResourceError."""
     rows = buffer.rows(plan.paths)
     images = [image for image in buffer.images if image is not None]
     listed = list(zip(plan.paths, images, strict=True))

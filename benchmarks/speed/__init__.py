@@ -1,1 +1,1 @@
-"""`retrieve bench speed`: what every operation costs, beside the least that it could cost."""
+"""`retrieve bench speed`: what a search costs, beside the least that it could cost."""

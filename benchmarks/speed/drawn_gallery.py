@@ -1,0 +1,232 @@
+"""Galleries of any size, drawn from the descriptors of real images, and exported as a build does.
+
+A drawn image takes each attribute, its chances, nuance and labels, from one of two real images, and
+its garment's nuance from the first. Then its chances are multiplied by random factors and brought
+back to their sum within the attribute, so that they stay chances; its nuance is moved by noise and
+brought back to length 1. The first images of a gallery are the real ones themselves.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.build_search import build_search
+from indexer.committed import commit_manifest
+from indexer.encode import EncodedBatch
+from indexer.encode_shards import commit_shard
+from indexer.gallery import Known, open_gallery, write_gallery
+from indexer.index_choice import DEFAULT_RECALL
+from indexer.manifest import Manifest
+from indexer.measure_recall import Requests
+from indexer.model_copy import copy_model
+from indexer.plan import ShardPlan, plan_shards
+from indexer.progress import Progress
+from indexer.shard import open_shards, rows_a_shard
+from indexer.shard_buffer import ShardBuffer
+from indexer.store import Store
+from training.decoding import ReadImage
+from training.descriptor import DescriptorLayout, Floats
+from training.image_file import NO_VERSION
+from training.schema import Schema
+
+FROM_ANOTHER = 0.3
+"""Chance that an attribute is that of the second image."""
+
+FACTOR = 0.5
+"""Deviation of the logarithm of the factors of chances."""
+
+NOISE = 0.3
+"""Length of the noise beside a unit vector of nuance: a cosine of 0.96 is left."""
+
+_BLOCK = 8192  # images drawn at a time
+
+
+@dataclass(frozen=True)
+class Images:
+    """n images: what a model and a catalogue say of them.
+
+    Args:
+        chances: [n, K] float32 in 0..1.
+        nuance: unit vectors side by side [n, N] float32.
+        labels: label states [n, K] int8.
+    """
+
+    chances: Floats
+    nuance: Floats
+    labels: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class ExportCost:
+    """Seconds of exporting a gallery: shards and gallery file; and of making its search."""
+
+    export: float
+    search: float
+
+
+def images_of(store: Store) -> Images:
+    """All images of an index."""
+    descriptors = store.descriptors()
+    layout = store.layout
+    return Images(
+        layout.chances(descriptors), layout.nuance_of(descriptors), np.array(store.labels())
+    )
+
+
+def made_images(layout: DescriptorLayout, schema: Schema, count: int, seed: int = 0) -> Images:
+    """Images that nobody took, for a layout without a model: one value known of each attribute."""
+    random = np.random.default_rng(seed)
+    chances = np.zeros((count, schema.size), np.float32)
+    labels = np.full((count, schema.size), -1, np.int8)
+    for number, attribute in enumerate(schema.attributes):
+        if attribute.values:
+            own = schema.slice_of(number)
+            chances[:, own] = random.dirichlet(np.full(len(attribute.values), 0.1), count)
+            rows = np.arange(count)
+            labels[rows, own.start + chances[:, own].argmax(1)] = 1
+    nuance = random.standard_normal((count, layout.nuance), dtype=np.float32)
+    return Images(chances, _unit(layout, nuance), labels)
+
+
+def draw_images(
+    real: Images, layout: DescriptorLayout, schema: Schema, start: int, stop: int, seed: int = 0
+) -> Images:
+    """Images `start` to `stop` of an endless gallery, which begins with the real ones.
+
+    Args:
+        real: the images that others are drawn from.
+        layout: of their descriptors.
+        schema: attributes and values.
+        start: a multiple of what other calls for the same gallery draw at a time.
+        stop: above it.
+        seed: of the draw.
+    """
+    random = np.random.default_rng([seed, start])
+    count = stop - start
+    own, other = random.integers(len(real), size=(2, count))
+    second = random.random((count, len(schema.attributes))) < FROM_ANOTHER
+    by_value = second[:, schema.attribute_of]
+    before = np.where(by_value, real.chances[other], real.chances[own])
+    labels = np.where(by_value, real.labels[other], real.labels[own])
+    after = before * np.exp(
+        FACTOR * random.standard_normal(before.shape, dtype=np.float32), dtype=np.float32
+    )
+    # A column a value, its attribute's sum in each.
+    after *= _sums(schema, before) / np.maximum(_sums(schema, after), 1e-12)
+    np.minimum(after, 1, out=after)
+    # The garment as a whole is the first image's: the last column, which no attribute takes.
+    with_garment = np.concatenate([second, np.zeros((count, 1), dtype=bool)], 1)
+    by_number = with_garment[:, layout.owners]
+    nuance = np.where(by_number, real.nuance[other], real.nuance[own])
+    sizes = np.repeat([n for _, n in layout.groups], [n for _, n in layout.groups])
+    deviation = (NOISE / np.sqrt(np.maximum(sizes, 1))).astype(np.float32)
+    nuance += deviation * random.standard_normal(nuance.shape, dtype=np.float32)
+    nuance = _unit(layout, nuance)
+    first = max(0, min(len(real) - start, count))
+    after[:first] = real.chances[start : start + first]
+    nuance[:first] = real.nuance[start : start + first]
+    labels[:first] = real.labels[start : start + first]
+    return Images(after, nuance, labels)
+
+
+def export_gallery(
+    draft: Manifest,
+    real: Images,
+    size: int,
+    folder: Path,
+    model: Path | None,
+    requests: Requests,
+    progress: Progress,
+) -> ExportCost:
+    """Write an index of `size` drawn images.
+
+    Args:
+        draft: identity, schema and preprocessing of the index.
+        real: the images to draw from.
+        size: images, at least 1.
+        folder: of the index; empty.
+        model: the checkpoint that is copied into it; None: none, and the index opens as a `Store`
+            alone.
+        requests: makes the query vectors with which recall is measured.
+        progress: is told of every shard.
+
+    Returns:
+        Seconds, drawing apart.
+    """
+    schema, layout = Schema.from_json(draft.schema), draft.identity.layout
+    if model is not None:
+        draft = replace(draft, model_files=copy_model(model, folder))
+    paths = [f"{number // 1000:05d}/{number:08d}.jpg" for number in range(size)]
+    plans = plan_shards(np.arange(size), paths, rows_a_shard(size))
+    labels = np.empty((size, schema.size), np.int8)
+    seconds, entries = 0.0, []
+    progress.start("images drawn", size)
+    for plan in plans:
+        buffer = ShardBuffer(len(plan.paths), layout)
+        for start in range(0, len(plan.paths), _BLOCK):
+            places = list(range(start, min(start + _BLOCK, len(plan.paths))))
+            first = int(plan.rows[0]) + start
+            drawn = draw_images(real, layout, schema, first, first + len(places))
+            labels[first : first + len(places)] = drawn.labels
+            digests = np.random.default_rng(first).bytes(32 * len(places))
+            for place in places:
+                digest = digests[32 * (place - start) :][:32]
+                buffer.images[place] = ReadImage(None, "", digest, NO_VERSION)
+            started = time.perf_counter()
+            buffer.add_encoded(places, EncodedBatch(drawn.chances, drawn.nuance))
+            seconds += time.perf_counter() - started
+        started = time.perf_counter()
+        entries.append(commit_shard(folder, plan, buffer))
+        seconds += time.perf_counter() - started
+        progress.advance(len(plan.paths))
+    started = time.perf_counter()
+    manifest = _with_gallery(replace(draft, shards=tuple(entries)), labels, plans, folder)
+    files = open_shards(folder, manifest.shards, verify=False)
+    assert manifest.gallery is not None
+    store = Store(folder, manifest, open_gallery(folder, manifest.gallery, False), files, False)
+    seconds += time.perf_counter() - started
+    started = time.perf_counter()
+    search = build_search(store, DEFAULT_RECALL, None, requests, progress)
+    commit_manifest(folder, replace(manifest, search=search))
+    return ExportCost(seconds, time.perf_counter() - started)
+
+
+def _with_gallery(
+    manifest: Manifest, labels: NDArray[np.int8], plans: list[ShardPlan], folder: Path
+) -> Manifest:
+    rows = np.arange(len(labels))
+    known = Known(labels, np.full(len(labels), "test"), rows)
+    files = open_shards(folder, manifest.shards, verify=False)
+    return replace(
+        manifest, gallery=write_gallery(folder, files, [plan.rows for plan in plans], known)
+    )
+
+
+def _sums(schema: Schema, chances: Floats) -> Floats:
+    """For every value the sum of its attribute's chances: [n, K] -> [n, K]."""
+    starts = [
+        schema.slice_of(number).start
+        for number, attribute in enumerate(schema.attributes)
+        if attribute.values
+    ]
+    sizes = np.diff([*starts, schema.size])
+    sums: Floats = np.repeat(np.add.reduceat(chances, starts, axis=1), sizes, axis=1)
+    return sums
+
+
+def _unit(layout: DescriptorLayout, nuance: Floats) -> Floats:
+    """Each group's vector brought to length 1; zeros stay."""
+    start = 0
+    for _, size in layout.groups:
+        own = nuance[:, start : start + size]
+        own /= np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-6)
+        start += size
+    return nuance
