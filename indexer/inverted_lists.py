@@ -30,6 +30,7 @@ _CHUNK = 16_384  # rows at a time
 _DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an eighth of the time
 _TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
 _ITERATIONS = 8
+_SEEN = 16  # allowed rows a list, on average, by which it is known that it holds some
 _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 
 
@@ -64,9 +65,7 @@ class InvertedLists:
                 nprobe=self.lists if exact else min(self.probes, self.lists)
             )
         else:
-            # The nearest of those lists alone that hold an allowed row.
-            useful = np.zeros(self.lists, dtype=bool)
-            useful[self._list_of[allowed]] = True
+            useful = self._useful(allowed)
             parameters = faiss.SearchParametersIVF(
                 nprobe=self.lists if exact else min(self.filtered_probes, int(useful.sum())),
                 sel=selection(allowed),
@@ -74,6 +73,14 @@ class InvertedLists:
             )
         scores, rows = self._index.search(weights, count, params=parameters)
         return scores, rows
+
+    def _useful(self, allowed: Allowed) -> NDArray[np.bool_]:
+        """Lists that hold an allowed row [lists] bool; where very many are, more than a few."""
+        # Of millions a part tells as much, and reading all would take longer than the search.
+        step = max(1, np.count_nonzero(allowed) // (_SEEN * self.lists))
+        useful = np.zeros(self.lists, dtype=bool)
+        useful[self._list_of[::step][allowed[::step]]] = True
+        return useful
 
     def centroids(self) -> NDArray[np.float32]:
         """The centroids of the lists, [lists, width] float32."""
