@@ -47,7 +47,7 @@ from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.attribute_map import Embed, MapReport, evaluate_attributes
 from retrieval.progress_bars import CountBar
-from retrieval.query_vector import query_vector
+from retrieval.query_vector import formula_of
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
@@ -190,7 +190,7 @@ def as_asked(model: Embedder, encoded: EncodedBatch) -> Embed:
     def embed(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         named = np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()
         vectors = [
-            query_vector(layout, schema, encoded.chances[row], encoded.nuance[row], like=named)
+            formula_of(layout, schema, encoded.chances[row], encoded.nuance[row], like=named).vector
             for row in rows
         ]
         return np.stack([vector.weights for vector in vectors])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.query_vector import query_vector
+from retrieval.query_vector import formula_of
 from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.schema import Schema
 
@@ -35,7 +35,7 @@ def draw_requests(
         kind = place % 4
         attributes = random.permutation(named)[: 1 + random.integers(3)]
         values = [_value_of(schema, int(number), random) for number in attributes]
-        weights[place] = query_vector(
+        weights[place] = formula_of(
             layout,
             schema,
             chances[place],
@@ -44,7 +44,7 @@ def draw_requests(
             unwanted=values[:1] if kind == 3 else (),
             like=attributes.tolist() if kind == 1 else (),
             keep=float(random.random()),
-        ).weights
+        ).vector.weights
     return weights
 
 

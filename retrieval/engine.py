@@ -27,9 +27,11 @@ from retrieval.filters import Filter, Filters, allowed_rows
 from retrieval.hits import QueryResult
 from retrieval.picture import Encoder, Picture
 from retrieval.query_vector import (
+    CANDIDATES,
+    Formula,
     QueryVector,
+    formula_of,
     kept_likeness,
-    query_vector,
 )
 from retrieval.recent import Recent
 from retrieval.request import QueryImage, Request, Terms, resolve
@@ -47,6 +49,9 @@ Allowed = NDArray[np.bool_] | None
 """Images that are searched, [M] bool; None: all."""
 
 
+_CHUNK = 1 << 16  # images that are scored at a time
+
+
 @dataclass(frozen=True)
 class _Asked:
     """A request on its way: what it means, its picture, and the images that it may find."""
@@ -54,7 +59,7 @@ class _Asked:
     request: Request
     terms: Terms
     picture: Picture
-    vector: QueryVector
+    formula: Formula
     allowed: Allowed
     exact: bool
 
@@ -189,18 +194,18 @@ class Engine:
         return [image if isinstance(image, Picture) else next(encoded) for image in images]
 
     def _asked(self, request: Request, terms: Terms, picture: Picture, exact: bool) -> _Asked:
-        vector = self._vector(terms, picture, request.keep)
-        return _Asked(request, terms, picture, vector, self._allowed(terms), exact)
+        formula = self._formula(terms, picture, request.keep)
+        return _Asked(request, terms, picture, formula, self._allowed(terms), exact)
 
-    def _vector(
+    def _formula(
         self,
         terms: Terms,
         picture: Picture,
         keep: float | None,
         known: Mapping[int, bool] | None = None,
-    ) -> QueryVector:
-        """All of a request; `known` as in `query_vector`."""
-        return query_vector(
+    ) -> Formula:
+        """All of a request; `known` as in `formula_of`."""
+        return formula_of(
             self.store.layout,
             self.schema,
             picture.chances,
@@ -227,7 +232,8 @@ class Engine:
         for number, one in enumerate(asked):
             alone = number if one.by_labels else None
             fetch = first_fetch(one.request, len(self.store))
-            groups.setdefault((one.terms.where, fetch, alone), []).append(number)
+            key = one.terms.where, fetch, alone, one.formula.linear
+            groups.setdefault(key, []).append(number)
         out: dict[int, tuple[Rows, Floats]] = {}
         for numbers in groups.values():
             first = asked[numbers[0]]
@@ -235,29 +241,55 @@ class Engine:
             if first.by_labels:
                 out[numbers[0]] = self._by_labels(first, fetch)
                 continue
-            vectors = [asked[number].vector for number in numbers]
-            found = self._search(vectors, fetch, first.allowed, first.exact)
+            formulas = [asked[number].formula for number in numbers]
+            found = self._search(formulas, fetch, first.allowed, first.exact)
             out |= zip(numbers, found, strict=True)
         return [out[number] for number in range(len(asked))]
 
     def _search(
-        self, vectors: Sequence[QueryVector], k: int, allowed: Allowed, exact: bool
+        self, formulas: Sequence[Formula], k: int, allowed: Allowed, exact: bool
     ) -> list[tuple[Rows, Floats]]:
-        """The best k images of each vector, fewer where there are no more."""
+        """The best k images by each formula, fewer where there are no more.
+
+        Either all formulas are linear or none is.
+        """
+        linear = formulas[0].linear
+        if exact and not linear:
+            return [self._best(formula, k, self._every(allowed)) for formula in formulas]
+        vectors = [formula.vector for formula in formulas]
         weights = np.stack([vector.weights for vector in vectors])
-        rows, scores = self.index.search(weights, k, allowed, exact)
+        fetch = k if linear else max(k, CANDIDATES)
+        found, scores = self.index.search(weights, fetch, allowed, exact)
+        if not linear:
+            return [
+                self._best(formula, k, rows[rows >= 0])
+                for formula, rows in zip(formulas, found, strict=True)
+            ]
         return [
-            (own[own >= 0], worth[own >= 0] + np.float32(vector.constant))
-            for own, worth, vector in zip(rows, scores, vectors, strict=True)
+            (rows[rows >= 0], own[rows >= 0] + np.float32(vector.constant))
+            for rows, own, vector in zip(found, scores, vectors, strict=True)
         ]
+
+    def _best(self, formula: Formula, k: int, rows: Rows) -> tuple[Rows, Floats]:
+        """The best k of some images, each scored by the formula; ties by row."""
+        parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
+        scored = [formula.scores(self.store.descriptors_of(part)) for part in parts]
+        scores = np.concatenate(scored or [np.zeros(0, np.float32)])
+        order = np.lexsort((rows, -scores))[:k]
+        return rows[order], scores[order]
+
+    def _every(self, allowed: Allowed) -> Rows:
+        if allowed is None:
+            return np.arange(len(self.store), dtype=np.int64)
+        return np.flatnonzero(allowed).astype(np.int64)
 
     def _by_labels(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
         """The best k images where known labels settle what is asked."""
         found = []
         states = self.store.states(asked.terms.named)
         for part in parts_by_labels(states, asked.terms.named, asked.allowed):
-            vector = self._vector(asked.terms, asked.picture, asked.request.keep, part.known)
-            found += self._search([vector], k, part.rows, asked.exact)
+            formula = self._formula(asked.terms, asked.picture, asked.request.keep, part.known)
+            found += self._search([formula], k, part.rows, asked.exact)
         rows = np.concatenate([rows for rows, _ in found] or [np.zeros(0, np.int64)])
         scores = np.concatenate([scores for _, scores in found] or [np.zeros(0, np.float32)])
         order = np.lexsort((rows, -scores))[:k]
@@ -295,7 +327,7 @@ class Engine:
         def search(k: int) -> tuple[Rows, Floats]:
             if asked.by_labels:
                 return self._by_labels(asked, k)
-            return self._search([asked.vector], k, asked.allowed, asked.exact)[0]
+            return self._search([asked.formula], k, asked.allowed, asked.exact)[0]
 
         def is_copy(rows: Rows) -> NDArray[np.bool_]:
             mine = np.frombuffer(own or b"", np.uint8)

@@ -1,12 +1,13 @@
 """The query vector: what a request becomes, over the bytes of descriptors.
 
-    score = ((1 - keep) n presence + keep likeness) / ((1 - keep) n + keep)         each 0..1
+    score = (change x presence + keep x likeness) / (change + keep)                 each 0..1
 
-Presence says how surely an image has every named value and none of the unwanted; likeness, how much
-it is like the picture in the attributes that were not named: in what it is (chances) and in which
-one it is (nuance). n counts the named values, those that the picture shows itself more than once,
-so that a request for three values weighs each as a request for one does. All of it is linear in the
-bytes, so a request is one vector, and the index that finds candidates ranks by the full formula.
+Presence says how surely an image has every named value and none of the unwanted, a product;
+likeness, how much it is like the picture in the attributes that were not named: in what it is
+(chances) and in which one it is (nuance). Likeness and the presence of one value are linear in the
+bytes, so a request that names at most one value is one vector, and the index that is searched with
+it ranks by the full formula. For several values the vector takes the sum in place of the product;
+its best few thousand images are scored by the formula.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from numpy.typing import NDArray
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Schema
 
-KEEP = 0.67
+KEEP = 0.66
 """The dial where nobody turns it; chosen on `valid`, as all constants here: NOTES.md."""
 
 SHOWN = 2.0
-"""How many times more a named value counts that the picture surely has itself: named nevertheless,
-it matters most."""
+"""How many times more presence counts where the picture surely has all that is named: named
+nevertheless, it matters most."""
 
 NUANCE = 0.6
 """Share of nuance, against chances, in the likeness that is kept where values are named."""
@@ -39,13 +40,19 @@ COMPARED = 0.05
 GARMENT_SHARE = 0.6
 """Share of the whole garment's nuance, against that of the attributes."""
 
-ROOTS = 0.2
+ROOTS = 0.5
 """Share of the roots of chances, against the chances, in likeness."""
+
+NAMED_ROOTS = 0.6
+"""The same in presence."""
+
+CANDIDATES = 2000
+"""Images that are scored by the formula where it is more than a vector."""
 
 Floats = NDArray[np.float32]
 
 
-@dataclass
+@dataclass(frozen=True)
 class QueryVector:
     """A score that is linear in the bytes of a descriptor.
 
@@ -69,7 +76,48 @@ class QueryVector:
         return scores + np.float32(self.constant)
 
 
-def query_vector(
+@dataclass(frozen=True)
+class Formula:
+    """How a request scores an image.
+
+    Args:
+        named: presence of each named value, 0..1 each.
+        alike: the likeness that is kept, 0..1.
+        change, keep: what presence and likeness weigh.
+    """
+
+    named: tuple[QueryVector, ...]
+    alike: QueryVector
+    change: float
+    keep: float
+
+    @property
+    def linear(self) -> bool:
+        """Whether `vector` gives the scores themselves."""
+        return len(self.named) < 2
+
+    @property
+    def vector(self) -> QueryVector:
+        """The query vector: with the sum of presences in place of their product."""
+        total = self.alike * self.keep
+        for one in self.named:
+            total = total + one * self.change
+        return total * (1 / (self.change * len(self.named) + self.keep))
+
+    def scores(self, descriptors: NDArray[np.uint8] | Floats) -> Floats:
+        """Scores [M] float32, 0..1, of descriptors [M, width], bytes or the same as float32."""
+        codes = np.asarray(descriptors, dtype=np.float32)
+        alike = codes @ self.alike.weights + np.float32(self.alike.constant)
+        if not self.named:
+            return alike
+        weights = np.stack([one.weights for one in self.named], 1)
+        constants = np.array([one.constant for one in self.named], dtype=np.float32)
+        there = (codes @ weights + constants).prod(1)
+        scores: Floats = (self.change * there + self.keep * alike) / (self.change + self.keep)
+        return scores
+
+
+def formula_of(
     layout: DescriptorLayout,
     schema: Schema,
     chances: Floats,
@@ -79,8 +127,8 @@ def query_vector(
     like: Sequence[int] = (),
     keep: float | None = None,
     known: Mapping[int, bool] | None = None,
-) -> QueryVector:
-    """All of a request for a picture; scores are 0..1.
+) -> Formula:
+    """All of a request for a picture.
 
     Args:
         layout: of the descriptors.
@@ -93,38 +141,15 @@ def query_vector(
         keep: the dial, 0..1 from "change it" to "keep it"; None: `KEEP`.
         known: named values of which the images to be ranked are known to have them or not: that
             settles the matter.
-
-    Returns:
-        Likeness alone if nothing is named.
     """
-    named = [*wanted, *unwanted]
-    alike = kept_likeness(layout, schema, chances, nuance, named, like)
-    if not named:
-        return alike
+    alike = kept_likeness(layout, schema, chances, nuance, [*wanted, *unwanted], like)
+    if not wanted and not unwanted:
+        return Formula((), alike, 0.0, 1.0)
     keep = KEEP if keep is None else keep
-    weights = value_weights(chances, wanted, unwanted)
-    there = presence(layout, wanted, unwanted, weights)
-    for value, has in (known or {}).items():  # its byte counts as 255 or 0
-        there.constant += 255 * float(there.weights[value]) * has
-        there.weights[value] = 0
-    change = (1 - keep) * sum(weights)
-    return (there * change + alike * keep) * (1 / (change + keep))
-
-
-def value_weights(
-    chances: Floats, wanted: Sequence[int], unwanted: Sequence[int] = ()
-) -> list[float]:
-    """What each named value counts: 1, and up to `SHOWN` more if the picture shows it already.
-
-    Args:
-        chances: the picture's, [K].
-        wanted, unwanted: flat indices.
-
-    Returns:
-        Of the wanted, then of the unwanted.
-    """
-    shown = [float(chances[v]) for v in wanted] + [1 - float(chances[v]) for v in unwanted]
-    return [1 + SHOWN * chance for chance in shown]
+    named = [presence(layout, value, True, known) for value in wanted]
+    named += [presence(layout, value, False, known) for value in unwanted]
+    shown = float(np.prod([*chances[list(wanted)], *(1 - chances[list(unwanted)])]))
+    return Formula(tuple(named), alike, (1 - keep) * (1 + SHOWN * shown), keep)
 
 
 def kept_likeness(
@@ -139,7 +164,7 @@ def kept_likeness(
     no value is named, and of the whole garment; 0..1.
 
     Args:
-        layout, schema, chances, nuance, like: as for `query_vector`.
+        layout, schema, chances, nuance, like: as for `formula_of`.
         named: flat indices of wanted and unwanted values.
     """
     if like:
@@ -150,26 +175,25 @@ def kept_likeness(
 
 
 def presence(
-    layout: DescriptorLayout,
-    wanted: Sequence[int],
-    unwanted: Sequence[int],
-    weights: Sequence[float],
+    layout: DescriptorLayout, value: int, wanted: bool, known: Mapping[int, bool] | None = None
 ) -> QueryVector:
-    """How surely an image has every wanted value and none of the unwanted: 0..1.
+    """How surely an image has a value, or lacks it if it is not wanted: 0..1.
 
-    The weighted mean over the named values of p ** ROOT, and of 1 minus it for the unwanted.
+    The chance, partly as its root.
 
     Args:
         layout: of the descriptors.
-        wanted, unwanted: flat indices, at least one in all.
-        weights: of the wanted, then of the unwanted.
+        value: flat index.
+        wanted: whether it is.
+        known: as for `formula_of`.
     """
-    shares = np.array(weights, dtype=np.float32) / sum(weights)
-    out = np.zeros(layout.width, dtype=np.float32)
-    roots = out[layout.roots]
-    roots[list(wanted)] = shares[: len(wanted)] / 255
-    roots[list(unwanted)] = -shares[len(wanted) :] / 255
-    return QueryVector(out, float(shares[len(wanted) :].sum()))
+    weights = np.zeros(layout.width, dtype=np.float32)
+    sign, constant = (1, 0.0) if wanted else (-1, 1.0)
+    if known is not None and value in known:
+        return QueryVector(weights, constant + sign * known[value])
+    weights[layout.roots][value] = sign * NAMED_ROOTS / 255
+    weights[layout.plain][value] = sign * (1 - NAMED_ROOTS) / 255
+    return QueryVector(weights, constant)
 
 
 def likeness(
@@ -184,7 +208,8 @@ def likeness(
     """How much an image is like a picture in some attributes: 0..1.
 
     Of chances, the mean over the attributes of the sum over values of p q, p the picture's share of
-    the value and q the image's chance, partly as its root; of nuance, the mean cosine, as 0..1.
+    the value and q the image's chance, partly as its root where the whole garment is compared; of
+    nuance, the mean cosine, as 0..1.
 
     Args:
         layout: of the descriptors.
@@ -195,7 +220,7 @@ def likeness(
         share: of nuance, against chances.
         whole: whether the whole garment is; else nothing but the attributes given.
     """
-    by_chances = _by_chances(layout, schema, chances, attributes)
+    by_chances = _by_chances(layout, schema, chances, attributes, ROOTS if whole else 0)
     of_garment = _by_nuance(layout, nuance, [GARMENT]) if whole else None
     alike = _by_nuance(layout, nuance, attributes)
     if alike is None or of_garment is None:
@@ -210,7 +235,11 @@ def likeness(
 
 
 def _by_chances(
-    layout: DescriptorLayout, schema: Schema, chances: Floats, attributes: Sequence[int]
+    layout: DescriptorLayout,
+    schema: Schema,
+    chances: Floats,
+    attributes: Sequence[int],
+    roots: float,
 ) -> QueryVector:
     shares = np.zeros(layout.values, dtype=np.float32)
     for number in attributes:
@@ -218,8 +247,8 @@ def _by_chances(
         shares[schema.slice_of(number)] = own / max(float(own.sum()), 1e-6)
     shares /= 255 * max(len(attributes), 1)
     weights = np.zeros(layout.width, dtype=np.float32)
-    weights[layout.roots] = ROOTS * shares
-    weights[layout.plain] = (1 - ROOTS) * shares
+    weights[layout.roots] = roots * shares
+    weights[layout.plain] = (1 - roots) * shares
     return QueryVector(weights, 0.0)
 
 

@@ -130,6 +130,17 @@ def test_figures_of_one_run_are_those_of_its_json() -> None:
         assert f"{data['map']:.2f}" in text
 
 
+def test_constants_that_docs_name_exist() -> None:
+    from indexer import index_choice
+    from retrieval import query_vector
+    from training import descriptor
+
+    named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)*)`", PAGES["docs/how-it-works.md"]))
+    known = {name for module in (index_choice, query_vector, descriptor) for name in vars(module)}
+    assert named
+    assert named <= known, named - known
+
+
 def test_blocks_take_the_whole_result_or_its_first_table(tmp_path: Path) -> None:
     (tmp_path / "a-1.md").write_text("# A\n\n| x |\n|---|\n| 1 |\n\nSaid.\n\n| y |\n|---|\n")
     (tmp_path / "a-2.md").write_text("Two.\n")

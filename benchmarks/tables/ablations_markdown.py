@@ -23,8 +23,6 @@ COLUMNS = {
     "All MAP": Column(".2f", lambda row: row.all),
     "MRR": Column(".3f", lambda row: _found(row.likeness, "query", "mrr")),
     "hard MRR": Column(".3f", lambda row: _found(row.likeness, "query", "hard_mrr")),
-    "kept MRR": Column(".3f", lambda row: _found(row.likeness, "kept", "mrr")),
-    "kept hard MRR": Column(".3f", lambda row: _found(row.likeness, "kept", "hard_mrr")),
     "Top-30": Column(".1f", lambda row: _found(row.manipulation, "top30")),
     "NDCG@30": Column(".1f", lambda row: _found(row.manipulation, "ndcg")),
     "same P@10": Column(".3f", lambda row: _found(row.combinations, "same", "precision_at_10")),
@@ -51,8 +49,8 @@ def ablations_markdown(result: TableResult) -> str:
     lines += [*markdown_grid(["model", *shown, "seeds"], rows), ""]
     lines += [
         f"{result.split} split. MAP in percent under {result.mode} conditions; MRR of the first "
-        "other picture of the query's item, without names and by the likeness that is kept when "
-        "values are named; hard: of the half whose nearest picture is least alike by the floor; "
+        "other picture of the query's item; hard: of the half whose nearest picture is least alike "
+        "by the floor; "
         "Top-30 and NDCG@30 in percent, of exchanging one value; combinations of two and three "
         "values. ±: standard deviation over training seeds. What a dataset cannot tell has no "
         "column.",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.query_vector import kept_likeness, query_vector
+from retrieval.query_vector import formula_of, kept_likeness
 from training.descriptor import DescriptorLayout
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 class DescriptorScorer:
-    """Scores as the engine does: a query vector over the bytes of descriptors.
+    """Scores as the engine does: the formula of a request over the bytes of descriptors.
 
     Pictures are gallery images, so that their chances and nuance are read from descriptors too.
 
@@ -63,16 +63,9 @@ class DescriptorScorer:
         keep: float | None = None,
     ) -> Floats:
         """As the engine ranks, [N]."""
-        vector = query_vector(
-            self._layout,
-            self._schema,
-            self._chances[query],
-            self._nuance[query],
-            wanted,
-            unwanted,
-            keep=keep,
-        )
-        return self._bytes @ vector.weights + np.float32(vector.constant)
+        picture = self._chances[query], self._nuance[query]
+        formula = formula_of(self._layout, self._schema, *picture, wanted, unwanted, keep=keep)
+        return formula.scores(self._bytes)
 
     def embed(self, condition: Condition, rows: NDArray[np.int64]) -> Floats:
         """Bytes of rows [M, width], whatever the condition; for `evaluate_attributes`."""
@@ -83,7 +76,7 @@ class DescriptorScorer:
         as by `--like`."""
         spoken = np.unique(self._schema.attribute_of[np.flatnonzero(condition)]).tolist()
         vectors = [
-            query_vector(self._layout, self._schema, *picture, like=spoken)
+            formula_of(self._layout, self._schema, *picture, like=spoken).vector
             for picture in zip(self._chances[rows], self._nuance[rows], strict=True)
         ]
         return np.stack([vector.weights for vector in vectors])

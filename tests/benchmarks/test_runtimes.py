@@ -14,7 +14,6 @@ from benchmarks.runtimes import BASE, FUSED, to_rows
 from benchmarks.split_images import read_split
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.query_vector import ROOTS
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
 from training.descriptor import GARMENT
@@ -56,11 +55,7 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
         chosen.dataset,
         "train",
         "type",
-        lambda condition, rows: (
-            (ROOTS * stored[rows][:, layout.roots] + (1 - ROOTS) * stored[rows][:, layout.plain])
-            / 255
-            * (condition == 1)
-        ),
+        lambda condition, rows: stored[rows][:, layout.plain] / 255 * (condition == 1),
         embed_queries=lambda condition, rows: layout.chances(stored)[rows],
     )
     assert layout.groups == ((GARMENT, layout.nuance),)

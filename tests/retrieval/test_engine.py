@@ -19,6 +19,7 @@ from retrieval.query_vector import (
     COMPARED,
     GARMENT_SHARE,
     KEEP,
+    NAMED_ROOTS,
     NUANCE,
     ROOTS,
     SHOWN,
@@ -72,17 +73,18 @@ def slow_scores(
     for row, own in enumerate(store.descriptors()):
         root, plain = own[: schema.size] / 255, own[schema.size : 2 * schema.size] / 255
         other = (own[2 * schema.size :][: layout.nuance] / 127.5 - 1) * layout.spans
-        there = []
+        there = 1.0
         for value in wanted + unwanted:
-            chance, label = root[value], int(store.labels()[row, value])
-            if trust_labels and label:
-                chance = float(label > 0)
-            there.append(chance if value in wanted else 1 - chance)
+            chance = NAMED_ROOTS * root[value] + (1 - NAMED_ROOTS) * plain[value]
+            if trust_labels and store.labels()[row, value]:
+                chance = float(store.labels()[row, value] > 0)
+            there *= chance if value in wanted else 1 - chance
         by_chance = []
         for number in kept:
             where = schema.slice_of(number)
             share = chances[where] / chances[where].sum()
-            by_chance.append((share * (ROOTS * root[where] + (1 - ROOTS) * plain[where])).sum())
+            roots = 0 if like else ROOTS
+            by_chance.append((share * (roots * root[where] + (1 - roots) * plain[where])).sum())
         cosines = {
             owner: (1 + (nuance[start : start + size] * other[start : start + size]).sum()) / 2
             for start, (owner, size) in zip(starts, layout.groups, strict=False)
@@ -96,10 +98,9 @@ def slow_scores(
             in_nuance = (1 - GARMENT_SHARE) * own_types + GARMENT_SHARE * in_nuance
         told = COMPARED if like else NUANCE if named else ALONE
         alike = (1 - told) * np.mean(by_chance) + told * in_nuance if kept else in_nuance
-        counts = [1 + SHOWN * chances[v] for v in wanted]
-        counts += [1 + SHOWN * (1 - chances[v]) for v in unwanted]
-        change = (1 - keep) * np.dot(counts, there) if there else 0.0
-        scores.append((change + keep * alike) / ((1 - keep) * sum(counts) + keep))
+        shown = np.prod([*chances[wanted], *(1 - chances[unwanted])])
+        change = (1 - keep) * (1 + SHOWN * shown) if named else 0.0
+        scores.append((change * there + keep * alike) / (change + keep))
     return np.array(scores)
 
 

@@ -10,10 +10,11 @@ from retrieval.query_vector import (
     COMPARED,
     GARMENT_SHARE,
     KEEP,
+    NAMED_ROOTS,
     NUANCE,
     ROOTS,
     SHOWN,
-    query_vector,
+    formula_of,
 )
 from training.descriptor import GARMENT, ROOT, DescriptorLayout
 from training.schema import Attribute, Schema
@@ -58,7 +59,8 @@ def _spelled_out(
         for number in kept:
             p, q = (chances[i, SCHEMA.slice_of(number)] for i in (image, other))
             p = p / p.sum()
-            shared.append(float(ROOTS * (p @ q**ROOT) + (1 - ROOTS) * (p @ q)))
+            roots = 0 if like else ROOTS
+            shared.append(float(roots * (p @ q**ROOT) + (1 - roots) * (p @ q)))
         told = [cosine(number, other) for number in kept]
         if not kept:
             alike = cosine(3, other)
@@ -68,12 +70,14 @@ def _spelled_out(
             both = (1 - GARMENT_SHARE) * np.mean(told) + GARMENT_SHARE * cosine(3, other)
             share = NUANCE if named else ALONE
             alike = (1 - share) * np.mean(shared) + share * both
-        has = [float(chances[other, v] ** ROOT) for v in wanted]
-        has += [1 - float(chances[other, v] ** ROOT) for v in unwanted]
-        counts = [1 + SHOWN * float(chances[image, v]) for v in wanted]
-        counts += [1 + SHOWN * (1 - float(chances[image, v])) for v in unwanted]
-        change = (1 - keep) * np.dot(counts, has)
-        scores.append((change + keep * alike) / ((1 - keep) * sum(counts) + keep))
+        there, shown = 1.0, 1.0
+        for value in [*wanted, *unwanted]:
+            p, own = float(chances[other, value]), float(chances[image, value])
+            told = NAMED_ROOTS * p**ROOT + (1 - NAMED_ROOTS) * p
+            there *= told if value in wanted else 1 - told
+            shown *= own if value in wanted else 1 - own
+        change = (1 - keep) * (1 + SHOWN * shown) if named else 0.0
+        scores.append((change * there + keep * alike) / (change + keep))
     return scores
 
 
@@ -93,8 +97,10 @@ def test_scores_are_those_of_the_formula(
 ) -> None:
     chances, nuance = _images()
     descriptors = LAYOUT.pack(chances, nuance)
-    vector = query_vector(LAYOUT, SCHEMA, chances[5], nuance[5], wanted, unwanted, like, keep)
-    got = vector.scores(descriptors)
+    formula = formula_of(LAYOUT, SCHEMA, chances[5], nuance[5], wanted, unwanted, like, keep)
+    got = formula.scores(descriptors)
+    if formula.linear:
+        np.testing.assert_allclose(formula.vector.scores(descriptors), got, atol=1e-5)
     expected = _spelled_out(5, wanted, unwanted, like, KEEP if keep is None else keep)
     np.testing.assert_allclose(got, expected, atol=0.006)  # a byte is 1 / 255, nuance spans more
     assert got.min() >= -0.01

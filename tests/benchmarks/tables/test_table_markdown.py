@@ -180,21 +180,20 @@ def test_published_figures_stand_apart(result: TableResult) -> None:
 
 def test_what_each_part_is_worth(result: TableResult) -> None:
     def alike(mrr: float, hard: float | None) -> dict[str, Any]:
-        return {name: {"mrr": mrr, "hard_mrr": hard} for name in ("query", "kept", "floor")}
+        return {name: {"mrr": mrr, "hard_mrr": hard} for name in ("query", "floor")}
 
     figures = [alike(0.4, None), alike(0.5, 0.4), alike(0.7, 0.6)]
     rows = [replace(row, likeness=f) for row, f in zip(result.rows[1:], figures, strict=True)]
     text = ablations_markdown(replace(result, table="ablations", rows=rows))
     # Nobody measured changes, so they have no columns.
     assert cells(text, "model") == [
-        "model", "All MAP", "MRR", "hard MRR", "kept MRR", "kept hard MRR", "same P@10",
-        "but P@10", "but keep@10", "seeds",
+        "model", "All MAP", "MRR", "hard MRR", "same P@10", "but P@10", "but keep@10", "seeds",
     ]  # fmt: skip
     assert cells(text, "FULL")[1:4] == ["76.75 ± 2.47", "0.600 ± 0.141", "0.500 ± 0.141"]
     assert cells(text, "RIVAL")[1:4] == ["45.00", "0.400", ""]
     # Seed by seed: both have seed 0.
     worth = cells(text, "RIVAL", "## What each part is worth: FULL minus")
-    assert worth == ["RIVAL", "+30.00", "+0.100", "", "+0.100", "", *["+0.000"] * 3]
+    assert worth == ["RIVAL", "+30.00", "+0.100", "", *["+0.000"] * 3]
     assert cells(text, "RIVAL", "## MAP by attribute")[1:4] == ["30.00", "50.00", "45.00"]
     changed = {"top30": 90.0, "ndcg": 60.0}
     rows = [replace(row, manipulation=changed, likeness=None) for row in rows]
