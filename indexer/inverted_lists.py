@@ -153,43 +153,25 @@ def train_cells(blocks: Iterable[Bytes], rows: int, lists: int, requests: Weight
     return Cells(into, means.centroids)
 
 
-def means_of(blocks: Iterable[Bytes], lists: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """The mean of the descriptors of each list, [count, width] float32; of none, that of all.
-
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        lists: in which list each row is [M] int64.
-        count: how many lists there are.
-    """
-    sums, start = None, 0
-    for part in _chunks(blocks):
-        if sums is None:
-            sums = np.zeros((count, part.shape[1]))
-        own = lists[start : start + len(part)]
-        order = np.argsort(own, kind="stable")
-        present, first = np.unique(own[order], return_index=True)
-        sums[present] += np.add.reduceat(part[order].astype(np.float64), first)
-        start += len(part)
-    assert sums is not None, "an index has an image"
-    sizes = np.bincount(lists, minlength=count)[:, None]
-    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
-    return means.astype(np.float32)
-
-
 def fill_lists(
-    blocks: Iterable[Bytes], centroids: NDArray[np.float32], lists: NDArray[np.int64]
+    blocks: Iterable[Bytes],
+    width: int,
+    lists: NDArray[np.int64],
+    count: int,
+    centroids: NDArray[np.float32] | None = None,
 ) -> Any:
     """A faiss index of descriptors.
 
     Args:
         blocks: descriptors [n, width] uint8 of consecutive rows.
-        centroids: [lists, width] float32.
+        width: bytes of a descriptor.
         lists: in which list each row is [M] int64.
+        count: how many lists there are.
+        centroids: of the lists [count, width] float32; by default the means of what they hold,
+            where they hold nothing the mean of all.
     """
     faiss = load_faiss()
-    count, width = centroids.shape
     quantiser = faiss.IndexFlatIP(width)
-    quantiser.add(centroids)
     index = faiss.IndexIVFScalarQuantizer(
         quantiser,
         width,
@@ -206,7 +188,21 @@ def fill_lists(
         own = np.ascontiguousarray(lists[start : start + len(part)])
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(own))
         start += len(part)
+    quantiser.add(_means(index) if centroids is None else centroids)
     return index
+
+
+def _means(index: Any) -> NDArray[np.float32]:
+    """The mean of the descriptors of each list, [lists, width] float32; of none, that of all."""
+    faiss, lists = load_faiss(), index.invlists
+    sizes = np.array([lists.list_size(number) for number in range(index.nlist)])
+    sums = np.zeros((index.nlist, index.d))
+    for number in np.flatnonzero(sizes).tolist():
+        held = faiss.rev_swig_ptr(lists.get_codes(number), int(sizes[number]) * index.d)
+        sums[number] = held.reshape(-1, index.d).sum(0, dtype=np.uint64)
+    some = sizes[:, None] > 0
+    means = np.where(some, sums / np.maximum(sizes, 1)[:, None], sums.sum(0) / sizes.sum())
+    return means.astype(np.float32)
 
 
 def commit_lists(folder: Path, index: Any) -> FileEntry:
