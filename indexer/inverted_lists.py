@@ -118,9 +118,10 @@ class Cells:
 
     def assign(self, blocks: Iterable[Bytes]) -> NDArray[np.int64]:
         """The list of each descriptor, [rows of all blocks] int64."""
-        half = (self.centres**2).sum(1) / 2
-        # |y - c|^2 = |y|^2 - 2 (y.c - |c|^2 / 2)
-        found = [(y @ self.into @ self.centres.T - half).argmax(1) for y in _chunks(blocks)]
+        faiss = load_faiss()
+        centres = faiss.IndexFlatL2(self.centres.shape[1])
+        centres.add(self.centres)
+        found = [centres.search(part @ self.into, 1)[1][:, 0] for part in _chunks(blocks)]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
@@ -202,7 +203,8 @@ def _means(index: Any) -> NDArray[np.float32]:
         sums[number] = held.reshape(-1, index.d).sum(0, dtype=np.uint64)
     some = sizes[:, None] > 0
     means = np.where(some, sums / np.maximum(sizes, 1)[:, None], sums.sum(0) / sizes.sum())
-    return means.astype(np.float32)
+    found: NDArray[np.float32] = means.astype(np.float32)
+    return found
 
 
 def commit_lists(folder: Path, index: Any) -> FileEntry:
