@@ -15,7 +15,6 @@ from indexer.inverted_lists import (
     InvertedLists,
     commit_lists,
     fill_lists,
-    means_of,
     open_lists,
     train_cells,
 )
@@ -64,7 +63,7 @@ def build_search(
         store.blocks(), rows, count, weights[QUERIES:] if rows > QUERIES else weights
     )
     lists = cells.assign(store.blocks())
-    index = fill_lists(store.blocks(), means_of(store.blocks(), lists, count), lists)
+    index = fill_lists(store.blocks(), store.layout.width, lists, count)
     found = measure_probes(
         InvertedLists(index, 1, 1),
         store.descriptors_of,
@@ -112,4 +111,5 @@ def carry_lists(
     new = np.flatnonzero(origin < 0)
     nearest = Cells(np.eye(store.layout.width, dtype=np.float32), centroids)
     lists[new] = nearest.assign([store.descriptors_of(new)])
-    return replace(entry, file=commit_lists(folder, fill_lists(store.blocks(), centroids, lists)))
+    index = fill_lists(store.blocks(), store.layout.width, lists, len(centroids), centroids)
+    return replace(entry, file=commit_lists(folder, index))

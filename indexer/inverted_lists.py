@@ -30,6 +30,7 @@ _CHUNK = 16_384  # rows at a time
 _DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an eighth of the time
 _TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
 _ITERATIONS = 8
+_SEEN = 16  # allowed rows a list, on average, by which it is known that it holds some
 _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 
 
@@ -64,9 +65,7 @@ class InvertedLists:
                 nprobe=self.lists if exact else min(self.probes, self.lists)
             )
         else:
-            # The nearest of those lists alone that hold an allowed row.
-            useful = np.zeros(self.lists, dtype=bool)
-            useful[self._list_of[allowed]] = True
+            useful = self._useful(allowed)
             parameters = faiss.SearchParametersIVF(
                 nprobe=self.lists if exact else min(self.filtered_probes, int(useful.sum())),
                 sel=selection(allowed),
@@ -74,6 +73,14 @@ class InvertedLists:
             )
         scores, rows = self._index.search(weights, count, params=parameters)
         return scores, rows
+
+    def _useful(self, allowed: Allowed) -> NDArray[np.bool_]:
+        """Lists that hold an allowed row [lists] bool; where very many are, more than a few."""
+        # Of millions a part tells as much, and reading all would take longer than the search.
+        step = max(1, np.count_nonzero(allowed) // (_SEEN * self.lists))
+        useful = np.zeros(self.lists, dtype=bool)
+        useful[self._list_of[::step][allowed[::step]]] = True
+        return useful
 
     def centroids(self) -> NDArray[np.float32]:
         """The centroids of the lists, [lists, width] float32."""
@@ -111,9 +118,10 @@ class Cells:
 
     def assign(self, blocks: Iterable[Bytes]) -> NDArray[np.int64]:
         """The list of each descriptor, [rows of all blocks] int64."""
-        half = (self.centres**2).sum(1) / 2
-        # |y - c|^2 = |y|^2 - 2 (y.c - |c|^2 / 2)
-        found = [(y @ self.into @ self.centres.T - half).argmax(1) for y in _chunks(blocks)]
+        faiss = load_faiss()
+        centres = faiss.IndexFlatL2(self.centres.shape[1])
+        centres.add(self.centres)
+        found = [centres.search(part @ self.into, 1)[1][:, 0] for part in _chunks(blocks)]
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
 
@@ -146,43 +154,25 @@ def train_cells(blocks: Iterable[Bytes], rows: int, lists: int, requests: Weight
     return Cells(into, means.centroids)
 
 
-def means_of(blocks: Iterable[Bytes], lists: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """The mean of the descriptors of each list, [count, width] float32; of none, that of all.
-
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        lists: in which list each row is [M] int64.
-        count: how many lists there are.
-    """
-    sums, start = None, 0
-    for part in _chunks(blocks):
-        if sums is None:
-            sums = np.zeros((count, part.shape[1]))
-        own = lists[start : start + len(part)]
-        order = np.argsort(own, kind="stable")
-        present, first = np.unique(own[order], return_index=True)
-        sums[present] += np.add.reduceat(part[order].astype(np.float64), first)
-        start += len(part)
-    assert sums is not None, "an index has an image"
-    sizes = np.bincount(lists, minlength=count)[:, None]
-    means = np.where(sizes > 0, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
-    return means.astype(np.float32)
-
-
 def fill_lists(
-    blocks: Iterable[Bytes], centroids: NDArray[np.float32], lists: NDArray[np.int64]
+    blocks: Iterable[Bytes],
+    width: int,
+    lists: NDArray[np.int64],
+    count: int,
+    centroids: NDArray[np.float32] | None = None,
 ) -> Any:
     """A faiss index of descriptors.
 
     Args:
         blocks: descriptors [n, width] uint8 of consecutive rows.
-        centroids: [lists, width] float32.
+        width: bytes of a descriptor.
         lists: in which list each row is [M] int64.
+        count: how many lists there are.
+        centroids: of the lists [count, width] float32; by default the means of what they hold,
+            where they hold nothing the mean of all.
     """
     faiss = load_faiss()
-    count, width = centroids.shape
     quantiser = faiss.IndexFlatIP(width)
-    quantiser.add(centroids)
     index = faiss.IndexIVFScalarQuantizer(
         quantiser,
         width,
@@ -199,7 +189,22 @@ def fill_lists(
         own = np.ascontiguousarray(lists[start : start + len(part)])
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(own))
         start += len(part)
+    quantiser.add(_means(index) if centroids is None else centroids)
     return index
+
+
+def _means(index: Any) -> NDArray[np.float32]:
+    """The mean of the descriptors of each list, [lists, width] float32; of none, that of all."""
+    faiss, lists = load_faiss(), index.invlists
+    sizes = np.array([lists.list_size(number) for number in range(index.nlist)])
+    sums = np.zeros((index.nlist, index.d))
+    for number in np.flatnonzero(sizes).tolist():
+        held = faiss.rev_swig_ptr(lists.get_codes(number), int(sizes[number]) * index.d)
+        sums[number] = held.reshape(-1, index.d).sum(0, dtype=np.uint64)
+    some = sizes[:, None] > 0
+    means = np.where(some, sums / np.maximum(sizes, 1)[:, None], sums.sum(0) / sizes.sum())
+    found: NDArray[np.float32] = means.astype(np.float32)
+    return found
 
 
 def commit_lists(folder: Path, index: Any) -> FileEntry:

@@ -72,7 +72,7 @@ class SearchIndex:
         weights = np.ascontiguousarray(weights, dtype=np.float32)
         rows = np.full((len(weights), k), -1, dtype=np.int64)
         scores = np.full((len(weights), k), -np.inf, dtype=np.float32)
-        total = self._rows if allowed is None else int(allowed.sum())
+        total = self._rows if allowed is None else int(np.count_nonzero(allowed))
         if allowed is not None and total <= GATHER:
             few = np.flatnonzero(allowed)
             codes = self._gather(few)

@@ -316,7 +316,9 @@ class Engine:
                 self.store, found, self._likeness(asked), requested, asked.request.offset
             ),
             gallery=len(self.store),
-            searched=len(self.store) if asked.allowed is None else int(asked.allowed.sum()),
+            searched=len(self.store)
+            if asked.allowed is None
+            else int(np.count_nonzero(asked.allowed)),
             left_out=found.copies,
         )
 

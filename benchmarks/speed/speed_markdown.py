@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sheet import new_sheet, save_sheet
 from benchmarks.tables.markdown_grid import markdown_grid
-from training.errors import ResourceError
 
 _DRAWN = (
     "any combination",
@@ -57,16 +57,7 @@ def draw_chart(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         ResourceError: matplotlib is not installed, or the file cannot be written.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ResourceError(
-            f"no picture without matplotlib ({error}); install it with "
-            "pip install -c constraints.txt -e '.[bench]'"
-        ) from error
-    sheet = Figure(figsize=(6.4, 4.4))
-    FigureCanvasAgg(sheet)
+    sheet = new_sheet(6.4, 4.4)
     panel = sheet.subplots()
     for what in _DRAWN:
         own = [row for row in rows if row["what"] == what]
@@ -80,11 +71,7 @@ def draw_chart(rows: Sequence[dict[str, Any]], path: Path) -> None:
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(fontsize=8, frameon=False)
-    sheet.tight_layout()
-    try:
-        sheet.savefig(path, dpi=130, metadata={"Software": None})
-    except OSError as error:
-        raise ResourceError(f"cannot write the picture {path}: {error.strerror}") from error
+    save_sheet(sheet, path)
 
 
 def _figure(value: float) -> str:
