@@ -209,7 +209,7 @@ def test_fault_12_another_model_builds_anew_and_the_old_index_stays_usable(
     build(dataset, other, tmp_path / "fresh")
     assert_same(open_store(whole.folder), open_store(tmp_path / "fresh"))
     # A reader from before the commit still has its version: its files are open.
-    assert whole.descriptors().shape == (COUNT, 16)
+    assert whole.descriptors().shape == (COUNT, 32)
 
 
 def test_fault_07_every_flipped_byte_is_found_and_repaired(

@@ -123,7 +123,7 @@ def test_fault_33_resumed_training_goes_on_with_the_same_losses(
     assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
 
 
-@pytest.mark.parametrize("variant_name", ["m2fashion", "asen"])
+@pytest.mark.parametrize("variant_name", ["without-readout", "asen"])
 def test_sampled_triplets_train_a_model_that_tells_the_attributes_apart(
     tmp_path: Path, variant_name: str
 ) -> None:
