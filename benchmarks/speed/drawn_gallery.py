@@ -1,9 +1,8 @@
 """Galleries of any size, drawn from the descriptors of real images, and exported as a build does.
 
-A drawn image takes each attribute, its chances, nuance and labels, from one of two real images, and
-its garment's nuance from the first. Then its chances are multiplied by random factors and brought
-back to their sum within the attribute, so that they stay chances; its nuance is moved by noise and
-brought back to length 1. The first images of a gallery are the real ones themselves.
+A drawn image is a real one of which every chance is multiplied by a random factor and brought back
+to the sum within its attribute, so that chances stay chances; its nuance is moved a little by noise
+and brought back to length 1. Labels are the real one's. A gallery begins with the real ones.
 """
 
 from __future__ import annotations
@@ -33,9 +32,6 @@ from training.decoding import ReadImage
 from training.descriptor import DescriptorLayout, Floats
 from training.image_file import NO_VERSION
 from training.schema import Schema
-
-FROM_ANOTHER = 0.3
-"""Chance that an attribute is that of the second image."""
 
 FACTOR = 0.5
 """Deviation of the logarithm of the factors of chances."""
@@ -111,25 +107,18 @@ def draw_images(
     """
     random = np.random.default_rng([seed, start])
     count = stop - start
-    own, other = random.integers(len(real), size=(2, count))
-    second = random.random((count, len(schema.attributes))) < FROM_ANOTHER
-    by_value = second[:, schema.attribute_of]
-    before = np.where(by_value, real.chances[other], real.chances[own])
-    labels = np.where(by_value, real.labels[other], real.labels[own])
+    own = random.integers(len(real), size=count)
+    before, labels = real.chances[own], real.labels[own]
     after = before * np.exp(
         FACTOR * random.standard_normal(before.shape, dtype=np.float32), dtype=np.float32
     )
     # A column a value, its attribute's sum in each.
     after *= _sums(schema, before) / np.maximum(_sums(schema, after), 1e-12)
     np.minimum(after, 1, out=after)
-    # The garment as a whole is the first image's: the last column, which no attribute takes.
-    with_garment = np.concatenate([second, np.zeros((count, 1), dtype=bool)], 1)
-    by_number = with_garment[:, layout.owners]
-    nuance = np.where(by_number, real.nuance[other], real.nuance[own])
     sizes = np.repeat([n for _, n in layout.groups], [n for _, n in layout.groups])
     deviation = (NOISE / np.sqrt(np.maximum(sizes, 1))).astype(np.float32)
-    nuance += deviation * random.standard_normal(nuance.shape, dtype=np.float32)
-    nuance = _unit(layout, nuance)
+    noise = deviation * random.standard_normal((count, layout.nuance), dtype=np.float32)
+    nuance = _unit(layout, real.nuance[own] + noise)
     first = max(0, min(len(real) - start, count))
     after[:first] = real.chances[start : start + first]
     nuance[:first] = real.nuance[start : start + first]
