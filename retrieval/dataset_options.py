@@ -28,3 +28,11 @@ def dataset_options(command: Command) -> Command:
         help=f"One of {', '.join(ADAPTERS)}, or a folder.",
     )
     return dataset(root(command))
+
+
+item_option = click.option(
+    "--item-column",
+    metavar="COLUMN",
+    help="Column of a catalogue that tells which pictures show one product [default: item].",
+)
+"""`--item-column`, which three commands share; the command gets `item_column` (str or None)."""

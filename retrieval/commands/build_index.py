@@ -11,7 +11,7 @@ from indexer.index_choice import DEFAULT_RECALL
 from indexer.lock import check_unlocked
 from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
-from retrieval.dataset_options import dataset_options
+from retrieval.dataset_options import dataset_options, item_option
 from retrieval.printable import printable
 from retrieval.terminable import terminable
 from training.datasets import ADAPTERS, load_dataset
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     metavar="RUN",
     help="A trained model [default: the one in runs/NAME].",
 )
+@item_option
 @click.option(
     "--split",
     default="all",
@@ -93,6 +94,7 @@ def command(
     name: str,
     root: Path | None,
     checkpoint: Path | None,
+    item_column: str | None,
     split: str,
     out: Path | None,
     device: str,
@@ -132,7 +134,7 @@ def command(
         recall=recall,
     )
     with terminable("run the same command again to go on"):
-        report = _build(name, root, run, split, limit, out, device, options)
+        report = _build(name, root, item_column, run, split, limit, out, device, options)
     if as_json:
         print_json(_to_json(report, run))
     else:
@@ -143,6 +145,7 @@ def command(
 def _build(
     name: str,
     root: Path | None,
+    item_column: str | None,
     run: Path,
     split: str,
     limit: int | None,
@@ -159,7 +162,7 @@ def _build(
     keep_freed_memory()
     choice = choose_device(device)
     loaded = load_checkpoint(run, choice.device)
-    dataset = _load(name, root, loaded.schema)
+    dataset = _load(name, root, loaded.schema, item_column)
     rows = _rows(dataset, split)[:limit]
     with BuildProgress(stderr) as progress:
         if choice.remark:
@@ -194,12 +197,12 @@ def _find_checkpoint(short: str, name: str) -> Path:
     )
 
 
-def _load(name: str, root: Path | None, schema: Schema) -> Dataset:
+def _load(name: str, root: Path | None, schema: Schema, item_column: str | None) -> Dataset:
     """The dataset with the model's attributes, or with its own where it lacks some of them."""
     try:
-        return load_dataset(name, root, [attribute.name for attribute in schema.attributes])
+        return load_dataset(name, root, [a.name for a in schema.attributes], item_column)
     except UsageError:
-        return load_dataset(name, root)
+        return load_dataset(name, root, None, item_column)
 
 
 def _rows(dataset: Dataset, split: str) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.console import print_json, print_table, stderr, stdout
-from retrieval.dataset_options import dataset_options
+from retrieval.dataset_options import dataset_options, item_option
 from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -43,11 +43,7 @@ NO_ITEMS = (
     help="Rank combinations by likeness under the named values and nothing else: for models whose "
     "heads no loss has taught to predict values.",
 )
-@click.option(
-    "--item-column",
-    metavar="NAME",
-    help="Column of labels.csv that tells which pictures show one product [default: item].",
-)
+@item_option
 @click.option("--max-queries", type=click.IntRange(min=1), help="Of MAP, rank only about so many.")
 @click.option(
     "--seed",

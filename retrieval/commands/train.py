@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from retrieval.console import print_json, stderr, stdout
-from retrieval.dataset_options import dataset_options
+from retrieval.dataset_options import dataset_options, item_option
 from training.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -22,11 +22,7 @@ _LARGEST_SEED = 2**32 - 1
 @click.command("train")
 @dataset_options
 @click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
-@click.option(
-    "--item-column",
-    metavar="COLUMN",
-    help="Column of a catalogue that tells which pictures show one product [default: item].",
-)
+@item_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
 @click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
 @click.option(
