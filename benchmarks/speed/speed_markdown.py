@@ -39,9 +39,10 @@ def markdown(data: dict[str, Any]) -> str:
         "",
         f"{data['machine']}; commit {commits}. Galleries are drawn from the descriptors of real "
         "images. Medians; pictures are encoded already. `any combination` reads every descriptor "
-        "(where there are inverted lists, the search alone is timed); its floor is one plain reading of the descriptors' bytes by all cores, in "
-        "turns with it. Of filters the search alone is timed, the slowest of five of each share; "
-        "recall is that of the worst. `what a new filter leaves` comes on top, once.",
+        "(where there are inverted lists, the search alone is timed); its floor is one plain "
+        "reading of the descriptors' bytes by all cores, in turns with it. Of filters the search "
+        "alone is timed, the slowest of five of each share; recall is that of the worst. `what a "
+        "new filter leaves` comes on top, once.",
         "",
     ]
     return "\n".join(lines)
