@@ -7,7 +7,7 @@ not with 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -105,20 +105,21 @@ def evaluate_likeness(
     nearest = [float(floor.whole(int(q))[_others(items, int(q))].max()) for q in rows]
     hard = np.argsort(nearest, kind="stable")[: max(1, len(rows) // 2)]
 
-    def measure(scores_of: Callable[[int], NDArray[np.float32]]) -> LikenessScore:
-        ranks = np.array([first_rank(scores_of(int(q)), items, int(q)) for q in rows])
+    def measure(scores_of: Callable[[int], Sequence[NDArray[np.float32]]]) -> LikenessScore:
+        found = [[first_rank(one, items, q) for one in scores_of(q)] for q in rows.tolist()]
+        reciprocal = np.array([np.mean([1 / rank for rank in ranks]) for ranks in found])
         return LikenessScore(
-            mrr=float((1 / ranks).mean()),
-            hard_mrr=float((1 / ranks[hard]).mean()),
-            r1=float((ranks == 1).mean()),
-            r10=float((ranks <= 10).mean()),
+            mrr=float(reciprocal.mean()),
+            hard_mrr=float(reciprocal[hard].mean()),
+            r1=_share(found, 1),
+            r10=_share(found, 10),
             queries=len(rows),
         )
 
     return LikenessReport(
-        query=measure(scorer.whole),
+        query=measure(lambda q: [scorer.whole(q)]),
         kept=measure(lambda q: _kept(dataset, scorer, q)),
-        floor=measure(floor.whole),
+        floor=measure(lambda q: [floor.whole(q)]),
         available=available,
         seed=seed,
     )
@@ -144,11 +145,13 @@ def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
     return np.asarray(rows[rows != query])
 
 
-def _kept(dataset: Dataset, scorer: Scorer, query: int) -> NDArray[np.float32]:
+def _share(found: Sequence[Sequence[int]], most: int) -> float:
+    return float(np.mean([np.mean([rank <= most for rank in ranks]) for ranks in found]))
+
+
+def _kept(dataset: Dataset, scorer: Scorer, query: int) -> list[NDArray[np.float32]]:
+    """What is kept when a value of one attribute is named, of each that is known of the query."""
     schema = dataset.schema
     has = np.flatnonzero(dataset.labels[query] == 1)
     known = np.unique(schema.attribute_of[has]) if len(has) else np.arange(len(schema.attributes))
-    total = np.zeros(len(dataset), dtype=np.float32)
-    for attribute in known.tolist():
-        total += scorer.kept(query, [attribute])
-    return total / np.float32(len(known))
+    return [scorer.kept(query, [attribute]) for attribute in known.tolist()]
