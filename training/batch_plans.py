@@ -73,8 +73,8 @@ class BatchPlans:
         recipe: batch size, sampling, epochs.
         seed: of every draw.
         shares: processes that share each batch.
-        partners: whether batches hold partners, for nuance: another picture of the same item,
-            drawn, else another copy of the picture.
+        partners: whether half of each batch are partners of the other half, for nuance: another
+            picture of the same item, drawn, else another copy of the picture.
 
     Raises:
         UsageError: a batch cannot be shared evenly.
@@ -129,10 +129,9 @@ class BatchPlans:
         others: dict[int, list[int]],
         generator: torch.Generator,
     ) -> None:
-        """Put partners in the place of every second row, as far as the recipe's share of the batch
-        goes; the turn of whose place they take comes in another epoch."""
+        """Put partners in the place of every second row; its turn comes in another epoch."""
         stored = self._recipe.stored_copies
-        for place in range(1, 2 * max(1, int(len(rows) * self._recipe.partners)), 2):
+        for place in range(1, len(rows), 2):
             row = rows[place - 1]
             choice = others.get(row, [])
             drawn = int(torch.randint(max(len(choice), 1), (1,), generator=generator))

@@ -22,7 +22,6 @@ _RANGES = {
     "contrast_weight": _FROM_0,
     "nuance_weight": _FROM_0,
     "nuance_temperature": _ABOVE_0,
-    "partners": Range(0, 0.5, above=True),
     "margin": _FROM_0,
     "temperature": _ABOVE_0,
     "smoothing": Range(0, 1),
@@ -56,10 +55,9 @@ class Recipe:
         triplet_weight: gamma of Eq. 15.
         value_weight: of the cross-entropy of each attribute's values under its type condition.
         contrast_weight: of the supervised contrastive loss.
-        nuance_weight: of the contrastive loss on nuance.
+        nuance_weight: of the contrastive loss on nuance; with it, half of a batch are partners of
+            the other half: another picture of the same item, else another copy of the picture.
         nuance_temperature: of that loss.
-        partners: with that loss, the share of a batch that are partners of others in it: another
-            picture of the same item, else another copy of the picture.
         margin: m of Eq. 14.
         temperature: of the contrastive loss.
         smoothing: label smoothing of the value loss.
@@ -102,7 +100,6 @@ class Recipe:
     contrast_weight: float = 0.2
     nuance_weight: float = 0.5
     nuance_temperature: float = 0.07
-    partners: float = 0.5
     margin: float = 0.2
     temperature: float = 0.1
     smoothing: float = 0.0
