@@ -156,3 +156,26 @@ def test_what_cannot_be_shared_is_refused(dataset: Dataset) -> None:
     assert "a batch of 7 cannot be shared by 2 processes evenly" in message
     assert "a multiple of 2" in message
     assert "4 processes cannot share 3 training images" in _refused(ROWS[:3], 8, 4, dataset)
+
+
+def test_partners_show_the_same_item_or_another_copy(dataset: Dataset) -> None:
+    """Rows 3 and 4 show one item, 7 to 9 another; row 5 shows that of 3 but is not trained on."""
+    items = np.arange(40)
+    items[[3, 4, 5]], items[[7, 8, 9]] = 100, 200
+    recipe = replace(BATCH, batch_size=8, epochs=40, copies=2)
+    plans = BatchPlans(replace(dataset, items=items), ROWS, recipe, 1, partners=True).after(0)
+    others = {3: {4}, 4: {3}, 7: {8, 9}, 8: {7, 9}, 9: {7, 8}}
+    met: dict[int, set[int]] = {}
+    turns: set[int] = set()
+    for plan in plans:
+        assert len(plan.rows) == len(plan.copies) == 8
+        for first in range(0, 8, 2):
+            (row, partner), copies = plan.rows[first : first + 2], plan.copies[first : first + 2]
+            if row in others:
+                met.setdefault(row, set()).add(partner)
+            else:
+                assert partner == row
+                assert copies[0] != copies[1]
+        turns |= set(plan.rows)
+    assert met == others
+    assert turns == set(ROWS.tolist())
