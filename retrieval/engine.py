@@ -256,15 +256,18 @@ class Engine:
         linear = formulas[0].linear
         if exact and not linear:
             return [self._best(formula, k, self._every(allowed)) for formula in formulas]
+        if not linear:
+            # Where no image has all that is named, likeness alone decides.
+            sought = [vector for one in formulas for vector in (one.vector, one.alike)]
+            weights = np.stack([vector.weights for vector in sought])
+            found, _ = self.index.search(weights, max(k, CANDIDATES), allowed, exact)
+            return [
+                self._best(formula, k, np.unique(rows[rows >= 0]))
+                for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
+            ]
         vectors = [formula.vector for formula in formulas]
         weights = np.stack([vector.weights for vector in vectors])
-        fetch = k if linear else max(k, CANDIDATES)
-        found, scores = self.index.search(weights, fetch, allowed, exact)
-        if not linear:
-            return [
-                self._best(formula, k, rows[rows >= 0])
-                for formula, rows in zip(formulas, found, strict=True)
-            ]
+        found, scores = self.index.search(weights, k, allowed, exact)
         return [
             (rows[rows >= 0], own[rows >= 0] + np.float32(vector.constant))
             for rows, own, vector in zip(found, scores, vectors, strict=True)

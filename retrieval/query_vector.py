@@ -7,7 +7,7 @@ likeness, how much it is like the picture in the attributes that were not named:
 (chances) and in which one it is (nuance). Likeness and the presence of one value are linear in the
 bytes, so a request that names at most one value is one vector, and the index that is searched with
 it ranks by the full formula. For several values the vector takes the sum in place of the product;
-its best few thousand images are scored by the formula.
+its best few hundred images, and as many by likeness alone, are scored by the formula.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ ROOTS = 0.5
 NAMED_ROOTS = 0.6
 """The same in presence."""
 
-CANDIDATES = 2000
-"""Images that are scored by the formula where it is more than a vector."""
+CANDIDATES = 500
+"""Images by the vector, and as many by likeness, scored by the formula where it is more than a
+vector. Of 253,983 images 250 held all of the true first ten, for each of 40 requests."""
 
 Floats = NDArray[np.float32]
 

@@ -23,6 +23,7 @@ from retrieval.query_vector import (
     NUANCE,
     ROOTS,
     SHOWN,
+    formula_of,
 )
 from retrieval.request import Request
 from training.descriptor import GARMENT
@@ -310,6 +311,28 @@ def test_a_picture_is_encoded_once(shop: Shop, tmp_path: Path, monkeypatch) -> N
     Image.new("RGB", (40, 40), "red").save(tmp_path / "other name.png")
     engine.query(tmp_path / "other name.png")  # another picture now
     assert seen == [1, 1]
+
+
+def test_several_values_are_scored_among_the_best_by_vector_and_by_likeness(
+    engine: Engine, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retrieval.engine.CANDIDATES", 9)
+    picture = engine.encode(shop.catalogue / "images/004.png")
+    names = ["colour:red", "gold"]
+    schema, store = engine.schema, engine.store
+    formula = formula_of(
+        store.layout, schema, picture.chances, picture.nuance, [schema.value(n) for n in names]
+    )
+    descriptors, few = store.descriptors(), set()
+    for vector in (formula.vector, formula.alike):
+        few |= set(np.argsort(-vector.scores(descriptors), kind="stable")[:9].tolist())
+    assert 9 < len(few) <= 18
+    scores = formula.scores(descriptors)
+    expected = sorted(few, key=lambda row: (-scores[row], row))[:5]
+    found = engine.query(picture, names, top_k=5, include_query=True)
+    assert [hit.row for hit in found] == expected
+    everyone = engine.query(picture, names, top_k=5, include_query=True, exact=True)
+    assert [hit.row for hit in everyone] == np.argsort(-scores, kind="stable")[:5].tolist()
 
 
 def test_known_labels_are_believed_when_asked(engine: Engine, shop: Shop) -> None:
