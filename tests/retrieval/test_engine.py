@@ -21,6 +21,7 @@ from retrieval.query_vector import (
     KEEP,
     NAMED_ROOTS,
     NUANCE,
+    PART,
     ROOTS,
     SHOWN,
     formula_of,
@@ -74,12 +75,12 @@ def slow_scores(
     for row, own in enumerate(store.descriptors()):
         root, plain = own[: schema.size] / 255, own[schema.size : 2 * schema.size] / 255
         other = (own[2 * schema.size :][: layout.nuance] / 127.5 - 1) * layout.spans
-        there = 1.0
+        each = []
         for value in wanted + unwanted:
             chance = NAMED_ROOTS * root[value] + (1 - NAMED_ROOTS) * plain[value]
             if trust_labels and store.labels()[row, value]:
                 chance = float(store.labels()[row, value] > 0)
-            there *= chance if value in wanted else 1 - chance
+            each.append(chance if value in wanted else 1 - chance)
         by_chance = []
         for number in kept:
             where = schema.slice_of(number)
@@ -100,6 +101,7 @@ def slow_scores(
         told = COMPARED if like else NUANCE if named else ALONE
         alike = (1 - told) * np.mean(by_chance) + told * in_nuance if kept else in_nuance
         shown = np.prod([*chances[wanted], *(1 - chances[unwanted])])
+        there = (1 - PART) * np.prod(each) + PART * np.mean(each) if each else 0.0
         change = (1 - keep) * (1 + SHOWN * shown) if named else 0.0
         scores.append((change * there + keep * alike) / (change + keep))
     return np.array(scores)

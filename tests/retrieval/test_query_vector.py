@@ -12,6 +12,7 @@ from retrieval.query_vector import (
     KEEP,
     NAMED_ROOTS,
     NUANCE,
+    PART,
     ROOTS,
     SHOWN,
     formula_of,
@@ -70,12 +71,13 @@ def _spelled_out(
             both = (1 - GARMENT_SHARE) * np.mean(told) + GARMENT_SHARE * cosine(3, other)
             share = NUANCE if named else ALONE
             alike = (1 - share) * np.mean(shared) + share * both
-        there, shown = 1.0, 1.0
+        each, shown = [], 1.0
         for value in [*wanted, *unwanted]:
             p, own = float(chances[other, value]), float(chances[image, value])
             told = NAMED_ROOTS * p**ROOT + (1 - NAMED_ROOTS) * p
-            there *= told if value in wanted else 1 - told
+            each.append(told if value in wanted else 1 - told)
             shown *= own if value in wanted else 1 - own
+        there = (1 - PART) * np.prod(each) + PART * np.mean(each) if each else 0.0
         change = (1 - keep) * (1 + SHOWN * shown) if named else 0.0
         scores.append((change * there + keep * alike) / (change + keep))
     return scores
