@@ -26,13 +26,7 @@ from retrieval.describe import describe_hits, judged, likely_values
 from retrieval.filters import Filter, Filters, allowed_rows
 from retrieval.hits import QueryResult
 from retrieval.picture import Encoder, Picture
-from retrieval.query_vector import (
-    CANDIDATES,
-    Formula,
-    QueryVector,
-    formula_of,
-    kept_likeness,
-)
+from retrieval.query_vector import CANDIDATES, Formula, formula_of
 from retrieval.recent import Recent
 from retrieval.request import QueryImage, Request, Terms, resolve
 from retrieval.trusted_labels import parts_by_labels
@@ -47,7 +41,6 @@ _MASK_BYTES = 64 * 2**20  # of filters' answers that are kept, a byte an image e
 
 Allowed = NDArray[np.bool_] | None
 """Images that are searched, [M] bool; None: all."""
-
 
 _CHUNK = 1 << 16  # images that are scored at a time
 
@@ -253,14 +246,13 @@ class Engine:
 
         Either all formulas are linear or none is.
         """
-        linear = formulas[0].linear
-        if exact and not linear:
-            return [self._best(formula, k, self._every(allowed)) for formula in formulas]
-        if not linear:
+        if not formulas[0].linear:
+            if exact:
+                return [self._best(formula, k, self._every(allowed)) for formula in formulas]
             # Where no image has all that is named, likeness alone decides.
             sought = [vector for one in formulas for vector in (one.vector, one.alike)]
             weights = np.stack([vector.weights for vector in sought])
-            found, _ = self.index.search(weights, max(k, CANDIDATES), allowed, exact)
+            found, _ = self.index.search(weights, max(k, CANDIDATES), allowed)
             return [
                 self._best(formula, k, np.unique(rows[rows >= 0]))
                 for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
@@ -298,12 +290,6 @@ class Engine:
         order = np.lexsort((rows, -scores))[:k]
         return rows[order], scores[order]
 
-    def _likeness(self, asked: _Asked) -> QueryVector:
-        """The likeness that is kept."""
-        terms, picture = asked.terms, asked.picture
-        layout, own = self.store.layout, (picture.chances, picture.nuance)
-        return kept_likeness(layout, self.schema, *own, terms.named, terms.like)
-
     def _answer(self, asked: _Asked, fetched: tuple[Rows, Floats]) -> QueryResult:
         found = self._choose(asked, fetched)
         requested = [(v, True) for v in asked.terms.wanted]
@@ -316,7 +302,7 @@ class Engine:
             requested=judged(self.schema, requested, unknown, chances),
             predicted=likely_values(self.schema, chances),
             hits=describe_hits(
-                self.store, found, self._likeness(asked), requested, asked.request.offset
+                self.store, found, asked.formula.alike, requested, asked.request.offset
             ),
             gallery=len(self.store),
             searched=len(self.store)

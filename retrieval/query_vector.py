@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.descriptor import GARMENT, DescriptorLayout
+from training.descriptor import GARMENT, DescriptorLayout, Floats
 from training.schema import Schema
 
 KEEP = 0.66
@@ -55,8 +55,6 @@ CANDIDATES = 500
 """Images by the vector, and as many by likeness, scored by the formula where it is more than a
 vector. Of 253,983 images they held all of the true first ten, for each of 40 requests; 250 held
 0.99 of them."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

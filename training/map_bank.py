@@ -114,13 +114,15 @@ def bank_from_trunk(
     pooled, chances, nuance = [], [], []
     with torch.inference_mode():
         for batch_rows, trunk in batches:
-            reduced = model.condense(trunk)
+            standard = model.standardise(trunk)
+            reduced = model.reduce(standard)
+            own_keys = model.keys(reduced)
             rows += batch_rows
             maps.append(reduced.half().cpu())
-            keys.append(model.keys(reduced).half().cpu())
+            keys.append(own_keys.half().cpu())
             mean = torch.nn.functional.normalize(trunk[:, model.last_stage].mean((2, 3)), dim=-1)
             pooled.append(mean.float().cpu().numpy())
-            described = model.describe(trunk)
+            described = model.describe_maps(standard, reduced, own_keys)
             chances.append(described.chances.float().cpu().numpy())
             nuance.append(described.nuance.float().cpu().numpy())
     empty = torch.zeros(0, model.dim, *model.grid, dtype=torch.float16)

@@ -14,13 +14,12 @@ from retrieval.console import print_json, stderr, stdout
 from retrieval.dataset_options import dataset_options, item_option
 from retrieval.printable import printable
 from retrieval.terminable import terminable
-from training.datasets import ADAPTERS, load_dataset
+from training.datasets import ADAPTERS, load_dataset, load_with_schema
 from training.errors import UsageError
 
 if TYPE_CHECKING:
     from indexer.build import BuildOptions, BuildReport
     from training.datasets.dataset import Dataset
-    from training.schema import Schema
 
 
 @click.command("build-index")
@@ -162,7 +161,7 @@ def _build(
     keep_freed_memory()
     choice = choose_device(device)
     loaded = load_checkpoint(run, choice.device)
-    dataset = _load(name, root, loaded.schema, item_column)
+    dataset = load_with_schema(loaded.schema, name, root, item_column)
     rows = _rows(dataset, split)[:limit]
     with BuildProgress(stderr) as progress:
         if choice.remark:
@@ -195,14 +194,6 @@ def _find_checkpoint(short: str, name: str) -> Path:
         f"no trained model in {runs}; train one with `retrieve train --dataset {name} "
         f"--out {runs}`, or name one with --checkpoint RUN"
     )
-
-
-def _load(name: str, root: Path | None, schema: Schema, item_column: str | None) -> Dataset:
-    """The dataset with the model's attributes, or with its own where it lacks some of them."""
-    try:
-        return load_dataset(name, root, [a.name for a in schema.attributes], item_column)
-    except UsageError:
-        return load_dataset(name, root, None, item_column)
 
 
 def _rows(dataset: Dataset, split: str) -> Any:

@@ -11,7 +11,7 @@ import click
 
 from retrieval.console import print_json, print_table, stderr, stdout
 from retrieval.dataset_options import dataset_options, item_option
-from training.errors import ResourceError, UsageError
+from training.errors import ResourceError
 
 if TYPE_CHECKING:
     from training.datasets.dataset import Dataset
@@ -207,12 +207,9 @@ def _load(name: str, root: Path | None, schema: Schema, item_column: str | None)
         DataError: they have no value in common.
     """
     from retrieval.evaluation.aligned_dataset import align_dataset
-    from training.datasets import load_dataset
+    from training.datasets import load_with_schema
 
-    try:
-        dataset = load_dataset(name, root, [a.name for a in schema.attributes], item_column)
-    except UsageError:
-        dataset = load_dataset(name, root, None, item_column)  # raises again if that is not it
+    dataset = load_with_schema(schema, name, root, item_column)
     aligned = align_dataset(dataset, schema)
     for who, names in (
         ("the model does not know", aligned.unknown_to_model),

@@ -11,8 +11,9 @@ from retrieval.build_progress import BuildProgress
 from retrieval.console import print_json, stderr, stdout
 from retrieval.index_folder import only_index
 from retrieval.printable import plain
-from training.datasets import ADAPTERS, load_dataset
+from training.datasets import ADAPTERS, load_with_schema
 from training.errors import DataError, UsageError
+from training.schema import Schema
 
 if TYPE_CHECKING:
     from indexer.manifest import Manifest
@@ -113,11 +114,7 @@ def _dataset(manifest: Manifest, name: str | None, root: Path | None) -> Dataset
     if name is None:
         name = manifest.dataset if manifest.dataset in ADAPTERS else str(where)
     place = where if name.casefold() in ADAPTERS else None
-    attributes = [str(attribute["name"]) for attribute in manifest.schema["attributes"]]
-    try:
-        return load_dataset(name, place, attributes)
-    except UsageError:
-        return load_dataset(name, place)
+    return load_with_schema(Schema.from_json(manifest.schema), name, place)
 
 
 def _to_json(

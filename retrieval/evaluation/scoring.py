@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.query_vector import formula_of, kept_likeness
-from training.descriptor import DescriptorLayout
+from training.descriptor import DescriptorLayout, Floats
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
-
-Floats = NDArray[np.float32]
 
 
 class DescriptorScorer:

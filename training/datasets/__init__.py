@@ -12,6 +12,7 @@ from training.datasets.dataset import Dataset
 from training.datasets.detect import detect
 from training.datasets.locate import find_root
 from training.errors import UsageError
+from training.schema import Schema
 
 ADAPTERS = {
     "catalogue": "training.datasets.catalogue:load",
@@ -78,3 +79,18 @@ def load_dataset(
         )
     dataset = adapter(name)(found)
     return dataset if attributes is None else select_attributes(dataset, attributes)
+
+
+def load_with_schema(
+    schema: Schema, name_or_folder: str, root: Path | None = None, item_column: str | None = None
+) -> Dataset:
+    """`load_dataset` with the attributes of a model's schema, or with its own where it lacks some.
+
+    Raises:
+        UsageError, DataError: as `load_dataset`.
+    """
+    names = [attribute.name for attribute in schema.attributes]
+    try:
+        return load_dataset(name_or_folder, root, names, item_column)
+    except UsageError:
+        return load_dataset(name_or_folder, root, None, item_column)  # raises if that is not it

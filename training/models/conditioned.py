@@ -241,7 +241,12 @@ class ConditionedEmbedder(nn.Module, ABC):
     def describe(self, trunk: Tensor) -> Described:
         """Chances and nuance of images, from F [B, channels, H, W]."""
         trunk = self.standardise(trunk)
-        seen = self.see(self.reduce(trunk), self.type_conditions.unsqueeze(0))
+        maps = self.reduce(trunk)
+        return self.describe_maps(trunk, maps, self.keys(maps))
+
+    def describe_maps(self, trunk: Tensor, maps: Tensor, keys: Tensor) -> Described:
+        """`describe` where I [B, *, h, w] and P are at hand; F is standardised."""
+        seen = self.see(maps, self.type_conditions.unsqueeze(0), keys)
         nuance = torch.cat([self.nuance_of(seen), self.garment_nuance(trunk)], -1)
         return Described(self.chances(seen.z), nuance)
 
