@@ -143,34 +143,35 @@ class Photographs:
         valid = validation_rows(dataset)
         wanted = np.union1d(self.rows, valid)
         if len(wanted) * 3 * preprocessing.size**2 <= memory:
-            for batch in self._read(_chunks(wanted)):
-                self._kept.update(zip(batch.good, batch.pixels, strict=True))
-                tick(len(batch.images))
+            for rows, shown in ((self.rows, preprocessing.whole), (valid, preprocessing)):
+                for batch in self._read(_chunks(rows), shown):
+                    self._kept.update(zip(batch.good, batch.pixels, strict=True))
+                    tick(len(batch.images))
             readable = np.array(sorted(self._kept), dtype=np.int64)
             self.rows = np.intersect1d(self.rows, readable)
             valid = np.intersect1d(valid, readable)
         self._valid_rows = valid
 
-    def _read(self, batches: Iterable[list[int]]) -> Iterator[ReadBatch]:
+    def _read(self, batches: Iterable[list[int]], shown: Preprocessing) -> Iterator[ReadBatch]:
         dataset = self._dataset
-        for batch in read_batches(
-            dataset.root, dataset.paths, batches, self._preprocessing, self._workers
-        ):
+        for batch in read_batches(dataset.root, dataset.paths, batches, shown, self._workers):
             self.failures += [(dataset.paths[n], why) for n, why in batch.failures]
             yield batch
 
-    def _images(self, batches: Iterable[list[int]]) -> Iterator[tuple[list[int], Tensor]]:
+    def _images(
+        self, batches: Iterable[list[int]], shown: Preprocessing
+    ) -> Iterator[tuple[list[int], Tensor]]:
         if self._kept:
             for rows in batches:
                 pixels = np.stack([self._kept[row] for row in rows])
                 yield rows, self._preprocessing.normalise(torch.from_numpy(pixels))
         else:
-            for batch in self._read(batches):
+            for batch in self._read(batches, shown):
                 yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
 
     def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
         """Normalised images, float32 [B, 3, S, S]; unreadable ones shorten a batch."""
-        return self._images(order.rows for order in orders)
+        return self._images((order.rows for order in orders), self._preprocessing.whole)
 
     def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
         """I and P of the validation rows, from their photographs."""
@@ -181,7 +182,7 @@ class Photographs:
             model,
             (
                 (rows, model.trunk(images.to(device)))
-                for rows, images in self._images(_chunks(self._valid_rows))
+                for rows, images in self._images(_chunks(self._valid_rows), self._preprocessing)
                 if rows
             ),
         )

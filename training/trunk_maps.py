@@ -95,7 +95,7 @@ def trunk_maps(
         model: gives the backbone and the grid.
         dataset: where the images are.
         rows: which of them, ascending.
-        preprocessing: size and mode.
+        preprocessing: size and mode; a copy is cropped from the whole picture.
         cache: folder of the cache files.
         device: where the backbone runs.
         workers: decoding processes.
@@ -109,6 +109,8 @@ def trunk_maps(
         DataError: if no image could be read.
         ResourceError: if the cache cannot be written.
     """
+    if copy is not None:
+        preprocessing = preprocessing.whole
     model.eval()  # before anything runs: in training mode batch norms would note what they see
     path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
     kept = _kept_maps(path, dataset, rows)

@@ -152,3 +152,30 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(dataset: Dataset, model: M
     np.testing.assert_allclose(bank.pooled, pooled, atol=1e-6)
     with pytest.raises(KeyError):
         bank.embed(condition, np.array([3], dtype=np.int64))
+
+
+def test_training_crops_the_whole_picture_and_an_index_shows_its_middle(
+    dataset: Dataset, model: M2Fashion, tmp_path: Path
+) -> None:
+    """A cut that hid half a garment from training would be no cut but another picture."""
+    cut = Preprocessing(size=32, resize=48)
+    whole = Preprocessing(size=32)
+    picture = cut.open(dataset.root / dataset.paths[0])
+    large = Preprocessing(size=48).open(dataset.root / dataset.paths[0])
+    np.testing.assert_array_equal(picture, large[:, 8:40, 8:40])
+
+    recipe = Recipe(batch_size=4, copies=1, crop=0.75)
+    stored = [
+        StoredMaps(model, dataset, shown, tmp_path, "cpu", 0, lambda _: None, recipe)
+        for shown in (cut, whole)
+    ]
+    order = [Order([0, 1], [1, 1]), Order([0, 1], [0, 0])]
+    (_, copies), (_, own) = stored[0].batches(iter(order))
+    (_, whole_copies), (_, whole_own) = stored[1].batches(iter(order))
+    torch.testing.assert_close(copies, whole_copies, rtol=0, atol=0)
+    assert not torch.equal(own, whole_own)
+
+    photographs = Photographs(dataset, cut, 0, lambda _: None)
+    (_, images), *_ = photographs.batches(iter([Order([0, 1], [0, 0])]))
+    expected = np.stack([whole.open(dataset.root / dataset.paths[n]) for n in (0, 1)])
+    torch.testing.assert_close(images, whole.normalise(torch.from_numpy(expected)))
