@@ -14,17 +14,12 @@ COMMANDS = {
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
-    "main-job": ("benchmarks.main_job", "The main job on photographs, timed."),
-    "queries": ("benchmarks.queries", "Check that queries return what they say."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "speed": (
         "benchmarks.speed.command",
         "What requests cost, from a thousand images to millions.",
     ),
-    "training-speed": ("benchmarks.training_speed", "Each image once, or three times a triplet."),
-    "endurance": ("benchmarks.endurance.command", "Kill, flip and feed nonsense; what survives."),
-    "deepfashion-parse": ("benchmarks.deepfashion_parse", "Parse a DeepFashion of full size."),
 }
 
 

@@ -145,16 +145,16 @@ def command(
     workers: int,
 ) -> None:
     """Draw counterfactuals, rank them by every model, and write what was found."""
-    from benchmarks.command_line import retrieve
+    from benchmarks.command_line import retrieve, train_or_resume
     from benchmarks.counterfactual_wardrobe import LABELS
     from benchmarks.kept_rows import with_kept_rows
     from benchmarks.machine import commit_name, machine_name
-    from benchmarks.main_job import train_or_resume
     from benchmarks.measured_rows import chosen_models, measured_rows
-    from benchmarks.split_images import load_for
     from benchmarks.tables.keys import data_hash
+    from retrieval.evaluation.aligned_dataset import align_dataset
     from retrieval.evaluation.encoded_split import encode_split
     from training.checkpoint import load_checkpoint
+    from training.datasets import load_dataset
 
     models = chosen_models(rows if variant == WHOLE else rows or "m2fashion")
     wardrobe = work / "wardrobe"
@@ -169,8 +169,8 @@ def command(
     folder, drawn = _drawn(work, queries, others, workers)
 
     loaded = load_checkpoint(run)
-    train = load_for("wardrobe", wardrobe, loaded.schema)
-    gallery = load_for("wardrobe", folder, loaded.schema)
+    train = align_dataset(load_dataset("wardrobe", wardrobe), loaded.schema).dataset
+    gallery = align_dataset(load_dataset("wardrobe", folder), loaded.schema).dataset
     encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, workers)
     measured = []
     for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):

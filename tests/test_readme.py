@@ -120,11 +120,6 @@ def test_figures_are_those_of_the_committed_results(page: str) -> None:
 
 def test_figures_of_one_run_are_those_of_its_json() -> None:
     """Tables of many models are rendered in one place; what is rendered elsewhere is looked at."""
-    for path in RESULTS.glob("queries-*.json"):
-        data, text = json.loads(path.read_text()), path.with_suffix(".md").read_text()
-        for found in data.get("attrs", data).values():
-            for kind in ("same", "but"):
-                assert f"{found[kind]['precision_at_10']:.2f}" in text
     for path in RESULTS.glob("demo-*.json"):
         data, text = json.loads(path.read_text()), path.with_suffix(".md").read_text()
         assert f"{data['map']:.2f}" in text
