@@ -15,8 +15,7 @@ test: .venv/installed-dev
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/retrieve bench endurance
-	$(BIN)/pytest -m endurance
+	$(BIN)/pytest -n 2 -m endurance
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

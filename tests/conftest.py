@@ -10,5 +10,5 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path[:0] = [
     str(Path(__file__).parent / room)
-    for room in ("training", "indexer", "retrieval", "retrieval/evaluation", "faults")
+    for room in ("training", "indexer", "retrieval", "retrieval/evaluation", "endurance")
 ]

@@ -6,10 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from benchmarks.endurance.flips import make_target
-from benchmarks.endurance.forked import one_thread
-from benchmarks.endurance.small_gallery import SmallGallery
+from flips import make_target
+from forked import one_thread
+from small_gallery import SmallGallery
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from flips import FACTORY
+from forked import run_forked
+from read_everything import read_everything
+from small_gallery import SmallGallery, make_gallery
 
-from benchmarks.endurance.flips import FACTORY
-from benchmarks.endurance.forked import run_forked
-from benchmarks.endurance.read_everything import read_everything
-from benchmarks.endurance.small_gallery import SmallGallery, make_gallery
 from retrieval.build_progress import BuildProgress
 from retrieval.cli import main
 from training import files as atomic

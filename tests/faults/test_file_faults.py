@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flips import FACTORY, KINDS, trouble_with
+from read_everything import read_everything
+from small_gallery import SmallGallery, write_labels
 
-from benchmarks.endurance.flips import FACTORY, KINDS, trouble_with
-from benchmarks.endurance.read_everything import read_everything
-from benchmarks.endurance.small_gallery import SmallGallery, write_labels
 from indexer.array_file import write_arrays
 from indexer.committed import COPY_NAME
 from indexer.manifest import MANIFEST_NAME, _checksum, read_manifest

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from flips import FACTORY
+from read_everything import read_everything
+from small_gallery import SmallGallery
 
-from benchmarks.endurance.flips import FACTORY
-from benchmarks.endurance.read_everything import read_everything
-from benchmarks.endurance.small_gallery import SmallGallery
 from indexer.lock import writer_lock
 from indexer.search import open_search
 from indexer.store import open_store

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from malformed_images import DISGUISES
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from benchmarks.endurance.malformed_images import DISGUISES
 from indexer.store import open_store
 from training import decoding
 from training.datasets.dataset import Dataset

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from check_images import check_images
+from malformed_images import DAMAGES, DISGUISES, malformed_images
 from PIL import Image
 
-from benchmarks.endurance.check_images import check_images
-from benchmarks.endurance.malformed_images import DAMAGES, DISGUISES, malformed_images
 from training import decoding
 from training.decoding import read_batches
 from training.errors import DataError

@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.endurance.forked import Ended, run_forked
-from benchmarks.endurance.outcome import Outcome, outcome
-from benchmarks.endurance.read_everything import read_everything
-from benchmarks.endurance.small_gallery import (
+from forked import Ended, run_forked
+from read_everything import read_everything
+from small_gallery import (
     SmallGallery,
     make_gallery,
     name_of,
     write_labels,
     write_pictures,
 )
+
 from indexer.edit import add_images, remove_images
 from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, read_manifest
 from training.files import TEMPORARY_PREFIX
@@ -32,8 +32,8 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _EVENTS = {"os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.link"}
 
 
-def random_kills(folder: Path, trials: int, seed: int) -> Outcome:
-    """Kill a build at a random time and run it again.
+def random_kills(folder: Path, trials: int, seed: int) -> list[str | None]:
+    """Kill a build at a random time and run it again; what went wrong in each trial, if anything.
 
     Survived: no committed shard is encoded again, no temporary file stays, and the index says just
     what that of an uninterrupted build says.
@@ -48,8 +48,7 @@ def random_kills(folder: Path, trials: int, seed: int) -> Outcome:
     started = time.monotonic()
     truth = _told(run_forked(lambda: _build_and_read(gallery, folder / "whole")))
     took = time.monotonic() - started
-    found = [_random_kill(gallery, draw.uniform(0, took), truth) for _ in range(trials)]
-    return outcome("1: kill -9 at a random point of build-index", found)
+    return [_random_kill(gallery, draw.uniform(0, took), truth) for _ in range(trials)]
 
 
 def _random_kill(gallery: SmallGallery, after: float, truth: dict[str, Any]) -> str | None:
@@ -72,8 +71,8 @@ def _random_kill(gallery: SmallGallery, after: float, truth: dict[str, Any]) -> 
     return _left_over(out)
 
 
-def killed_steps(folder: Path, trials: int, seed: int) -> Outcome:
-    """Kill rebuilding, adding and removing just before a step that changes the disk.
+def killed_steps(folder: Path, trials: int, seed: int) -> list[str | None]:
+    """Kill rebuilding, adding and removing just before a step that changes the disk; likewise.
 
     Steps are opening a file to write, fsync, renaming, removing, and making a folder. Survived: the
     index says what it said before or what it says afterwards; done again, the latter.
@@ -100,7 +99,7 @@ def killed_steps(folder: Path, trials: int, seed: int) -> Outcome:
         for step in points:
             _fresh_copy(old, out)
             found.append(_killed_at(work, out, step, before, after))
-    return outcome("2: killed between two steps of a commit", found)
+    return found
 
 
 def _changes(gallery: SmallGallery) -> list[Callable[[Path], Any]]:

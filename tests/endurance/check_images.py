@@ -1,11 +1,12 @@
 """Reads malformed images in a process of its own: each is refused or read, nothing else.
 
-`python -m benchmarks.endurance.check_images COUNT SEED` prints the name of every image before it
+`python check_images.py COUNT SEED` prints the name of every image before it
 is read and what came of it, so that a crash or a hang names its image.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from malformed_images import malformed_images
 
-from benchmarks.endurance.malformed_images import malformed_images
 from training.decoding import read_image
 from training.preprocessing import Preprocessing
 
@@ -56,11 +57,11 @@ def check_images(count: int, seed: int) -> Counter[str]:
     Raises:
         AssertionError: if one crashed, hung or broke a promise; it says which.
     """
-    command = [sys.executable, "-m", "benchmarks.endurance.check_images", str(count), str(seed)]
+    command = [sys.executable, __file__, str(count), str(seed)]
     try:
         done = subprocess.run(
             command,
-            cwd=Path(__file__).parents[2],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,
             text=True,
             timeout=60 + count / 2,

@@ -6,10 +6,10 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.endurance.forked import run_forked
-from benchmarks.endurance.outcome import Outcome, outcome
-from benchmarks.endurance.read_everything import read_everything
-from benchmarks.endurance.small_gallery import SmallGallery, make_gallery
+from forked import run_forked
+from read_everything import read_everything
+from small_gallery import SmallGallery, make_gallery
+
 from training.errors import RetrieveError
 
 KINDS = {
@@ -34,8 +34,9 @@ def make_target(folder: Path) -> SmallGallery:
     return gallery
 
 
-def flips(index: Path, kind: str, trials: int, seed: int) -> Outcome:
-    """Flip one random bit of one file of a kind, read the index, and flip it back.
+def flips(index: Path, kind: str, trials: int, seed: int) -> list[str | None]:
+    """Flip one random bit of one file of a kind, read the index, and flip it back; what went wrong
+    in each trial, if anything.
 
     Survived: it is refused, naming the file, before anything uses it; or nothing that is read
     differs.
@@ -47,11 +48,8 @@ def flips(index: Path, kind: str, trials: int, seed: int) -> Outcome:
         seed: of files and bits.
     """
     ended = run_forked(lambda: list(_troubles(index, kind, trials, seed)), limit=60 + trials)
-    name = f"7: flipped byte, {kind}"
-    if ended.code:
-        what = "hung" if ended.hung else f"exit code {ended.code}"
-        return Outcome(name, trials, 0, (f"the reader: {what} {ended.said}",))
-    return outcome(name, ended.result)
+    assert not ended.code, f"the reader: {'hung' if ended.hung else ended.code} {ended.said}"
+    return list(ended.result)
 
 
 def _troubles(index: Path, kind: str, trials: int, seed: int) -> Iterator[str | None]:
