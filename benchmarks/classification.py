@@ -7,24 +7,27 @@ A name given several times stands for several seeds of one model. Each model is 
 its heads under the labels that it is told, as multi-task training has them (nothing for the
 headline, then 25, 50 and 75 % of the labels, scored on the others alone), and its value heads
 under each attribute's own type condition, as the index predicts values. Heads that no loss of a
-run trained are left out. Writes the figures to `benchmarks/results/`.
+run trained are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.classification_markdown import classification_markdown
 from benchmarks.machine import commit_name, machine_name
 from benchmarks.named_runs import named_run
 from benchmarks.tables.keys import data_hash
+from benchmarks.tables.markdown_grid import markdown_grid
+from benchmarks.tables.summary import figure
 from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.device import choose_device
-from retrieval.console import print_json, stderr
+from retrieval.console import stderr
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.classification import (
     KS,
@@ -35,6 +38,7 @@ from retrieval.evaluation.classification import (
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.head_scores import head_scores
 from retrieval.evaluation.known_labels import draw_known_labels
+from retrieval.evaluation.published_classification import TABLE_1, TABLE_2, PublishedClassification
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
@@ -44,6 +48,8 @@ from training.map_bank import MapBank
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the labels, told to the model."""
+
+Rows = dict[str, list[dict[str, Any]]]
 
 
 @click.command("classification")
@@ -57,44 +63,32 @@ SHARES = (0.25, 0.5, 0.75)
     help="May be repeated; the same name again is another seed of it.",
 )
 @click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of the labels told and of the intervals.",
-)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     name: str,
     root: Path | None,
     checkpoints: tuple[str, ...],
     split: str,
-    seed: int,
     results: Path,
     device: str,
     workers: int,
-    as_json: bool,
 ) -> None:
     """Measure how well models predict categories and attributes, from nothing and from labels."""
     keep_freed_memory()
-    place = choose_device(device).device
     named = [named_run(text) for text in checkpoints]
-    first = load_checkpoint(named[0][1], place)
-    dataset = load_dataset(name, root, [a.name for a in first.schema.attributes])
+    models = [load_checkpoint(folder, choose_device(device).device) for _, folder in named]
+    dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
+    backbone = models[0].model.config.backbone
     rows = []
-    for model, folder in named:
-        loaded = load_checkpoint(folder, place)
-        check_fits(loaded, dataset, first, str(folder))
+    for (model, folder), loaded in zip(named, models, strict=True):
+        check_fits(loaded, dataset, backbone, str(folder))
         encoded = encode_split(
             loaded.model, dataset, split, loaded.preprocessing, workers, f"encoding for {model}"
         )
-        rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset, seed))
+        rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset))
         stderr.print(f"{model} ({folder.name}) measured", markup=False)
-    backbone = first.model.config.backbone
     data: dict[str, Any] = {
         "dataset": dataset.name,
         "split": split,
@@ -102,140 +96,206 @@ def command(
         "ks": list(KS),
         "images": len(encoded.dataset),
         "unreadable": len(encoded.failures),
-        "seed": seed,
         "data": data_hash(dataset),
         "commit": commit_name(),
         "machine": machine_name(device),
         "rows": rows,
     }
     stem = f"classification-{dataset.name}-{backbone}{split_suffix(split, 'test')}"
-    write_results(results, stem, data, classification_markdown(data))
-    if as_json:
-        print_json(data)
-    else:
-        click.echo(classification_markdown(data))
+    write_results(results, stem, data, markdown(data))
+    click.echo(markdown(data))
 
 
-def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset, seed: int) -> dict[str, Any]:
-    """All figures of one checkpoint as a JSON-ready dict.
-
-    Args:
-        loaded: the checkpoint.
-        bank: maps of all rows of `dataset`, in their order.
-        dataset: labels and categories.
-        seed: of the labels told and of the intervals.
+def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> dict[str, Any]:
+    """All figures of one checkpoint on a split's maps, as a JSON-ready dict.
 
     Returns:
         `under_labels`: heads, told nothing; `under_types`: value heads under type conditions;
         `curve`: for each share of labels told, `told` and, on the very same labels, `not_told`.
         A figure is None where no loss trained the head.
     """
-    recipe = loaded.training.get("recipe", {})
-    schema, labels, category = dataset.schema, dataset.labels, dataset.category
-    attributes_trained = recipe.get("attribute_weight", 1) > 0
-    types_trained = recipe.get("value_weight", 1) > 0
-    categories_trained = recipe.get("category_weight", 1) > 0
-    untold = head_scores(bank, labels * 0)
+    recipe, labels = loaded.training.get("recipe", {}), dataset.labels
+    report = partial(classification_report, dataset.schema, labels, dataset.category)
 
-    def report(told: Any = None, intervals: bool = True) -> ClassificationReport:
-        scores = untold if told is None else head_scores(bank, told[0])
-        return classification_report(
-            schema,
-            labels,
-            category,
-            scores.attributes if attributes_trained else None,
-            scores.categories if categories_trained else None,
-            None if told is None else told[1],
-            intervals,
-            seed,
-        )
+    def heads(told: Any, shown: Any = None) -> dict[str, Any]:
+        scores = head_scores(bank, told)
+        attributes = scores.attributes if recipe.get("attribute_weight", 1) > 0 else None
+        categories = scores.categories if recipe.get("category_weight", 1) > 0 else None
+        return _json(report(attributes, categories, shown, intervals=shown is None))
 
     curve = []
     for share in SHARES:
-        shown = draw_known_labels(labels, schema, share, seed)
-        curve.append(
-            {
-                "share": share,
-                "told": _json(report((shown, shown), intervals=False)),
-                "not_told": _json(report((labels * 0, shown), intervals=False)),
-            }
-        )
-    by_type = classification_report(
-        schema,
-        labels,
-        category,
-        bank.chances if types_trained else None,
-        None,
-        seed=seed,
-    )
+        shown = draw_known_labels(labels, dataset.schema, share, 0)
+        told, not_told = heads(shown, shown), heads(labels * 0, shown)
+        curve.append({"share": share, "told": told, "not_told": not_told})
+    chances = bank.chances if recipe.get("value_weight", 1) > 0 else None
     return {
         "training_seed": loaded.training.get("seed"),
         "epoch": loaded.training.get("epoch"),
         "checkpoint_hash": loaded.hash,
-        "under_labels": _json(report()),
-        "under_types": _json(by_type),
+        "under_labels": heads(labels * 0),
+        "under_types": _json(report(chances, None)),
         "curve": curve,
     }
 
 
-def check_fits(loaded: Checkpoint, dataset: Dataset, first: Checkpoint, folder: str) -> None:
+def check_fits(loaded: Checkpoint, dataset: Dataset, backbone: str, folder: str) -> None:
     """Make sure that a checkpoint's figures can stand in one table with the first one's.
 
     Raises:
         DataError: its attributes, values or categories are not the dataset's.
         UsageError: it is of another backbone.
     """
-    if loaded.schema.hash != dataset.schema.hash:
+    same = loaded.schema.hash == dataset.schema.hash
+    if not same or loaded.categories not in ((), dataset.category_names):
         raise DataError(
-            f"{folder} was trained on other attributes or values than {dataset.name} has "
-            f"({loaded.schema.size} values against {dataset.schema.size}); name a run that was "
-            "trained on this dataset"
+            f"{folder} was trained on other attributes, values or categories than {dataset.name} "
+            "has; name a run that was trained on this dataset"
         )
-    if loaded.categories and loaded.categories != dataset.category_names:
-        raise DataError(
-            f"{folder} was trained on other categories than {dataset.name} has "
-            f"({len(loaded.categories)} against {len(dataset.category_names)}, or in another order)"
-        )
-    own, other = loaded.model.config.backbone, first.model.config.backbone
-    if own != other:
-        raise UsageError(f"{folder} has the backbone {own}, the first run {other}; a table has one")
+    own = loaded.model.config.backbone
+    if own != backbone:
+        raise UsageError(f"{folder} has the backbone {own}, the first run {backbone}; a table one")
 
 
 def _json(report: ClassificationReport) -> dict[str, Any]:
+    means = zip(
+        ("recall", "chance", "ceiling"),
+        (report.all_mean, report.all_mean_chance, report.all_mean_ceiling),
+        strict=True,
+    )
     return {
         "category": _score(report.category),
         "types": {score.name: _score(score) for score in report.types},
         "all-micro": _score(report.all_micro),
-        "all-mean": _means(report),
+        "all-mean": {name: _rounded(own) for name, own in means if own is not None} or None,
     }
-
-
-def _means(report: ClassificationReport) -> dict[str, list[float]] | None:
-    figures = {
-        "recall": report.all_mean,
-        "chance": report.all_mean_chance,
-        "ceiling": report.all_mean_ceiling,
-    }
-    return {n: _rounded(f) for n, f in figures.items() if f is not None} or None
 
 
 def _score(score: RecallScore | None) -> dict[str, Any] | None:
     if score is None:
         return None
-    out = asdict(score)
-    for name in ("recall", "chance", "ceiling"):
-        out[name] = _rounded(out[name])
-    del out["name"]
-    if score.ci is None:
-        del out["ci"]
-    else:
-        out["ci"] = [_rounded((i.low, i.high)) for i in score.ci]
-    return out
+    out = asdict(score) | {"ci": [_rounded((i.low, i.high)) for i in score.ci or ()]}
+    out |= {name: _rounded(out[name]) for name in ("recall", "chance", "ceiling")}
+    return {name: own for name, own in out.items() if name != "name" and own != []}
 
 
-def _rounded(figures: tuple[float, ...]) -> list[float]:
+def _rounded(figures: Sequence[float]) -> list[float]:
     return [round(figure, 4) for figure in figures]
 
 
-if __name__ == "__main__":
-    command()
+def markdown(data: dict[str, Any]) -> str:
+    """The figures as Markdown: ours in three tables, published ones in their own."""
+    models: Rows = {}
+    for row in data["rows"]:
+        models.setdefault(row["model"], []).append(row)
+    seeds = "; ".join(
+        f"{model} {', '.join(str(entry['training_seed']) for entry in entries)}"
+        for model, entries in models.items()
+    )
+    lines = [
+        f"# Classification: {data['dataset']}, {data['split']}, {data['backbone']}",
+        "",
+        "## Told nothing, heads",
+        "",
+        "Heads of the multi-task losses under the labels that the model is told; here it is told "
+        "nothing.",
+        "",
+        *_headline(models, data["ks"], "under_labels"),
+        "",
+        "## Told nothing, type conditions",
+        "",
+        "Value heads, each attribute's values read under its own type condition (what an index "
+        "stores as predictions). All-micro ranks probabilities of different attributes together.",
+        "",
+        *_headline(models, data["ks"], "under_types"),
+        "",
+        "## Told some labels, heads",
+        "",
+        "The model is told a share of the labels (a single-valued attribute as a whole), drawn "
+        "with a fixed seed, and scored on the others alone, known ones taking no part in the "
+        "ranking. In brackets: told nothing, scored on the very same labels. An image that is told "
+        "its category as an attribute has no category to predict.",
+        "",
+        *_curve(models, data["ks"]),
+        "",
+        "Percent. Category: top-k accuracy. Attributes: recall@k, hits / positives pooled over "
+        "images, ranked among that attribute's values; all-micro: all values ranked together; "
+        "all-mean: mean over the attributes. - : no loss of that run trains the head, or the "
+        f"attribute has no label. {data['images']:,} images ({data['unreadable']} unreadable). "
+        f"±: standard deviation over training seeds ({seeds}). Intervals and counts: see the JSON. "
+        f"Commit {data['commit']}, {data['machine']}.",
+        "",
+    ]
+    return "\n".join([*lines, *_published(TABLE_1), *_published(TABLE_2)])
+
+
+def _headline(models: Rows, ks: list[int], reading: str) -> list[str]:
+    """A row a model and k, a column the category, each type, and All in both readings."""
+    reports = [row[reading] for entries in models.values() for row in entries]
+    # Without figures of a category (type conditions have none) there is no column of it.
+    columns = ["category"] if any(report["category"] for report in reports) else []
+    types = list(dict.fromkeys(name for report in reports for name in report["types"]))
+    header = ["", "k", *map(_heading, columns), *types, "all-micro", "all-mean"]
+    rows = []
+    for k, number in enumerate(ks):
+
+        def cells(own: list[dict[str, Any]], kind: str, k: int = k) -> list[str]:
+            found = [[report[name] for report in own] for name in columns]
+            found += [[report["types"].get(name) for report in own] for name in types]
+            found += [[report[name] for report in own] for name in ("all-micro", "all-mean")]
+            return [_mean(entries, kind, k) for entries in found]
+
+        for model, entries in models.items():
+            own = [entry[reading] for entry in entries]
+            if any(report["category"] or report["types"] for report in own):
+                rows.append([model, str(number), *cells(own, "recall")])
+        rows.append(["best reachable", str(number), *cells(reports, "ceiling")])
+        rows.append(["chance", str(number), *cells(reports, "chance")])
+    return markdown_grid(header, rows)
+
+
+def _curve(models: Rows, ks: list[int]) -> list[str]:
+    columns = [(name, k) for name in ("category", "all-micro", "all-mean") for k in (0, 1)]
+    header = ["", "told", *(f"{_heading(name)} @{ks[k]}" for name, k in columns)]
+    rows = []
+    for model, entries in models.items():
+        for number, step in enumerate(entries[0]["curve"]):
+            cells = []
+            for name, k in columns:
+                told, not_told = (
+                    _mean([e["curve"][number][kind][name] for e in entries], "recall", k)
+                    for kind in ("told", "not_told")
+                )
+                cells.append("-" if told == "-" else f"{told} ({not_told})")
+            rows.append([model, f"{step['share']:.0%}", *cells])
+    return markdown_grid(header, rows)
+
+
+def _mean(entries: list[dict[str, Any] | None], kind: str, k: int) -> str:
+    found = [entry[kind][k] for entry in entries if entry is not None]
+    if not found:
+        return "-"
+    # Chance and ceiling are the same for every model that has the figure.
+    return figure(found).text() if kind == "recall" else f"{found[0]:.2f}"
+
+
+def _heading(name: str) -> str:
+    # Where the category is an attribute as well, its column must not be taken for this one.
+    return "category head" if name == "category" else name
+
+
+def _published(table: PublishedClassification) -> list[str]:
+    header = ["published", *(f"{name} @{k}" for name in table.columns for k in (3, 5))]
+    rows = [
+        [method, *("-" if v is None else f"{v:.2f}" for v in values)]
+        for method, values in table.rows.items()
+    ]
+    return [
+        f"## Published: {table.title}, DeepFashion",
+        "",
+        *markdown_grid(header, rows),
+        "",
+        f"As printed, not reproduced here; which labels the models were told is not stated, and "
+        f"rows mix both readings of All. {table.remark}".rstrip(),
+        "",
+    ]
