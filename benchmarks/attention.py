@@ -2,12 +2,11 @@
 
     retrieve bench attention --checkpoint runs/wardrobe
 
-Draws garments that the checkpoint never saw (another seed than the training's), whose parts' true
-regions are known, and looks at the attention under each attribute's type condition. A cell's mass
-counts by the share of the cell that is region; chance is the region's share of the picture. An
-attribute is *located* if its region covers on average less than 15 % of the picture: the parts.
-Category, colour, pattern and shape are read off the whole garment and reported apart. Needs a
-checkpoint trained on `retrieve wardrobe`; writes the figures to `benchmarks/results/`.
+Draws garments that the checkpoint never saw, whose parts' true regions are known, and looks at the
+attention under each attribute's type condition. A cell's mass counts by the share of the cell that
+is region; chance is the region's share of the picture. An attribute is *located* if its region
+covers on average less than 15 % of the picture: the parts. Category, colour, pattern and shape are
+read off the whole garment and reported apart.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.machine import commit_name
 from benchmarks.tables.markdown_grid import markdown_grid
@@ -45,20 +43,26 @@ _BATCH = 25
 @click.command("attention")
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
 @click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=SEED,
-    show_default=True,
-    help="Of the garments drawn; must not be that of the training's wardrobe.",
-)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=SEED, show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def command(checkpoint: Path, images: int, seed: int, results: Path) -> None:
     """Measure the attention mass inside each attribute's region, against the region's area."""
     loaded = load_checkpoint(checkpoint)
-    report = measure(loaded, images, seed)
-    data = to_json(report, loaded, images, seed)
-    model = loaded.model
+    model, report = loaded.model, measure(loaded, images, seed)
+    data = {
+        "rows": [_rounded(asdict(row)) for row in report.rows],
+        "located": None if report.located is None else _rounded(asdict(report.located)),
+        "located_below": LOCATED_BELOW,
+        "condition": "the attribute's type condition",
+        "images": images,
+        "seed": seed,
+        "commit": commit_name(),
+        "architecture": model.architecture,
+        "backbone": model.config.backbone,
+        "grid": list(model.grid),
+        "checkpoint_hash": loaded.hash,
+        "training": {k: loaded.training.get(k) for k in ("dataset", "seed", "epoch", "validation")},
+    }
     rival = "" if model.architecture == "m2fashion" else f"-{model.architecture}"
     stem = f"attention-wardrobe-{model.config.backbone}{rival}"
     write_results(results, stem, data, markdown(data))
@@ -66,12 +70,7 @@ def command(checkpoint: Path, images: int, seed: int, results: Path) -> None:
 
 
 def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
-    """Draw pictures, run the model, and compare its attention with the true regions.
-
-    Args:
-        loaded: of a model with the wardrobe's attributes, or some of them.
-        images: pictures drawn.
-        seed: of the wardrobe that they are drawn from.
+    """Draw pictures of a wardrobe's seed, run the model, compare its attention with the regions.
 
     Raises:
         DataError: the model knows no attribute of the wardrobe.
@@ -91,16 +90,16 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
             maps = model.features(preprocessing.normalise(torch.from_numpy(pixels)))
             keys = model.keys(maps)
             alpha = torch.stack([model.attention(maps, c.unsqueeze(0), keys) for c in conditions])
-            for index, spec, one, weights in zip(
-                indices, specs, drawn, alpha.transpose(0, 1).double().numpy(), strict=True
-            ):
+            weights = alpha.transpose(0, 1).double().numpy()
+            for place, (spec, one) in enumerate(zip(specs, drawn, strict=True)):
                 labels = spec.garment.labels()
                 for column, name in enumerate(names):
                     if labels[name]:  # without sleeves there is no shape of them to look at
-                        shares = attention_share(weights, one.masks[name])
-                        inside[index, column] = shares[column]
-                        others[index, column] = _mean_without(shares, column)
-                        area[index, column] = one.masks[name].mean()
+                        cell = start + place, column
+                        shares = attention_share(weights[place], one.masks[name])
+                        inside[cell], area[cell] = shares[column], one.masks[name].mean()
+                        if len(names) > 1:
+                            others[cell] = np.delete(shares, column).mean()
             bar(len(indices))
     items = np.array([item_of(index)[0] for index in range(images)], dtype=np.int64)
     return attention_report(names, inside, area, others, items, seed)
@@ -126,73 +125,39 @@ def wardrobe_attributes(schema: Schema) -> dict[str, int]:
     return found
 
 
-def to_json(report: AttentionReport, loaded: Checkpoint, images: int, seed: int) -> dict[str, Any]:
-    """The figures as a JSON-ready dict; shares in 0..1."""
-    rows = []
-    for row in report.rows:
-        rows.append(_rounded(asdict(row)))
-    located = None if report.located is None else _rounded(asdict(report.located))
-    return {
-        "rows": rows,
-        "located": located,
-        "located_below": LOCATED_BELOW,
-        "condition": "the attribute's type condition",
-        "images": images,
-        "seed": seed,
-        "commit": commit_name(),
-        "architecture": loaded.model.architecture,
-        "backbone": loaded.model.config.backbone,
-        "grid": list(loaded.model.grid),
-        "checkpoint_hash": loaded.hash,
-        "training": {k: loaded.training.get(k) for k in ("dataset", "seed", "epoch", "validation")},
-    }
-
-
 def markdown(data: dict[str, Any]) -> str:
     """The figures as Markdown."""
     header = ["attention, rendered garments", "inside the region", "region's area (chance)"]
     header += ["times chance", "95 % interval", "inside under the other conditions"]
+
+    def cells(name: str, row: dict[str, Any], others: str) -> list[str]:
+        shares = [name, f"{row['inside']:.3f}", f"{row['area']:.3f}", f"{row['ratio']:.2f}"]
+        return [*shares, "{:.2f} to {:.2f}".format(*row["ratio_ci"]), others]
+
     rows = []
     for row in sorted(data["rows"], key=lambda r: not r["located"]):
-        others = "-" if row["others"] is None else f"{row['others']:.3f}"
         kind = "" if row["located"] else " (whole garment)"
-        rows.append([row["attribute"] + kind, *_cells(row), others])
+        others = "-" if row["others"] is None else f"{row['others']:.3f}"
+        rows.append(cells(row["attribute"] + kind, row, others))
     if data["located"] is not None:
-        rows.append(["**mean over the located**", *_cells(data["located"]), ""])
-    lines = markdown_grid(header, rows)
-    below = f"{data['located_below']:.0%}"
+        rows.append(cells("**mean over the located**", data["located"], ""))
     height, width = data["grid"]
-    lines += [
+    lines = [
+        *markdown_grid(header, rows),
         "",
         f"{data['images']} garments of a seed that the training did not see, attention of "
         f"{height} x {width} cells under each attribute's type condition. Located: the region "
-        f"covers on average less than {below} of the picture.",
+        f"covers on average less than {data['located_below']:.0%} of the picture.",
         "",
     ]
     return "\n".join(lines)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    low, high = row["ratio_ci"]
-    shares = [f"{row['inside']:.3f}", f"{row['area']:.3f}"]
-    return [*shares, f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
-
-
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+    out = dict(figures)
     for name, figure in figures.items():
         if isinstance(figure, dict):  # an interval
             out[name] = [round(figure["low"], 4), round(figure["high"], 4)]
         elif isinstance(figure, float):
             out[name] = None if math.isnan(figure) else round(figure, 5)
-        else:
-            out[name] = figure
     return out
-
-
-def _mean_without(shares: NDArray[np.float64], column: int) -> float:
-    return float(np.delete(shares, column).mean()) if len(shares) > 1 else math.nan
-
-
-if __name__ == "__main__":
-    command()
