@@ -23,7 +23,7 @@ from indexer.index_choice import DEFAULT_RECALL
 from indexer.manifest import Manifest
 from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
-from indexer.plan import ShardPlan, plan_shards
+from indexer.plan import plan_shards
 from indexer.progress import Progress
 from indexer.shard import open_shards, rows_a_shard
 from indexer.shard_buffer import ShardBuffer
@@ -60,14 +60,6 @@ class Images:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class ExportCost:
-    """Seconds of exporting a gallery: shards and gallery file; and of making its search."""
-
-    export: float
-    search: float
-
-
 def images_of(store: Store) -> Images:
     """All images of an index."""
     descriptors = store.descriptors()
@@ -77,34 +69,11 @@ def images_of(store: Store) -> Images:
     )
 
 
-def made_images(layout: DescriptorLayout, schema: Schema, count: int, seed: int = 0) -> Images:
-    """Images that nobody took, for a layout without a model: one value known of each attribute."""
-    random = np.random.default_rng(seed)
-    chances = np.zeros((count, schema.size), np.float32)
-    labels = np.full((count, schema.size), -1, np.int8)
-    for number, attribute in enumerate(schema.attributes):
-        if attribute.values:
-            own = schema.slice_of(number)
-            chances[:, own] = random.dirichlet(np.full(len(attribute.values), 0.1), count)
-            rows = np.arange(count)
-            labels[rows, own.start + chances[:, own].argmax(1)] = 1
-    nuance = random.standard_normal((count, layout.nuance), dtype=np.float32)
-    return Images(chances, _unit(layout, nuance), labels)
-
-
 def draw_images(
     real: Images, layout: DescriptorLayout, schema: Schema, start: int, stop: int, seed: int = 0
 ) -> Images:
-    """Images `start` to `stop` of an endless gallery, which begins with the real ones.
-
-    Args:
-        real: the images that others are drawn from.
-        layout: of their descriptors.
-        schema: attributes and values.
-        start: a multiple of what other calls for the same gallery draw at a time.
-        stop: above it.
-        seed: of the draw.
-    """
+    """Images `start` to `stop` of an endless gallery, which begins with the real ones; `start` is a
+    multiple of what other calls for the same gallery draw at a time."""
     random = np.random.default_rng([seed, start])
     count = stop - start
     own = random.integers(len(real), size=count)
@@ -134,21 +103,20 @@ def export_gallery(
     model: Path | None,
     requests: Requests,
     progress: Progress,
-) -> ExportCost:
-    """Write an index of `size` drawn images.
+) -> float:
+    """Write an index of `size` drawn images into an empty folder.
 
     Args:
         draft: identity, schema and preprocessing of the index.
         real: the images to draw from.
         size: images, at least 1.
-        folder: of the index; empty.
-        model: the checkpoint that is copied into it; None: none, and the index opens as a `Store`
-            alone.
+        folder: of the index.
+        model: the checkpoint that is copied into it; None: it opens as a `Store` alone.
         requests: makes the query vectors with which recall is measured.
         progress: is told of every shard.
 
     Returns:
-        Seconds, drawing apart.
+        Seconds of shards, gallery file and search, drawing apart.
     """
     schema, layout = Schema.from_json(draft.schema), draft.identity.layout
     if model is not None:
@@ -177,26 +145,15 @@ def export_gallery(
         seconds += time.perf_counter() - started
         progress.advance(len(plan.paths))
     started = time.perf_counter()
-    manifest = _with_gallery(replace(draft, shards=tuple(entries)), labels, plans, folder)
-    files = open_shards(folder, manifest.shards, verify=False)
-    assert manifest.gallery is not None
-    store = Store(folder, manifest, open_gallery(folder, manifest.gallery, False), files, False)
-    seconds += time.perf_counter() - started
-    started = time.perf_counter()
+    files = open_shards(folder, tuple(entries), verify=False)
+    rows = np.arange(size)
+    known = Known(labels, np.full(size, "test"), rows)
+    gallery = write_gallery(folder, files, [plan.rows for plan in plans], known)
+    manifest = replace(draft, shards=tuple(entries), gallery=gallery)
+    store = Store(folder, manifest, open_gallery(folder, gallery, False), files, False)
     search = build_search(store, DEFAULT_RECALL, None, requests, progress)
     commit_manifest(folder, replace(manifest, search=search))
-    return ExportCost(seconds, time.perf_counter() - started)
-
-
-def _with_gallery(
-    manifest: Manifest, labels: NDArray[np.int8], plans: list[ShardPlan], folder: Path
-) -> Manifest:
-    rows = np.arange(len(labels))
-    known = Known(labels, np.full(len(labels), "test"), rows)
-    files = open_shards(folder, manifest.shards, verify=False)
-    return replace(
-        manifest, gallery=write_gallery(folder, files, [plan.rows for plan in plans], known)
-    )
+    return seconds + time.perf_counter() - started
 
 
 def _sums(schema: Schema, chances: Floats) -> Floats:

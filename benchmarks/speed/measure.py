@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +19,11 @@ from numpy.typing import NDArray
 
 from benchmarks.machine import cores
 from indexer.measure_recall import HITS, tenth_best
-from indexer.search import SearchIndex
 from indexer.store import Store
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
-from retrieval.filters import allowed_rows, resolve_filters
 from retrieval.picture import Picture
 from retrieval.query_vector import CANDIDATES
-from training.descriptor import Floats
 from training.errors import ResourceError
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
@@ -41,8 +38,6 @@ _FETCH = 18  # what the engine fetches for ten hits
 _ROUNDING = 1e-5  # of a score
 _SECONDS, _LEAST, _MOST = 2.0, 5, 50  # of a measurement, and repeats
 _FILTER_SECONDS = 0.3  # of that of one filter of twenty
-
-Allowed = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -68,135 +63,106 @@ class Row:
     recall: float | None = None
 
 
-@dataclass(frozen=True)
-class Timed:
-    """Medians of milliseconds, of the operation and of its floor, and of their ratio."""
+def memory_pass(store: Store) -> Callable[[], object]:
+    """One reading of all descriptors' bytes by all cores: the floor of any exact search."""
+    # Copied into a buffer that stays in the core's cache, at the pace of reading memory.
+    size, count = 1 << 18, cores()
+    whole = [np.ascontiguousarray(block).reshape(-1) for block in store.blocks()]
+    pieces = [block[i : i + size] for block in whole for i in range(0, len(block), size)]
+    cuts = [len(pieces) * n // count for n in range(count + 1)]
+    parts = [pieces[a:b] for a, b in pairwise(cuts)]
+    pool = ThreadPoolExecutor(count, "floor")
 
-    value: float
-    floor: float
-    ratio: float
-
-
-class MemoryPass:
-    """One reading of all descriptors' bytes by all cores: the floor of any exact search.
-
-    Args:
-        store: whose descriptors.
-    """
-
-    def __init__(self, store: Store) -> None:
-        whole = [np.ascontiguousarray(block).reshape(-1) for block in store.blocks()]
-        # Copied into a buffer that stays in the core's cache, at the pace of reading memory.
-        self._size = 1 << 18
-        pieces = [b[i : i + self._size] for b in whole for i in range(0, len(b), self._size)]
-        count = cores()
-        edges = np.linspace(0, len(pieces), count + 1).astype(int)
-        self._parts = [pieces[a:b] for a, b in pairwise(edges)]
-        self._pool = ThreadPoolExecutor(count, "floor")
-
-    def __call__(self) -> None:
-        """Read."""
-        list(self._pool.map(self._read, self._parts))
-
-    def _read(self, pieces: Sequence[NDArray[np.uint8]]) -> None:
-        buffer = np.empty(self._size, np.uint8)
-        for piece in pieces:
+    def read(part: Sequence[NDArray[np.uint8]]) -> None:
+        buffer = np.empty(size, np.uint8)
+        for piece in part:
             np.copyto(buffer[: len(piece)], piece)
+
+    return lambda: list(pool.map(read, parts))
 
 
 def in_turns(
-    operation: Callable[[int], object], floor: Callable[[], object], seconds_long: float = _SECONDS
-) -> Timed:
-    """Time an operation, which is told the number of the repeat, and its floor, in turns."""
+    what: str,
+    size: int,
+    operation: Callable[[int], object],
+    floor: Callable[[], object],
+    long: float,
+) -> Row:
+    """Time an operation, which is told the number of the repeat, and its floor, for `long` s."""
     operation(0)
     floor()
-    seconds: list[float] = []
+    spent: list[float] = []
     floors: list[float] = []
-    ended = time.perf_counter() + seconds_long
-    while len(seconds) < _LEAST or (len(seconds) < _MOST and time.perf_counter() < ended):
+    ended = time.perf_counter() + long
+    while len(spent) < _LEAST or (len(spent) < _MOST and time.perf_counter() < ended):
         floor()
-        operation(len(seconds))  # untimed, so that neither finds the other's bytes in the cache
-        floors.append(_seconds(floor))
-        operation(len(seconds) + 1)
-        seconds.append(_seconds(partial(operation, len(seconds) + 2)))
-    return Timed(
-        1000 * statistics.median(seconds),
-        1000 * statistics.median(floors),
-        statistics.median(s / f for s, f in zip(seconds, floors, strict=True)),
-    )
+        operation(len(spent))  # untimed, so that neither finds the other's bytes in the cache
+        floors.append(_milliseconds(floor))
+        operation(len(spent) + 1)
+        spent.append(_milliseconds(partial(operation, len(spent) + 2)))
+    ratio = statistics.median(s / f for s, f in zip(spent, floors, strict=True))
+    return Row(what, size, statistics.median(spent), "ms", statistics.median(floors), ratio)
 
 
 def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
-    """Rows of an open index: any combination, approximate, with filters.
-
-    Args:
-        engine: the index.
-        say: is told what is being measured.
-    """
+    """Rows of an open index: any combination, approximate, with filters; `say` is told of each."""
     store, index, size = engine.store, engine.index, len(engine.store)
     drawn = np.random.default_rng(_SEED).permutation(size)[:_QUERIES]
-    descriptors = store.descriptors_of(drawn)
-    weights = draw_requests(store.layout, store.schema, descriptors, _SEED)
-    chances, nuance = store.layout.chances(descriptors), store.layout.nuance_of(descriptors)
-    pictures = [Picture(*own, None) for own in zip(chances, nuance, strict=True)]
-    names = combinations(engine, len(pictures))
-    floor = MemoryPass(store)
-    filters = {share: draw_filters(store, share) for share in SHARES}
-    flat = store.lists is None
-    everything = np.ones(size, dtype=bool)
-    tenth = np.zeros((0, len(weights)), np.float32)
+    weights = draw_requests(store.layout, store.schema, store.descriptors_of(drawn), _SEED)
+    pictures, names = pictures_of(store, drawn), combinations(engine, len(drawn))
+    floor, flat = memory_pass(store), store.lists is None
+    filters = [(share, allowed) for share in SHARES for allowed in draw_filters(store, share)]
     if not flat:
         say("searching by hand, for recall")
-        each = [everything, *(one for share in SHARES for one in filters[share])]
+        each = [np.ones(size, dtype=bool), *(allowed for _, allowed in filters)]
         tenth = tenth_best(store.blocks(), weights, each)
         tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
-    rows = []
 
     def ask(number: int) -> object:
         place = number % len(pictures)
         return engine.query(pictures[place], names[place])
 
-    def read_all(number: int) -> object:
+    def search(allowed: NDArray[np.bool_] | None, exact: bool, count: int, number: int) -> object:
         place = number % len(weights)
-        return index.search(weights[place : place + 1], CANDIDATES, None, True)
+        return index.search(weights[place : place + 1], count, allowed, exact)
+
+    def recall(place: int) -> float:
+        allowed = filters[place - 1][1] if place else None
+        _, scores = index.search(weights, HITS, allowed)
+        return float((scores >= tenth[place][:, None]).mean())
 
     say("any combination")
-    timed = in_turns(ask if flat else read_all, floor)
-    rows.append(_row("any combination", size, timed))
+    everything = ask if flat else partial(search, None, True, CANDIDATES)
+    rows = [in_turns("any combination", size, everything, floor, _SECONDS)]
     if not flat:
-        timed = in_turns(ask, floor)
-        recall = recall_of(index, weights, None, tenth[0])
-        rows.append(_row("approximate", size, timed, recall))
+        asked = in_turns("approximate", size, ask, floor, _SECONDS)
+        rows.append(replace(asked, recall=recall(0)))
     for exact in [True] if flat else [True, False]:
-        worst = []
-        for share in SHARES:
-            say(f"with a filter of {share}, {'exact' if exact else 'approximate'}")
-            slowest, recalls = None, []
-            for number, allowed in enumerate(filters[share]):
-                search = _filtered(index, weights, allowed, exact)
-                timed = in_turns(search, floor, _FILTER_SECONDS)
-                if slowest is None or timed.value > slowest.value:
-                    slowest = timed
-                if not exact:
-                    place = 1 + FILTERS * SHARES.index(share) + number
-                    recalls.append(recall_of(index, weights, allowed, tenth[place]))
-            if slowest is None:
-                continue
+        for share in dict.fromkeys(share for share, _ in filters):
             what = f"with a filter that leaves {share:g}, {'exact' if exact else 'approximate'}"
-            rows.append(_row(what, size, slowest, min(recalls, default=None)))
-            worst.append(rows[-1])
-        if worst:
-            slow = max(worst, key=lambda row: row.value)
-            recalls = [row.recall for row in worst if row.recall is not None]
-            what = f"with a filter, {'exact' if exact else 'approximate'}, worst of them"
-            rows.append(
-                Row(
-                    what, size, slow.value, "ms", slow.floor, slow.ratio, min(recalls, default=None)
+            say(what)
+            own = [n for n, (other, _) in enumerate(filters) if other == share]
+            timed = [
+                in_turns(
+                    what,
+                    size,
+                    partial(search, filters[n][1], exact, _FETCH),
+                    floor,
+                    _FILTER_SECONDS,
                 )
-            )
-    found = [_seconds(partial(_fresh_filter, engine, value)) for value in range(engine.schema.size)]
-    rows.append(Row("what a new filter leaves", size, 1000 * statistics.median(found), "ms"))
+                for n in own
+            ]
+            slowest = max(timed, key=lambda row: row.value)
+            worst = None if exact else min(recall(1 + n) for n in own)
+            rows.append(replace(slowest, recall=worst))
     return rows
+
+
+def pictures_of(store: Store, rows: NDArray[np.int64]) -> list[Picture]:
+    """Images of a gallery as encoded pictures."""
+    descriptors, layout = store.descriptors_of(rows), store.layout
+    parts = zip(layout.chances(descriptors), layout.nuance_of(descriptors), strict=True)
+    return [Picture(chances, nuance, None) for chances, nuance in parts]
 
 
 def combinations(engine: Engine, count: int) -> list[list[str]]:
@@ -212,28 +178,18 @@ def combinations(engine: Engine, count: int) -> list[list[str]]:
     return out
 
 
-def draw_filters(store: Store, share: float) -> list[Allowed]:
-    """Filters [M] bool: each leaves the share of images that most surely have a drawn value.
-
-    None where that would be fewer than ten images.
-    """
+def draw_filters(store: Store, share: float) -> list[NDArray[np.bool_]]:
+    """Filters [M] bool: each leaves the share of images that most surely have a drawn value; none
+    where that would be fewer than ten images."""
     random, size = np.random.default_rng(_SEED), len(store)
     count = int(share * size)
-    if count < HITS:
-        return []
     out = []
-    for value in random.integers(store.layout.values, size=FILTERS).tolist():
+    for value in random.integers(store.layout.values, size=FILTERS if count >= HITS else 0):
         chances = np.concatenate([block[:, value] for block in store.blocks()])
         allowed = np.zeros(size, dtype=bool)
         allowed[np.argpartition(chances, size - count)[size - count :]] = True
         out.append(allowed)
     return out
-
-
-def recall_of(index: SearchIndex, weights: Floats, allowed: Allowed | None, tenth: Floats) -> float:
-    """Share of the best ten of each query [Q, width] that are as good as the true tenth [Q]."""
-    _, scores = index.search(weights, HITS, allowed)
-    return float((scores >= tenth[:, None]).mean())
 
 
 def index_bytes(store: Store) -> float:
@@ -250,68 +206,34 @@ def index_bytes(store: Store) -> float:
 
 
 def memory_row(folder: Path, size: int, least: int) -> Row:
-    """Most resident memory of a process that opens an index and queries it.
-
-    Args:
-        folder: of the index.
-        size: images.
-        least: bytes of all descriptors, the floor.
-
-    Raises:
-        ResourceError: the process failed.
-    """
+    """Most resident memory of a process that opens an index and queries it, beside the bytes of all
+    descriptors; raises ResourceError if the process fails."""
     words = [sys.executable, "-m", "benchmarks.speed.measure", str(folder)]
     done = subprocess.run(words, check=False, capture_output=True, text=True)
     if done.returncode:
         raise ResourceError(f"a measured process failed: {done.stderr.strip()[-500:]}")
-    peak = json.loads(done.stdout) / 1e9
-    return Row("memory", size, peak, "GB", least / 1e9, peak / (least / 1e9))
+    peak = json.loads(done.stdout)
+    return Row("memory", size, peak / 1e9, "GB", least / 1e9, peak / least)
 
 
 def _resident_after_queries(folder: Path) -> int:
     engine = Engine.open(folder, "cpu")
-    store = engine.store
-    some = store.descriptors_of(np.arange(min(8, len(store))))
-    chances, nuance = store.layout.chances(some), store.layout.nuance_of(some)
-    value = engine.schema.value_names[0]
     attribute = engine.schema.attributes[int(engine.schema.attribute_of[0])].name
-    for place, own in enumerate(zip(chances, nuance, strict=True)):
-        where = {attribute: "!=" + value} if place % 2 else {}
+    where = {attribute: "!=" + engine.schema.value_names[0]}
+    for place, picture in enumerate(
+        pictures_of(engine.store, np.arange(min(8, len(engine.store))))
+    ):
         for exact in (False, True):
-            engine.query(Picture(*own, None), [], where=where, exact=exact)
+            engine.query(picture, [], where=where if place % 2 else {}, exact=exact)
     status = Path("/proc/self/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(peak)
 
 
-def _filtered(
-    index: SearchIndex, weights: Floats, allowed: Allowed, exact: bool
-) -> Callable[[int], object]:
-    def search(number: int) -> object:
-        place = number % len(weights)
-        return index.search(weights[place : place + 1], _FETCH, allowed, exact)
-
-    return search
-
-
-def _fresh_filter(engine: Engine, value: int) -> None:
-    schema = engine.schema
-    attribute = schema.attributes[int(schema.attribute_of[value])].name
-    name = schema.attributes[int(schema.attribute_of[value])].values[
-        value - schema.slice_of(int(schema.attribute_of[value])).start
-    ]
-    filters = resolve_filters(schema, engine.store.payload, {attribute: name})
-    allowed_rows(engine.store, filters)
-
-
-def _row(what: str, size: int, timed: Timed, recall: float | None = None) -> Row:
-    return Row(what, size, timed.value, "ms", timed.floor, timed.ratio, recall)
-
-
-def _seconds(call: Callable[[], object]) -> float:
+def _milliseconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
-    return time.perf_counter() - started
+    return 1000 * (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

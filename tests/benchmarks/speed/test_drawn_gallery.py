@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.speed.drawn_gallery import draw_images, export_gallery, made_images
+from benchmarks.speed.drawn_gallery import Images, _unit, draw_images, export_gallery
 from benchmarks.speed.measure import index_bytes
 from indexer.manifest import Identity, Manifest
 from indexer.progress import Silent
@@ -14,6 +14,7 @@ from indexer.search import open_search
 from indexer.store import open_store
 from retrieval.drawn_requests import draw_requests
 from training.descriptor import GARMENT, DescriptorLayout
+from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
@@ -25,6 +26,21 @@ SCHEMA = Schema(
     )
 )
 LAYOUT = DescriptorLayout(9, ((0, 4), (1, 4), (2, 4), (GARMENT, 8)))
+
+
+def made_images(layout: DescriptorLayout, schema: Schema, count: int, seed: int = 0) -> Images:
+    """Images that nobody took: one value known of each attribute."""
+    random = np.random.default_rng(seed)
+    chances = np.zeros((count, schema.size), np.float32)
+    labels = np.full((count, schema.size), -1, np.int8)
+    for number, attribute in enumerate(schema.attributes):
+        if attribute.values:
+            own = schema.slice_of(number)
+            chances[:, own] = random.dirichlet(np.full(len(attribute.values), 0.1), count)
+            rows = np.arange(count)
+            labels[rows, own.start + chances[:, own].argmax(1)] = 1
+    nuance = random.standard_normal((count, layout.nuance), dtype=np.float32)
+    return Images(chances, _unit(layout, nuance), labels)
 
 
 def test_drawn_images_are_images() -> None:
@@ -65,3 +81,22 @@ def test_an_exported_gallery_is_an_index(tmp_path: Path) -> None:
     assert np.array_equal(np.sort(rows[0]), np.sort(np.argsort(-(descriptors @ weights[0]))[:5]))
     # Descriptor, digest, place in the shard, row and split; a value's labels, two bits an image.
     assert index_bytes(store) == LAYOUT.width + 32 + 4 + 8 + 1 + SCHEMA.size / 4
+
+
+def test_an_image_of_darns_nine_attributes_takes_at_most_900_bytes(tmp_path: Path) -> None:
+    """Of which nobody has the pictures here: 185 values, and the nuance of a model's defaults."""
+    counts = (20, 56, 13, 10, 27, 12, 16, 12, 19)
+    schema = Schema(
+        tuple(
+            Attribute(f"attribute {number}", tuple(f"value {number} {n}" for n in range(count)))
+            for number, count in enumerate(counts)
+        )
+    )
+    config = ModelConfig()
+    groups = [(number, config.nuance) for number in range(len(counts))]
+    layout = DescriptorLayout(schema.size, (*groups, (GARMENT, config.garment_nuance)))
+    identity = Identity("m", "p", schema.hash, layout)
+    draft = Manifest(identity, "made", "/", schema.to_json(), Preprocessing().to_json())
+    real = made_images(layout, schema, 50)
+    export_gallery(draft, real, 500, tmp_path, None, draw_requests, Silent())
+    assert index_bytes(open_store(tmp_path)) <= 900
