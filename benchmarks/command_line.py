@@ -14,14 +14,31 @@ from training.run_folder import whole_last
 
 def retrieve(*arguments: Any) -> None:
     """Run a command with its output shown; stop this process if it fails."""
-    words = [str(argument) for argument in arguments]
-    click.echo(f"\n$ retrieve {' '.join(words)}")
-    done = subprocess.run([sys.executable, "-m", "retrieval.cli", *words], check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    _run([str(a) for a in arguments], capture=False)
+
+
+def retrieve_json(*arguments: Any) -> str:
+    """Run a command with `--json` and return what it prints on standard output.
+
+    The command itself is shown on standard error, so that the caller may print JSON as well.
+    """
+    return _run([*(str(a) for a in arguments), "--json"], capture=True)
 
 
 def train_or_resume(run: Path, options: list[Any]) -> None:
     """Train a run, or what is left of it."""
     resume = [] if whole_last(run) is None else ["--resume"]
     retrieve("train", *options, "--out", run, *resume)
+
+
+def _run(words: list[str], capture: bool) -> str:
+    click.echo(f"\n$ retrieve {' '.join(words)}", err=capture)
+    done = subprocess.run(
+        [sys.executable, "-m", "retrieval.cli", *words],
+        check=False,
+        stdout=subprocess.PIPE if capture else None,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    return done.stdout if capture else ""
