@@ -12,17 +12,15 @@ read off the whole garment and reported apart.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
 
-from benchmarks.machine import commit_name
-from benchmarks.tables.markdown_grid import markdown_grid
-from benchmarks.write_results import RESULTS, write_results
+from benchmarks.common import Bench, Data, Result, bench_command, table
 from retrieval.evaluation.attention import LOCATED_BELOW, AttentionReport, attention_report
 from retrieval.metrics import attention_share
 from retrieval.progress_bars import CountBar
@@ -38,35 +36,6 @@ SEED = 271_828
 """Of the garments: far from the seeds that wardrobes are trained with."""
 
 _BATCH = 25
-
-
-@click.command("attention")
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--images", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=SEED, show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-def command(checkpoint: Path, images: int, seed: int, results: Path) -> None:
-    """Measure the attention mass inside each attribute's region, against the region's area."""
-    loaded = load_checkpoint(checkpoint)
-    model, report = loaded.model, measure(loaded, images, seed)
-    data = {
-        "rows": [_rounded(asdict(row)) for row in report.rows],
-        "located": None if report.located is None else _rounded(asdict(report.located)),
-        "located_below": LOCATED_BELOW,
-        "condition": "the attribute's type condition",
-        "images": images,
-        "seed": seed,
-        "commit": commit_name(),
-        "architecture": model.architecture,
-        "backbone": model.config.backbone,
-        "grid": list(model.grid),
-        "checkpoint_hash": loaded.hash,
-        "training": {k: loaded.training.get(k) for k in ("dataset", "seed", "epoch", "validation")},
-    }
-    rival = "" if model.architecture == "m2fashion" else f"-{model.architecture}"
-    stem = f"attention-wardrobe-{model.config.backbone}{rival}"
-    write_results(results, stem, data, markdown(data))
-    click.echo(markdown(data))
 
 
 def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
@@ -125,15 +94,15 @@ def wardrobe_attributes(schema: Schema) -> dict[str, int]:
     return found
 
 
-def markdown(data: dict[str, Any]) -> str:
+def markdown(data: Data) -> str:
     """The figures as Markdown."""
-    header = ["attention, rendered garments", "inside the region", "region's area (chance)"]
-    header += ["times chance", "95 % interval", "inside under the other conditions"]
 
-    def cells(name: str, row: dict[str, Any], others: str) -> list[str]:
+    def cells(name: str, row: Data, others: str) -> list[str]:
         shares = [name, f"{row['inside']:.3f}", f"{row['area']:.3f}", f"{row['ratio']:.2f}"]
         return [*shares, "{:.2f} to {:.2f}".format(*row["ratio_ci"]), others]
 
+    header = ["attention, rendered garments", "inside the region", "region's area (chance)"]
+    header += ["times chance", "95 % interval", "inside under the other conditions"]
     rows = []
     for row in sorted(data["rows"], key=lambda r: not r["located"]):
         kind = "" if row["located"] else " (whole garment)"
@@ -142,18 +111,42 @@ def markdown(data: dict[str, Any]) -> str:
     if data["located"] is not None:
         rows.append(cells("**mean over the located**", data["located"], ""))
     height, width = data["grid"]
-    lines = [
-        *markdown_grid(header, rows),
-        "",
+    return table(
+        header,
+        rows,
         f"{data['images']} garments of a seed that the training did not see, attention of "
         f"{height} x {width} cells under each attribute's type condition. Located: the region "
         f"covers on average less than {data['located_below']:.0%} of the picture.",
-        "",
-    ]
-    return "\n".join(lines)
+    )
 
 
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+@bench_command("attention", markdown)
+@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
+@click.option("--images", type=click.IntRange(min=1), default=500)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=SEED)
+def command(bench: Bench, checkpoint: Path, images: int, seed: int) -> Iterator[Result]:
+    """Measure the attention mass inside each attribute's region, against the region's area."""
+    loaded = load_checkpoint(checkpoint)
+    model, report = loaded.model, measure(loaded, images, seed)
+    rival = "" if model.architecture == "m2fashion" else f"-{model.architecture}"
+    yield (
+        f"attention-wardrobe-{model.config.backbone}{rival}",
+        {
+            "rows": [_rounded(asdict(row)) for row in report.rows],
+            "located": None if report.located is None else _rounded(asdict(report.located)),
+            "located_below": LOCATED_BELOW,
+            "images": images,
+            "seed": seed,
+            "architecture": model.architecture,
+            "backbone": model.config.backbone,
+            "grid": list(model.grid),
+            "checkpoint_hash": loaded.hash,
+            "training": {name: loaded.training.get(name) for name in ("dataset", "seed", "epoch")},
+        },
+    )
+
+
+def _rounded(figures: Data) -> Data:
     out = dict(figures)
     for name, figure in figures.items():
         if isinstance(figure, dict):  # an interval

@@ -12,7 +12,7 @@ run trained are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,11 @@ from typing import Any
 
 import click
 
-from benchmarks.machine import commit_name, machine_name
+from benchmarks.common import Bench, Data, Result, bench_command, table
 from benchmarks.named_runs import named_run
 from benchmarks.tables.keys import data_hash
-from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.tables.summary import figure
-from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.device import choose_device
-from retrieval.console import stderr
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.classification import (
     KS,
@@ -49,64 +46,10 @@ from training.map_bank import MapBank
 SHARES = (0.25, 0.5, 0.75)
 """Of the labels, told to the model."""
 
-Rows = dict[str, list[dict[str, Any]]]
+Rows = dict[str, list[Data]]
 
 
-@click.command("classification")
-@dataset_options
-@click.option(
-    "--checkpoint",
-    "checkpoints",
-    multiple=True,
-    required=True,
-    metavar="NAME=RUN",
-    help="May be repeated; the same name again is another seed of it.",
-)
-@click.option("--split", default="test", show_default=True, help="train, valid, test or all.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
-def command(
-    name: str,
-    root: Path | None,
-    checkpoints: tuple[str, ...],
-    split: str,
-    results: Path,
-    device: str,
-    workers: int,
-) -> None:
-    """Measure how well models predict categories and attributes, from nothing and from labels."""
-    keep_freed_memory()
-    named = [named_run(text) for text in checkpoints]
-    models = [load_checkpoint(folder, choose_device(device).device) for _, folder in named]
-    dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
-    backbone = models[0].model.config.backbone
-    rows = []
-    for (model, folder), loaded in zip(named, models, strict=True):
-        check_fits(loaded, dataset, backbone, str(folder))
-        encoded = encode_split(
-            loaded.model, dataset, split, loaded.preprocessing, workers, f"encoding for {model}"
-        )
-        rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset))
-        stderr.print(f"{model} ({folder.name}) measured", markup=False)
-    data: dict[str, Any] = {
-        "dataset": dataset.name,
-        "split": split,
-        "backbone": backbone,
-        "ks": list(KS),
-        "images": len(encoded.dataset),
-        "unreadable": len(encoded.failures),
-        "data": data_hash(dataset),
-        "commit": commit_name(),
-        "machine": machine_name(device),
-        "rows": rows,
-    }
-    stem = f"classification-{dataset.name}-{backbone}{split_suffix(split, 'test')}"
-    write_results(results, stem, data, markdown(data))
-    click.echo(markdown(data))
-
-
-def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> dict[str, Any]:
+def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> Data:
     """All figures of one checkpoint on a split's maps, as a JSON-ready dict.
 
     Returns:
@@ -117,7 +60,7 @@ def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> dict[str, An
     recipe, labels = loaded.training.get("recipe", {}), dataset.labels
     report = partial(classification_report, dataset.schema, labels, dataset.category)
 
-    def heads(told: Any, shown: Any = None) -> dict[str, Any]:
+    def heads(told: Any, shown: Any = None) -> Data:
         scores = head_scores(bank, told)
         attributes = scores.attributes if recipe.get("attribute_weight", 1) > 0 else None
         categories = scores.categories if recipe.get("category_weight", 1) > 0 else None
@@ -157,7 +100,7 @@ def check_fits(loaded: Checkpoint, dataset: Dataset, backbone: str, folder: str)
         raise UsageError(f"{folder} has the backbone {own}, the first run {backbone}; a table one")
 
 
-def _json(report: ClassificationReport) -> dict[str, Any]:
+def _json(report: ClassificationReport) -> Data:
     means = zip(
         ("recall", "chance", "ceiling"),
         (report.all_mean, report.all_mean_chance, report.all_mean_ceiling),
@@ -171,7 +114,7 @@ def _json(report: ClassificationReport) -> dict[str, Any]:
     }
 
 
-def _score(score: RecallScore | None) -> dict[str, Any] | None:
+def _score(score: RecallScore | None) -> Data | None:
     if score is None:
         return None
     out = asdict(score) | {"ci": [_rounded((i.low, i.high)) for i in score.ci or ()]}
@@ -183,7 +126,7 @@ def _rounded(figures: Sequence[float]) -> list[float]:
     return [round(figure, 4) for figure in figures]
 
 
-def markdown(data: dict[str, Any]) -> str:
+def markdown(data: Data) -> str:
     """The figures as Markdown: ours in three tables, published ones in their own."""
     models: Rows = {}
     for row in data["rows"]:
@@ -192,44 +135,35 @@ def markdown(data: dict[str, Any]) -> str:
         f"{model} {', '.join(str(entry['training_seed']) for entry in entries)}"
         for model, entries in models.items()
     )
-    lines = [
+    parts = [
         f"# Classification: {data['dataset']}, {data['split']}, {data['backbone']}",
-        "",
         "## Told nothing, heads",
-        "",
         "Heads of the multi-task losses under the labels that the model is told; here it is told "
         "nothing.",
-        "",
-        *_headline(models, data["ks"], "under_labels"),
-        "",
+        _headline(models, data["ks"], "under_labels"),
         "## Told nothing, type conditions",
-        "",
         "Value heads, each attribute's values read under its own type condition (what an index "
         "stores as predictions). All-micro ranks probabilities of different attributes together.",
-        "",
-        *_headline(models, data["ks"], "under_types"),
-        "",
+        _headline(models, data["ks"], "under_types"),
         "## Told some labels, heads",
-        "",
         "The model is told a share of the labels (a single-valued attribute as a whole), drawn "
         "with a fixed seed, and scored on the others alone, known ones taking no part in the "
         "ranking. In brackets: told nothing, scored on the very same labels. An image that is told "
         "its category as an attribute has no category to predict.",
-        "",
-        *_curve(models, data["ks"]),
-        "",
+        _curve(models, data["ks"]),
         "Percent. Category: top-k accuracy. Attributes: recall@k, hits / positives pooled over "
         "images, ranked among that attribute's values; all-micro: all values ranked together; "
         "all-mean: mean over the attributes. - : no loss of that run trains the head, or the "
         f"attribute has no label. {data['images']:,} images ({data['unreadable']} unreadable). "
         f"±: standard deviation over training seeds ({seeds}). Intervals and counts: see the JSON. "
         f"Commit {data['commit']}, {data['machine']}.",
-        "",
+        _published(TABLE_1),
+        _published(TABLE_2),
     ]
-    return "\n".join([*lines, *_published(TABLE_1), *_published(TABLE_2)])
+    return "\n\n".join(parts)
 
 
-def _headline(models: Rows, ks: list[int], reading: str) -> list[str]:
+def _headline(models: Rows, ks: list[int], reading: str) -> str:
     """A row a model and k, a column the category, each type, and All in both readings."""
     reports = [row[reading] for entries in models.values() for row in entries]
     # Without figures of a category (type conditions have none) there is no column of it.
@@ -239,7 +173,7 @@ def _headline(models: Rows, ks: list[int], reading: str) -> list[str]:
     rows = []
     for k, number in enumerate(ks):
 
-        def cells(own: list[dict[str, Any]], kind: str, k: int = k) -> list[str]:
+        def cells(own: list[Data], kind: str, k: int = k) -> list[str]:
             found = [[report[name] for report in own] for name in columns]
             found += [[report["types"].get(name) for report in own] for name in types]
             found += [[report[name] for report in own] for name in ("all-micro", "all-mean")]
@@ -251,10 +185,10 @@ def _headline(models: Rows, ks: list[int], reading: str) -> list[str]:
                 rows.append([model, str(number), *cells(own, "recall")])
         rows.append(["best reachable", str(number), *cells(reports, "ceiling")])
         rows.append(["chance", str(number), *cells(reports, "chance")])
-    return markdown_grid(header, rows)
+    return table(header, rows)
 
 
-def _curve(models: Rows, ks: list[int]) -> list[str]:
+def _curve(models: Rows, ks: list[int]) -> str:
     columns = [(name, k) for name in ("category", "all-micro", "all-mean") for k in (0, 1)]
     header = ["", "told", *(f"{_heading(name)} @{ks[k]}" for name, k in columns)]
     rows = []
@@ -268,10 +202,10 @@ def _curve(models: Rows, ks: list[int]) -> list[str]:
                 )
                 cells.append("-" if told == "-" else f"{told} ({not_told})")
             rows.append([model, f"{step['share']:.0%}", *cells])
-    return markdown_grid(header, rows)
+    return table(header, rows)
 
 
-def _mean(entries: list[dict[str, Any] | None], kind: str, k: int) -> str:
+def _mean(entries: list[Data | None], kind: str, k: int) -> str:
     found = [entry[kind][k] for entry in entries if entry is not None]
     if not found:
         return "-"
@@ -284,18 +218,58 @@ def _heading(name: str) -> str:
     return "category head" if name == "category" else name
 
 
-def _published(table: PublishedClassification) -> list[str]:
-    header = ["published", *(f"{name} @{k}" for name in table.columns for k in (3, 5))]
+def _published(published: PublishedClassification) -> str:
+    header = ["published", *(f"{name} @{k}" for name in published.columns for k in (3, 5))]
     rows = [
         [method, *("-" if v is None else f"{v:.2f}" for v in values)]
-        for method, values in table.rows.items()
+        for method, values in published.rows.items()
     ]
-    return [
-        f"## Published: {table.title}, DeepFashion",
-        "",
-        *markdown_grid(header, rows),
-        "",
-        f"As printed, not reproduced here; which labels the models were told is not stated, and "
-        f"rows mix both readings of All. {table.remark}".rstrip(),
-        "",
-    ]
+    note = (
+        "As printed, not reproduced here; which labels the models were told is not stated, and "
+        f"rows mix both readings of All. {published.remark}"
+    )
+    return f"## Published: {published.title}, DeepFashion\n\n{table(header, rows, note.strip())}"
+
+
+@bench_command("classification", markdown)
+@dataset_options
+@click.option(
+    "--checkpoint",
+    "checkpoints",
+    multiple=True,
+    required=True,
+    metavar="NAME=RUN",
+    help="May be repeated; the same name again is another seed of it.",
+)
+@click.option("--split", default="test", help="train, valid, test or all.")
+def command(
+    bench: Bench, name: str, root: Path | None, checkpoints: tuple[str, ...], split: str
+) -> Iterator[Result]:
+    """Measure how well models predict categories and attributes, from nothing and from labels."""
+    keep_freed_memory()
+    named = [named_run(text) for text in checkpoints]
+    device = choose_device(bench.device).device
+    models = [load_checkpoint(folder, device) for _, folder in named]
+    dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
+    backbone = models[0].model.config.backbone
+    rows = []
+    for (model, folder), loaded in zip(named, models, strict=True):
+        check_fits(loaded, dataset, backbone, str(folder))
+        title = f"encoding for {model}"
+        encoded = encode_split(
+            loaded.model, dataset, split, loaded.preprocessing, bench.workers, title
+        )
+        rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset))
+    yield (
+        f"classification-{dataset.name}-{backbone}" + ("" if split == "test" else f"-{split}"),
+        {
+            "dataset": dataset.name,
+            "split": split,
+            "backbone": backbone,
+            "ks": list(KS),
+            "images": len(encoded.dataset),
+            "unreadable": len(encoded.failures),
+            "data": data_hash(dataset),
+            "rows": rows,
+        },
+    )

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
-
-from training.run_folder import whole_last
 
 
 def retrieve(*arguments: Any) -> None:
@@ -23,12 +20,6 @@ def retrieve_json(*arguments: Any) -> str:
     The command itself is shown on standard error, so that the caller may print JSON as well.
     """
     return _run([*(str(a) for a in arguments), "--json"], capture=True)
-
-
-def train_or_resume(run: Path, options: list[Any]) -> None:
-    """Train a run, or what is left of it."""
-    resume = [] if whole_last(run) is None else ["--resume"]
-    retrieve("train", *options, "--out", run, *resume)
 
 
 def _run(words: list[str], capture: bool) -> str:

@@ -145,7 +145,7 @@ def command(
     workers: int,
 ) -> None:
     """Draw counterfactuals, rank them by every model, and write what was found."""
-    from benchmarks.command_line import retrieve, train_or_resume
+    from benchmarks.common import retrieve, train_or_resume
     from benchmarks.counterfactual_wardrobe import LABELS
     from benchmarks.kept_rows import with_kept_rows
     from benchmarks.machine import commit_name, machine_name

@@ -12,18 +12,16 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.machine import commit_name, machine_name, vector_instructions
+from benchmarks.common import Bench, Data, Result, bench_command, table, vector_instructions
 from benchmarks.tables.keys import data_hash
-from benchmarks.tables.markdown_grid import markdown_grid
-from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.calibration_images import calibration_images
 from indexer.encode import Forward, encode, torch_forward
 from indexer.fused_forward import fused_forward
@@ -44,15 +42,33 @@ BASE = "torch, channels-last"
 FUSED = "torch, batch norms folded"
 
 
-@click.command("runtimes")
+def markdown(data: Data) -> str:
+    """The figures as Markdown."""
+    header = ["runtime", "images/s", "times channels-last", "MAP", "95 % interval", "loss, points"]
+    rows = []
+    for row in data["rows"]:
+        speed = [row["runtime"], f"{row['images_per_second']:.1f}", f"{row['ratio']:.2f}"]
+        interval = "{:.2f} to {:.2f}".format(*row["map_ci"])
+        rows.append([*speed, f"{row['map']:.2f}", interval, f"{row['loss']:.2f}"])
+    return table(
+        header,
+        rows,
+        f"{data['backbone']}, {data['size']} px, batches of {data['batch_size']}, "
+        f"{data['threads']} threads, medians of {data['rounds']} rounds in turns on "
+        f"{data['machine']}. MAP of {data['images']:,} images of {data['dataset']} "
+        f"({data['split']}): the query by torch, the gallery's descriptors by the runtime.",
+    )
+
+
+@bench_command("runtimes", markdown)
 @dataset_options
 @click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--split", default="valid", show_default=True, help="train, valid, test or all.")
+@click.option("--split", default="valid", help="train, valid, test or all.")
 @click.option("--images", type=click.IntRange(min=2), help="At most so many, drawn.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
-@click.option("--rounds", type=click.IntRange(min=1), default=9, show_default=True)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64)
+@click.option("--rounds", type=click.IntRange(min=1), default=9)
 def command(
+    bench: Bench,
     name: str,
     root: Path | None,
     checkpoint: Path,
@@ -60,8 +76,7 @@ def command(
     images: int | None,
     batch_size: int,
     rounds: int,
-    results: Path,
-) -> None:
+) -> Iterator[Result]:
     """Time every runtime and measure the MAP of its descriptors."""
     keep_freed_memory()
     loaded = load_checkpoint(checkpoint)
@@ -69,24 +84,23 @@ def command(
     part, pixels = read_split(dataset, split, loaded, images)
     forwards = all_forwards(loaded, dataset)
     rates = time_rounds(forwards, loaded, pixels[:batch_size], rounds)
-    data = {
-        "dataset": dataset.name,
-        "data_hash": data_hash(dataset),
-        "split": split,
-        "images": len(pixels),
-        "machine": machine_name("cpu"),
-        "threads": torch.get_num_threads(),
-        "commit": commit_name(),
-        "checkpoint_hash": loaded.hash,
-        "backbone": loaded.model.config.backbone,
-        "size": loaded.preprocessing.size,
-        "batch_size": min(batch_size, len(pixels)),
-        "rounds": rounds,
-        "rows": to_rows(rates, measure_map(forwards, loaded, part, pixels, split)),
-    }
-    stem = f"runtimes-{dataset.name}-{data['backbone']}-{vector_instructions().casefold()}"
-    write_results(results, stem + split_suffix(split, "valid"), data, markdown(data))
-    click.echo(markdown(data))
+    backbone = loaded.model.config.backbone
+    yield (
+        f"runtimes-{dataset.name}-{backbone}-{vector_instructions().casefold()}",
+        {
+            "dataset": dataset.name,
+            "data": data_hash(dataset),
+            "split": split,
+            "images": len(pixels),
+            "threads": torch.get_num_threads(),
+            "checkpoint_hash": loaded.hash,
+            "backbone": backbone,
+            "size": loaded.preprocessing.size,
+            "batch_size": min(batch_size, len(pixels)),
+            "rounds": rounds,
+            "rows": to_rows(rates, measure_map(forwards, loaded, part, pixels, split)),
+        },
+    )
 
 
 def read_split(
@@ -169,7 +183,7 @@ def measure_map(
     }
 
 
-def to_rows(rates: dict[str, list[float]], reports: dict[str, MapReport]) -> list[dict[str, Any]]:
+def to_rows(rates: dict[str, list[float]], reports: dict[str, MapReport]) -> list[Data]:
     """One row a runtime; `loss` in points of MAP against the base."""
     rows = []
     for name, own in rates.items():
@@ -186,23 +200,3 @@ def to_rows(rates: dict[str, list[float]], reports: dict[str, MapReport]) -> lis
             }
         )
     return rows
-
-
-def markdown(data: dict[str, Any]) -> str:
-    """The figures as Markdown."""
-    header = ["runtime", "images/s", "times channels-last", "MAP", "95 % interval", "loss, points"]
-    rows = []
-    for row in data["rows"]:
-        low, high = row["map_ci"]
-        cells = [row["runtime"], f"{row['images_per_second']:.1f}", f"{row['ratio']:.2f}"]
-        rows.append([*cells, f"{row['map']:.2f}", f"{low:.2f} to {high:.2f}", f"{row['loss']:.2f}"])
-    lines = [
-        *markdown_grid(header, rows),
-        "",
-        f"{data['backbone']}, {data['size']} px, batches of {data['batch_size']}, "
-        f"{data['threads']} threads, medians of {data['rounds']} rounds in turns on "
-        f"{data['machine']}. MAP of {data['images']:,} images of {data['dataset']} "
-        f"({data['split']}): the query by torch, the gallery's descriptors by the runtime.",
-        "",
-    ]
-    return "\n".join(lines)

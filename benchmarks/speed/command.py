@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
-from benchmarks.machine import commit_name, cores, machine_name, vector_instructions
+from benchmarks.common import (
+    Bench,
+    Data,
+    Result,
+    bench_command,
+    commit_name,
+    cores,
+    table,
+    vector_instructions,
+)
 from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
-from benchmarks.tables.markdown_grid import markdown_grid
-from benchmarks.write_results import RESULTS, write_results
 from indexer.store import Store, open_store
 from retrieval.build_progress import BuildProgress
 from retrieval.console import stderr
@@ -28,25 +35,6 @@ from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 
 SIZES = (1_000, 10_000, 100_000, 253_983, 1_000_000, 2_000_000, 10_000_000)
-
-
-@click.command("speed")
-@click.option("--index", "source", required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--size", "sizes", multiple=True, type=click.IntRange(100), default=SIZES, show_default=True
-)
-@click.option("--work", default="speed", show_default=True, type=click.Path(path_type=Path))
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-def command(source: Path, sizes: tuple[int, ...], work: Path, results: Path) -> None:
-    """Time requests to galleries of many sizes, and what building and keeping them takes."""
-    real = open_store(source)
-    images = images_of(real)
-    stem = f"speed-cpu-{cores()}-cores-{vector_instructions().casefold()}"
-    for size in sizes:
-        rows = gallery_rows(real, images, size, work / str(size))
-        data = _merged(results / f"{stem}.json", rows)
-        write_results(results, stem, data, markdown(data))
-    click.echo(markdown(data))
 
 
 def gallery_rows(real: Store, images: Images, size: int, folder: Path) -> list[Row]:
@@ -69,7 +57,7 @@ def gallery_rows(real: Store, images: Images, size: int, folder: Path) -> list[R
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _merged(path: Path, rows: list[Row]) -> dict[str, Any]:
+def _merged(path: Path, rows: list[Row]) -> list[Data]:
     """The rows, and those of an earlier result that were not measured now."""
     commit = commit_name()
     fresh = [asdict(row) | {"commit": commit} for row in rows]
@@ -79,11 +67,10 @@ def _merged(path: Path, rows: list[Row]) -> dict[str, Any]:
     there = {(row["what"], row["size"]) for row in fresh}
     old = json.loads(path.read_text())["rows"] if path.is_file() else []
     fresh += [row for row in old if (row["what"], row["size"]) not in there]
-    fresh.sort(key=lambda row: int(row["size"]))
-    return {"machine": machine_name("cpu"), "commit": commit, "rows": fresh}
+    return sorted(fresh, key=lambda row: int(row["size"]))
 
 
-def markdown(data: dict[str, Any]) -> str:
+def markdown(data: Data) -> str:
     """The figures as Markdown."""
 
     def cell(figure: float | None, unit: str) -> str:
@@ -106,14 +93,25 @@ def markdown(data: dict[str, Any]) -> str:
         for row in rows
     ]
     commits = ", ".join(sorted({row["commit"] for row in data["rows"]}))
-    lines = [
-        *markdown_grid(header, cells),
-        "",
+    return table(
+        header,
+        cells,
         f"{data['machine']}; commit {commits}. Galleries are drawn from the descriptors of real "
         "images. Medians; pictures are encoded already. `any combination` reads every descriptor "
         "(where there are inverted lists, the search alone is timed); its floor is one plain "
         "reading of the descriptors' bytes by all cores, in turns with it. Of filters the search "
         "alone is timed, the slowest of five of each share; recall is that of the worst.",
-        "",
-    ]
-    return "\n".join(lines)
+    )
+
+
+@bench_command("speed", markdown, work="speed")
+@click.option("--index", "source", required=True, type=click.Path(path_type=Path))
+@click.option("--size", "sizes", multiple=True, type=click.IntRange(100), default=SIZES)
+def command(bench: Bench, source: Path, sizes: tuple[int, ...]) -> Iterator[Result]:
+    """Time requests to galleries of many sizes, and what building and keeping them takes."""
+    real = open_store(source)
+    images = images_of(real)
+    stem = f"speed-cpu-{cores()}-cores-{vector_instructions().casefold()}"
+    for size in sizes:
+        rows = gallery_rows(real, images, size, bench.work / str(size))
+        yield stem, {"rows": _merged(bench.results / f"{stem}.json", rows)}

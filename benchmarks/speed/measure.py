@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import cores
+from benchmarks.common import cores
 from indexer.measure_recall import HITS, tenth_best
 from indexer.store import Store
 from retrieval.drawn_requests import draw_requests

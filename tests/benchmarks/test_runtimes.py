@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from benchmarks.machine import vector_instructions
+from benchmarks.common import vector_instructions
 from benchmarks.runtimes import BASE, FUSED, read_split, to_rows
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
@@ -31,7 +31,7 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     arguments += ["--results", str(tmp_path / "out"), "--rounds", "2"]
     arguments += ["--images", "12", "--split", "train", "--batch-size", "5"]
     assert _run(["bench", "runtimes", *arguments], False) == 0
-    stem = f"runtimes-tiny-small-{vector_instructions().casefold()}-train"
+    stem = f"runtimes-tiny-small-{vector_instructions().casefold()}"
     data = json.loads((tmp_path / f"out/{stem}.json").read_text())
     markdown = (tmp_path / f"out/{stem}.md").read_text()
     assert markdown in capsys.readouterr().out
