@@ -12,11 +12,10 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
-from benchmarks.command_line import retrieve
+from benchmarks.common import Data, retrieve, table
 
 CONFIG = Path(__file__).with_name("demo.toml")
 NAMES = ("v-neckline", "floral")
@@ -30,12 +29,7 @@ NAMES = ("v-neckline", "floral")
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
 @click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
 def command(
-    out: Path,
-    layout: str,
-    train_count: int,
-    gallery_count: int,
-    epochs: int | None,
-    seed: int,
+    out: Path, layout: str, train_count: int, gallery_count: int, epochs: int | None, seed: int
 ) -> None:
     """Render, train, index, query and evaluate; print every command that is run."""
     started = time.monotonic()
@@ -49,72 +43,54 @@ def command(
     options = ["--config", CONFIG, "--seed", seed, *limit]
     retrieve("train", *garments, train, *options, "--out", run)
     retrieve("build-index", *garments, gallery, "--checkpoint", run, "--out", index)
-
-    has, lacks = query_pictures(train)
-    for picture, sheet in ((has, "query.png"), (lacks, "query-but.png")):
-        retrieve(
-            "query", picture, "--attrs", ",".join(NAMES), "--index", index, "--sheet", out / sheet
-        )
+    for picture, sheet in zip(query_pictures(train), ("query.png", "query-but.png"), strict=True):
+        names = ["--attrs", ",".join(NAMES)]
+        retrieve("query", picture, *names, "--index", index, "--sheet", out / sheet)
 
     measure = ["evaluate", *garments, gallery, "--checkpoint", run, "--out", out, "--floor"]
     retrieve(*measure, "--split", "all")
     if layout == "darn":  # its published form: query and candidate lists of the test split
         retrieve(*measure, "--split", "test", "--combinations", 0)
     report = json.loads(next(out.glob("*-all-type.json")).read_text())
+    same, but = report["combinations"]["same"], report["combinations"]["but"]
     summary = {
         "map": report["all"]["map"],
         "chance": report["all"]["chance"],
-        "same_precision_at_10": report["combinations"]["same"]["precision_at_10"],
-        "but_precision_at_10": report["combinations"]["but"]["precision_at_10"],
+        "same_precision_at_10": same["precision_at_10"],
+        "but_precision_at_10": but["precision_at_10"],
+        "keep_at_10": but["keep_at_10"],
         "seconds": round(time.monotonic() - started, 1),
-        "attributes": {
-            name: {key: score[key] for key in ("map", "chance")}
-            for name, score in report["attributes"].items()
-        },
-        "keep_at_10": report["combinations"]["but"]["keep_at_10"],
-        "likeness": {
-            kind: {name: score[name] for name in ("mrr", "hard_mrr", "queries")}
-            for kind, score in report["likeness"].items()
-        }
-        if report["likeness"]
-        else None,
+        "attributes": report["attributes"],
+        "likeness": report["likeness"],
     }
     (out / "report.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (out / "report.md").write_text(markdown(summary))
-    click.echo("\n" + markdown(summary))
+    (out / "report.md").write_text(markdown(summary) + "\n")
+    click.echo(f"\n{markdown(summary)}\n")
     click.echo(f"left in {out}: report.json, report.md, query.png, query-but.png")
 
 
-def markdown(summary: dict[str, Any]) -> str:
+def markdown(summary: Data) -> str:
     """The figures as Markdown, for the README."""
-    attributes = summary["attributes"]
-    rows = [f"| rendered gallery, type mode, MAP % | {' | '.join(attributes)} | All |"]
-    rows.append("|---|" + "---:|" * (len(attributes) + 1))
-    for title, key in (("M2Fashion", "map"), ("chance", "chance")):
-        figures = [score[key] for score in attributes.values()] + [summary[key]]
-        rows.append(f"| {title} | " + " | ".join(f"{f:.2f}" for f in figures) + " |")
-    rows += [
-        "",
+    attributes, alike = summary["attributes"], summary["likeness"]
+    rows = [
+        [title, *(f"{own[key]:.2f}" for own in (*attributes.values(), summary))]
+        for title, key in (("M2Fashion", "map"), ("chance", "chance"))
+    ]
+    mrr = {name: f"{own['mrr']:.3f} ({own['hard_mrr']:.3f})" for name, own in (alike or {}).items()}
+    return table(
+        ["rendered gallery, type mode, MAP %", *attributes, "All"],
+        rows,
         "All-values precision@10 over combinations of two and three values: "
         f"{summary['same_precision_at_10']:.2f} for pictures that have them, "
         f"{summary['but_precision_at_10']:.2f} for pictures that lack at least one. "
         f"{summary['seconds']:.0f} seconds in all.",
-        "",
-    ]
-    alike = summary["likeness"]
-    if alike:
-        rows += [
-            "The first other picture of the same garment among all of the gallery, mean reciprocal "
-            f"rank over {alike['query']['queries']} pictures (hard half): "
-            f"{_mrr(alike['query'])} without names, {_mrr(alike['kept'])} by the likeness that is "
-            f"kept when values are named, {_mrr(alike['floor'])} by pooled features.",
-            "",
-        ]
-    return "\n".join(rows)
-
-
-def _mrr(score: dict[str, Any]) -> str:
-    return f"{score['mrr']:.3f} ({score['hard_mrr']:.3f})"
+        "The first other picture of the same garment among all of the gallery, mean reciprocal "
+        f"rank over {alike['query']['queries']} pictures (hard half): {mrr['query']} without "
+        f"names, {mrr['kept']} by the likeness that is kept when values are named, "
+        f"{mrr['floor']} by pooled features."
+        if alike
+        else "",
+    )
 
 
 def _clear(out: Path) -> None:

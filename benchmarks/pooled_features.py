@@ -15,8 +15,6 @@ from training.models.registry import build_model
 from training.preprocessing import Preprocessing
 from training.trunk_maps import trunk_maps
 
-_CHUNK = 256
-
 
 @dataclass(frozen=True)
 class PooledFeatures:
@@ -44,15 +42,14 @@ def pooled_stages(
     workers: int,
     title: str,
 ) -> PooledFeatures:
-    """Pool the maps of all stages over their cells; the maps are kept in `cache`.
+    """Pool the maps of all stages of a model's backbone over their cells, lower stages included.
 
     Args:
-        model: whose backbone sees the images; its lower stages are taken whether it uses them or
-            not.
+        model: whose backbone sees the images.
         dataset: where the images are.
         rows: which of them, ascending.
         preprocessing: size and mode.
-        cache: folder of the maps, as `trunk_maps` keeps them.
+        cache: folder that keeps the maps, as `trunk_maps` does.
         workers: decoding processes.
         title: of the progress bar.
 
@@ -61,16 +58,13 @@ def pooled_stages(
         ResourceError: the cache cannot be written.
     """
     device = next(model.parameters()).device
-    config = replace(model.config, lower_stages=True)
-    whole = build_model(dataset.schema, config, 0, None)
+    whole = build_model(dataset.schema, replace(model.config, lower_stages=True), 0, None)
     whole.backbone.load_state_dict(model.backbone.state_dict())
     whole.to(device)
     with CountBar(title, len(rows)) as bar:
         stored = trunk_maps(whole, dataset, rows, preprocessing, cache, str(device), workers, bar)
-    parts = [
-        stored.maps[i : i + _CHUNK].astype(np.float32).mean((2, 3))
-        for i in range(0, len(stored.rows), _CHUNK)
-    ]
+    starts = range(0, len(stored.rows), 256)
+    parts = [stored.maps[i : i + 256].astype(np.float32).mean((2, 3)) for i in starts]
     return PooledFeatures(stored.rows, np.concatenate(parts))
 
 
