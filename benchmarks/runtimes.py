@@ -24,8 +24,6 @@ from benchmarks.common import Bench, Data, Result, bench_command, table, vector_
 from benchmarks.tables.keys import data_hash
 from indexer.calibration_images import calibration_images
 from indexer.encode import Forward, encode, torch_forward
-from indexer.fused_forward import fused_forward
-from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.aligned_dataset import align_dataset
@@ -39,7 +37,6 @@ from training.decoding import read_batches
 from training.errors import DataError, UsageError
 
 BASE = "torch, channels-last"
-FUSED = "torch, batch norms folded"
 
 
 def markdown(data: Data) -> str:
@@ -134,15 +131,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
         onnx = onnx_forward(model, size, Path(folder))
     int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # On a CPU without instructions for it bfloat16 is emulated: slow, with what a GPU gives.
-    half = gpu_forward(model, size, "bfloat16", False, click.echo)
-    return {
-        BASE: torch_forward(model),
-        FUSED: fused_forward(model),
-        "torch, bfloat16": half,
-        "onnx": onnx,
-        "onnx-int8": int8,
-    }
+    return {BASE: torch_forward(model), "onnx": onnx, "onnx-int8": int8}
 
 
 def time_rounds(
