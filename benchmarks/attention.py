@@ -26,11 +26,9 @@ from retrieval.metrics import attention_share
 from retrieval.progress_bars import CountBar
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
-from training.schema import Schema, normalise_name
 from training.wardrobe.render import render
 from training.wardrobe.spec import item_of, sample_spec
 from training.wardrobe.vocabulary import ATTRIBUTES
-from training.wardrobe.write_darn import DARN_NAMES
 
 SEED = 271_828
 """Of the garments: far from the seeds that wardrobes are trained with."""
@@ -44,10 +42,15 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
     Raises:
         DataError: the model knows no attribute of the wardrobe.
     """
-    numbers = wardrobe_attributes(loaded.schema)
-    names = list(numbers)
     model, preprocessing = loaded.model, loaded.preprocessing
-    conditions = torch.stack([model.type_conditions[n] for n in numbers.values()])
+    own = {attribute.name: number for number, attribute in enumerate(loaded.schema.attributes)}
+    names = [name for name in ATTRIBUTES if name in own]
+    if not names:
+        raise DataError(
+            f"the checkpoint knows no attribute of the wardrobe ({', '.join(ATTRIBUTES)}), only "
+            f"{', '.join(own)}; train one with: retrieve wardrobe DIR, retrieve train --dataset DIR"
+        )
+    conditions = torch.stack([model.type_conditions[own[name]] for name in names])
     inside, area, others = (np.full((images, len(names)), math.nan) for _ in range(3))
     with CountBar("looking", images) as bar, torch.inference_mode():
         for start in range(0, images, _BATCH):
@@ -72,26 +75,6 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
             bar(len(indices))
     items = np.array([item_of(index)[0] for index in range(images)], dtype=np.int64)
     return attention_report(names, inside, area, others, items, seed)
-
-
-def wardrobe_attributes(schema: Schema) -> dict[str, int]:
-    """Wardrobe attribute -> number in a checkpoint's schema, which may use DARN's names.
-
-    Raises:
-        DataError: if there is none.
-    """
-    own = {normalise_name(a.name): n for n, a in enumerate(schema.attributes)}
-    found = {}
-    for name, darn in zip(ATTRIBUTES, DARN_NAMES, strict=True):
-        for spelling in (normalise_name(name), normalise_name(darn)):
-            if spelling in own:
-                found[name] = own[spelling]
-    if not found:
-        raise DataError(
-            f"the checkpoint knows no attribute of the wardrobe ({', '.join(ATTRIBUTES)}), only "
-            f"{', '.join(own)}; train one with: retrieve wardrobe DIR, retrieve train --dataset DIR"
-        )
-    return found
 
 
 def markdown(data: Data) -> str:

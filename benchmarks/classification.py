@@ -83,12 +83,7 @@ def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> Data:
 
 
 def check_fits(loaded: Checkpoint, dataset: Dataset, backbone: str, folder: str) -> None:
-    """Make sure that a checkpoint's figures can stand in one table with the first one's.
-
-    Raises:
-        DataError: its attributes, values or categories are not the dataset's.
-        UsageError: it is of another backbone.
-    """
+    """Raises DataError or UsageError if a checkpoint's figures do not fit into one table."""
     same = loaded.schema.hash == dataset.schema.hash
     if not same or loaded.categories not in ((), dataset.category_names):
         raise DataError(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.attention import wardrobe_attributes
+from benchmarks.attention import measure
 from retrieval.cli import _run
-from training.checkpoint import save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -57,11 +57,11 @@ def test_the_seed_draws_other_garments_and_repeats(tmp_path):
     assert any(abs(row["ratio"] - 1) > 0.05 for row in one["rows"])
 
 
-def test_names_of_darn_are_understood_and_strangers_are_not():
-    darn = Schema((Attribute("clothes color", ("1", "2")), Attribute("Collar Shape", ("3", "4"))))
-    assert wardrobe_attributes(darn) == {"colour": 0, "collar-shape": 1}
+def test_a_model_of_other_attributes_is_refused(tmp_path):
+    model = M2Fashion(Schema((Attribute("usage", ("casual",)),)), ModelConfig("small", "layer3"))
+    save_checkpoint(tmp_path, model.eval(), Preprocessing(size=48), (), {})
     with pytest.raises(DataError, match="usage"):
-        wardrobe_attributes(Schema((Attribute("usage", ("casual",)),)))
+        measure(load_checkpoint(tmp_path), 2, 0)
 
 
 def test_results_that_cannot_be_written(tmp_path, capsys):
