@@ -15,13 +15,7 @@ from training.schema import Schema
 
 @dataclass(frozen=True)
 class Moves:
-    """M changes.
-
-    Args:
-        rows: pictures that are changed, [M] int64.
-        attributes: the attribute of each change, [M] int64.
-        new: code of its new values, [M] int64.
-    """
+    """M changes: of which pictures, of which attribute, to which code of new values; [M] int64."""
 
     rows: NDArray[np.int64]
     attributes: NDArray[np.int64]
@@ -110,14 +104,8 @@ def exact_moves(coded: Coded) -> Moves:
 def draw_moves(
     coded: Coded, count: int, rng: np.random.Generator, among: Moves | None = None
 ) -> Moves:
-    """Draw changes: the attribute uniformly, then one of its changes.
-
-    Args:
-        coded: labels of the pictures.
-        count: how many.
-        rng: of the draw.
-        among: the changes to draw from; None: any picture, any other values that occur.
-    """
+    """Draw changes: the attribute uniformly, then one of its changes: of `among`, or if it is None
+    any picture's to any other values that occur."""
     if among is not None:
         of = [np.flatnonzero(among.attributes == a) for a in range(coded.codes.shape[1])]
         of = [places for places in of if len(places)]
