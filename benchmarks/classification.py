@@ -31,10 +31,10 @@ from retrieval.evaluation.classification import (
     ClassificationReport,
     RecallScore,
     classification_report,
+    draw_known_labels,
+    head_scores,
 )
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.head_scores import head_scores
-from retrieval.evaluation.known_labels import draw_known_labels
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.tables.summary import figure
-from retrieval.evaluation.published_classification import TABLE_1, TABLE_2, PublishedClassification
+from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
 
 _UNDER_LABELS = (
     "Heads of the multi-task losses under the labels that the model is told; here it is told "
@@ -138,16 +138,12 @@ def _heading(name: str) -> str:
     return "category head" if name == "category" else name
 
 
-def _published(table: PublishedClassification) -> list[str]:
+def _published(table: PublishedTable) -> list[str]:
     header = ["published", *(f"{name} @{k}" for name in table.columns for k in (3, 5))]
-    rows = [
-        [method, *("-" if v is None else f"{v:.2f}" for v in values)]
-        for method, values in table.rows.items()
-    ]
     return [
         f"## Published: {table.title}, DeepFashion",
         "",
-        *markdown_grid(header, rows),
+        *markdown_grid(header, table.cells()),
         "",
         f"As printed, not reproduced here; which labels the models were told is not stated, and "
         f"rows mix both readings of All. {table.remark}".rstrip(),

@@ -94,11 +94,16 @@ def command(
     from retrieval.evaluation.combination_score import evaluate_combinations
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
-    from retrieval.evaluation.evaluation import Evaluation
     from retrieval.evaluation.exclusion import evaluate_exclusion
     from retrieval.evaluation.likeness import evaluate_likeness
     from retrieval.evaluation.manipulation import evaluate_manipulation
-    from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
+    from retrieval.evaluation.report import (
+        Evaluation,
+        definition,
+        to_json,
+        to_markdown,
+        to_tables,
+    )
     from retrieval.evaluation.scorer import Scorer
     from retrieval.evaluation.scoring import (
         ConditionScorer,

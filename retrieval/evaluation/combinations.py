@@ -1,19 +1,25 @@
-"""Combinations of values of different attributes that a split can be queried by, and their draw."""
+"""Combinations of values of different attributes that a split can be queried by, their draw, and
+what a request that names values is measured by."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.protocol import check_split
+from retrieval.metrics import top_k
 from training.datasets.dataset import Dataset
-from training.errors import DataError, UsageError
+from training.errors import UsageError
 from training.schema import Schema
+
+K = 10
+"""Hits that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +36,8 @@ class Combination:
 
 
 def candidate_rows(dataset: Dataset, split: str, values: Sequence[int]) -> NDArray[np.int64]:
-    """Images of which is known whether they have each of the values.
-
-    Args:
-        dataset: images and labels.
-        split: the split to search.
-        values: flat indices.
-
-    Returns:
-        Rows of the split whose states of all `values` are known (not 0), ascending [M] int64.
-    """
+    """Rows of the split of which is known whether they have each of the values (by flat index),
+    ascending [M] int64."""
     rows = dataset.rows_of(split)
     known = (dataset.labels[np.ix_(rows, np.array(values, dtype=np.int64))] != 0).all(axis=1)
     return np.asarray(rows[known], dtype=np.int64)
@@ -49,6 +47,38 @@ def has_all(dataset: Dataset, rows: NDArray[np.int64], values: Sequence[int]) ->
     """Whether each row is known to have all the values, [M] bool."""
     states = dataset.labels[np.ix_(rows, np.array(values, dtype=np.int64))]
     return np.asarray((states == 1).all(axis=1))
+
+
+def first_hits(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The first `K` of some rows by (-score, row), fewer if there are fewer; scores are of all."""
+    found = top_k(scores[rows][None, :], K)[0]
+    return np.asarray(rows[found[found >= 0]])
+
+
+def kept_share(
+    dataset: Dataset, query: int, rows: NDArray[np.int64], named: Sequence[int]
+) -> float:
+    """Over the attributes that were not named and are known for both, the share of images whose
+    value equals the query's: keep@10 where `rows` are the hits.
+
+    Of a multi-valued attribute one common value is enough. NaN where nothing can be compared.
+    """
+    schema = dataset.schema
+    equal = comparable = 0
+    for attribute in set(range(len(schema.attributes))) - set(schema.attribute_of[list(named)]):
+        where = schema.slice_of(attribute)
+        own = dataset.labels[query, where] == 1
+        if own.any():
+            has = dataset.labels[rows, where] == 1
+            comparable += int(has.any(axis=1).sum())
+            equal += int(has[:, own].any(axis=1).sum())
+    return equal / comparable if comparable else math.nan
+
+
+def mean_of_known(figures: NDArray[np.float64]) -> float | None:
+    """Mean of those that are not NaN; None if all are."""
+    known = figures[~np.isnan(figures)]
+    return float(known.mean()) if len(known) else None
 
 
 def draw_combinations(
@@ -64,14 +94,6 @@ def draw_combinations(
     A combination can be measured if more than `min_relevant` images have all its values (so that
     `min_relevant` remain when one of them is the query) and at least one image is known to lack
     some of them (the query of `but`).
-
-    Args:
-        dataset: images and labels.
-        split: the split to search.
-        count: how many to draw, at least 1.
-        sizes: numbers of values of a combination, each at least 2.
-        seed: the same seed draws the same list.
-        min_relevant: relevant candidates that every query must have.
 
     Returns:
         At most `count` combinations in a fixed order; fewer, or none, if there are no more.
@@ -90,25 +112,24 @@ def draw_combinations(
         if len(combination.values) in eligible:
             eligible[len(combination.values)].append(combination)
     generator = np.random.default_rng(seed)
-    shuffled = {n: iter([c[i] for i in generator.permutation(len(c))]) for n, c in eligible.items()}
+
+    def measurable(found: list[Combination]) -> Iterator[Combination]:
+        for number in generator.permutation(len(found)):
+            if len(candidate_rows(dataset, split, found[number].values)) > found[number].relevant:
+                yield found[number]
+
     drawn: list[Combination] = []
-    while shuffled and len(drawn) < count:
-        for size in list(shuffled):
-            found = _next_with_a_but(dataset, split, shuffled[size])
+    turns = [measurable(found) for found in eligible.values()]
+    while turns:
+        for turn in list(turns):
+            found = next(turn, None)
             if found is None:
-                del shuffled[size]
-            elif len(drawn) < count:
+                turns.remove(turn)
+            else:
                 drawn.append(found)
+            if len(drawn) == count:
+                return drawn
     return drawn
-
-
-def _next_with_a_but(
-    dataset: Dataset, split: str, combinations: Iterator[Combination]
-) -> Combination | None:
-    for combination in combinations:
-        if len(candidate_rows(dataset, split, combination.values)) > combination.relevant:
-            return combination
-    return None
 
 
 def _frequent(dataset: Dataset, split: str, largest: int, least: int) -> Iterator[Combination]:
@@ -136,49 +157,9 @@ def _frequent(dataset: Dataset, split: str, largest: int, least: int) -> Iterato
 def save_combinations(
     path: Path, combinations: Sequence[Combination], schema: Schema, split: str, seed: int
 ) -> None:
-    """Write a list of combinations as JSON, with the names of the values and the schema's hash.
-
-    Args:
-        path: file to write; its folder must exist.
-        combinations: the list, in order.
-        schema: what the flat indices mean.
-        split: the split that they were drawn from.
-        seed: the seed that they were drawn with.
-    """
-    data = {
-        "schema": schema.hash,
-        "split": split,
-        "seed": seed,
-        "combinations": [
-            {
-                "values": list(c.values),
-                "names": [schema.value_names[v] for v in c.values],
-                "relevant": c.relevant,
-            }
-            for c in combinations
-        ],
-    }
+    """Write a list as it was drawn, as JSON, with the names of the values and the schema's hash."""
+    listed = [
+        asdict(c) | {"names": [schema.value_names[v] for v in c.values]} for c in combinations
+    ]
+    data = {"schema": schema.hash, "split": split, "seed": seed, "combinations": listed}
     path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-
-
-def load_combinations(path: Path, schema: Schema) -> list[Combination]:
-    """Read what `save_combinations` wrote.
-
-    Raises:
-        DataError: if the file is missing or malformed, or was written for another schema.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        written_for = str(data["schema"])
-        combinations = [
-            Combination(tuple(int(v) for v in c["values"]), int(c["relevant"]))
-            for c in data["combinations"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"cannot read combinations from {path}: {error!r}") from error
-    if written_for != schema.hash:
-        raise DataError(
-            f"the combinations in {path} were drawn for another schema "
-            f"({written_for[:12]}, this dataset's is {schema.hash[:12]}); draw them again"
-        )
-    return combinations

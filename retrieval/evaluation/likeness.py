@@ -8,11 +8,12 @@ not with 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.evaluation.scorer import Scorer
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
@@ -36,11 +37,11 @@ class LikenessScore:
         queries: number of queries.
     """
 
-    mrr: float
-    hard_mrr: float
-    r1: float
-    r10: float
-    queries: int
+    mrr: float = field(metadata=shown("MRR", ".3f"))
+    hard_mrr: float = field(metadata=shown("hard MRR", ".3f"))
+    r1: float = field(metadata=shown("R@1", ".3f"))
+    r10: float = field(metadata=shown("R@10", ".3f"))
+    queries: int = field(metadata=shown("queries"))
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,12 @@ class LikenessReport:
     query: LikenessScore
     kept: LikenessScore
     floor: LikenessScore
-    available: int
-    seed: int
+    available: int = field(metadata=UNWRITTEN)
+    seed: int = field(metadata=UNWRITTEN)
 
 
 def likeness_queries(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows with one to four other rows of the same item, ascending.
-
-    Args:
-        items: number of the item of each row, [N].
-    """
+    """Rows with one to four other rows of the same item, ascending; `items` [N] numbers them."""
     _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
     others = counts[inverse.reshape(-1)] - 1
     return np.flatnonzero((others >= OTHERS[0]) & (others <= OTHERS[1])).astype(np.int64)
@@ -102,37 +99,39 @@ def evaluate_likeness(
         generator = np.random.default_rng(seed)
         rows = np.sort(generator.choice(rows, size=MOST_QUERIES, replace=False))
 
-    nearest = [float(floor.whole(int(q))[_others(items, int(q))].max()) for q in rows]
+    nearest = [float(floor.whole(q)[_others(items, q)].max()) for q in rows.tolist()]
     hard = np.argsort(nearest, kind="stable")[: max(1, len(rows) // 2)]
 
     def measure(scores_of: Callable[[int], Sequence[NDArray[np.float32]]]) -> LikenessScore:
-        found = [[first_rank(one, items, q) for one in scores_of(q)] for q in rows.tolist()]
-        reciprocal = np.array([np.mean([1 / rank for rank in ranks]) for ranks in found])
+        """Means over the queries of the means over each query's rankings."""
+        found = [np.array([_first_rank(s, items, q) for s in scores_of(q)]) for q in rows.tolist()]
+        reciprocal = np.array([(1 / ranks).mean() for ranks in found])
         return LikenessScore(
             mrr=float(reciprocal.mean()),
             hard_mrr=float(reciprocal[hard].mean()),
-            r1=_share(found, 1),
-            r10=_share(found, 10),
+            r1=float(np.mean([(ranks <= 1).mean() for ranks in found])),
+            r10=float(np.mean([(ranks <= 10).mean() for ranks in found])),
             queries=len(rows),
         )
 
+    schema = dataset.schema
+
+    def kept(query: int) -> list[NDArray[np.float32]]:
+        known = np.unique(schema.attribute_of[dataset.labels[query] == 1])
+        named = known if len(known) else np.arange(len(schema.attributes))
+        return [scorer.kept(query, [attribute]) for attribute in named.tolist()]
+
     return LikenessReport(
         query=measure(lambda q: [scorer.whole(q)]),
-        kept=measure(lambda q: _kept(dataset, scorer, q)),
+        kept=measure(kept),
         floor=measure(lambda q: [floor.whole(q)]),
         available=available,
         seed=seed,
     )
 
 
-def first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int) -> int:
-    """Rank, from 1, of the first other row of the query's item by (-score, row).
-
-    Args:
-        scores: of every row, [N].
-        items: number of the item of each row, [N].
-        query: takes no part in the ranking.
-    """
+def _first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int) -> int:
+    """Rank, from 1, of the first other row of the query's item by (-score, row) beside it."""
     others = _others(items, query)
     first = others[np.argmax(scores[others])]  # the lowest row among equals
     ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(items)) < first))
@@ -141,17 +140,5 @@ def first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int
 
 
 def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
-    rows = np.flatnonzero(items == items[query]).astype(np.int64)
+    rows = np.flatnonzero(items == items[query])
     return np.asarray(rows[rows != query])
-
-
-def _share(found: Sequence[Sequence[int]], most: int) -> float:
-    return float(np.mean([np.mean([rank <= most for rank in ranks]) for ranks in found]))
-
-
-def _kept(dataset: Dataset, scorer: Scorer, query: int) -> list[NDArray[np.float32]]:
-    """What is kept when a value of one attribute is named, of each that is known of the query."""
-    schema = dataset.schema
-    has = np.flatnonzero(dataset.labels[query] == 1)
-    known = np.unique(schema.attribute_of[has]) if len(has) else np.arange(len(schema.attributes))
-    return [scorer.kept(query, [attribute]) for attribute in known.tolist()]

@@ -9,11 +9,13 @@ whole set is replaced by the new value, and sets match if they are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.evaluation.combinations import K
+from retrieval.evaluation.report_grid import INLINE, shown
 from retrieval.evaluation.scorer import Scorer
 from retrieval.metrics import top_k
 from training.datasets.dataset import Dataset
@@ -21,9 +23,6 @@ from training.errors import UsageError
 
 TOP = 30
 """Hits that Top-30 and NDCG@30 look at."""
-
-K = 10
-"""Hits that changed P@10 and keep@10 look at."""
 
 QUERIES = 2000
 """At most so many queries, a fixed draw."""
@@ -48,12 +47,12 @@ class ManipulationScore:
     """
 
     keep: float | None
-    top30: float
-    ndcg: float
-    ndcg_target: float
-    ndcg_others: float
-    changed_p10: float
-    keep10: float
+    top30: float = field(metadata=shown("Top-30", ".1f"))
+    ndcg: float = field(metadata=shown("NDCG@30", ".1f"))
+    ndcg_target: float = field(metadata=shown("target", ".1f"))
+    ndcg_others: float = field(metadata=shown("others", ".1f"))
+    changed_p10: float = field(metadata=shown("changed P@10", ".3f"))
+    keep10: float = field(metadata=shown("keep@10", ".3f"))
 
 
 @dataclass(frozen=True)
@@ -66,17 +65,17 @@ class ManipulationReport:
         attributes: names of the compared attributes.
         images: size of the gallery.
         queries: number of queries.
-        available: queries before the draw.
+        queries_available: before the draw.
         seed: of the draw.
         ranked_by: what ranked.
     """
 
-    default: ManipulationScore
+    default: ManipulationScore = field(metadata=INLINE)
     curve: tuple[ManipulationScore, ...]
     attributes: tuple[str, ...]
     images: int
     queries: int
-    available: int
+    queries_available: int
     seed: int
     ranked_by: str
 
@@ -117,14 +116,9 @@ def compared_attributes(dataset: Dataset) -> tuple[int, ...]:
 def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -> ManipulationTask:
     """Gallery and queries of a split.
 
-    Args:
-        dataset: the split.
-        queries: at most so many, drawn by `seed`.
-        seed: of the draw.
-
     Returns:
-        The queries ordered by the value asked for; without any where fewer than two attributes
-        are compared or no target is in the gallery.
+        At most `queries` queries, drawn by `seed`, ordered by the value asked for; none where fewer
+        than two attributes are compared or no target is in the gallery.
     """
     schema = dataset.schema
     attributes = compared_attributes(dataset)
@@ -132,33 +126,29 @@ def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -
     known = np.all([block.any(axis=1) for block in blocks], axis=0) if blocks else np.zeros(0, bool)
     rows = np.flatnonzero(known).astype(np.int64)
     sets = np.zeros((len(rows), len(attributes)), dtype=np.int64)
-    found: list[NDArray[np.int64]] = [np.zeros((0, 4), dtype=np.int64)]
+    found = [np.zeros((4, 0), dtype=np.int64)]  # image, flat value, attribute, number of its set
     for place, block in enumerate(blocks):
         sets[:, place] = np.unique(block[rows], axis=0, return_inverse=True)[1].reshape(-1)
     for place, attribute in enumerate(attributes if len(attributes) > 1 else ()):
         block, own = blocks[place][rows], sets[:, place]
-        alone = block.sum(axis=1) == 1
+        alone = np.flatnonzero(block.sum(axis=1) == 1)
         number_of = dict(
             zip(block[alone].argmax(axis=1).tolist(), own[alone].tolist(), strict=True)
         )
-        _, rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)
-        rest = rest.reshape(-1)
+        rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
         there = np.zeros((rest.max(initial=-1) + 1, own.max(initial=-1) + 1), dtype=bool)
         there[rest, own] = True
-        for value, number in sorted(number_of.items()):
-            asking = np.flatnonzero(there[rest, number] & ~block[:, value])
+        for value, number in number_of.items():
             flat = schema.offsets[attribute] + value
-            columns = (asking, *(np.full(len(asking), n) for n in (place, flat, number)))
-            found.append(np.stack(columns, axis=1).astype(np.int64))
-    # Columns: place of the image and of the attribute, flat value, number of its set.
-    every = np.concatenate(found)
-    every = every[np.lexsort((every[:, 2], every[:, 0]))]
-    available = len(every)
+            asking = np.flatnonzero(there[rest, number] & ~block[:, value])
+            found.append(np.stack(np.broadcast_arrays(asking, flat, place, number)))
+    every = np.concatenate(found, axis=1)
+    every = every[:, np.lexsort((every[1], every[0]))]
+    available = every.shape[1]
     if available > queries:
         drawn = np.random.default_rng(seed).choice(available, size=queries, replace=False)
-        every = every[np.sort(drawn)]
-    every = every[np.lexsort((every[:, 0], every[:, 2]))]
-    query, changed, value, number = every.T
+        every = every[:, np.sort(drawn)]
+    query, value, changed, number = every[:, np.lexsort((every[0], every[1]))]
     target = sets[query]
     target[np.arange(len(query)), changed] = number
     return ManipulationTask(attributes, rows, sets, query, changed, value, target, available)
@@ -197,15 +187,15 @@ def evaluate_manipulation(
         row, value = int(task.rows[task.query[number]]), int(task.value[number])
         scores = np.stack([scorer.named(row, [value], keep=k)[task.rows] for k in points])
         totals += _measure(task, number, scores)
-    means = totals / len(task.query)
-    scored = [_score(keep, mean) for keep, mean in zip(points, means, strict=True)]
+    means = (totals / len(task.query)).tolist()
+    default, *curve = (ManipulationScore(k, *mean) for k, mean in zip(points, means, strict=True))
     return ManipulationReport(
-        default=scored[0],
-        curve=tuple(scored[1:]),
+        default=default,
+        curve=tuple(curve),
         attributes=tuple(dataset.schema.attributes[n].name for n in task.attributes),
         images=len(task.rows),
         queries=len(task.query),
-        available=task.available,
+        queries_available=task.available,
         seed=seed,
         ranked_by=scorer.ranked_by,
     )
@@ -241,7 +231,3 @@ def _measure(
         ],
         axis=1,
     )
-
-
-def _score(keep: float | None, mean: NDArray[np.float64]) -> ManipulationScore:
-    return ManipulationScore(keep, *(float(figure) for figure in mean))

@@ -51,10 +51,10 @@ class AttributeTask:
 
     def relevant_any(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate shares any value with the image of each query, [q, M] bool."""
-        shared = self.query_sets[queries].astype(np.float32) @ self.candidate_sets.T.astype(
-            np.float32
+        own, theirs = (
+            s.astype(np.float32) for s in (self.query_sets[queries], self.candidate_sets)
         )
-        return np.asarray(shared > 0, dtype=bool)
+        return np.asarray(own @ theirs.T > 0)
 
     def excluded(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate is the query's own image, [q, M] bool: it takes no part."""
@@ -64,27 +64,18 @@ class AttributeTask:
 def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> AttributeTask:
     """The queries and candidates of one attribute: the published lists, else leave-one-out.
 
-    Published lists are used where the dataset has them for this split. In leave-one-out every
-    image of the split that has at least one known value (+1) of the attribute queries all others
-    that do.
-
-    Args:
-        dataset: images and labels.
-        split: `train`, `valid`, `test`, or `all` for every image.
-        attribute: number of the attribute.
-
-    Returns:
-        The task; without queries where no image is labelled in the attribute.
+    In leave-one-out every image of the split that has at least one known value (+1) of the
+    attribute queries all others that do; there are no queries where no image is labelled in it.
 
     Raises:
         DataError: if the split has no images; the message lists those that have.
     """
     check_split(dataset, split)
-    protocol = dataset.protocols.get(split)
-    if protocol is not None:
-        return _published(dataset, protocol, attribute)
+    where = dataset.schema.slice_of(attribute)
+    if split in dataset.protocols:
+        return _published(dataset, dataset.protocols[split], attribute, where)
     rows = dataset.rows_of(split)
-    sets = dataset.labels[rows, dataset.schema.slice_of(attribute)] == 1
+    sets = dataset.labels[rows, where] == 1
     labelled = sets.any(axis=1)
     rows, sets = rows[labelled], sets[labelled]
     image, value = np.nonzero(sets)
@@ -101,15 +92,16 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
     )
 
 
-def _published(dataset: Dataset, protocol: RetrievalProtocol, attribute: int) -> AttributeTask:
-    where = dataset.schema.slice_of(attribute)
+def _published(
+    dataset: Dataset, lists: RetrievalProtocol, attribute: int, where: slice
+) -> AttributeTask:
     one_hot = np.eye(where.stop - where.start, dtype=bool)
-    mine = protocol.queries.attributes == attribute
-    query_rows, query_values = protocol.queries.rows[mine], protocol.queries.values[mine]
-    mine = protocol.candidates.attributes == attribute
-    rows, values = protocol.candidates.rows[mine], protocol.candidates.values[mine]
-    order = np.argsort(rows, kind="stable")
-    rows, values = rows[order], values[order]
+    queries, candidates = lists.queries, lists.candidates
+    asking = queries.attributes == attribute
+    offered = np.flatnonzero(candidates.attributes == attribute)
+    offered = offered[np.argsort(candidates.rows[offered], kind="stable")]
+    query_rows, rows = queries.rows[asking], candidates.rows[offered]
+    query_values, values = queries.values[asking], one_hot[candidates.values[offered]]
     # The lists name one value an image; where its labels tell of more, `any` counts those too.
     return AttributeTask(
         attribute=attribute,
@@ -117,34 +109,22 @@ def _published(dataset: Dataset, protocol: RetrievalProtocol, attribute: int) ->
         query_values=query_values,
         query_sets=one_hot[query_values] | (dataset.labels[query_rows, where] == 1),
         candidate_rows=rows,
-        candidate_values=one_hot[values],
-        candidate_sets=one_hot[values] | (dataset.labels[rows, where] == 1),
+        candidate_values=values,
+        candidate_sets=values | (dataset.labels[rows, where] == 1),
         leave_one_out=False,
         available=len(query_rows),
     )
 
 
 def capped(task: AttributeTask, queries: int, seed: int) -> AttributeTask:
-    """The task with at most `queries` of its queries, drawn by seed; all candidates stay.
-
-    Args:
-        task: queries and candidates.
-        queries: how many queries to keep, at least 0.
-        seed: the same seed keeps the same queries.
-
-    Returns:
-        A task whose `available` still is the number of queries before.
-    """
+    """The task with at most `queries` of its queries, drawn by seed; all candidates stay, and
+    `available` stays the number of queries before."""
     if len(task.query_rows) <= queries:
         return task
     generator = np.random.default_rng([seed, task.attribute])
     keep = np.sort(generator.choice(len(task.query_rows), size=queries, replace=False))
-    return replace(
-        task,
-        query_rows=task.query_rows[keep],
-        query_values=task.query_values[keep],
-        query_sets=task.query_sets[keep],
-    )
+    drawn = {name: getattr(task, name)[keep] for name in ("query_rows", "query_values")}
+    return replace(task, **drawn, query_sets=task.query_sets[keep])
 
 
 def check_split(dataset: Dataset, split: str) -> None:

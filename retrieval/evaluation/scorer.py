@@ -8,6 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+Values = Sequence[int]
+"""Flat indices of values, or numbers of attributes."""
+
 
 class Scorer(Protocol):
     """Scores every image of a split for requests made with one of its images.
@@ -19,20 +22,8 @@ class Scorer(Protocol):
     ranked_by: str
     """How it ranks, in words, for reports."""
 
-    def whole(self, query: int) -> NDArray[np.float32]:
-        """Likeness to the image in row `query` when nothing is named, [N]."""
-        ...
-
-    def kept(self, query: int, attributes: Sequence[int]) -> NDArray[np.float32]:
-        """The likeness that is kept when values of these attributes (by number) are named, [N]."""
-        ...
-
     def named(
-        self,
-        query: int,
-        wanted: Sequence[int],
-        unwanted: Sequence[int] = (),
-        keep: float | None = None,
+        self, query: int, wanted: Values, unwanted: Values = (), keep: float | None = None
     ) -> NDArray[np.float32]:
         """Scores for a request that names values, [N].
 
@@ -44,3 +35,11 @@ class Scorer(Protocol):
                 a dial ignores it.
         """
         ...
+
+    def whole(self, query: int) -> NDArray[np.float32]:
+        """Likeness to the image in row `query` when nothing is named, [N]."""
+        return self.named(query, ())
+
+    def kept(self, query: int, attributes: Values) -> NDArray[np.float32]:
+        """The likeness that is kept when values of these attributes (by number) are named, [N]."""
+        return self.whole(query)

@@ -11,10 +11,10 @@ from training.datasets.dataset import Dataset
 NEAR = 0.01
 """Of similarities scaled to 0..1: as near as this is a tie."""
 
-TENTH = 10
 MOST_QUERIES = 2000
 """More images than these are a fixed draw of queries."""
 
+_TENTH = 10
 _BLOCK = 256
 _ROUNDING = 1e-5
 
@@ -36,7 +36,7 @@ def near_ties(
         them. None with fewer than eleven images.
     """
     count = len(dataset)
-    if count <= TENTH:
+    if count <= _TENTH:
         return None
     rows = np.arange(count, dtype=np.int64)
     queries = rows
@@ -45,18 +45,17 @@ def near_ties(
         queries = np.sort(drawn)
     out: dict[str, float] = {}
     for number, attribute in enumerate(dataset.schema.attributes):
-        vectors = embed(dataset.schema.type_condition(number), rows)
+        condition = dataset.schema.type_condition(number)
+        vectors = embed(condition, rows)
         near: list[NDArray[np.int64]] = []
         lowest = 0.0
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
-            asking = vectors[block]
-            if embed_queries is not None:
-                asking = embed_queries(dataset.schema.type_condition(number), block)
+            asking = vectors[block] if embed_queries is None else embed_queries(condition, block)
             similarities = asking @ vectors.T
             lowest = min(lowest, float(similarities.min()))
             similarities[np.arange(len(block)), block] = -np.inf
-            tenth = -np.partition(-similarities, TENTH - 1, axis=1)[:, TENTH - 1 : TENTH]
+            tenth = -np.partition(-similarities, _TENTH - 1, axis=1)[:, _TENTH - 1 : _TENTH]
             apart = np.abs(similarities - tenth)
             # Within 0.01 of what is in 0..1 already, and of what is in -1..1 and would be halved.
             near.append(np.stack([(apart <= NEAR).sum(axis=1), (apart <= 2 * NEAR).sum(axis=1)]))

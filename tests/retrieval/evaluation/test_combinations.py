@@ -8,8 +8,6 @@ from retrieval.evaluation import (
     Combination,
     draw_combinations,
     evaluate_combinations,
-    load_combinations,
-    save_combinations,
 )
 from retrieval.evaluation.combination_score import draw_queries
 from retrieval.evaluation.combinations import candidate_rows, has_all
@@ -95,29 +93,15 @@ def test_a_combination_that_every_image_has_leaves_no_query_for_but():
     assert draw_combinations(dataset, "test", 5) == []
 
 
-def test_saved_and_loaded(tmp_path):
-    dataset = random_dataset()
-    drawn = draw_combinations(dataset, "test", 7, seed=3)
-    path = tmp_path / "combinations.json"
-    save_combinations(path, drawn, SCHEMA, "test", 3)
-    assert load_combinations(path, SCHEMA) == drawn
-    other = Schema(SCHEMA.attributes[:2])
-    with pytest.raises(DataError, match="another schema"):
-        load_combinations(path, other)
-    path.write_text("{}")
-    with pytest.raises(DataError, match="cannot read combinations"):
-        load_combinations(path, SCHEMA)
-
-
 def test_queries_have_the_values_or_are_known_to_lack_one():
     dataset = random_dataset(400)
     for combination in draw_combinations(dataset, "test", 6):
         drawn = draw_queries(dataset, "test", combination, 8, seed=0)
-        assert has_all(dataset, drawn.same, combination.values).all()
-        assert not has_all(dataset, drawn.but, combination.values).any()
+        assert has_all(dataset, drawn["same"], combination.values).all()
+        assert not has_all(dataset, drawn["but"], combination.values).any()
         known = candidate_rows(dataset, "test", combination.values)
-        assert set(drawn.same) | set(drawn.but) <= set(known)
-        assert len(drawn.same) == min(8, combination.relevant)
+        assert set(drawn["same"]) | set(drawn["but"]) <= set(known)
+        assert len(drawn["same"]) == min(8, combination.relevant)
         assert (dataset.splits[known] == "test").all()
 
 

@@ -63,7 +63,7 @@ def test_counts_and_chance_to_two_decimals(name):
     )
     assert (constant.all.queries, constant.all.candidates) == (queries, candidates)
     if attributes is not None:
-        assert [round(s.chance, 2) for s in constant.attributes] == attributes
+        assert [round(s.chance, 2) for s in constant.attributes.values()] == attributes
     assert round(constant.all.chance, 2) == everything
     assert not constant.leave_one_out
     # A constant embedding ranks by id, which is no better and no worse than chance.
