@@ -19,7 +19,7 @@ from retrieval.metrics import (
     expected_average_precision,
 )
 from training.datasets.dataset import Dataset
-from training.errors import DataError, UsageError
+from training.errors import DataError
 from training.schema import Condition
 
 Rows = NDArray[np.int64]
@@ -41,14 +41,11 @@ class MapScore:
         ci: 95 % percentile bootstrap interval of `map`, whole query images resampled.
         chance: expected MAP of a random ranking, from the label counts.
         lift: `map / chance`; 0 where chance is 0.
-        queries: number of queries that were ranked.
-        queries_available: number before `max_queries`.
-        candidates: number of candidates (in leave-one-out the query itself is one of them, and
-            takes no part in its own ranking).
-        queries_without_relevant: queries that score 0 because nothing is relevant to them.
-        map_any: MAP where each image queries once and any shared value is relevant; None unless
-            the attribute (of all: any of them) is multi-valued and the mode is `type`.
-        chance_any: chance of `map_any`.
+        queries, queries_available: after and before `max_queries`.
+        candidates: in leave-one-out the query is one of them, and takes no part in its own ranking.
+        queries_without_relevant: those that score 0 because nothing is relevant to them.
+        map_any, chance_any: where each image queries once and any shared value is relevant; None
+            unless the attribute (of all: any) is multi-valued and the mode is `type`.
     """
 
     map: float = field(metadata=shown("MAP", ".2f"))
@@ -117,13 +114,11 @@ def evaluate_attributes(
         split: `train`, `valid`, `test` or `all`.
         mode: `type` conditions on all values of the attribute; `value` on the query's value, so
             that the candidates are embedded once for every value.
-        embed: gives the embeddings of rows under a condition; similarity is their dot product. A
-            constant gives the chance-level floor, an embedding that ignores the condition the
-            floor of unconditioned features.
+        embed: gives the embeddings of rows under a condition; similarity is their dot product.
         seed: of the confidence intervals and of the draw of queries.
         max_queries: rank only about this many queries, the same share of every attribute's but at
-            least one. In the mean over all queries each stands for as many of its attribute as it
-            was drawn from, so that the mean stays unbiased. None: all.
+            least one; in the mean over all, each stands for as many of its attribute as it was
+            drawn from. None: all.
         embed_queries: gives the queries' embeddings where they are made in another way than the
             candidates', as an index's are. None: `embed`.
 
@@ -131,14 +126,9 @@ def evaluate_attributes(
         The report. A query with no relevant candidate scores 0 and stays in.
 
     Raises:
-        UsageError: an unknown mode, or `max_queries` < 1.
         DataError: if the split is empty, nothing in it can be a query, or embeddings are not
             finite [M, d].
     """
-    if mode not in ("type", "value"):
-        raise UsageError(f"unknown mode {mode!r}; use type or value")
-    if max_queries is not None and max_queries < 1:
-        raise UsageError(f"max_queries must be at least 1, not {max_queries}")
     names = [a.name for a in dataset.schema.attributes]
     tasks = [queries_and_candidates(dataset, split, a) for a in range(len(names))]
     tasks = [task for task in tasks if task.available]
@@ -178,22 +168,21 @@ def _evaluate_task(
 ) -> tuple[_Scores, _Scores | None]:
     """Scores of each query, and of each image once with any shared value relevant."""
     schema = dataset.schema
-    everyone = np.arange(len(task.query_rows), dtype=np.int64)
-    if mode == "type":
-        condition = schema.type_condition(task.attribute)
-        similar = _similarities(task, everyone, condition, embed, embed_queries)
-        strict = _rank(task, everyone, similar, task.relevant)
-        if not schema.multi[task.attribute]:
-            return strict, None
-        once = np.unique(task.query_rows, return_index=True)[1].astype(np.int64)
-        return strict, _rank(task, once, similar, task.relevant_any)
+    groups = {-1: np.arange(len(task.query_rows))}  # queries by the value that is asked for
+    if mode == "value":
+        values = np.unique(task.query_values).tolist()
+        groups = {value: np.flatnonzero(task.query_values == value) for value in values}
     parts = []
-    for value in np.unique(task.query_values):
-        mine = np.flatnonzero(task.query_values == value).astype(np.int64)
-        condition = schema.value_condition([schema.offsets[task.attribute] + int(value)])
-        similar = _similarities(task, mine, condition, embed, embed_queries)
-        parts.append(_rank(task, mine, similar, task.relevant))
-    return _pooled(parts), None
+    for value, queries in groups.items():
+        condition = schema.type_condition(task.attribute)
+        if mode == "value":
+            condition = schema.value_condition([schema.offsets[task.attribute] + value])
+        similar = _similarities(task, queries, condition, embed, embed_queries)
+        parts.append(_rank(task, queries, similar, task.relevant))
+    if mode == "value" or not schema.multi[task.attribute]:
+        return _pooled(parts), None
+    once = np.unique(task.query_rows, return_index=True)[1]
+    return parts[0], _rank(task, once, similar, task.relevant_any)
 
 
 def _similarities(

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from retrieval.metrics import Interval, bootstrap_interval
 from retrieval.metrics.ranking import sort_keys
 from training.datasets.category import CATEGORY_NAMES
-from training.errors import UsageError
 from training.map_bank import MapBank
 from training.schema import Schema, normalise_name
 
@@ -25,12 +24,8 @@ KS = (1, 3, 5)
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Logits of the heads on Z before normalisation.
-
-    Args:
-        attributes: of every value [M, K].
-        categories: of every category [M, C]; None if the model has no category head.
-    """
+    """Logits of the heads on Z before normalisation: of every value [M, K], and of every category
+    [M, C], None if the model has no category head."""
 
     attributes: NDArray[np.float32]
     categories: NDArray[np.float32] | None
@@ -86,23 +81,12 @@ def draw_known_labels(
 
     A single-valued attribute is kept or hidden as a whole: its hidden value could be read off its
     known siblings. Values of a multi-valued attribute are kept one by one. With one seed, what a
-    smaller share keeps, a larger one keeps too.
-
-    Args:
-        labels: label states [N, K].
-        schema: attributes and values.
-        share: of the labels, 0..1; where it is no whole number of them, rounded up or down at
-            random so that the mean over images is right.
-        seed: of the draw.
+    smaller share (0..1) keeps, a larger one keeps too; where it is no whole number of labels, it is
+    rounded up or down at random so that the mean over images is right.
 
     Returns:
         Label states [N, K] int8, 0 where hidden.
-
-    Raises:
-        UsageError: if `share` is not in 0..1.
     """
-    if not 0 <= share <= 1:
-        raise UsageError(f"the share of known labels must be in 0..1, not {share}")
     first = schema.multi[schema.attribute_of]
     first[list(schema.offsets[:-1])] = True
     unit_of = first.cumsum() - 1  # values of one unit are kept or hidden together
@@ -117,10 +101,8 @@ def draw_known_labels(
 def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -> HeadScores:
     """Run both heads over a bank as multi-task training does: known labels in, all labels out.
 
-    Args:
-        bank: maps of M images.
-        conditions: what is known of each image, label states [M, K]; zeros: nothing.
-        chunk: images at a time.
+    `conditions` are what is known of each of the bank's images, label states [M, K]; zeros:
+    nothing. `chunk` is the number of images at a time.
     """
     model = bank.model
     device = next(model.parameters()).device
@@ -163,7 +145,8 @@ def classification_report(
         seed: of the intervals.
 
     Raises:
-        UsageError: scores of the wrong shape or not finite.
+        UsageError: scores of the wrong shape.
+        DataError: a score is NaN.
     """
     asked = np.ones(labels.shape, dtype=bool) if shown is None else shown == 0
     by_category = None
@@ -202,25 +185,17 @@ def recall_score(
 
     Args:
         name: of the score.
-        scores: [M, V], finite.
-        positive: what is to be found [M, V]; all of them candidates.
+        scores: [M, V].
+        positive: what is to be found [M, V], anything; all of them candidates.
         candidates: what is ranked [M, V]; None: everything.
         intervals: whether to bootstrap.
         seed: of the intervals.
 
     Raises:
-        UsageError: shapes differ, scores are not finite, a positive is no candidate, or nothing is
-            positive.
+        UsageError: shapes differ.
+        DataError: a score is NaN.
     """
     ranked = np.ones(scores.shape, dtype=bool) if candidates is None else candidates
-    if not scores.shape == positive.shape == ranked.shape:
-        raise UsageError(f"scores are {scores.shape}, positives {positive.shape}; must be alike")
-    if not np.isfinite(scores).all():
-        raise UsageError("scores hold NaN or infinity; check the checkpoint")
-    if (positive & ~ranked).any():
-        raise UsageError("a positive label is not among the candidates")
-    if not positive.any():
-        raise UsageError(f"nothing to find: no image has a positive label of {name!r}")
     keys = np.sort(sort_keys(scores, positive, ~ranked), axis=1)  # the lowest bit: positive
     among = ranked.sum(axis=1)
     images, ranks = np.nonzero((keys % 2 == 1) & (np.arange(scores.shape[1]) < among[:, None]))

@@ -11,9 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from retrieval.evaluation.combinations import K, first_hits, has_all, kept_share, mean_of_known
 from retrieval.evaluation.report_grid import INLINE, shown
-from retrieval.evaluation.scorer import Scorer
+from retrieval.evaluation.scorer import (
+    LEAST_RELEVANT,
+    K,
+    Scorer,
+    first_hits,
+    has_all,
+    kept_share,
+    mean_of_known,
+)
 from training.datasets.dataset import Dataset
 
 QUERIES = 1000
@@ -22,21 +29,15 @@ QUERIES = 1000
 PAIRS = 50
 """At most so many pairs of a wanted and an unwanted value."""
 
-LEAST_RELEVANT = 5
-"""A pair counts only if so many images have the wanted value and are known to lack the other."""
-
 
 @dataclass(frozen=True)
 class ExclusionScore:
     """Means over the queries of one kind, in [0, 1].
 
-    Args:
-        violation10: share of the first 10 hits known to have the unwanted value.
-        violation_chance: the same share of all images beside the query.
-        keep10: see `kept_share`; None if no query has an attribute to compare.
-        precision10: share of the hits that have the wanted value and are known to lack the
-            unwanted one; None where none is wanted.
-        queries: number of queries.
+    violation10 is the share of the first 10 hits known to have the unwanted value, violation_chance
+    that of all images beside the query, keep10 what `kept_share` gives (None if no query has an
+    attribute to compare), precision10 the share of the hits that have the wanted value and are
+    known to lack the unwanted one (None where none is wanted).
     """
 
     violation10: float = field(metadata=shown("violation@10", ".3f"))
@@ -50,11 +51,8 @@ class ExclusionScore:
 class ExclusionReport:
     """Both kinds; `but_without` is None where no pair of values has enough images.
 
-    Args:
-        without: every query image excludes one value that it has.
-        but_without: it also wants one that it lacks, of another attribute.
-        seed: of the draws.
-        ranked_by: what ranked.
+    without: every query image excludes one value that it has; but_without: it also wants one that
+    it lacks, of another attribute.
     """
 
     without: ExclusionScore = field(metadata=INLINE)
@@ -73,11 +71,7 @@ class Exclusion:
 
 
 def draw_exclusions(dataset: Dataset, seed: int = 0, count: int = QUERIES) -> list[Exclusion]:
-    """Up to `count` images, each excluding one value that it has, drawn evenly from them.
-
-    Returns:
-        Ordered by the value.
-    """
+    """Up to `count` images, each excluding one value that it has, drawn evenly; by the value."""
     has = dataset.labels == 1
     labelled = np.flatnonzero(has.any(axis=1))
     generator = np.random.default_rng(seed)
@@ -92,10 +86,8 @@ def draw_exchanges(
     """Requests that want one value and exclude one of another attribute.
 
     A pair of values counts if `LEAST_RELEVANT` images have the first and are known to lack the
-    second. Its queries are known to lack the first and have the second.
-
-    Returns:
-        Up to `count` requests by up to `pairs` pairs, as many of each pair; ordered by pair.
+    second. Its queries are known to lack the first and have the second: up to `count` requests by
+    up to `pairs` pairs, as many of each pair, ordered by pair.
     """
     schema = dataset.schema
     has = (dataset.labels == 1).astype(np.float32)
@@ -114,15 +106,10 @@ def draw_exchanges(
 
 
 def evaluate_exclusion(dataset: Dataset, scorer: Scorer, seed: int = 0) -> ExclusionReport | None:
-    """Search the whole dataset by requests that exclude a value.
+    """Search the whole dataset by requests that exclude a value; `seed` is of the draws.
 
-    Args:
-        dataset: the split; its rows are the scorer's.
-        scorer: what is measured; requests by the same values come together.
-        seed: of the draws.
-
-    Returns:
-        None where no image has a known value, or there is only one image.
+    The dataset's rows are the scorer's; requests by the same values come together. None where no
+    image has a known value, or there is only one image.
     """
     alone = draw_exclusions(dataset, seed)
     if not alone or len(dataset) < 2:

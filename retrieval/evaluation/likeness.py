@@ -2,7 +2,7 @@
 
 Every image with one to four other pictures of its item in the split queries the whole split
 (EVALUATION.md, "Same item"). Names of items are noisy, so rows are to be compared with each other,
-not with 1.
+not with 1. Near ties are what likeness does not tell apart.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.evaluation.scorer import Scorer
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
 
 OTHERS = (1, 4)
 """So many other pictures of its item a query has, at least and at most."""
@@ -24,17 +24,21 @@ OTHERS = (1, 4)
 MOST_QUERIES = 2000
 """More queries than these are a fixed draw of so many."""
 
+NEAR = 0.01
+"""Of similarities scaled to 0..1: as near as this is a tie."""
+
+_TENTH = 10
+_BLOCK = 256
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class LikenessScore:
     """How high the first other picture of the query's item stands. All in [0, 1].
 
-    Args:
-        mrr: mean reciprocal rank.
-        hard_mrr: the same over the half of the queries whose nearest picture of the item is least
-            alike by the floor.
-        r1, r10: share of the queries where it is the first hit, or among the first 10.
-        queries: number of queries.
+    mrr is the mean reciprocal rank, hard_mrr that of the half of the queries whose nearest picture
+    of the item is least alike by the floor; r1 and r10: the share of the queries where it is the
+    first hit, or among the first 10.
     """
 
     mrr: float = field(metadata=shown("MRR", ".3f"))
@@ -50,11 +54,10 @@ class LikenessReport:
 
     Args:
         query: of a query without names.
-        kept: the likeness that is kept when a value is named: mean over the attributes that are
-            known of the query (all, if none is), each named alone.
+        kept: what is kept when a value is named: mean over the attributes that are known of the
+            query (all, if none is), each named alone.
         floor: of pooled backbone features.
-        available: queries before the draw.
-        seed: of the draw.
+        available: queries before the draw by `seed`.
     """
 
     query: LikenessScore
@@ -76,21 +79,11 @@ def evaluate_likeness(
 ) -> LikenessReport | None:
     """Rank the whole dataset for every query and look where its item comes first.
 
-    Args:
-        dataset: the split, with items; its rows are the scorers'.
-        scorer: what is measured.
-        floor: scores of untrained features, which also settle the hard half.
-        seed: of the draw where there are more than `MOST_QUERIES` queries.
-
-    Returns:
-        None if no image has one to four other pictures of its item.
-
-    Raises:
-        UsageError: the dataset does not tell items.
+    The dataset's rows are the scorers'; `floor`, of untrained features, settles the hard half too;
+    `seed` is of the draw where there are more than `MOST_QUERIES` queries. None if the dataset
+    tells no items, or no image has one to four other pictures of its item.
     """
-    if dataset.items is None:
-        raise UsageError(f"{dataset.name} does not say which images show one item")
-    items = dataset.items
+    items = np.arange(len(dataset)) if dataset.items is None else dataset.items
     rows = likeness_queries(items)
     available = len(rows)
     if not available:
@@ -142,3 +135,45 @@ def _first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: in
 def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
     rows = np.flatnonzero(items == items[query])
     return np.asarray(rows[rows != query])
+
+
+def near_ties(
+    dataset: Dataset, embed: Embed, seed: int = 0, embed_queries: Embed | None = None
+) -> dict[str, float] | None:
+    """Median number of images within 0.01 of the tenth hit's similarity, per 1,000 images.
+
+    Args:
+        dataset: the split: every image queries all others.
+        embed, embed_queries: as of `evaluate_attributes`. Where any similarity is below 0 they are
+            scaled to 0..1.
+        seed: of the draw where there are more than `MOST_QUERIES` images.
+
+    Returns:
+        For each attribute by name, under its type condition, 0..1000; the tenth hit is one of
+        them. None with fewer than eleven images.
+    """
+    count = len(dataset)
+    if count <= _TENTH:
+        return None
+    rows = queries = np.arange(count, dtype=np.int64)
+    if count > MOST_QUERIES:
+        queries = np.sort(np.random.default_rng(seed).choice(count, MOST_QUERIES, replace=False))
+    out: dict[str, float] = {}
+    for number, attribute in enumerate(dataset.schema.attributes):
+        condition = dataset.schema.type_condition(number)
+        vectors = embed(condition, rows)
+        near: list[NDArray[np.int64]] = []
+        lowest = 0.0
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            asking = vectors[block] if embed_queries is None else embed_queries(condition, block)
+            similarities = asking @ vectors.T
+            lowest = min(lowest, float(similarities.min()))
+            similarities[np.arange(len(block)), block] = -np.inf
+            tenth = -np.partition(-similarities, _TENTH - 1, axis=1)[:, _TENTH - 1 : _TENTH]
+            apart = np.abs(similarities - tenth)
+            # Within 0.01 of what is in 0..1 already, and of what is in -1..1 and would be halved.
+            near.append(np.stack([(apart <= NEAR).sum(axis=1), (apart <= 2 * NEAR).sum(axis=1)]))
+        counts = np.concatenate(near, axis=1)[int(lowest < -_ROUNDING)]
+        out[attribute.name] = float(np.median(counts)) * 1000 / (count - 1)
+    return out

@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.combinations import K
 from retrieval.evaluation.report_grid import INLINE, shown
-from retrieval.evaluation.scorer import Scorer
+from retrieval.evaluation.scorer import K, Scorer
 from retrieval.metrics import top_k
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
 
 TOP = 30
 """Hits that Top-30 and NDCG@30 look at."""
@@ -61,12 +59,10 @@ class ManipulationReport:
 
     Args:
         default: what a request gets that does not turn the dial.
-        curve: the points of `DIAL`, in order.
+        curve: the points of the dial, in order.
         attributes: names of the compared attributes.
         images: size of the gallery.
-        queries: number of queries.
-        queries_available: before the draw.
-        seed: of the draw.
+        queries, queries_available: after and before the draw by `seed`.
         ranked_by: what ranked.
     """
 
@@ -86,10 +82,10 @@ class ManipulationTask:
 
     Args:
         attributes: numbers of the compared attributes, A of them.
-        rows: rows of the gallery in the dataset, ascending, [G] int64.
-        sets: which set of values each gallery image has, [G, A] int64; equal numbers, equal sets.
-        query: place of each query's image in the gallery, [Q] int64.
-        changed: place of the changed attribute in `attributes`, [Q] int64.
+        rows: the gallery's, ascending, [G] int64.
+        sets: which set of values each has, [G, A] int64; equal numbers, equal sets.
+        query, changed: place of each query's image in `rows`, and of the changed attribute in
+            `attributes`, [Q] int64.
         value: flat index of the value asked for, [Q] int64.
         target: the sets that are looked for, [Q, A] int64.
         available: queries before the draw.
@@ -114,12 +110,8 @@ def compared_attributes(dataset: Dataset) -> tuple[int, ...]:
 
 
 def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -> ManipulationTask:
-    """Gallery and queries of a split.
-
-    Returns:
-        At most `queries` queries, drawn by `seed`, ordered by the value asked for; none where fewer
-        than two attributes are compared or no target is in the gallery.
-    """
+    """Gallery and queries of a split: at most `queries` of them, drawn by `seed`, ordered by the
+    value asked for; none where fewer than two attributes are compared or no target is there."""
     schema = dataset.schema
     attributes = compared_attributes(dataset)
     blocks = [dataset.labels[:, schema.slice_of(n)] == 1 for n in attributes]
@@ -132,9 +124,7 @@ def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -
     for place, attribute in enumerate(attributes if len(attributes) > 1 else ()):
         block, own = blocks[place][rows], sets[:, place]
         alone = np.flatnonzero(block.sum(axis=1) == 1)
-        number_of = dict(
-            zip(block[alone].argmax(axis=1).tolist(), own[alone].tolist(), strict=True)
-        )
+        number_of = dict(np.stack([block[alone].argmax(axis=1), own[alone]], axis=1).tolist())
         rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
         there = np.zeros((rest.max(initial=-1) + 1, own.max(initial=-1) + 1), dtype=bool)
         there[rest, own] = True
@@ -155,30 +145,14 @@ def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -
 
 
 def evaluate_manipulation(
-    dataset: Dataset,
-    scorer: Scorer,
-    seed: int = 0,
-    dial: Sequence[float] = DIAL,
-    queries: int = QUERIES,
+    dataset: Dataset, scorer: Scorer, seed: int = 0, dial: Sequence[float] = DIAL
 ) -> ManipulationReport | None:
-    """Ask for one other value of every query, at every point of the dial.
+    """Ask for one other value of every query, at every point of the dial (each 0..1).
 
-    Args:
-        dataset: the split; its rows are the scorer's.
-        scorer: what is measured; requests of one value come together, of one query within them.
-        seed: of the draw of queries.
-        dial: points of the curve, each 0..1.
-        queries: at most so many.
-
-    Returns:
-        None if no request has a target in the gallery.
-
-    Raises:
-        UsageError: `queries` < 1.
+    The dataset's rows are the scorer's; requests of one value come together, of one query within
+    them; `seed` is of the draw of queries. None if no request has a target in the gallery.
     """
-    if queries < 1:
-        raise UsageError(f"manipulation needs at least one query, not {queries}")
-    task = manipulation_task(dataset, queries, seed)
+    task = manipulation_task(dataset, seed=seed)
     if not len(task.query):
         return None
     points = (None, *dial)

@@ -23,13 +23,13 @@ class AttributeTask:
     """The queries and candidates of one attribute in one split.
 
     Args:
-        attribute: number of the attribute, V its number of values.
+        attribute: its number; it has V values.
         query_rows: row of the dataset of each query, [Q] int64.
-        query_values: value of each query within the attribute, [Q] int64 in 0..V-1.
-        query_sets: all values of each query's image, [Q, V] bool; holds `query_values`.
-        candidate_rows: row of each candidate, ascending, [M] int64: ties are broken in this order.
-        candidate_values: the values that relevance to a query's value is judged by, [M, V] bool.
-            In a published list the one value that the list gives.
+        query_values: value of each query, [Q] int64 in 0..V-1.
+        query_sets: all values of each query's image, [Q, V] bool.
+        candidate_rows: ascending, [M] int64: ties are broken in this order.
+        candidate_values: what relevance to a query's value is judged by, [M, V] bool: of a
+            published list the one value that it gives.
         candidate_sets: all values of each candidate's image, [M, V] bool.
         leave_one_out: whether the queries are the candidates, rather than published lists.
         available: number of queries before `capped` took some away.
@@ -68,7 +68,7 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
     attribute queries all others that do; there are no queries where no image is labelled in it.
 
     Raises:
-        DataError: if the split has no images; the message lists those that have.
+        DataError: the split has no images.
     """
     check_split(dataset, split)
     where = dataset.schema.slice_of(attribute)
@@ -80,15 +80,7 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
     rows, sets = rows[labelled], sets[labelled]
     image, value = np.nonzero(sets)
     return AttributeTask(
-        attribute=attribute,
-        query_rows=rows[image],
-        query_values=value.astype(np.int64),
-        query_sets=sets[image],
-        candidate_rows=rows,
-        candidate_values=sets,
-        candidate_sets=sets,
-        leave_one_out=True,
-        available=len(image),
+        attribute, rows[image], value, sets[image], rows, sets, sets, True, len(image)
     )
 
 
@@ -96,23 +88,17 @@ def _published(
     dataset: Dataset, lists: RetrievalProtocol, attribute: int, where: slice
 ) -> AttributeTask:
     one_hot = np.eye(where.stop - where.start, dtype=bool)
-    queries, candidates = lists.queries, lists.candidates
-    asking = queries.attributes == attribute
-    offered = np.flatnonzero(candidates.attributes == attribute)
-    offered = offered[np.argsort(candidates.rows[offered], kind="stable")]
-    query_rows, rows = queries.rows[asking], candidates.rows[offered]
-    query_values, values = queries.values[asking], one_hot[candidates.values[offered]]
+    asking = np.flatnonzero(lists.queries.attributes == attribute)
+    offered = np.flatnonzero(lists.candidates.attributes == attribute)
+    offered = offered[np.argsort(lists.candidates.rows[offered], kind="stable")]
+    query_rows, rows = lists.queries.rows[asking], lists.candidates.rows[offered]
+    query_values = lists.queries.values[asking]
+    values = one_hot[lists.candidates.values[offered]]
     # The lists name one value an image; where its labels tell of more, `any` counts those too.
+    query_sets = one_hot[query_values] | (dataset.labels[query_rows, where] == 1)
+    sets = values | (dataset.labels[rows, where] == 1)
     return AttributeTask(
-        attribute=attribute,
-        query_rows=query_rows,
-        query_values=query_values,
-        query_sets=one_hot[query_values] | (dataset.labels[query_rows, where] == 1),
-        candidate_rows=rows,
-        candidate_values=values,
-        candidate_sets=values | (dataset.labels[rows, where] == 1),
-        leave_one_out=False,
-        available=len(query_rows),
+        attribute, query_rows, query_values, query_sets, rows, values, sets, False, len(query_rows)
     )
 
 
@@ -131,7 +117,7 @@ def check_split(dataset: Dataset, split: str) -> None:
     """Make sure that the split has images.
 
     Raises:
-        DataError: if it has none; the message lists the splits that have.
+        DataError: it has none.
     """
     if len(dataset.rows_of(split)) or split in dataset.protocols:
         return

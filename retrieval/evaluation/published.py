@@ -16,12 +16,8 @@ from dataclasses import dataclass
 class PublishedTable:
     """A table as printed in papers, in percent.
 
-    Args:
-        columns: attributes, or what is predicted; `all` last.
-        rows: method -> figures in the order of `columns`, None where there is none.
-        title: which table.
-        queries: number of queries of the official test files, of MAP.
-        remark: what a reader should know.
+    Rows are, by method, figures in the order of the columns (attributes, `all` last), None where
+    there is none; `queries` is the number of queries of MAP's official test files.
     """
 
     columns: tuple[str, ...]

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from retrieval.evaluation import report_grid
 from retrieval.evaluation.attribute_map import MapReport
-from retrieval.evaluation.combination_score import CombinationReport
+from retrieval.evaluation.combinations import CombinationReport
 from retrieval.evaluation.exclusion import ExclusionReport
 from retrieval.evaluation.likeness import LikenessReport
 from retrieval.evaluation.manipulation import ManipulationReport
@@ -26,15 +26,8 @@ from retrieval.evaluation.report_grid import Grid
 class Evaluation:
     """Figures of one model on one split; None where something was or could not be measured.
 
-    Args:
-        map: attribute-specific MAP.
-        combinations: `same` and `but`.
-        floor: MAP of the average-pooled features of this checkpoint's backbone: untrained only if
-            the backbone was kept frozen.
-        likeness: same-item likeness.
-        manipulation: the published manipulation protocol.
-        without: requests that exclude a value.
-        ties: near ties with the tenth hit per 1,000 images, by attribute, see `near_ties`.
+    `floor` is MAP of the average-pooled features of this checkpoint's backbone: untrained only if
+    the backbone was kept frozen. `ties` are as `near_ties` counts them.
     """
 
     map: MapReport
@@ -59,35 +52,27 @@ def definition(report: MapReport) -> str:
     lists = (
         "leave-one-out (every labelled image and each of its values queries all other images of "
         "the split that are labelled in the attribute)"
-        if report.leave_one_out
-        else "the published query and candidate lists"
     )
-    condition = (
-        "type: the condition marks all values of the attribute"
-        if report.mode == "type"
-        else "value: the condition names the query's value, so it tells what is asked; "
-        "not comparable with type conditions"
-    )
+    named = "value: the condition names the query's value, so it tells what is asked; "
+    condition = {
+        "type": "type: the condition marks all values of the attribute",
+        "value": named + "not comparable with type conditions",
+    }[report.mode]
     return (
         "AP = mean over all relevant candidates of precision at their rank, full ranking by "
         "(-cosine similarity, id); relevant = has the query's value; a query with no relevant "
-        "candidate scores 0 and stays in; all = mean over all queries. "
-        f"Queries: {lists}. Condition mode {condition}. "
-        "Chance = exact expected AP of a random ranking; lift = MAP / chance; "
-        "CI = 95 % bootstrap over query images."
+        "candidate scores 0 and stays in; all = mean over all queries. Queries: "
+        f"{lists if report.leave_one_out else 'the published query and candidate lists'}. "
+        f"Condition mode {condition}. Chance = exact expected AP of a random ranking; lift = MAP / "
+        "chance; CI = 95 % bootstrap over query images."
     )
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
-    """The evaluation as a JSON-ready dict.
-
-    Returns:
-        The keys of `MapReport`, then those of `Evaluation` (but map), None
-        where not measured, and definition, protocol and published (None where nothing published is
-        comparable).
-    """
+    """The evaluation as a JSON-ready dict: the keys of `MapReport`, then those of `Evaluation` but
+    map, and definition, protocol and published; None where not measured or not comparable."""
     data: dict[str, Any] = report_grid.to_json(found)
-    report = data.pop("map")
+    report, beside = data.pop("map"), found.published
     if found.manipulation is not None:
         data["manipulation"].pop("keep")
     if found.floor is not None:
@@ -97,8 +82,7 @@ def to_json(found: Evaluation) -> dict[str, Any]:
         "definition": definition(found.map),
         "protocol": "leave-one-out" if found.map.leave_one_out else "published lists",
         **data,
-        "published": found.published
-        and {"reproduced": False, **report_grid.to_json(found.published)},
+        "published": beside and {"reproduced": False, **report_grid.to_json(beside)},
     }
 
 
@@ -109,7 +93,9 @@ def to_markdown(found: Evaluation) -> str:
     lines += [definition(report), "", f"Seed {report.seed}."]
     if report.unlabelled:
         lines += ["", f"Not labelled in this split: {', '.join(report.unlabelled)}."]
-    return "\n".join(sum((grid.markdown() for grid in _grids(found)), lines)) + "\n"
+    for grid in _grids(found):
+        lines += grid.markdown()
+    return "\n".join(lines) + "\n"
 
 
 def to_tables(found: Evaluation) -> list[Table]:
@@ -143,31 +129,27 @@ def _grids(found: Evaluation) -> Iterator[Grid]:
 
 
 def _map_grid(report: MapReport, floor: MapReport | None) -> Grid:
-    scores = {**report.attributes, "all": report.all}
+    scores, total = {**report.attributes, "all": report.all}, report.all
     mode = f"{report.mode} condition, split {report.split} of {report.dataset}"
-    remark = "all: mean over the queries. Plain mean over the attributes: "
-    remark += f"{report.attribute_mean:.2f}"
+    remark = f"all: mean over the queries; {report.attribute_mean:.2f}: mean over the attributes"
     if floor is not None:
-        remark += f", floor {floor.attribute_mean:.2f}; floor: average-pooled features of this "
-        remark += "checkpoint's backbone"
-    drawn, available = report.all.queries, report.all.queries_available
-    remark += "." if drawn == available else f"; {drawn:,} of {available:,} queries."
-    if report.all.queries_without_relevant:
-        remark += " Queries with no relevant candidate, scored 0: "
-        remark += f"{report.all.queries_without_relevant:,}."
-    grid = Grid.of(f"Attribute-specific MAP, percent ({mode})", "attribute", scores, remark)
+        remark += f", of the floor {floor.attribute_mean:.2f}; floor: average-pooled features of "
+        remark += "this checkpoint's backbone"
+    if total.queries < total.queries_available:
+        remark += f"; {total.queries:,} of {total.queries_available:,} queries"
+    if total.queries_without_relevant:
+        remark += f"; {total.queries_without_relevant:,} queries, scored 0, have nothing relevant"
+    title = f"Attribute-specific MAP, percent ({mode})"
+    grid = Grid.of(title, "attribute", scores, remark + ".")
     if floor is None:
         return grid
     place = grid.header.index("lift") + 1
     below = {**floor.attributes, "all": floor.all}
-    cells = [["floor", "gain"]]
-    for name, score in scores.items():
-        under = below[name].map if name in below else None
-        cells.append(["", ""] if under is None else [f"{under:.2f}", f"{score.map - under:+.2f}"])
-    table = [
-        [*row[:place], *own, *row[place:]]
-        for row, own in zip((grid.header, *grid.rows), cells, strict=True)
-    ]
+    table = [[*grid.header[:place], "floor", "gain", *grid.header[place:]]]
+    for row in grid.rows:
+        under = below[row[0]].map
+        gain = f"{scores[row[0]].map - under:+.2f}"
+        table.append([*row[:place], f"{under:.2f}", gain, *row[place:]])
     return replace(grid, header=table[0], rows=table[1:])
 
 

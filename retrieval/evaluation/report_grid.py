@@ -59,14 +59,8 @@ class Grid:
 
     @classmethod
     def of(cls, title: str, first: str, records: Mapping[str, Any], remark: str = "") -> Grid:
-        """A row a record, a column a figure that any of them has.
-
-        Args:
-            title: of the table.
-            first: heading of the names.
-            records: of one class, at least one, by the names of their rows.
-            remark: what a reader should know.
-        """
+        """A row a record, all of one class, under its name; a column a figure that any has; `first`
+        is the heading of the names."""
         columns = [
             field
             for field in fields(next(iter(records.values())))

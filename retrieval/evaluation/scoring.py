@@ -16,12 +16,8 @@ from training.schema import Condition, Schema
 class DescriptorScorer(Scorer):
     """Scores as the engine does: the formula of a request over the bytes of descriptors.
 
-    Pictures are gallery images, so that their chances and nuance are read from descriptors too.
-
-    Args:
-        layout: of the descriptors.
-        schema: attributes and values.
-        descriptors: of the split [N, width] uint8.
+    `descriptors` of the split are [N, width] uint8. Pictures are gallery images, so that their
+    chances and nuance are read from descriptors too.
     """
 
     ranked_by = "as queries are"
@@ -71,12 +67,8 @@ class ConditionScorer(Scorer):
     """Scores by cosines under conditions alone: for models whose heads no loss has taught to
     predict values.
 
-    Embeddings under the last condition are kept, so requests should come with those of one
-    condition together.
-
-    Args:
-        bank: maps of the split; its rows are 0..N-1.
-        schema: attributes and values.
+    The bank's rows are 0..N-1. Embeddings under the last condition are kept, so requests should
+    come with those of one condition together.
     """
 
     ranked_by = "by likeness under the named values alone"
@@ -115,11 +107,7 @@ class ConditionScorer(Scorer):
 
 
 class FloorScorer(Scorer):
-    """Scores by the cosine of pooled features of the backbone, whatever is named.
-
-    Args:
-        pooled: L2-normalised features [N, d] float32.
-    """
+    """Scores by the cosine of L2-normalised pooled features [N, d], whatever is named."""
 
     ranked_by = "by average-pooled features of the backbone, whatever is named"
 

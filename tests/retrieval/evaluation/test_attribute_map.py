@@ -3,10 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation import evaluate_attributes, queries_and_candidates
-from retrieval.evaluation.protocol import capped
+from retrieval.evaluation.attribute_map import evaluate_attributes
+from retrieval.evaluation.protocol import capped, queries_and_candidates
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
-from training.errors import DataError, UsageError
+from training.errors import DataError
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -209,10 +209,6 @@ def test_refusals():
     embed = embedder(dataset)
     with pytest.raises(DataError, match=r"'valid'.*train \(4\), test \(20\)"):
         evaluate_attributes(dataset, "valid", "type", embed)
-    with pytest.raises(UsageError, match="max_queries"):
-        evaluate_attributes(dataset, "test", "type", embed, max_queries=0)
-    with pytest.raises(UsageError, match="unknown mode"):
-        evaluate_attributes(dataset, "test", "both", embed)
     with pytest.raises(DataError, match="NaN"):
         evaluate_attributes(
             dataset, "test", "type", lambda _, r: np.full((len(r), 2), np.nan, np.float32)

@@ -4,16 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation import (
+from retrieval.evaluation.combinations import (
     Combination,
+    candidate_rows,
     draw_combinations,
+    draw_queries,
     evaluate_combinations,
 )
-from retrieval.evaluation.combination_score import draw_queries
-from retrieval.evaluation.combinations import candidate_rows, has_all
+from retrieval.evaluation.scorer import has_all
 from retrieval.evaluation.scoring import FloorScorer
 from training.datasets.dataset import Dataset, states_from_values
-from training.errors import DataError, UsageError
+from training.errors import DataError
 from training.schema import Attribute, Schema
 
 
@@ -169,14 +170,6 @@ def test_chance_is_what_random_rankings_score():
     assert report.but.keep_at_10 == pytest.approx(report.but.keep_chance, rel=0.1)
 
 
-def test_refusals():
-    dataset = random_dataset()
-    drawn = draw_combinations(dataset, "test", 2)
-    with pytest.raises(UsageError, match="at least one combination"):
-        evaluate_combinations(dataset, "test", Ranked(200, lambda rows: rows), [])
-    with pytest.raises(DataError, match="one score an image"):
-        evaluate_combinations(dataset, "test", Ranked(3, lambda rows: rows), drawn)
-    with pytest.raises(UsageError, match="every size at least 2"):
-        draw_combinations(dataset, "test", 3, sizes=(1, 2))
+def test_a_split_without_images_is_refused():
     with pytest.raises(DataError, match="no images in split"):
-        draw_combinations(dataset, "valid", 3)
+        draw_combinations(random_dataset(), "valid", 3)

@@ -3,12 +3,12 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from retrieval.evaluation import Evaluation, to_json, to_markdown, to_tables
 from retrieval.evaluation.attribute_map import MapReport, MapScore
-from retrieval.evaluation.combination_score import CombinationReport, CombinationScore
+from retrieval.evaluation.combinations import CombinationReport, CombinationScore
 from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
 from retrieval.evaluation.likeness import LikenessReport, LikenessScore
 from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
+from retrieval.evaluation.report import Evaluation, to_json, to_markdown, to_tables
 from retrieval.metrics import Interval
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation import evaluate_attributes
+from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.schema import Attribute, Schema
 
