@@ -115,9 +115,8 @@ def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -
         attributes.append(model.attribute_head(z).cpu().numpy())
         if model.category_head is not None:
             categories.append(model.category_head(z).cpu().numpy())
-    return HeadScores(
-        np.concatenate(attributes), np.concatenate(categories) if categories else None
-    )
+    by_category = np.concatenate(categories) if categories else None
+    return HeadScores(np.concatenate(attributes), by_category)
 
 
 def classification_report(
@@ -163,12 +162,11 @@ def classification_report(
         return ClassificationReport(by_category)
     parts = {a.name: schema.slice_of(n) for n, a in enumerate(schema.attributes)}
     parts = {name: own for name, own in parts.items() if positive[:, own].any()}
-    *types, micro = [
-        recall_score(
-            name, attribute_scores[:, own], positive[:, own], asked[:, own], intervals, seed
-        )
+    scored = [
+        (name, attribute_scores[:, own], positive[:, own], asked[:, own])
         for name, own in (parts | {"all-micro": slice(None)}).items()
     ]
+    *types, micro = (recall_score(*one, intervals, seed) for one in scored)
     means = np.mean([(one.recall, one.chance, one.ceiling) for one in types], axis=0)
     return ClassificationReport(by_category, tuple(types), micro, *map(tuple, means.tolist()))
 
@@ -186,14 +184,9 @@ def recall_score(
     Args:
         name: of the score.
         scores: [M, V].
-        positive: what is to be found [M, V], anything; all of them candidates.
+        positive: what is to be found [M, V], at least one; all of them candidates.
         candidates: what is ranked [M, V]; None: everything.
-        intervals: whether to bootstrap.
-        seed: of the intervals.
-
-    Raises:
-        UsageError: shapes differ.
-        DataError: a score is NaN.
+        intervals: whether to bootstrap, by `seed`.
     """
     ranked = np.ones(scores.shape, dtype=bool) if candidates is None else candidates
     keys = np.sort(sort_keys(scores, positive, ~ranked), axis=1)  # the lowest bit: positive

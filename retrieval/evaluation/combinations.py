@@ -40,12 +40,8 @@ SIZES = (2, 3)
 
 @dataclass(frozen=True)
 class Combination:
-    """Two or more values of different attributes.
-
-    Args:
-        values: flat indices, ascending.
-        relevant: images of the split that it was drawn from that have them all.
-    """
+    """Values of different attributes, by flat index, ascending, and how many images of the split
+    that it was drawn from have them all."""
 
     values: tuple[int, ...]
     relevant: int
@@ -60,13 +56,11 @@ def candidate_rows(dataset: Dataset, split: str, values: Sequence[int]) -> NDArr
 
 
 def draw_combinations(dataset: Dataset, split: str, count: int, seed: int = 0) -> list[Combination]:
-    """Draw combinations uniformly among those that can be measured, by turns of each size.
+    """Draw at most `count` combinations evenly among those that can be measured, by turns of each
+    size, in a fixed order.
 
     A combination can be measured if more than `LEAST_RELEVANT` images have all its values (one of
     them is the query) and at least one image is known to lack some of them (the query of `but`).
-
-    Returns:
-        At most `count` combinations in a fixed order; fewer, or none, if there are no more.
 
     Raises:
         DataError: if the split has no images.

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
+from retrieval.evaluation.protocol import drawn
 from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.evaluation.scorer import Scorer
 from training.datasets.dataset import Dataset
@@ -88,10 +89,7 @@ def evaluate_likeness(
     available = len(rows)
     if not available:
         return None
-    if available > MOST_QUERIES:
-        generator = np.random.default_rng(seed)
-        rows = np.sort(generator.choice(rows, size=MOST_QUERIES, replace=False))
-
+    rows = rows[drawn(available, MOST_QUERIES, seed)]
     nearest = [float(floor.whole(q)[_others(items, q)].max()) for q in rows.tolist()]
     hard = np.argsort(nearest, kind="stable")[: max(1, len(rows) // 2)]
 
@@ -155,9 +153,7 @@ def near_ties(
     count = len(dataset)
     if count <= _TENTH:
         return None
-    rows = queries = np.arange(count, dtype=np.int64)
-    if count > MOST_QUERIES:
-        queries = np.sort(np.random.default_rng(seed).choice(count, MOST_QUERIES, replace=False))
+    rows, queries = np.arange(count), drawn(count, MOST_QUERIES, seed)
     out: dict[str, float] = {}
     for number, attribute in enumerate(dataset.schema.attributes):
         condition = dataset.schema.type_condition(number)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.evaluation.protocol import drawn
 from retrieval.evaluation.report_grid import INLINE, shown
 from retrieval.evaluation.scorer import K, Scorer
 from retrieval.metrics import top_k
@@ -135,9 +136,7 @@ def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -
     every = np.concatenate(found, axis=1)
     every = every[:, np.lexsort((every[1], every[0]))]
     available = every.shape[1]
-    if available > queries:
-        drawn = np.random.default_rng(seed).choice(available, size=queries, replace=False)
-        every = every[:, np.sort(drawn)]
+    every = every[:, drawn(available, queries, seed)]
     query, value, changed, number = every[:, np.lexsort((every[0], every[1]))]
     target = sets[query]
     target[np.arange(len(query)), changed] = number
@@ -181,8 +180,8 @@ def _measure(
     """The six figures of one query, [P, 6], for scores of the gallery at P points [P, G]."""
     matches = task.sets == task.target[number]  # [G, A]
     changed = int(task.changed[number])
+    target, whole = matches[:, changed], matches.mean(axis=1)
     others = np.delete(matches, changed, axis=1).mean(axis=1)
-    whole = matches.mean(axis=1)
     ranked = top_k(scores, min(max(TOP, K + 1), scores.shape[1]))  # [P, n]
     hits = ranked[:, :TOP]
     discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
@@ -194,14 +193,6 @@ def _measure(
     own = ranked == task.query[number]
     first = np.argsort(own, axis=1, kind="stable")[:, : min(K, scores.shape[1] - 1)]
     beside = np.take_along_axis(ranked, first, axis=1)  # the first K without the query
-    return np.stack(
-        [
-            100.0 * (whole[hits] == 1).any(axis=1),
-            ndcg(whole),
-            ndcg(matches[:, changed]),
-            ndcg(others),
-            matches[:, changed][beside].sum(axis=1) / K,
-            others[beside].mean(axis=1),
-        ],
-        axis=1,
-    )
+    top = 100.0 * (whole[hits] == 1).any(axis=1)
+    first_ten = target[beside].sum(axis=1) / K, others[beside].mean(axis=1)
+    return np.stack([top, ndcg(whole), ndcg(target), ndcg(others), *first_ten], axis=1)

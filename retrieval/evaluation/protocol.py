@@ -51,10 +51,8 @@ class AttributeTask:
 
     def relevant_any(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate shares any value with the image of each query, [q, M] bool."""
-        own, theirs = (
-            s.astype(np.float32) for s in (self.query_sets[queries], self.candidate_sets)
-        )
-        return np.asarray(own @ theirs.T > 0)
+        own = self.query_sets[queries].astype(np.float32)
+        return np.asarray(own @ self.candidate_sets.T.astype(np.float32) > 0)
 
     def excluded(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate is the query's own image, [q, M] bool: it takes no part."""
@@ -102,15 +100,21 @@ def _published(
     )
 
 
+def drawn(count: int, most: int, seed: int | list[int]) -> NDArray[np.int64]:
+    """The same `most` of the numbers 0..count-1 for one seed, ascending; all if there are fewer."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, size=most, replace=False))
+
+
 def capped(task: AttributeTask, queries: int, seed: int) -> AttributeTask:
     """The task with at most `queries` of its queries, drawn by seed; all candidates stay, and
     `available` stays the number of queries before."""
-    if len(task.query_rows) <= queries:
+    if task.available <= queries:
         return task
-    generator = np.random.default_rng([seed, task.attribute])
-    keep = np.sort(generator.choice(len(task.query_rows), size=queries, replace=False))
-    drawn = {name: getattr(task, name)[keep] for name in ("query_rows", "query_values")}
-    return replace(task, **drawn, query_sets=task.query_sets[keep])
+    keep = drawn(task.available, queries, [seed, task.attribute])
+    names = "query_rows", "query_values", "query_sets"
+    return replace(task, **{name: getattr(task, name)[keep] for name in names})
 
 
 def check_split(dataset: Dataset, split: str) -> None:

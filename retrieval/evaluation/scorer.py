@@ -36,14 +36,10 @@ class Scorer(Protocol):
     def named(
         self, query: int, wanted: Values, unwanted: Values = (), keep: float | None = None
     ) -> NDArray[np.float32]:
-        """Scores for a request that names values, [N].
+        """Scores [N] for the picture in row `query` and values that hits should have and lack.
 
-        Args:
-            query: row of the picture.
-            wanted: flat indices of the values that hits should have.
-            unwanted: flat indices of those that they should lack.
-            keep: the dial, from 0 (change it) to 1 (keep it); None: the default. A scorer without
-                a dial ignores it.
+        `keep` is the dial, from 0 (change it) to 1 (keep it); None: the default. A scorer without a
+        dial ignores it.
         """
         ...
 
@@ -56,7 +52,7 @@ class Scorer(Protocol):
         return self.whole(query)
 
 
-def has_all(dataset: Dataset, rows: NDArray[np.int64], values: Sequence[int]) -> NDArray[np.bool_]:
+def has_all(dataset: Dataset, rows: NDArray[np.int64], values: Values) -> NDArray[np.bool_]:
     """Whether each row is known to have all the values, [M] bool."""
     states = dataset.labels[np.ix_(rows, np.array(values, dtype=np.int64))]
     return np.asarray((states == 1).all(axis=1))
@@ -68,9 +64,7 @@ def first_hits(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[
     return np.asarray(rows[found[found >= 0]])
 
 
-def kept_share(
-    dataset: Dataset, query: int, rows: NDArray[np.int64], named: Sequence[int]
-) -> float:
+def kept_share(dataset: Dataset, query: int, rows: NDArray[np.int64], named: Values) -> float:
     """Over the attributes that were not named and are known for both, the share of images whose
     value equals the query's: keep@10 where `rows` are the hits.
 
