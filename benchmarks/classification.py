@@ -31,11 +31,11 @@ from retrieval.evaluation.classification import (
     ClassificationReport,
     RecallScore,
     classification_report,
+    draw_known_labels,
+    head_scores,
 )
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.head_scores import head_scores
-from retrieval.evaluation.known_labels import draw_known_labels
-from retrieval.evaluation.published_classification import TABLE_1, TABLE_2, PublishedClassification
+from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
@@ -213,7 +213,7 @@ def _heading(name: str) -> str:
     return "category head" if name == "category" else name
 
 
-def _published(published: PublishedClassification) -> str:
+def _published(published: PublishedTable) -> str:
     header = ["published", *(f"{name} @{k}" for name in published.columns for k in (3, 5))]
     rows = [
         [method, *("-" if v is None else f"{v:.2f}" for v in values)]

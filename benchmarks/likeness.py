@@ -57,8 +57,7 @@ def measure(row: MeasuredRow, part: Dataset, floor: Scorer) -> dict[str, Any]:
         floor: settles which same-item queries are hard.
     """
     from retrieval.evaluation.attribute_map import evaluate_attributes
-    from retrieval.evaluation.combination_score import evaluate_combinations
-    from retrieval.evaluation.combinations import draw_combinations
+    from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
     from retrieval.evaluation.exclusion import evaluate_exclusion
     from retrieval.evaluation.likeness import evaluate_likeness
     from retrieval.evaluation.manipulation import DIAL, evaluate_manipulation

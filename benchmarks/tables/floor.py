@@ -8,11 +8,9 @@ import torch
 
 from indexer.device import choose_device
 from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.evaluation.combination_score import evaluate_combinations
-from retrieval.evaluation.combinations import draw_combinations
+from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.evaluation import Evaluation
-from retrieval.evaluation.report import to_json
+from retrieval.evaluation.report import Evaluation, to_json
 from retrieval.evaluation.scoring import FloorScorer, floor_embed
 from training.allocator import keep_freed_memory
 from training.datasets.dataset import Dataset

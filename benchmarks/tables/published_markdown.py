@@ -35,11 +35,10 @@ def published_section(result: TableResult) -> list[str]:
 
 
 def _comparable(table: PublishedTable) -> list[str]:
-    rows = [[method, *(f"{v:.2f}" for v in row)] for method, row in table.rows.items()]
     return [
         "## Published MAP",
         "",
-        *markdown_grid(["published", *table.columns], rows),
+        *markdown_grid(["published", *table.columns], table.cells()),
         "",
         f"As printed in the papers, not reproduced here. {table.remark}".strip(),
         "",
@@ -47,4 +46,4 @@ def _comparable(table: PublishedTable) -> list[str]:
 
 
 def _all(table: PublishedTable, method: str) -> str:
-    return f"{table.rows[method][-1]:.2f}" if method in table.rows else ""
+    return next((row[-1] for row in table.cells() if row[0] == method), "")

@@ -91,14 +91,22 @@ def command(
     """
     from indexer.device import choose_device
     from retrieval.evaluation.attribute_map import Embed, evaluate_attributes
-    from retrieval.evaluation.combination_score import evaluate_combinations
-    from retrieval.evaluation.combinations import draw_combinations, save_combinations
+    from retrieval.evaluation.combinations import (
+        draw_combinations,
+        evaluate_combinations,
+        save_combinations,
+    )
     from retrieval.evaluation.encoded_split import encode_split
-    from retrieval.evaluation.evaluation import Evaluation
     from retrieval.evaluation.exclusion import evaluate_exclusion
-    from retrieval.evaluation.likeness import evaluate_likeness
+    from retrieval.evaluation.likeness import evaluate_likeness, near_ties
     from retrieval.evaluation.manipulation import evaluate_manipulation
-    from retrieval.evaluation.report import definition, to_json, to_markdown, to_tables
+    from retrieval.evaluation.report import (
+        Evaluation,
+        definition,
+        to_json,
+        to_markdown,
+        to_tables,
+    )
     from retrieval.evaluation.scorer import Scorer
     from retrieval.evaluation.scoring import (
         ConditionScorer,
@@ -106,7 +114,6 @@ def command(
         FloorScorer,
         floor_embed,
     )
-    from retrieval.evaluation.ties import near_ties
     from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
     from training.datasets.catalogue import SPLIT_NAMES

@@ -30,78 +30,59 @@ class AlignedDataset:
 
 
 def align_dataset(dataset: Dataset, schema: Schema) -> AlignedDataset:
-    """Renumber labels and published lists by the names of attributes and values.
-
-    Args:
-        dataset: labelled images.
-        schema: the model's.
+    """Renumber labels and published lists as a model's schema does, by name.
 
     Raises:
         DataError: they have no value in common, so that nothing is left to measure.
     """
-    if dataset.schema.hash == schema.hash:
+    own = dataset.schema
+    if own.hash == schema.hash:
         return AlignedDataset(dataset, (), ())
-    aligned = align_labels(dataset.labels, dataset.schema, schema)
-    if not aligned.matched:
+    places, back = _places(own, schema), _places(schema, own)
+    if (places < 0).all():
         raise DataError(
             f"{dataset.name} and the checkpoint have no value in common: its attributes are "
-            f"{', '.join(a.name for a in dataset.schema.attributes)}, the model's "
+            f"{', '.join(a.name for a in own.attributes)}, the model's "
             f"{', '.join(a.name for a in schema.attributes)}; name the columns of labels.csv and "
             "their values as the model does"
         )
-    return AlignedDataset(
-        replace(
-            dataset,
-            schema=schema,
-            labels=aligned.labels,
-            protocols={
-                split: RetrievalProtocol(
-                    _renumbered(lists.queries, dataset.schema, schema),
-                    _renumbered(lists.candidates, dataset.schema, schema),
-                )
-                for split, lists in dataset.protocols.items()
-            },
-        ),
-        _only_in(dataset.schema, schema),
-        _only_in(schema, dataset.schema),
-    )
 
+    def renumbered(listed: RetrievalList) -> RetrievalList:
+        """The statements about values that both know."""
+        new = places[np.array(own.offsets)[listed.attributes] + listed.values]
+        kept, new = new >= 0, new[new >= 0]
+        attributes = schema.attribute_of[new]
+        return RetrievalList(
+            listed.rows[kept], attributes, new - np.array(schema.offsets)[attributes]
+        )
 
-def _renumbered(listed: RetrievalList, source: Schema, target: Schema) -> RetrievalList:
-    """The statements about values that both know."""
-    flat = np.array(source.offsets)[listed.attributes] + listed.values
-    new = _places(source, target)[flat]
-    kept = new >= 0
-    attributes = target.attribute_of[new[kept]]
-    values = new[kept] - np.array(target.offsets)[attributes]
-    return RetrievalList(listed.rows[kept], attributes, values)
+    protocols = {
+        split: RetrievalProtocol(renumbered(lists.queries), renumbered(lists.candidates))
+        for split, lists in dataset.protocols.items()
+    }
+    labels = align_labels(dataset.labels, own, schema).labels
+    aligned = replace(dataset, schema=schema, labels=labels, protocols=protocols)
+    return AlignedDataset(aligned, _unmatched(own, places, schema), _unmatched(schema, back, own))
 
 
 def _places(source: Schema, target: Schema) -> NDArray[np.int64]:
     """Flat index in `target` of each value of `source`, -1 where it has none, [K] int64."""
-    number = {name: flat for flat, name in enumerate(_names(target))}
-    return np.array([number.get(name, -1) for name in _names(source)], dtype=np.int64)
+    names, theirs = (
+        [(normalise_name(a.name), normalise_name(v)) for a in schema.attributes for v in a.values]
+        for schema in (source, target)
+    )
+    number = {name: flat for flat, name in enumerate(theirs)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64)
 
 
-def _only_in(source: Schema, target: Schema) -> tuple[str, ...]:
+def _unmatched(source: Schema, places: NDArray[np.int64], target: Schema) -> tuple[str, ...]:
     """Attributes and values of `source` that `target` has not; of a whole attribute, its name."""
     theirs = {normalise_name(a.name) for a in target.attributes}
-    places = _places(source, target)
     out: list[str] = []
     for number, attribute in enumerate(source.attributes):
         if normalise_name(attribute.name) not in theirs:
             out.append(attribute.name)
             continue
-        own = places[source.slice_of(number)]
-        out += [
-            f"{attribute.name}:{value}"
-            for value, place in zip(attribute.values, own, strict=True)
-            if place < 0
-        ]
+        own = zip(attribute.values, places[source.slice_of(number)], strict=True)
+        out += [f"{attribute.name}:{value}" for value, place in own if place < 0]
     return tuple(out)
-
-
-def _names(schema: Schema) -> list[tuple[str, str]]:
-    return [
-        (normalise_name(a.name), normalise_name(v)) for a in schema.attributes for v in a.values
-    ]

@@ -48,19 +48,12 @@ class RegionScore:
 
 @dataclass(frozen=True)
 class LocatedMean:
-    """Plain means over the located attributes.
-
-    Args:
-        inside, area, ratio: means of those of `RegionScore`; `ratio` is a mean of ratios.
-        ratio_ci: 95 % bootstrap interval of `ratio`.
-        ratio_of_means: `inside / area`, which small regions weigh less in.
-    """
+    """Plain means over the located attributes; `ratio` is a mean of ratios."""
 
     inside: float
     area: float
     ratio: float
     ratio_ci: Interval
-    ratio_of_means: float
 
 
 @dataclass(frozen=True)
@@ -91,13 +84,8 @@ def attention_report(
         seed: of the intervals.
 
     Raises:
-        UsageError: shapes differ, or an attribute has no labelled picture.
+        UsageError: an attribute has no labelled picture.
     """
-    shape = (len(groups), len(attributes))
-    if not inside.shape == area.shape == others.shape == shape:
-        raise UsageError(
-            f"shares must be {shape}, got {inside.shape}, {area.shape} and {others.shape}"
-        )
     seen = ~np.isnan(inside)
     counts = seen.sum(axis=0)
     if not counts.all():
@@ -105,8 +93,12 @@ def attention_report(
         raise UsageError(f"no picture is labelled in {', '.join(missing)}; draw more pictures")
     mass, region = np.where(seen, inside, 0.0), np.where(seen, area, 0.0)
     means, areas = mass.sum(axis=0) / counts, region.sum(axis=0) / counts
-    # The ratio of the sums over the drawn groups; both vary from sample to sample.
-    ratios = _resampled(mass, groups, seed) / _resampled(region, groups, seed)  # [R, A]
+    located = areas < LOCATED_BELOW
+    # Sums over groups drawn with replacement [R, A], and their ratio: both vary from draw to draw.
+    names, member = np.unique(groups, return_inverse=True)
+    drawn = np.random.default_rng(seed).integers(0, len(names), size=(_RESAMPLES, len(names)))
+    times = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])[:, member]
+    ratios = (times @ mass) / (times @ region)
     rows = tuple(
         RegionScore(
             attribute=name,
@@ -115,37 +107,16 @@ def attention_report(
             ratio=float(means[n] / areas[n]),
             ratio_ci=_interval(ratios[:, n]),
             others=float(others[seen[:, n], n].mean()),
-            located=bool(areas[n] < LOCATED_BELOW),
+            located=bool(located[n]),
             images=int(counts[n]),
         )
         for n, name in enumerate(attributes)
     )
-    kept = [n for n, row in enumerate(rows) if row.located]
-    if not kept:
+    if not located.any():
         return AttentionReport(rows, None)
-    mean_inside, mean_area = float(means[kept].mean()), float(areas[kept].mean())
-    return AttentionReport(
-        rows,
-        LocatedMean(
-            inside=mean_inside,
-            area=mean_area,
-            ratio=float((means / areas)[kept].mean()),
-            ratio_ci=_interval(ratios[:, kept].mean(axis=1)),
-            ratio_of_means=mean_inside / mean_area,
-        ),
-    )
-
-
-def _resampled(
-    values: NDArray[np.float64], groups: NDArray[np.int64], seed: int
-) -> NDArray[np.float64]:
-    """Sums over groups drawn with replacement: [M, A] -> [R, A]; the same draws for one seed."""
-    names, member = np.unique(groups, return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, member, values)
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(_RESAMPLES, len(names)))
-    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    return counts.astype(np.float64) @ sums
+    interval = _interval(ratios[:, located].mean(axis=1))
+    inner, covered, ratio = (float(x[located].mean()) for x in (means, areas, means / areas))
+    return AttentionReport(rows, LocatedMean(inner, covered, ratio, interval))
 
 
 def _interval(samples: NDArray[np.float64]) -> Interval:

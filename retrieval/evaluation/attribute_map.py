@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.protocol import AttributeTask, capped, queries_and_candidates
+from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.metrics import (
     Interval,
     average_precision,
@@ -18,16 +19,15 @@ from retrieval.metrics import (
     expected_average_precision,
 )
 from training.datasets.dataset import Dataset
-from training.errors import DataError, UsageError
+from training.errors import DataError
 from training.schema import Condition
 
-Embed = Callable[[Condition, NDArray[np.int64]], NDArray[np.float32]]
+Rows = NDArray[np.int64]
+
+Embed = Callable[[Condition, Rows], NDArray[np.float32]]
 """Condition [K] int8 and dataset rows [M] int64 -> L2-normalised embeddings [M, d] float32."""
 
 Mode = Literal["type", "value"]
-
-_Embeds = tuple[Embed, Embed | None]
-"""Of the candidates, and of the queries where that differs."""
 
 _CELLS_AT_ONCE = 1 << 22
 
@@ -37,32 +37,27 @@ class MapScore:
     """MAP of one attribute, or of all; MAP, chance and their intervals in percent.
 
     Args:
-        name: the attribute, or `all`.
         map: mean AP over the queries.
+        ci: 95 % percentile bootstrap interval of `map`, whole query images resampled.
         chance: expected MAP of a random ranking, from the label counts.
         lift: `map / chance`; 0 where chance is 0.
-        ci: 95 % percentile bootstrap interval of `map`, whole query images resampled.
-        queries: number of queries that were ranked.
-        queries_available: number before `max_queries`.
-        candidates: number of candidates (in leave-one-out the query itself is one of them, and
-            takes no part in its own ranking).
-        queries_without_relevant: queries that score 0 because nothing is relevant to them.
-        map_any: MAP where each image queries once and any shared value is relevant; None unless
-            the attribute (of all: any of them) is multi-valued and the mode is `type`.
-        chance_any: chance of `map_any`.
+        queries, queries_available: after and before `max_queries`.
+        candidates: in leave-one-out the query is one of them, and takes no part in its own ranking.
+        queries_without_relevant: those that score 0 because nothing is relevant to them.
+        map_any, chance_any: where each image queries once and any shared value is relevant; None
+            unless the attribute (of all: any) is multi-valued and the mode is `type`.
     """
 
-    name: str
-    map: float
-    chance: float
-    lift: float
-    ci: Interval
-    queries: int
+    map: float = field(metadata=shown("MAP", ".2f"))
+    ci: Interval = field(metadata=shown("95 % CI", ".1f"))
+    chance: float = field(metadata=shown("chance", ".2f"))
+    lift: float = field(metadata=shown("lift", ".2f", "x"))
+    queries: int = field(metadata=shown("queries"))
     queries_available: int
-    candidates: int
-    queries_without_relevant: int
-    map_any: float | None = None
-    chance_any: float | None = None
+    candidates: int = field(metadata=shown("candidates"))
+    queries_without_relevant: int = field(metadata=shown("without relevant"))
+    map_any: float | None = field(default=None, metadata=shown("MAP any", ".2f"))
+    chance_any: float | None = field(default=None, metadata=shown("chance any", ".2f"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ class MapReport:
         leave_one_out: whether every image queried all others, rather than published lists.
         all: mean over *all queries* (query-weighted), as published tables print it.
         attribute_mean: plain mean over the attributes, percent.
-        attributes: one score an attribute that has queries, in the schema's order.
+        attributes: of each that has queries, in the schema's order, by name.
         unlabelled: attributes left out because no image of the split is labelled in them.
     """
 
@@ -82,21 +77,25 @@ class MapReport:
     split: str
     mode: Mode
     seed: int
-    leave_one_out: bool
+    leave_one_out: bool = field(metadata=UNWRITTEN)
     all: MapScore
     attribute_mean: float
-    attributes: tuple[MapScore, ...]
+    attributes: dict[str, MapScore]
     unlabelled: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _QueryScores:
-    """Per query: AP, chance, own row, and whether anything is relevant to it, all [Q]."""
+class _Scores(NamedTuple):
+    """Per query, all [Q]: AP and its chance in percent, the query's row, whether anything is
+    relevant to it, and how many of the available queries it stands for."""
 
     ap: NDArray[np.float64]
     chance: NDArray[np.float64]
-    rows: NDArray[np.int64]
+    rows: Rows
     answerable: NDArray[np.bool_]
+    weights: NDArray[np.float64]
+
+    def mean(self, name: str) -> float:
+        return float(np.average(getattr(self, name), weights=self.weights))
 
 
 def evaluate_attributes(
@@ -115,13 +114,11 @@ def evaluate_attributes(
         split: `train`, `valid`, `test` or `all`.
         mode: `type` conditions on all values of the attribute; `value` on the query's value, so
             that the candidates are embedded once for every value.
-        embed: gives the embeddings of rows under a condition; similarity is their dot product. A
-            constant gives the chance-level floor, an embedding that ignores the condition the
-            floor of unconditioned features.
+        embed: gives the embeddings of rows under a condition; similarity is their dot product.
         seed: of the confidence intervals and of the draw of queries.
         max_queries: rank only about this many queries, the same share of every attribute's but at
-            least one. In the mean over all queries each stands for as many of its attribute as it
-            was drawn from, so that the mean stays unbiased. None: all.
+            least one; in the mean over all, each stands for as many of its attribute as it was
+            drawn from. None: all.
         embed_queries: gives the queries' embeddings where they are made in another way than the
             candidates', as an index's are. None: `embed`.
 
@@ -129,104 +126,76 @@ def evaluate_attributes(
         The report. A query with no relevant candidate scores 0 and stays in.
 
     Raises:
-        UsageError: an unknown mode, or `max_queries` < 1.
         DataError: if the split is empty, nothing in it can be a query, or embeddings are not
             finite [M, d].
     """
-    if mode not in ("type", "value"):
-        raise UsageError(f"unknown mode {mode!r}; use type or value")
-    if max_queries is not None and max_queries < 1:
-        raise UsageError(f"max_queries must be at least 1, not {max_queries}")
     names = [a.name for a in dataset.schema.attributes]
     tasks = [queries_and_candidates(dataset, split, a) for a in range(len(names))]
-    used = [t for t in tasks if t.available]
-    if not used:
+    tasks = [task for task in tasks if task.available]
+    if not tasks:
         raise DataError(
             f"split {split!r} of dataset {dataset.name!r} has no image labelled in any "
             f"attribute ({', '.join(names)}); nothing can be measured"
         )
-    available = sum(t.available for t in used)
-    share = 1.0 if max_queries is None else min(1.0, max_queries / available)
-    if share < 1:
-        used = [capped(t, math.ceil(t.available * share), seed) for t in used]
+    if max_queries is not None:
+        share = min(1.0, max_queries / sum(task.available for task in tasks))
+        tasks = [capped(task, math.ceil(task.available * share), seed) for task in tasks]
 
-    scores, strict_parts, loose_parts = [], [], []
-    for task in used:
-        strict, loose = _evaluate_task(dataset, task, mode, (embed, embed_queries))
-        strict_parts.append(strict)
-        loose_parts.append(loose or strict)  # with one value an image, both readings are one
-        scores.append(
-            _summary(
-                names[task.attribute], strict, loose, task.available, len(task.candidate_rows), seed
-            )
-        )
-    any_multi = any(s.map_any is not None for s in scores)
-    everything = _summary(
-        "all",
-        _pooled(strict_parts),
-        _pooled(loose_parts) if any_multi else None,
-        available,
-        sum(s.candidates for s in scores),
-        seed,
-        (_weights(used, strict_parts), _weights(used, loose_parts)) if share < 1 else (None, None),
-    )
+    parts = [_evaluate_task(dataset, task, mode, embed, embed_queries) for task in tasks]
+    scores = {
+        names[task.attribute]: _summary(*part, [task], seed)
+        for task, part in zip(tasks, parts, strict=True)
+    }
+    # With one value an image, both readings of relevance are one.
+    any_multi = any(loose is not None for _, loose in parts)
+    loose = _pooled(strict if loose is None else loose for strict, loose in parts)
+    strict = _pooled(strict for strict, _ in parts)
     return MapReport(
         dataset=dataset.name,
         split=split,
         mode=mode,
         seed=seed,
-        leave_one_out=used[0].leave_one_out,
-        all=everything,
-        attribute_mean=float(np.mean([s.map for s in scores])),
-        attributes=tuple(scores),
-        unlabelled=tuple(n for n in names if n not in {s.name for s in scores}),
+        leave_one_out=tasks[0].leave_one_out,
+        all=_summary(strict, loose if any_multi else None, tasks, seed),
+        attribute_mean=float(np.mean([score.map for score in scores.values()])),
+        attributes=scores,
+        unlabelled=tuple(name for name in names if name not in scores),
     )
 
 
 def _evaluate_task(
-    dataset: Dataset, task: AttributeTask, mode: Mode, embed: _Embeds
-) -> tuple[_QueryScores, _QueryScores | None]:
+    dataset: Dataset, task: AttributeTask, mode: Mode, embed: Embed, embed_queries: Embed | None
+) -> tuple[_Scores, _Scores | None]:
     """Scores of each query, and of each image once with any shared value relevant."""
     schema = dataset.schema
-    everyone = np.arange(len(task.query_rows), dtype=np.int64)
-    if mode == "type":
-        similarities = _Similarities(embed, schema.type_condition(task.attribute), task, everyone)
-        strict = _rank(task, everyone, similarities, task.relevant)
-        if not schema.multi[task.attribute]:
-            return strict, None
-        once = np.unique(task.query_rows, return_index=True)[1].astype(np.int64)
-        return strict, _rank(task, once, similarities, task.relevant_any)
+    groups = {-1: np.arange(len(task.query_rows))}  # queries by the value that is asked for
+    if mode == "value":
+        values = np.unique(task.query_values).tolist()
+        groups = {value: np.flatnonzero(task.query_values == value) for value in values}
     parts = []
-    for value in np.unique(task.query_values):
-        mine = np.flatnonzero(task.query_values == value).astype(np.int64)
-        condition = schema.value_condition([schema.offsets[task.attribute] + int(value)])
-        similarities = _Similarities(embed, condition, task, mine)
-        parts.append(_rank(task, mine, similarities, task.relevant))
-    return _pooled(parts), None
+    for value, queries in groups.items():
+        condition = schema.type_condition(task.attribute)
+        if mode == "value":
+            condition = schema.value_condition([schema.offsets[task.attribute] + value])
+        similar = _similarities(task, queries, condition, embed, embed_queries)
+        parts.append(_rank(task, queries, similar, task.relevant))
+    if mode == "value" or not schema.multi[task.attribute]:
+        return _pooled(parts), None
+    once = np.unique(task.query_rows, return_index=True)[1]
+    return parts[0], _rank(task, once, similar, task.relevant_any)
 
 
-class _Similarities:
-    """Embeddings of a task's images under one condition; gives similarities block by block."""
+def _similarities(
+    task: AttributeTask,
+    queries: Rows,
+    condition: Condition,
+    embed: Embed,
+    embed_queries: Embed | None,
+) -> Callable[[Rows], NDArray[np.float32]]:
+    """What gives the similarities [q, M] of the candidates to some of `queries`."""
 
-    def __init__(
-        self, embed: _Embeds, condition: Condition, task: AttributeTask, queries: NDArray[np.int64]
-    ) -> None:
-        own, of_queries = embed
-        if of_queries is None:  # in leave-one-out the queries are candidates too: embed them once
-            rows = np.unique(np.concatenate([task.query_rows[queries], task.candidate_rows]))
-            self._vectors = self._query_vectors = self._embed(own, condition, rows)
-            self._queries = np.searchsorted(rows, task.query_rows)
-        else:
-            rows, asking = np.unique(task.candidate_rows), np.unique(task.query_rows[queries])
-            self._vectors = self._embed(own, condition, rows)
-            self._query_vectors = self._embed(of_queries, condition, asking)
-            self._queries = np.searchsorted(asking, task.query_rows)
-        self._candidates = np.searchsorted(rows, task.candidate_rows)
-
-    def _embed(
-        self, embed: Embed, condition: Condition, rows: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        vectors = np.asarray(embed(condition, rows))
+    def vectors_of(made_by: Embed, rows: Rows) -> NDArray[np.float64]:
+        vectors = np.asarray(made_by(condition, rows))
         if vectors.ndim != 2 or len(vectors) != len(rows) or not np.isfinite(vectors).all():
             raise DataError(
                 f"embedding {len(rows)} images gave an array of shape {vectors.shape}"
@@ -237,74 +206,61 @@ class _Similarities:
         # whatever order the BLAS of this machine adds in and wherever they stand in the matrix.
         return vectors.astype(np.float64)
 
-    def of(self, queries: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Similarities of the candidates to the given queries of the task, [q, M] float32."""
-        product = self._query_vectors[self._queries[queries]] @ self._vectors[self._candidates].T
-        return product.astype(np.float32)
+    asking = np.unique(task.query_rows[queries])
+    # In leave-one-out the queries are candidates too: embed them once.
+    rows = np.union1d(task.candidate_rows, asking if embed_queries is None else asking[:0])
+    vectors = vectors_of(embed, rows)
+    if embed_queries is None:
+        asking, asked = rows, vectors
+    else:
+        asked = vectors_of(embed_queries, asking)
+    candidates = vectors[np.searchsorted(rows, task.candidate_rows)].T
+
+    def of(some: Rows) -> NDArray[np.float32]:
+        own = asked[np.searchsorted(asking, task.query_rows[some])]
+        return (own @ candidates).astype(np.float32)
+
+    return of
 
 
 def _rank(
     task: AttributeTask,
-    queries: NDArray[np.int64],
-    similarities: _Similarities,
-    relevance: Callable[[NDArray[np.int64]], NDArray[np.bool_]],
-) -> _QueryScores:
+    queries: Rows,
+    similar: Callable[[Rows], NDArray[np.float32]],
+    relevance: Callable[[Rows], NDArray[np.bool_]],
+) -> _Scores:
     ap = np.empty(len(queries))
-    counts = np.empty(len(queries), dtype=np.int64)
-    pool = np.empty(len(queries), dtype=np.int64)
+    counts, pool = np.empty((2, len(queries)), dtype=np.int64)
     step = max(1, _CELLS_AT_ONCE // max(1, len(task.candidate_rows)))
     for start in range(0, len(queries), step):
         block = slice(start, start + step)
         excluded = task.excluded(queries[block])
         relevant = relevance(queries[block]) & ~excluded
-        ap[block] = average_precision(similarities.of(queries[block]), relevant, excluded)
+        ap[block] = average_precision(similar(queries[block]), relevant, excluded)
         counts[block] = relevant.sum(axis=1)
         pool[block] = (~excluded).sum(axis=1)
-    chance = expected_average_precision(counts, pool)
-    return _QueryScores(ap, chance, task.query_rows[queries], counts > 0)
+    chance = 100 * expected_average_precision(counts, pool)
+    weights = np.full(len(queries), task.available / max(1, len(task.query_rows)))
+    return _Scores(100 * ap, chance, task.query_rows[queries], counts > 0, weights)
 
 
-def _pooled(parts: list[_QueryScores]) -> _QueryScores:
-    return _QueryScores(
-        np.concatenate([p.ap for p in parts]),
-        np.concatenate([p.chance for p in parts]),
-        np.concatenate([p.rows for p in parts]),
-        np.concatenate([p.answerable for p in parts]),
-    )
-
-
-def _weights(tasks: list[AttributeTask], parts: list[_QueryScores]) -> NDArray[np.float64]:
-    """How many queries each of the drawn stands for, [Q]."""
-    pairs = zip(tasks, parts, strict=True)
-    return np.concatenate([np.full(len(p.ap), t.available / len(t.query_rows)) for t, p in pairs])
+def _pooled(parts: Iterable[_Scores]) -> _Scores:
+    return _Scores(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _summary(
-    name: str,
-    strict: _QueryScores,
-    loose: _QueryScores | None,
-    available: int,
-    candidates: int,
-    seed: int,
-    weights: tuple[NDArray[np.float64] | None, NDArray[np.float64] | None] = (None, None),
+    strict: _Scores, loose: _Scores | None, tasks: list[AttributeTask], seed: int
 ) -> MapScore:
-    own, of_loose = weights
-    interval = bootstrap_interval(100 * strict.ap, strict.rows, own, seed=seed)
-    mean, chance = _percent(strict.ap, own), _percent(strict.chance, own)
+    mean, chance = strict.mean("ap"), strict.mean("chance")
     return MapScore(
-        name=name,
         map=mean,
+        ci=bootstrap_interval(strict.ap, strict.rows, strict.weights, seed=seed),
         chance=chance,
         lift=mean / chance if chance else 0.0,
-        ci=interval,
         queries=len(strict.ap),
-        queries_available=available,
-        candidates=candidates,
+        queries_available=sum(task.available for task in tasks),
+        candidates=sum(len(task.candidate_rows) for task in tasks),
         queries_without_relevant=int((~strict.answerable).sum()),
-        map_any=None if loose is None else _percent(loose.ap, of_loose),
-        chance_any=None if loose is None else _percent(loose.chance, of_loose),
+        map_any=None if loose is None else loose.mean("ap"),
+        chance_any=None if loose is None else loose.mean("chance"),
     )
-
-
-def _percent(shares: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
-    return 100 * float(np.average(shares, weights=weights))

@@ -1,4 +1,4 @@
-"""Category top-k accuracy and attribute recall@k (Tables 1 and 2), from scores.
+"""Category top-k accuracy and attribute recall@k (Tables 1 and 2): labels told, heads, scores.
 
 Both are the share of positives whose rank is below k: an image has one positive category, and any
 number of positive values of an attribute, which are pooled over images.
@@ -9,32 +9,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from retrieval.metrics import Interval, bootstrap_interval
+from retrieval.metrics.ranking import sort_keys
 from training.datasets.category import CATEGORY_NAMES
-from training.errors import UsageError
+from training.map_bank import MapBank
 from training.schema import Schema, normalise_name
 
 KS = (1, 3, 5)
 """The k of all figures."""
 
-_ROWS_AT_ONCE = 2048
-
 
 @dataclass(frozen=True)
-class PositiveRanks:
-    """Where the positives were ranked, image by image.
+class HeadScores:
+    """Logits of the heads on Z before normalisation: of every value [M, K], and of every category
+    [M, C], None if the model has no category head."""
 
-    Args:
-        images: row of the scores of each positive, [P] int64.
-        ranks: its rank among the image's candidates, 0 is the best, [P] int64.
-        candidates: how many the image has, [P] int64.
-    """
-
-    images: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-    candidates: NDArray[np.int64]
+    attributes: NDArray[np.float32]
+    categories: NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -73,11 +67,56 @@ class ClassificationReport:
     """
 
     category: RecallScore | None
-    types: tuple[RecallScore, ...]
-    all_micro: RecallScore | None
-    all_mean: tuple[float, ...] | None
-    all_mean_chance: tuple[float, ...] | None
-    all_mean_ceiling: tuple[float, ...] | None
+    types: tuple[RecallScore, ...] = ()
+    all_micro: RecallScore | None = None
+    all_mean: tuple[float, ...] | None = None
+    all_mean_chance: tuple[float, ...] | None = None
+    all_mean_ceiling: tuple[float, ...] | None = None
+
+
+def draw_known_labels(
+    labels: NDArray[np.int8], schema: Schema, share: float, seed: int = 0
+) -> NDArray[np.int8]:
+    """Which labels a model is told when it predicts the others: a share of each image's.
+
+    A single-valued attribute is kept or hidden as a whole: its hidden value could be read off its
+    known siblings. Values of a multi-valued attribute are kept one by one. With one seed, what a
+    smaller share (0..1) keeps, a larger one keeps too; where it is no whole number of labels, it is
+    rounded up or down at random so that the mean over images is right.
+
+    Returns:
+        Label states [N, K] int8, 0 where hidden.
+    """
+    first = schema.multi[schema.attribute_of]
+    first[list(schema.offsets[:-1])] = True
+    unit_of = first.cumsum() - 1  # values of one unit are kept or hidden together
+    units = int(first.sum())
+    generator = np.random.default_rng(seed)
+    order = generator.random((len(labels), units)).argsort(axis=1).argsort(axis=1)
+    kept = order < np.floor(share * units + generator.random((len(labels), 1)))
+    return np.where(kept[:, unit_of], labels, 0).astype(np.int8)
+
+
+@torch.inference_mode()
+def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -> HeadScores:
+    """Run both heads over a bank as multi-task training does: known labels in, all labels out.
+
+    `conditions` are what is known of each of the bank's images, label states [M, K]; zeros:
+    nothing. `chunk` is the number of images at a time.
+    """
+    model = bank.model
+    device = next(model.parameters()).device
+    attributes, categories = [], []
+    for start in range(0, len(conditions), chunk):
+        part = slice(start, start + chunk)
+        states = torch.from_numpy(conditions[part]).float().unsqueeze(1).to(device)
+        maps, keys = (stored[part].to(device).float() for stored in (bank.maps, bank.keys))
+        z = model.attend_raw(maps, states, keys).squeeze(1)
+        attributes.append(model.attribute_head(z).cpu().numpy())
+        if model.category_head is not None:
+            categories.append(model.category_head(z).cpu().numpy())
+    by_category = np.concatenate(categories) if categories else None
+    return HeadScores(np.concatenate(attributes), by_category)
 
 
 def classification_report(
@@ -105,39 +144,31 @@ def classification_report(
         seed: of the intervals.
 
     Raises:
-        UsageError: scores of the wrong shape or not finite.
+        UsageError: scores of the wrong shape.
+        DataError: a score is NaN.
     """
     asked = np.ones(labels.shape, dtype=bool) if shown is None else shown == 0
     by_category = None
     if category_scores is not None:
+        names = [normalise_name(a.name) in CATEGORY_NAMES for a in schema.attributes]
+        told = (~asked & (labels != 0))[:, np.array(names)[schema.attribute_of]].any(axis=1)
         wanted = np.zeros(category_scores.shape, dtype=bool)
-        open_ = (category >= 0) & ~_category_told(schema, ~asked & (labels != 0))
-        wanted[open_, category[open_]] = True
-        if wanted.any():
+        rows = np.flatnonzero((category >= 0) & ~told)
+        wanted[rows, category[rows]] = True
+        if len(rows):
             by_category = recall_score("category", category_scores, wanted, None, intervals, seed)
-    if attribute_scores is None:
-        return ClassificationReport(by_category, (), None, None, None, None)
     positive = (labels == 1) & asked
-    types = []
-    for number, attribute in enumerate(schema.attributes):
-        own = schema.slice_of(number)
-        if positive[:, own].any():
-            scores = attribute_scores[:, own]
-            types.append(
-                recall_score(
-                    attribute.name, scores, positive[:, own], asked[:, own], intervals, seed
-                )
-            )
-    if not types:
-        return ClassificationReport(by_category, (), None, None, None, None)
-    return ClassificationReport(
-        category=by_category,
-        types=tuple(types),
-        all_micro=recall_score("all-micro", attribute_scores, positive, asked, intervals, seed),
-        all_mean=_means([score.recall for score in types]),
-        all_mean_chance=_means([score.chance for score in types]),
-        all_mean_ceiling=_means([score.ceiling for score in types]),
-    )
+    if attribute_scores is None or not positive.any():
+        return ClassificationReport(by_category)
+    parts = {a.name: schema.slice_of(n) for n, a in enumerate(schema.attributes)}
+    parts = {name: own for name, own in parts.items() if positive[:, own].any()}
+    scored = [
+        (name, attribute_scores[:, own], positive[:, own], asked[:, own])
+        for name, own in (parts | {"all-micro": slice(None)}).items()
+    ]
+    *types, micro = (recall_score(*one, intervals, seed) for one in scored)
+    means = np.mean([(one.recall, one.chance, one.ceiling) for one in types], axis=0)
+    return ClassificationReport(by_category, tuple(types), micro, *map(tuple, means.tolist()))
 
 
 def recall_score(
@@ -148,73 +179,27 @@ def recall_score(
     intervals: bool = True,
     seed: int = 0,
 ) -> RecallScore:
-    """Recall at each k; arguments as `positive_ranks`.
+    """Rank every image's candidates by (-score, number), and count the positives of rank below k.
 
-    Raises:
-        UsageError: as `positive_ranks`, or nothing is positive.
+    Args:
+        name: of the score.
+        scores: [M, V].
+        positive: what is to be found [M, V], at least one; all of them candidates.
+        candidates: what is ranked [M, V]; None: everything.
+        intervals: whether to bootstrap, by `seed`.
     """
-    found = positive_ranks(scores, positive, candidates)
-    if len(found.ranks) == 0:
-        raise UsageError(f"nothing to find: no image has a positive label of {name!r}")
-    hits = [np.where(found.ranks < k, 100.0, 0.0) for k in KS]
-    ci = tuple(bootstrap_interval(h, found.images, seed=seed) for h in hits) if intervals else None
-    chance = tuple(float((100 * np.minimum(k / found.candidates, 1)).mean()) for k in KS)
-    counts = np.unique(found.images, return_counts=True)[1]
+    ranked = np.ones(scores.shape, dtype=bool) if candidates is None else candidates
+    keys = np.sort(sort_keys(scores, positive, ~ranked), axis=1)  # the lowest bit: positive
+    among = ranked.sum(axis=1)
+    images, ranks = np.nonzero((keys % 2 == 1) & (np.arange(scores.shape[1]) < among[:, None]))
+    hits = [np.where(ranks < k, 100.0, 0.0) for k in KS]
+    counts = np.unique(images, return_counts=True)[1]
     return RecallScore(
         name=name,
         recall=tuple(float(h.mean()) for h in hits),
-        chance=chance,
+        chance=tuple(float((100 * np.minimum(k / among[images], 1)).mean()) for k in KS),
         ceiling=tuple(float(100 * np.minimum(counts, k).sum() / counts.sum()) for k in KS),
-        positives=len(found.ranks),
+        positives=len(ranks),
         images=len(counts),
-        ci=ci,
+        ci=tuple(bootstrap_interval(h, images, seed=seed) for h in hits) if intervals else None,
     )
-
-
-def positive_ranks(
-    scores: NDArray[np.float32],
-    positive: NDArray[np.bool_],
-    candidates: NDArray[np.bool_] | None = None,
-) -> PositiveRanks:
-    """Rank every image's candidates by (-score, number), and look where its positives are.
-
-    Args:
-        scores: [M, V], finite.
-        positive: what is to be found [M, V]; all of them candidates.
-        candidates: what is ranked [M, V]; None: everything.
-
-    Raises:
-        UsageError: shapes differ, scores are not finite, or a positive is no candidate.
-    """
-    ranked = np.ones(scores.shape, dtype=bool) if candidates is None else candidates
-    if not scores.shape == positive.shape == ranked.shape:
-        raise UsageError(f"scores are {scores.shape}, positives {positive.shape}; must be alike")
-    if not np.isfinite(scores).all():
-        raise UsageError("scores hold NaN or infinity; check the checkpoint")
-    if (positive & ~ranked).any():
-        raise UsageError("a positive label is not among the candidates")
-    images, ranks = [], []
-    for start in range(0, len(scores), _ROWS_AT_ONCE):
-        block = slice(start, start + _ROWS_AT_ONCE)
-        # What is no candidate comes last.
-        keys = np.where(ranked[block], -scores[block], np.inf)
-        places = np.argsort(np.argsort(keys, axis=1, kind="stable"), axis=1, kind="stable")
-        rows, columns = np.nonzero(positive[block])
-        images.append(rows + start)
-        ranks.append(places[rows, columns])
-    where = np.concatenate(images) if images else np.zeros(0, dtype=np.int64)
-    found = np.concatenate(ranks) if ranks else np.zeros(0, dtype=np.int64)
-    return PositiveRanks(where, found, ranked.sum(axis=1)[where])
-
-
-def _category_told(schema: Schema, told: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Images of which the category is among the labels told [M, K]: [M] bool."""
-    out = np.zeros(len(told), dtype=bool)
-    for number, attribute in enumerate(schema.attributes):
-        if normalise_name(attribute.name) in CATEGORY_NAMES:
-            out |= told[:, schema.slice_of(number)].any(axis=1)
-    return out
-
-
-def _means(rows: list[tuple[float, ...]]) -> tuple[float, ...]:
-    return tuple(float(m) for m in np.mean(rows, axis=0))

@@ -15,13 +15,8 @@ from training.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Images of a split that could be read.
-
-    Args:
-        dataset: these images; its rows are the bank's.
-        bank: their maps.
-        failures: (path, reason) of the others.
-    """
+    """Images of a split that could be read, whose rows are the bank's, and (path, reason) of the
+    others."""
 
     dataset: Dataset
     bank: MapBank
@@ -39,14 +34,8 @@ def encode_split(
 ) -> EncodedSplit:
     """Read and encode the images of a split, with a progress bar.
 
-    Args:
-        model: the embedder, on its device.
-        dataset: where the images are.
-        split: train, valid, test or all.
-        preprocessing: size and mode.
-        workers: decoding processes.
-        title: of the bar.
-        cache: folder that keeps the backbone's maps for the next checkpoint of the same backbone.
+    The model is on its device; `split` may be all; `workers` are decoding processes; `title` is of
+    the bar; `cache` is a folder that keeps the maps for the next checkpoint of the same backbone.
 
     Raises:
         UsageError: no image is in the split.

@@ -2,20 +2,22 @@
 
 Every image with one to four other pictures of its item in the split queries the whole split
 (EVALUATION.md, "Same item"). Names of items are noisy, so rows are to be compared with each other,
-not with 1.
+not with 1. Near ties are what likeness does not tell apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.evaluation.attribute_map import Embed
+from retrieval.evaluation.protocol import drawn
+from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.evaluation.scorer import Scorer
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
 
 OTHERS = (1, 4)
 """So many other pictures of its item a query has, at least and at most."""
@@ -23,24 +25,28 @@ OTHERS = (1, 4)
 MOST_QUERIES = 2000
 """More queries than these are a fixed draw of so many."""
 
+NEAR = 0.01
+"""Of similarities scaled to 0..1: as near as this is a tie."""
+
+_TENTH = 10
+_BLOCK = 256
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class LikenessScore:
     """How high the first other picture of the query's item stands. All in [0, 1].
 
-    Args:
-        mrr: mean reciprocal rank.
-        hard_mrr: the same over the half of the queries whose nearest picture of the item is least
-            alike by the floor.
-        r1, r10: share of the queries where it is the first hit, or among the first 10.
-        queries: number of queries.
+    mrr is the mean reciprocal rank, hard_mrr that of the half of the queries whose nearest picture
+    of the item is least alike by the floor; r1 and r10: the share of the queries where it is the
+    first hit, or among the first 10.
     """
 
-    mrr: float
-    hard_mrr: float
-    r1: float
-    r10: float
-    queries: int
+    mrr: float = field(metadata=shown("MRR", ".3f"))
+    hard_mrr: float = field(metadata=shown("hard MRR", ".3f"))
+    r1: float = field(metadata=shown("R@1", ".3f"))
+    r10: float = field(metadata=shown("R@10", ".3f"))
+    queries: int = field(metadata=shown("queries"))
 
 
 @dataclass(frozen=True)
@@ -49,26 +55,21 @@ class LikenessReport:
 
     Args:
         query: of a query without names.
-        kept: the likeness that is kept when a value is named: mean over the attributes that are
-            known of the query (all, if none is), each named alone.
+        kept: what is kept when a value is named: mean over the attributes that are known of the
+            query (all, if none is), each named alone.
         floor: of pooled backbone features.
-        available: queries before the draw.
-        seed: of the draw.
+        available: queries before the draw by `seed`.
     """
 
     query: LikenessScore
     kept: LikenessScore
     floor: LikenessScore
-    available: int
-    seed: int
+    available: int = field(metadata=UNWRITTEN)
+    seed: int = field(metadata=UNWRITTEN)
 
 
 def likeness_queries(items: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows with one to four other rows of the same item, ascending.
-
-    Args:
-        items: number of the item of each row, [N].
-    """
+    """Rows with one to four other rows of the same item, ascending; `items` [N] numbers them."""
     _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
     others = counts[inverse.reshape(-1)] - 1
     return np.flatnonzero((others >= OTHERS[0]) & (others <= OTHERS[1])).astype(np.int64)
@@ -79,60 +80,49 @@ def evaluate_likeness(
 ) -> LikenessReport | None:
     """Rank the whole dataset for every query and look where its item comes first.
 
-    Args:
-        dataset: the split, with items; its rows are the scorers'.
-        scorer: what is measured.
-        floor: scores of untrained features, which also settle the hard half.
-        seed: of the draw where there are more than `MOST_QUERIES` queries.
-
-    Returns:
-        None if no image has one to four other pictures of its item.
-
-    Raises:
-        UsageError: the dataset does not tell items.
+    The dataset's rows are the scorers'; `floor`, of untrained features, settles the hard half too;
+    `seed` is of the draw where there are more than `MOST_QUERIES` queries. None if the dataset
+    tells no items, or no image has one to four other pictures of its item.
     """
-    if dataset.items is None:
-        raise UsageError(f"{dataset.name} does not say which images show one item")
-    items = dataset.items
+    items = np.arange(len(dataset)) if dataset.items is None else dataset.items
     rows = likeness_queries(items)
     available = len(rows)
     if not available:
         return None
-    if available > MOST_QUERIES:
-        generator = np.random.default_rng(seed)
-        rows = np.sort(generator.choice(rows, size=MOST_QUERIES, replace=False))
-
-    nearest = [float(floor.whole(int(q))[_others(items, int(q))].max()) for q in rows]
+    rows = rows[drawn(available, MOST_QUERIES, seed)]
+    nearest = [float(floor.whole(q)[_others(items, q)].max()) for q in rows.tolist()]
     hard = np.argsort(nearest, kind="stable")[: max(1, len(rows) // 2)]
 
     def measure(scores_of: Callable[[int], Sequence[NDArray[np.float32]]]) -> LikenessScore:
-        found = [[first_rank(one, items, q) for one in scores_of(q)] for q in rows.tolist()]
-        reciprocal = np.array([np.mean([1 / rank for rank in ranks]) for ranks in found])
+        """Means over the queries of the means over each query's rankings."""
+        found = [np.array([_first_rank(s, items, q) for s in scores_of(q)]) for q in rows.tolist()]
+        reciprocal = np.array([(1 / ranks).mean() for ranks in found])
         return LikenessScore(
             mrr=float(reciprocal.mean()),
             hard_mrr=float(reciprocal[hard].mean()),
-            r1=_share(found, 1),
-            r10=_share(found, 10),
+            r1=float(np.mean([(ranks <= 1).mean() for ranks in found])),
+            r10=float(np.mean([(ranks <= 10).mean() for ranks in found])),
             queries=len(rows),
         )
 
+    schema = dataset.schema
+
+    def kept(query: int) -> list[NDArray[np.float32]]:
+        known = np.unique(schema.attribute_of[dataset.labels[query] == 1])
+        named = known if len(known) else np.arange(len(schema.attributes))
+        return [scorer.kept(query, [attribute]) for attribute in named.tolist()]
+
     return LikenessReport(
         query=measure(lambda q: [scorer.whole(q)]),
-        kept=measure(lambda q: _kept(dataset, scorer, q)),
+        kept=measure(kept),
         floor=measure(lambda q: [floor.whole(q)]),
         available=available,
         seed=seed,
     )
 
 
-def first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int) -> int:
-    """Rank, from 1, of the first other row of the query's item by (-score, row).
-
-    Args:
-        scores: of every row, [N].
-        items: number of the item of each row, [N].
-        query: takes no part in the ranking.
-    """
+def _first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int) -> int:
+    """Rank, from 1, of the first other row of the query's item by (-score, row) beside it."""
     others = _others(items, query)
     first = others[np.argmax(scores[others])]  # the lowest row among equals
     ahead = (scores > scores[first]) | ((scores == scores[first]) & (np.arange(len(items)) < first))
@@ -141,17 +131,45 @@ def first_rank(scores: NDArray[np.float32], items: NDArray[np.int64], query: int
 
 
 def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
-    rows = np.flatnonzero(items == items[query]).astype(np.int64)
+    rows = np.flatnonzero(items == items[query])
     return np.asarray(rows[rows != query])
 
 
-def _share(found: Sequence[Sequence[int]], most: int) -> float:
-    return float(np.mean([np.mean([rank <= most for rank in ranks]) for ranks in found]))
+def near_ties(
+    dataset: Dataset, embed: Embed, seed: int = 0, embed_queries: Embed | None = None
+) -> dict[str, float] | None:
+    """Median number of images within 0.01 of the tenth hit's similarity, per 1,000 images.
 
+    Args:
+        dataset: the split: every image queries all others.
+        embed, embed_queries: as of `evaluate_attributes`. Where any similarity is below 0 they are
+            scaled to 0..1.
+        seed: of the draw where there are more than `MOST_QUERIES` images.
 
-def _kept(dataset: Dataset, scorer: Scorer, query: int) -> list[NDArray[np.float32]]:
-    """What is kept when a value of one attribute is named, of each that is known of the query."""
-    schema = dataset.schema
-    has = np.flatnonzero(dataset.labels[query] == 1)
-    known = np.unique(schema.attribute_of[has]) if len(has) else np.arange(len(schema.attributes))
-    return [scorer.kept(query, [attribute]) for attribute in known.tolist()]
+    Returns:
+        For each attribute by name, under its type condition, 0..1000; the tenth hit is one of
+        them. None with fewer than eleven images.
+    """
+    count = len(dataset)
+    if count <= _TENTH:
+        return None
+    rows, queries = np.arange(count), drawn(count, MOST_QUERIES, seed)
+    out: dict[str, float] = {}
+    for number, attribute in enumerate(dataset.schema.attributes):
+        condition = dataset.schema.type_condition(number)
+        vectors = embed(condition, rows)
+        near: list[NDArray[np.int64]] = []
+        lowest = 0.0
+        for start in range(0, len(queries), _BLOCK):
+            block = queries[start : start + _BLOCK]
+            asking = vectors[block] if embed_queries is None else embed_queries(condition, block)
+            similarities = asking @ vectors.T
+            lowest = min(lowest, float(similarities.min()))
+            similarities[np.arange(len(block)), block] = -np.inf
+            tenth = -np.partition(-similarities, _TENTH - 1, axis=1)[:, _TENTH - 1 : _TENTH]
+            apart = np.abs(similarities - tenth)
+            # Within 0.01 of what is in 0..1 already, and of what is in -1..1 and would be halved.
+            near.append(np.stack([(apart <= NEAR).sum(axis=1), (apart <= 2 * NEAR).sum(axis=1)]))
+        counts = np.concatenate(near, axis=1)[int(lowest < -_ROUNDING)]
+        out[attribute.name] = float(np.median(counts)) * 1000 / (count - 1)
+    return out

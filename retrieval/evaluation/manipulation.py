@@ -9,21 +9,19 @@ whole set is replaced by the new value, and sets match if they are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.scorer import Scorer
+from retrieval.evaluation.protocol import drawn
+from retrieval.evaluation.report_grid import INLINE, shown
+from retrieval.evaluation.scorer import K, Scorer
 from retrieval.metrics import top_k
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
 
 TOP = 30
 """Hits that Top-30 and NDCG@30 look at."""
-
-K = 10
-"""Hits that changed P@10 and keep@10 look at."""
 
 QUERIES = 2000
 """At most so many queries, a fixed draw."""
@@ -48,12 +46,12 @@ class ManipulationScore:
     """
 
     keep: float | None
-    top30: float
-    ndcg: float
-    ndcg_target: float
-    ndcg_others: float
-    changed_p10: float
-    keep10: float
+    top30: float = field(metadata=shown("Top-30", ".1f"))
+    ndcg: float = field(metadata=shown("NDCG@30", ".1f"))
+    ndcg_target: float = field(metadata=shown("target", ".1f"))
+    ndcg_others: float = field(metadata=shown("others", ".1f"))
+    changed_p10: float = field(metadata=shown("changed P@10", ".3f"))
+    keep10: float = field(metadata=shown("keep@10", ".3f"))
 
 
 @dataclass(frozen=True)
@@ -62,21 +60,19 @@ class ManipulationReport:
 
     Args:
         default: what a request gets that does not turn the dial.
-        curve: the points of `DIAL`, in order.
+        curve: the points of the dial, in order.
         attributes: names of the compared attributes.
         images: size of the gallery.
-        queries: number of queries.
-        available: queries before the draw.
-        seed: of the draw.
+        queries, queries_available: after and before the draw by `seed`.
         ranked_by: what ranked.
     """
 
-    default: ManipulationScore
+    default: ManipulationScore = field(metadata=INLINE)
     curve: tuple[ManipulationScore, ...]
     attributes: tuple[str, ...]
     images: int
     queries: int
-    available: int
+    queries_available: int
     seed: int
     ranked_by: str
 
@@ -87,10 +83,10 @@ class ManipulationTask:
 
     Args:
         attributes: numbers of the compared attributes, A of them.
-        rows: rows of the gallery in the dataset, ascending, [G] int64.
-        sets: which set of values each gallery image has, [G, A] int64; equal numbers, equal sets.
-        query: place of each query's image in the gallery, [Q] int64.
-        changed: place of the changed attribute in `attributes`, [Q] int64.
+        rows: the gallery's, ascending, [G] int64.
+        sets: which set of values each has, [G, A] int64; equal numbers, equal sets.
+        query, changed: place of each query's image in `rows`, and of the changed attribute in
+            `attributes`, [Q] int64.
         value: flat index of the value asked for, [Q] int64.
         target: the sets that are looked for, [Q, A] int64.
         available: queries before the draw.
@@ -115,80 +111,47 @@ def compared_attributes(dataset: Dataset) -> tuple[int, ...]:
 
 
 def manipulation_task(dataset: Dataset, queries: int = QUERIES, seed: int = 0) -> ManipulationTask:
-    """Gallery and queries of a split.
-
-    Args:
-        dataset: the split.
-        queries: at most so many, drawn by `seed`.
-        seed: of the draw.
-
-    Returns:
-        The queries ordered by the value asked for; without any where fewer than two attributes
-        are compared or no target is in the gallery.
-    """
+    """Gallery and queries of a split: at most `queries` of them, drawn by `seed`, ordered by the
+    value asked for; none where fewer than two attributes are compared or no target is there."""
     schema = dataset.schema
     attributes = compared_attributes(dataset)
     blocks = [dataset.labels[:, schema.slice_of(n)] == 1 for n in attributes]
     known = np.all([block.any(axis=1) for block in blocks], axis=0) if blocks else np.zeros(0, bool)
     rows = np.flatnonzero(known).astype(np.int64)
     sets = np.zeros((len(rows), len(attributes)), dtype=np.int64)
-    found: list[NDArray[np.int64]] = [np.zeros((0, 4), dtype=np.int64)]
+    found = [np.zeros((4, 0), dtype=np.int64)]  # image, flat value, attribute, number of its set
     for place, block in enumerate(blocks):
         sets[:, place] = np.unique(block[rows], axis=0, return_inverse=True)[1].reshape(-1)
     for place, attribute in enumerate(attributes if len(attributes) > 1 else ()):
         block, own = blocks[place][rows], sets[:, place]
-        alone = block.sum(axis=1) == 1
-        number_of = dict(
-            zip(block[alone].argmax(axis=1).tolist(), own[alone].tolist(), strict=True)
-        )
-        _, rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)
-        rest = rest.reshape(-1)
+        alone = np.flatnonzero(block.sum(axis=1) == 1)
+        number_of = dict(np.stack([block[alone].argmax(axis=1), own[alone]], axis=1).tolist())
+        rest = np.unique(np.delete(sets, place, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
         there = np.zeros((rest.max(initial=-1) + 1, own.max(initial=-1) + 1), dtype=bool)
         there[rest, own] = True
-        for value, number in sorted(number_of.items()):
-            asking = np.flatnonzero(there[rest, number] & ~block[:, value])
+        for value, number in number_of.items():
             flat = schema.offsets[attribute] + value
-            columns = (asking, *(np.full(len(asking), n) for n in (place, flat, number)))
-            found.append(np.stack(columns, axis=1).astype(np.int64))
-    # Columns: place of the image and of the attribute, flat value, number of its set.
-    every = np.concatenate(found)
-    every = every[np.lexsort((every[:, 2], every[:, 0]))]
-    available = len(every)
-    if available > queries:
-        drawn = np.random.default_rng(seed).choice(available, size=queries, replace=False)
-        every = every[np.sort(drawn)]
-    every = every[np.lexsort((every[:, 0], every[:, 2]))]
-    query, changed, value, number = every.T
+            asking = np.flatnonzero(there[rest, number] & ~block[:, value])
+            found.append(np.stack(np.broadcast_arrays(asking, flat, place, number)))
+    every = np.concatenate(found, axis=1)
+    every = every[:, np.lexsort((every[1], every[0]))]
+    available = every.shape[1]
+    every = every[:, drawn(available, queries, seed)]
+    query, value, changed, number = every[:, np.lexsort((every[0], every[1]))]
     target = sets[query]
     target[np.arange(len(query)), changed] = number
     return ManipulationTask(attributes, rows, sets, query, changed, value, target, available)
 
 
 def evaluate_manipulation(
-    dataset: Dataset,
-    scorer: Scorer,
-    seed: int = 0,
-    dial: Sequence[float] = DIAL,
-    queries: int = QUERIES,
+    dataset: Dataset, scorer: Scorer, seed: int = 0, dial: Sequence[float] = DIAL
 ) -> ManipulationReport | None:
-    """Ask for one other value of every query, at every point of the dial.
+    """Ask for one other value of every query, at every point of the dial (each 0..1).
 
-    Args:
-        dataset: the split; its rows are the scorer's.
-        scorer: what is measured; requests of one value come together, of one query within them.
-        seed: of the draw of queries.
-        dial: points of the curve, each 0..1.
-        queries: at most so many.
-
-    Returns:
-        None if no request has a target in the gallery.
-
-    Raises:
-        UsageError: `queries` < 1.
+    The dataset's rows are the scorer's; requests of one value come together, of one query within
+    them; `seed` is of the draw of queries. None if no request has a target in the gallery.
     """
-    if queries < 1:
-        raise UsageError(f"manipulation needs at least one query, not {queries}")
-    task = manipulation_task(dataset, queries, seed)
+    task = manipulation_task(dataset, seed=seed)
     if not len(task.query):
         return None
     points = (None, *dial)
@@ -197,15 +160,15 @@ def evaluate_manipulation(
         row, value = int(task.rows[task.query[number]]), int(task.value[number])
         scores = np.stack([scorer.named(row, [value], keep=k)[task.rows] for k in points])
         totals += _measure(task, number, scores)
-    means = totals / len(task.query)
-    scored = [_score(keep, mean) for keep, mean in zip(points, means, strict=True)]
+    means = (totals / len(task.query)).tolist()
+    default, *curve = (ManipulationScore(k, *mean) for k, mean in zip(points, means, strict=True))
     return ManipulationReport(
-        default=scored[0],
-        curve=tuple(scored[1:]),
+        default=default,
+        curve=tuple(curve),
         attributes=tuple(dataset.schema.attributes[n].name for n in task.attributes),
         images=len(task.rows),
         queries=len(task.query),
-        available=task.available,
+        queries_available=task.available,
         seed=seed,
         ranked_by=scorer.ranked_by,
     )
@@ -217,8 +180,8 @@ def _measure(
     """The six figures of one query, [P, 6], for scores of the gallery at P points [P, G]."""
     matches = task.sets == task.target[number]  # [G, A]
     changed = int(task.changed[number])
+    target, whole = matches[:, changed], matches.mean(axis=1)
     others = np.delete(matches, changed, axis=1).mean(axis=1)
-    whole = matches.mean(axis=1)
     ranked = top_k(scores, min(max(TOP, K + 1), scores.shape[1]))  # [P, n]
     hits = ranked[:, :TOP]
     discount = 1 / np.log2(np.arange(2, hits.shape[1] + 2))
@@ -230,18 +193,6 @@ def _measure(
     own = ranked == task.query[number]
     first = np.argsort(own, axis=1, kind="stable")[:, : min(K, scores.shape[1] - 1)]
     beside = np.take_along_axis(ranked, first, axis=1)  # the first K without the query
-    return np.stack(
-        [
-            100.0 * (whole[hits] == 1).any(axis=1),
-            ndcg(whole),
-            ndcg(matches[:, changed]),
-            ndcg(others),
-            matches[:, changed][beside].sum(axis=1) / K,
-            others[beside].mean(axis=1),
-        ],
-        axis=1,
-    )
-
-
-def _score(keep: float | None, mean: NDArray[np.float64]) -> ManipulationScore:
-    return ManipulationScore(keep, *(float(figure) for figure in mean))
+    top = 100.0 * (whole[hits] == 1).any(axis=1)
+    first_ten = target[beside].sum(axis=1) / K, others[beside].mean(axis=1)
+    return np.stack([top, ndcg(whole), ndcg(target), ndcg(others), *first_ten], axis=1)

@@ -23,13 +23,13 @@ class AttributeTask:
     """The queries and candidates of one attribute in one split.
 
     Args:
-        attribute: number of the attribute, V its number of values.
+        attribute: its number; it has V values.
         query_rows: row of the dataset of each query, [Q] int64.
-        query_values: value of each query within the attribute, [Q] int64 in 0..V-1.
-        query_sets: all values of each query's image, [Q, V] bool; holds `query_values`.
-        candidate_rows: row of each candidate, ascending, [M] int64: ties are broken in this order.
-        candidate_values: the values that relevance to a query's value is judged by, [M, V] bool.
-            In a published list the one value that the list gives.
+        query_values: value of each query, [Q] int64 in 0..V-1.
+        query_sets: all values of each query's image, [Q, V] bool.
+        candidate_rows: ascending, [M] int64: ties are broken in this order.
+        candidate_values: what relevance to a query's value is judged by, [M, V] bool: of a
+            published list the one value that it gives.
         candidate_sets: all values of each candidate's image, [M, V] bool.
         leave_one_out: whether the queries are the candidates, rather than published lists.
         available: number of queries before `capped` took some away.
@@ -51,10 +51,8 @@ class AttributeTask:
 
     def relevant_any(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate shares any value with the image of each query, [q, M] bool."""
-        shared = self.query_sets[queries].astype(np.float32) @ self.candidate_sets.T.astype(
-            np.float32
-        )
-        return np.asarray(shared > 0, dtype=bool)
+        own = self.query_sets[queries].astype(np.float32)
+        return np.asarray(own @ self.candidate_sets.T.astype(np.float32) > 0)
 
     def excluded(self, queries: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Whether each candidate is the query's own image, [q, M] bool: it takes no part."""
@@ -64,94 +62,66 @@ class AttributeTask:
 def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> AttributeTask:
     """The queries and candidates of one attribute: the published lists, else leave-one-out.
 
-    Published lists are used where the dataset has them for this split. In leave-one-out every
-    image of the split that has at least one known value (+1) of the attribute queries all others
-    that do.
-
-    Args:
-        dataset: images and labels.
-        split: `train`, `valid`, `test`, or `all` for every image.
-        attribute: number of the attribute.
-
-    Returns:
-        The task; without queries where no image is labelled in the attribute.
+    In leave-one-out every image of the split that has at least one known value (+1) of the
+    attribute queries all others that do; there are no queries where no image is labelled in it.
 
     Raises:
-        DataError: if the split has no images; the message lists those that have.
+        DataError: the split has no images.
     """
     check_split(dataset, split)
-    protocol = dataset.protocols.get(split)
-    if protocol is not None:
-        return _published(dataset, protocol, attribute)
+    where = dataset.schema.slice_of(attribute)
+    if split in dataset.protocols:
+        return _published(dataset, dataset.protocols[split], attribute, where)
     rows = dataset.rows_of(split)
-    sets = dataset.labels[rows, dataset.schema.slice_of(attribute)] == 1
+    sets = dataset.labels[rows, where] == 1
     labelled = sets.any(axis=1)
     rows, sets = rows[labelled], sets[labelled]
     image, value = np.nonzero(sets)
     return AttributeTask(
-        attribute=attribute,
-        query_rows=rows[image],
-        query_values=value.astype(np.int64),
-        query_sets=sets[image],
-        candidate_rows=rows,
-        candidate_values=sets,
-        candidate_sets=sets,
-        leave_one_out=True,
-        available=len(image),
+        attribute, rows[image], value, sets[image], rows, sets, sets, True, len(image)
     )
 
 
-def _published(dataset: Dataset, protocol: RetrievalProtocol, attribute: int) -> AttributeTask:
-    where = dataset.schema.slice_of(attribute)
+def _published(
+    dataset: Dataset, lists: RetrievalProtocol, attribute: int, where: slice
+) -> AttributeTask:
     one_hot = np.eye(where.stop - where.start, dtype=bool)
-    mine = protocol.queries.attributes == attribute
-    query_rows, query_values = protocol.queries.rows[mine], protocol.queries.values[mine]
-    mine = protocol.candidates.attributes == attribute
-    rows, values = protocol.candidates.rows[mine], protocol.candidates.values[mine]
-    order = np.argsort(rows, kind="stable")
-    rows, values = rows[order], values[order]
+    asking = np.flatnonzero(lists.queries.attributes == attribute)
+    offered = np.flatnonzero(lists.candidates.attributes == attribute)
+    offered = offered[np.argsort(lists.candidates.rows[offered], kind="stable")]
+    query_rows, rows = lists.queries.rows[asking], lists.candidates.rows[offered]
+    query_values = lists.queries.values[asking]
+    values = one_hot[lists.candidates.values[offered]]
     # The lists name one value an image; where its labels tell of more, `any` counts those too.
+    query_sets = one_hot[query_values] | (dataset.labels[query_rows, where] == 1)
+    sets = values | (dataset.labels[rows, where] == 1)
     return AttributeTask(
-        attribute=attribute,
-        query_rows=query_rows,
-        query_values=query_values,
-        query_sets=one_hot[query_values] | (dataset.labels[query_rows, where] == 1),
-        candidate_rows=rows,
-        candidate_values=one_hot[values],
-        candidate_sets=one_hot[values] | (dataset.labels[rows, where] == 1),
-        leave_one_out=False,
-        available=len(query_rows),
+        attribute, query_rows, query_values, query_sets, rows, values, sets, False, len(query_rows)
     )
+
+
+def drawn(count: int, most: int, seed: int | list[int]) -> NDArray[np.int64]:
+    """The same `most` of the numbers 0..count-1 for one seed, ascending; all if there are fewer."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(seed).choice(count, size=most, replace=False))
 
 
 def capped(task: AttributeTask, queries: int, seed: int) -> AttributeTask:
-    """The task with at most `queries` of its queries, drawn by seed; all candidates stay.
-
-    Args:
-        task: queries and candidates.
-        queries: how many queries to keep, at least 0.
-        seed: the same seed keeps the same queries.
-
-    Returns:
-        A task whose `available` still is the number of queries before.
-    """
-    if len(task.query_rows) <= queries:
+    """The task with at most `queries` of its queries, drawn by seed; all candidates stay, and
+    `available` stays the number of queries before."""
+    if task.available <= queries:
         return task
-    generator = np.random.default_rng([seed, task.attribute])
-    keep = np.sort(generator.choice(len(task.query_rows), size=queries, replace=False))
-    return replace(
-        task,
-        query_rows=task.query_rows[keep],
-        query_values=task.query_values[keep],
-        query_sets=task.query_sets[keep],
-    )
+    keep = drawn(task.available, queries, [seed, task.attribute])
+    names = "query_rows", "query_values", "query_sets"
+    return replace(task, **{name: getattr(task, name)[keep] for name in names})
 
 
 def check_split(dataset: Dataset, split: str) -> None:
     """Make sure that the split has images.
 
     Raises:
-        DataError: if it has none; the message lists the splits that have.
+        DataError: it has none.
     """
     if len(dataset.rows_of(split)) or split in dataset.protocols:
         return

@@ -1,4 +1,4 @@
-"""An evaluation as JSON with stable keys, as Markdown, and as tables for the terminal.
+"""All that one run of `retrieve evaluate` measures, as JSON with stable keys, Markdown and tables.
 
 Units everywhere: MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, recall,
 precision@10, keep@10 and violation@10 in [0, 1]; ties per 1,000 images.
@@ -6,22 +6,45 @@ precision@10, keep@10 and violation@10 in [0, 1]; ties per 1,000 images.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
-from retrieval.evaluation.attribute_map import MapReport, MapScore
-from retrieval.evaluation.combination_score import CombinationReport
-from retrieval.evaluation.evaluation import Evaluation
-from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
-from retrieval.evaluation.likeness import LikenessReport, LikenessScore
-from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
-from retrieval.evaluation.report_grid import grids, published_beside
-from retrieval.metrics import Interval
-from retrieval.printable import plain
+from retrieval.evaluation import report_grid
+from retrieval.evaluation.attribute_map import MapReport
+from retrieval.evaluation.combinations import CombinationReport
+from retrieval.evaluation.exclusion import ExclusionReport
+from retrieval.evaluation.likeness import LikenessReport
+from retrieval.evaluation.manipulation import ManipulationReport
+from retrieval.evaluation.published import PublishedTable, published_for
+from retrieval.evaluation.report_grid import Grid
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model on one split; None where something was or could not be measured.
+
+    `floor` is MAP of the average-pooled features of this checkpoint's backbone: untrained only if
+    the backbone was kept frozen. `ties` are as `near_ties` counts them.
+    """
+
+    map: MapReport
+    combinations: CombinationReport | None = None
+    floor: MapReport | None = None
+    likeness: LikenessReport | None = None
+    manipulation: ManipulationReport | None = None
+    without: ExclusionReport | None = None
+    ties: dict[str, float] | None = None
+
+    @property
+    def published(self) -> PublishedTable | None:
+        """The published table that MAP may be shown beside; None if nothing is comparable."""
+        own = self.map
+        if own.leave_one_out:
+            return None
+        return published_for(own.dataset, own.split, own.mode, own.all.queries_available)
 
 
 def definition(report: MapReport) -> str:
@@ -29,207 +52,163 @@ def definition(report: MapReport) -> str:
     lists = (
         "leave-one-out (every labelled image and each of its values queries all other images of "
         "the split that are labelled in the attribute)"
-        if report.leave_one_out
-        else "the published query and candidate lists"
     )
-    condition = (
-        "type: the condition marks all values of the attribute"
-        if report.mode == "type"
-        else "value: the condition names the query's value, so it tells what is asked; "
-        "not comparable with type conditions"
-    )
+    named = "value: the condition names the query's value, so it tells what is asked; "
+    condition = {
+        "type": "type: the condition marks all values of the attribute",
+        "value": named + "not comparable with type conditions",
+    }[report.mode]
     return (
         "AP = mean over all relevant candidates of precision at their rank, full ranking by "
         "(-cosine similarity, id); relevant = has the query's value; a query with no relevant "
-        "candidate scores 0 and stays in; all = mean over all queries. "
-        f"Queries: {lists}. Condition mode {condition}. "
-        "Chance = exact expected AP of a random ranking; lift = MAP / chance; "
-        "CI = 95 % bootstrap over query images."
+        "candidate scores 0 and stays in; all = mean over all queries. Queries: "
+        f"{lists if report.leave_one_out else 'the published query and candidate lists'}. "
+        f"Condition mode {condition}. Chance = exact expected AP of a random ranking; lift = MAP / "
+        "chance; CI = 95 % bootstrap over query images."
     )
 
 
 def to_json(found: Evaluation) -> dict[str, Any]:
-    """The evaluation as a JSON-ready dict.
-
-    Args:
-        found: what was measured.
-
-    Returns:
-        Keys dataset, split, mode, seed, all, attributes, combinations, floor, likeness,
-        manipulation, without, ties (from combinations on None if not measured), and definition,
-        protocol, attribute_mean, unlabelled, published (None where nothing published is
-        comparable).
-    """
-    report, combinations, floor = found.map, found.combinations, found.floor
-    published = published_beside(report)
+    """The evaluation as a JSON-ready dict: the keys of `MapReport`, then those of `Evaluation` but
+    map, and definition, protocol and published; None where not measured or not comparable."""
+    data: dict[str, Any] = report_grid.to_json(found)
+    report, beside = data.pop("map"), found.published
+    if found.manipulation is not None:
+        data["manipulation"].pop("keep")
+    if found.floor is not None:
+        data["floor"] = {n: data["floor"][n] for n in ("all", "attribute_mean", "attributes")}
     return {
-        "dataset": report.dataset,
-        "split": report.split,
-        "mode": report.mode,
-        "seed": report.seed,
-        "definition": definition(report),
-        "protocol": "leave-one-out" if report.leave_one_out else "published lists",
-        "all": _score_json(report.all),
-        "attribute_mean": _rounded(report.attribute_mean),
-        "attributes": {s.name: _score_json(s) for s in report.attributes},
-        "unlabelled": list(report.unlabelled),
-        "combinations": None if combinations is None else _combinations_json(combinations),
-        "floor": None
-        if floor is None
-        else {
-            "all": _score_json(floor.all),
-            "attribute_mean": _rounded(floor.attribute_mean),
-            "attributes": {s.name: _score_json(s) for s in floor.attributes},
-        },
-        "likeness": None if found.likeness is None else _likeness_json(found.likeness),
-        "manipulation": None
-        if found.manipulation is None
-        else _manipulation_json(found.manipulation),
-        "without": None if found.without is None else _exclusion_json(found.without),
-        "ties": None if found.ties is None else {n: _rounded(v) for n, v in found.ties.items()},
-        "published": None
-        if published is None
-        else {
-            "reproduced": False,
-            "columns": list(published.columns),
-            "rows": {method: list(row) for method, row in published.rows.items()},
-            "remark": published.remark,
-        },
+        **report,
+        "definition": definition(found.map),
+        "protocol": "leave-one-out" if found.map.leave_one_out else "published lists",
+        **data,
+        "published": beside and {"reproduced": False, **report_grid.to_json(beside)},
     }
 
 
 def to_markdown(found: Evaluation) -> str:
     """The evaluation as a Markdown document."""
     report = found.map
-    parts = [f"# Evaluation of {report.dataset}, split {report.split}, {report.mode} mode", ""]
-    parts += [definition(report), "", f"Seed {report.seed}."]
+    lines = [f"# Evaluation of {report.dataset}, split {report.split}, {report.mode} mode", ""]
+    lines += [definition(report), "", f"Seed {report.seed}."]
     if report.unlabelled:
-        parts += ["", f"Not labelled in this split: {', '.join(report.unlabelled)}."]
-    for grid in grids(found):
-        parts += ["", f"## {grid.title}", ""]
-        parts += [_markdown_row(grid.header), _markdown_row(["---"] + ["---:"] * grid.figures)]
-        parts += [_markdown_row(row) for row in grid.rows]
-        if grid.remark:
-            parts += ["", grid.remark]
-    return "\n".join(parts) + "\n"
+        lines += ["", f"Not labelled in this split: {', '.join(report.unlabelled)}."]
+    for grid in _grids(found):
+        lines += grid.markdown()
+    return "\n".join(lines) + "\n"
 
 
 def to_tables(found: Evaluation) -> list[Table]:
-    """The evaluation as tables for a terminal of 80 columns.
+    """The evaluation as tables for a terminal of 80 columns."""
+    return [grid.table() for grid in _grids(found)]
 
-    Columns that a person can do without are left to the Markdown and the JSON.
-    """
-    tables = []
-    for grid in grids(found):
-        # Escaped: a name of the dataset's may look like rich's markup.
-        table = Table(
-            title=plain(grid.title),
-            caption=grid.remark or None,
-            title_justify="left",
-            caption_justify="left",
-            box=box.SIMPLE_HEAD,
+
+def _grids(found: Evaluation) -> Iterator[Grid]:
+    """MAP, then what else was measured, then published figures where they are comparable."""
+    yield _map_grid(found.map, found.floor)
+    if found.combinations is not None:
+        yield _combination_grid(found.combinations)
+    if found.likeness is not None:
+        yield _likeness_grid(found.likeness)
+    if found.manipulation is not None:
+        yield _manipulation_grid(found.manipulation)
+    if found.without is not None:
+        yield _exclusion_grid(found.without)
+    if found.ties is not None:
+        yield Grid(
+            "Near ties with the tenth hit",
+            ["attribute", "per 1,000 images"],
+            [[name, f"{count:.1f}"] for name, count in found.ties.items()],
+            "Median number of images within 0.01 of the tenth hit's similarity (scaled to 0..1) "
+            "under the attribute's type condition.",
         )
-        shown = [i for i, name in enumerate(grid.header) if name not in _ON_DISK_ONLY]
-        for i in shown:
-            column = plain(grid.header[i])
-            table.add_column(column, justify="right" if i else "left", no_wrap=i > 0)
-        for row in grid.rows:
-            table.add_row(*(plain(row[i]) for i in shown))
-        tables.append(table)
-    return tables
+    if found.published is not None:
+        remark = "As printed in the papers, not reproduced here. " + found.published.remark
+        header = ["published", *found.published.columns]
+        yield Grid("Published MAP, percent", header, found.published.cells(), remark.strip())
 
 
-_ON_DISK_ONLY = ("candidates", "without relevant")
+def _map_grid(report: MapReport, floor: MapReport | None) -> Grid:
+    scores, total = {**report.attributes, "all": report.all}, report.all
+    mode = f"{report.mode} condition, split {report.split} of {report.dataset}"
+    remark = f"all: mean over the queries; {report.attribute_mean:.2f}: mean over the attributes"
+    if floor is not None:
+        remark += f", of the floor {floor.attribute_mean:.2f}; floor: average-pooled features of "
+        remark += "this checkpoint's backbone"
+    if total.queries < total.queries_available:
+        remark += f"; {total.queries:,} of {total.queries_available:,} queries"
+    if total.queries_without_relevant:
+        remark += f"; {total.queries_without_relevant:,} queries, scored 0, have nothing relevant"
+    title = f"Attribute-specific MAP, percent ({mode})"
+    grid = Grid.of(title, "attribute", scores, remark + ".")
+    if floor is None:
+        return grid
+    place = grid.header.index("lift") + 1
+    below = {**floor.attributes, "all": floor.all}
+    table = [[*grid.header[:place], "floor", "gain", *grid.header[place:]]]
+    for row in grid.rows:
+        under = below[row[0]].map
+        gain = f"{scores[row[0]].map - under:+.2f}"
+        table.append([*row[:place], f"{under:.2f}", gain, *row[place:]])
+    return replace(grid, header=table[0], rows=table[1:])
 
 
-def _score_json(score: MapScore) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "map": _rounded(score.map),
-        "chance": _rounded(score.chance),
-        "lift": _rounded(score.lift),
-        "ci": _interval_json(score.ci),
-        "queries": score.queries,
-        "queries_available": score.queries_available,
-        "candidates": score.candidates,
-        "queries_without_relevant": score.queries_without_relevant,
-    }
-    if score.map_any is not None and score.chance_any is not None:
-        data |= {"map_any": _rounded(score.map_any), "chance_any": _rounded(score.chance_any)}
-    return data
+def _combination_grid(report: CombinationReport) -> Grid:
+    return Grid.of(
+        f"{report.combinations} combinations of values",
+        "combinations",
+        {"same": report.same, "but": report.but},
+        "Relevant = has all the values. same: the query image has them; but: it lacks at least "
+        "one. keep@10: share of the hits' known, unnamed attributes with the query's value. "
+        f"Up to {report.queries_per_combination} queries a combination, seed {report.seed}; "
+        f"CI over combinations. Ranked {report.ranked_by}.",
+    ).turned()
 
 
-def _combinations_json(report: CombinationReport) -> dict[str, Any]:
-    same, but = report.same, report.but
-    return {
-        "same": {
-            "map": _rounded(same.map),
-            "chance": _rounded(same.chance),
-            "ci": _interval_json(same.ci),
-            "precision_at_10": _rounded(same.precision_at_10),
-            "precision_ci": _interval_json(same.precision_ci),
-            "precision_ceiling": _rounded(same.precision_ceiling),
-            "precision_chance": _rounded(same.precision_chance),
-            "queries": same.queries,
+def _likeness_grid(report: LikenessReport) -> Grid:
+    queries, available = report.query.queries, report.available
+    return Grid.of(
+        "Likeness: other pictures of the same item",
+        "likeness",
+        {
+            "query without names": report.query,
+            "kept when one is named": report.kept,
+            "floor": report.floor,
         },
-        "but": {
-            "precision_at_10": _rounded(but.precision_at_10),
-            "precision_ci": _interval_json(but.precision_ci),
-            "precision_ceiling": _rounded(but.precision_ceiling),
-            "precision_chance": _rounded(but.precision_chance),
-            "keep_at_10": None if but.keep_at_10 is None else _rounded(but.keep_at_10),
-            "keep_chance": None if but.keep_chance is None else _rounded(but.keep_chance),
-            "queries": but.queries,
-        },
-        "combinations": report.combinations,
-        "queries_per_combination": report.queries_per_combination,
-        "seed": report.seed,
-        "ranked_by": report.ranked_by,
-    }
+        "Of the first other picture of the item among the whole split, by images with one to four. "
+        "hard: the half of the queries whose nearest picture of the item is least alike by the "
+        "floor. kept: mean over the query's known attributes, one named at a time. floor: "
+        "average-pooled features of this checkpoint's backbone."
+        + (f" Drawn of {available:,} with seed {report.seed}." if available > queries else ""),
+    )
 
 
-def _likeness_json(report: LikenessReport) -> dict[str, Any]:
-    kinds = {"query": report.query, "kept": report.kept, "floor": report.floor}
-    return {name: _figures_json(score) for name, score in kinds.items()}
+def _manipulation_grid(report: ManipulationReport) -> Grid:
+    """The default point and, where the ranking has a dial, its curve."""
+    flat = all(replace(point, keep=None) == report.default for point in report.curve)
+    curve = () if flat else report.curve
+    return Grid.of(
+        "Manipulation: one other value (published protocol)",
+        "dial",
+        {"default": report.default} | {f"keep {point.keep:.1f}": point for point in curve},
+        f"Compared: {', '.join(report.attributes)}; {report.images:,} images, {report.queries:,} "
+        f"of {report.queries_available:,} queries, seed {report.seed}; the query is in the "
+        "gallery, but for the two at 10. Top-30 and NDCG in percent; target and others: NDCG of "
+        f"the changed attribute and of the others. Ranked {report.ranked_by}."
+        + (" This ranking has no dial." if flat and report.curve else ""),
+    )
 
 
-def _manipulation_json(report: ManipulationReport) -> dict[str, Any]:
-    default = _figures_json(report.default)
-    default.pop("keep")
-    return default | {
-        "queries": report.queries,
-        "queries_available": report.available,
-        "images": report.images,
-        "attributes": list(report.attributes),
-        "seed": report.seed,
-        "ranked_by": report.ranked_by,
-        "curve": [_figures_json(point) for point in report.curve],
-    }
-
-
-def _exclusion_json(report: ExclusionReport) -> dict[str, Any]:
-    both = report.but_without
-    return _figures_json(report.without) | {
-        "but_without": None if both is None else _figures_json(both),
-        "seed": report.seed,
-        "ranked_by": report.ranked_by,
-    }
-
-
-def _figures_json(
-    score: LikenessScore | ManipulationScore | ExclusionScore,
-) -> dict[str, Any]:
-    """The fields by name, numbers rounded."""
-    return {n: _rounded(v) if isinstance(v, float) else v for n, v in asdict(score).items()}
-
-
-def _interval_json(interval: Interval) -> list[float]:
-    return [_rounded(interval.low), _rounded(interval.high)]
-
-
-def _rounded(value: float) -> float:
-    """Four decimals: far below any interval's width, and readable in a diff."""
-    return round(value, 4)
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+def _exclusion_grid(report: ExclusionReport) -> Grid:
+    kinds = {"without": report.without}
+    if report.but_without is not None:
+        kinds["but and without"] = report.but_without
+    return Grid.of(
+        "Without a value that the query has",
+        "requests",
+        kinds,
+        "violation@10: share of the hits known to have the unwanted value. keep@10: share of the "
+        "hits' known, unnamed attributes with the query's value. but and without: a value of "
+        "another attribute is wanted too; precision@10: the hit has it and is known to lack the "
+        f"unwanted one. Seed {report.seed}. Ranked {report.ranked_by}.",
+    )

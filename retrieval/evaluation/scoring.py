@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
+from retrieval.evaluation.scorer import Scorer, Values
 from retrieval.query_vector import formula_of, kept_likeness
 from training.descriptor import DescriptorLayout, Floats
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
 
 
-class DescriptorScorer:
+class DescriptorScorer(Scorer):
     """Scores as the engine does: the formula of a request over the bytes of descriptors.
 
-    Pictures are gallery images, so that their chances and nuance are read from descriptors too.
-
-    Args:
-        layout: of the descriptors.
-        schema: attributes and values.
-        descriptors: of the split [N, width] uint8.
+    `descriptors` of the split are [N, width] uint8. Pictures are gallery images, so that their
+    chances and nuance are read from descriptors too.
     """
 
     ranked_by = "as queries are"
@@ -30,7 +25,7 @@ class DescriptorScorer:
     def __init__(
         self, layout: DescriptorLayout, schema: Schema, descriptors: NDArray[np.uint8]
     ) -> None:
-        self._layout, self._schema = layout, schema
+        self._words = layout, schema
         self._bytes = descriptors.astype(np.float32)
         self._chances = layout.chances(descriptors)
         self._nuance = layout.nuance_of(descriptors)
@@ -41,28 +36,18 @@ class DescriptorScorer:
         layout = bank.model.layout
         return cls(layout, schema, layout.pack(bank.chances, bank.nuance))
 
-    def whole(self, query: int) -> Floats:
-        """Likeness, [N]."""
-        return self.named(query, ())
-
-    def kept(self, query: int, attributes: Sequence[int]) -> Floats:
+    def kept(self, query: int, attributes: Values) -> Floats:
         """Likeness in the attributes not given, and of the garment, [N]."""
-        named = [self._schema.offsets[n] for n in attributes]
-        vector = kept_likeness(
-            self._layout, self._schema, self._chances[query], self._nuance[query], named
-        )
+        named = [self._words[1].offsets[n] for n in attributes]
+        vector = kept_likeness(*self._words, self._chances[query], self._nuance[query], named)
         return self._bytes @ vector.weights + np.float32(vector.constant)
 
     def named(
-        self,
-        query: int,
-        wanted: Sequence[int],
-        unwanted: Sequence[int] = (),
-        keep: float | None = None,
+        self, query: int, wanted: Values, unwanted: Values = (), keep: float | None = None
     ) -> Floats:
         """As the engine ranks, [N]."""
         picture = self._chances[query], self._nuance[query]
-        formula = formula_of(self._layout, self._schema, *picture, wanted, unwanted, keep=keep)
+        formula = formula_of(*self._words, *picture, wanted, unwanted, keep=keep)
         return formula.scores(self._bytes)
 
     def embed(self, condition: Condition, rows: NDArray[np.int64]) -> Floats:
@@ -72,24 +57,18 @@ class DescriptorScorer:
     def embed_queries(self, condition: Condition, rows: NDArray[np.int64]) -> Floats:
         """Weights of rows [M, width] when the attributes that a condition speaks of are compared,
         as by `--like`."""
-        spoken = np.unique(self._schema.attribute_of[np.flatnonzero(condition)]).tolist()
-        vectors = [
-            formula_of(self._layout, self._schema, *picture, like=spoken).vector
-            for picture in zip(self._chances[rows], self._nuance[rows], strict=True)
-        ]
-        return np.stack([vector.weights for vector in vectors])
+        spoken = np.unique(self._words[1].attribute_of[np.flatnonzero(condition)]).tolist()
+        pictures = zip(self._chances[rows], self._nuance[rows], strict=True)
+        formulas = (formula_of(*self._words, *picture, like=spoken) for picture in pictures)
+        return np.stack([formula.vector.weights for formula in formulas])
 
 
-class ConditionScorer:
+class ConditionScorer(Scorer):
     """Scores by cosines under conditions alone: for models whose heads no loss has taught to
     predict values.
 
-    Embeddings under the last condition are kept, so requests should come with those of one
-    condition together.
-
-    Args:
-        bank: maps of the split; its rows are 0..N-1.
-        schema: attributes and values.
+    The bank's rows are 0..N-1. Embeddings under the last condition are kept, so requests should
+    come with those of one condition together.
     """
 
     ranked_by = "by likeness under the named values alone"
@@ -105,21 +84,17 @@ class ConditionScorer:
         """Mean cosine under all type conditions, [N]."""
         return self.kept(query, ())
 
-    def kept(self, query: int, attributes: Sequence[int]) -> Floats:
+    def kept(self, query: int, attributes: Values) -> Floats:
         """Mean cosine under the type conditions of the attributes not given, [N]; zeros if all are
         given."""
         total = np.zeros(len(self._view), dtype=np.float32)
         others = [n for n in range(len(self._by_type)) if n not in attributes]
         for number in others:
-            total += _cosines(self._by_type[number], query)
+            total += self._by_type[number] @ self._by_type[number][query]
         return total / np.float32(max(1, len(others)))
 
     def named(
-        self,
-        query: int,
-        wanted: Sequence[int],
-        unwanted: Sequence[int] = (),
-        keep: float | None = None,
+        self, query: int, wanted: Values, unwanted: Values = (), keep: float | None = None
     ) -> Floats:
         """Cosine under the named values, [N]; there is no dial."""
         condition = self._schema.value_condition(wanted)
@@ -127,49 +102,26 @@ class ConditionScorer:
         if condition.tobytes() != self._condition:
             self._view = self._bank.embed(condition, self._bank.rows)
             self._condition = condition.tobytes()
-        return _cosines(self._view, query)
+        cosines: Floats = self._view @ self._view[query]
+        return cosines
 
 
-class FloorScorer:
-    """Scores by the cosine of pooled features of the backbone, whatever is named.
-
-    Args:
-        pooled: L2-normalised features [N, d] float32.
-    """
+class FloorScorer(Scorer):
+    """Scores by the cosine of L2-normalised pooled features [N, d], whatever is named."""
 
     ranked_by = "by average-pooled features of the backbone, whatever is named"
 
     def __init__(self, pooled: Floats) -> None:
         self._pooled = pooled
 
-    def whole(self, query: int) -> Floats:
-        """Cosine to the query, [N]."""
-        return _cosines(self._pooled, query)
-
-    def kept(self, query: int, attributes: Sequence[int]) -> Floats:
-        """The same, [N]."""
-        return self.whole(query)
-
     def named(
-        self,
-        query: int,
-        wanted: Sequence[int],
-        unwanted: Sequence[int] = (),
-        keep: float | None = None,
+        self, query: int, wanted: Values = (), unwanted: Values = (), keep: float | None = None
     ) -> Floats:
-        """The same, [N]."""
-        return self.whole(query)
+        """Cosine to the query, [N]."""
+        cosines: Floats = self._pooled @ self._pooled[query]
+        return cosines
 
 
 def floor_embed(bank: MapBank) -> Embed:
     """Average-pooled features of the backbone as it is, whatever the condition."""
-
-    def embed(condition: Condition, rows: NDArray[np.int64]) -> Floats:
-        return bank.pooled[bank.places(rows)]
-
-    return embed
-
-
-def _cosines(vectors: Floats, query: int) -> Floats:
-    cosines: Floats = vectors @ vectors[query]
-    return cosines
+    return lambda condition, rows: bank.pooled[bank.places(rows)]

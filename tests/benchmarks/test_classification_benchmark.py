@@ -11,8 +11,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from retrieval.cli import _run
-from retrieval.evaluation.classification import classification_report
-from retrieval.evaluation.head_scores import head_scores
+from retrieval.evaluation.classification import classification_report, head_scores
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset

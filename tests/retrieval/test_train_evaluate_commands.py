@@ -229,9 +229,9 @@ def test_the_figures_are_the_models(shop: Shop, capsys, out: Path, split: str, m
     # Bytes and half precision round: two neighbours in a ranking may change places.
     assert found["all"]["map"] == pytest.approx(direct.all.map, abs=0.7)
     assert found["all"]["chance"] == pytest.approx(direct.all.chance, abs=1e-4)
-    assert found["attributes"].keys() == {s.name for s in direct.attributes}
-    for score in direct.attributes:
-        own = found["attributes"][score.name]
+    assert found["attributes"].keys() == direct.attributes.keys()
+    for name, score in direct.attributes.items():
+        own = found["attributes"][name]
         assert own["map"] == pytest.approx(score.map, abs=1.5)
         assert own["chance"] == pytest.approx(score.chance, abs=1e-4)
         assert own["queries"] == score.queries
@@ -292,8 +292,8 @@ def test_the_floor_ignores_the_condition(shop: Shop, capsys, out: Path) -> None:
     pooled = np.stack(vectors)
     direct = evaluate_attributes(dataset, "test", "type", lambda _, rows: pooled[rows])
     assert found["all"]["map"] == pytest.approx(direct.all.map, abs=0.1)
-    for score in direct.attributes:
-        assert found["attributes"][score.name]["map"] == pytest.approx(score.map, abs=0.1)
+    for name, score in direct.attributes.items():
+        assert found["attributes"][name]["map"] == pytest.approx(score.map, abs=0.1)
 
 
 def test_a_table_for_people_and_the_default_folder(shop: Shop, capsys) -> None:

@@ -4,18 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation import (
+from retrieval.evaluation.combinations import (
     Combination,
+    candidate_rows,
     draw_combinations,
+    draw_queries,
     evaluate_combinations,
-    load_combinations,
-    save_combinations,
 )
-from retrieval.evaluation.combination_score import draw_queries
-from retrieval.evaluation.combinations import candidate_rows, has_all
+from retrieval.evaluation.scorer import has_all
 from retrieval.evaluation.scoring import FloorScorer
 from training.datasets.dataset import Dataset, states_from_values
-from training.errors import DataError, UsageError
+from training.errors import DataError
 from training.schema import Attribute, Schema
 
 
@@ -95,29 +94,15 @@ def test_a_combination_that_every_image_has_leaves_no_query_for_but():
     assert draw_combinations(dataset, "test", 5) == []
 
 
-def test_saved_and_loaded(tmp_path):
-    dataset = random_dataset()
-    drawn = draw_combinations(dataset, "test", 7, seed=3)
-    path = tmp_path / "combinations.json"
-    save_combinations(path, drawn, SCHEMA, "test", 3)
-    assert load_combinations(path, SCHEMA) == drawn
-    other = Schema(SCHEMA.attributes[:2])
-    with pytest.raises(DataError, match="another schema"):
-        load_combinations(path, other)
-    path.write_text("{}")
-    with pytest.raises(DataError, match="cannot read combinations"):
-        load_combinations(path, SCHEMA)
-
-
 def test_queries_have_the_values_or_are_known_to_lack_one():
     dataset = random_dataset(400)
     for combination in draw_combinations(dataset, "test", 6):
         drawn = draw_queries(dataset, "test", combination, 8, seed=0)
-        assert has_all(dataset, drawn.same, combination.values).all()
-        assert not has_all(dataset, drawn.but, combination.values).any()
+        assert has_all(dataset, drawn["same"], combination.values).all()
+        assert not has_all(dataset, drawn["but"], combination.values).any()
         known = candidate_rows(dataset, "test", combination.values)
-        assert set(drawn.same) | set(drawn.but) <= set(known)
-        assert len(drawn.same) == min(8, combination.relevant)
+        assert set(drawn["same"]) | set(drawn["but"]) <= set(known)
+        assert len(drawn["same"]) == min(8, combination.relevant)
         assert (dataset.splits[known] == "test").all()
 
 
@@ -185,14 +170,6 @@ def test_chance_is_what_random_rankings_score():
     assert report.but.keep_at_10 == pytest.approx(report.but.keep_chance, rel=0.1)
 
 
-def test_refusals():
-    dataset = random_dataset()
-    drawn = draw_combinations(dataset, "test", 2)
-    with pytest.raises(UsageError, match="at least one combination"):
-        evaluate_combinations(dataset, "test", Ranked(200, lambda rows: rows), [])
-    with pytest.raises(DataError, match="one score an image"):
-        evaluate_combinations(dataset, "test", Ranked(3, lambda rows: rows), drawn)
-    with pytest.raises(UsageError, match="every size at least 2"):
-        draw_combinations(dataset, "test", 3, sizes=(1, 2))
+def test_a_split_without_images_is_refused():
     with pytest.raises(DataError, match="no images in split"):
-        draw_combinations(dataset, "valid", 3)
+        draw_combinations(random_dataset(), "valid", 3)

@@ -1,19 +1,19 @@
 import json
+from dataclasses import replace
 
 from rich.console import Console
 
-from retrieval.evaluation import Evaluation, to_json, to_markdown, to_tables
 from retrieval.evaluation.attribute_map import MapReport, MapScore
-from retrieval.evaluation.combination_score import ButScore, CombinationReport, SameScore
+from retrieval.evaluation.combinations import CombinationReport, CombinationScore
 from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
 from retrieval.evaluation.likeness import LikenessReport, LikenessScore
 from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
+from retrieval.evaluation.report import Evaluation, to_json, to_markdown, to_tables
 from retrieval.metrics import Interval
 
 
-def score(name, value, queries=10, **rest):
+def score(value, queries=10, **rest):
     return MapScore(
-        name=name,
         map=value,
         chance=20.0,
         lift=value / 20.0,
@@ -33,19 +33,21 @@ def report(dataset="toy", base=50.0, queries=20, leave_one_out=True, mode="type"
         mode=mode,
         seed=3,
         leave_one_out=leave_one_out,
-        all=score("all", base + 1.23456, queries),
+        all=score(base + 1.23456, queries),
         attribute_mean=base + 2,
-        attributes=(
-            score("sleeve|length", base),
-            score("colour", base + 4, map_any=61.0, chance_any=30.0, queries_available=99),
-        ),
+        attributes={
+            "sleeve|length": score(base),
+            "colour": score(base + 4, map_any=61.0, chance_any=30.0, queries_available=99),
+        },
         unlabelled=("fabric",),
     )
 
 
 COMBINATIONS = CombinationReport(
-    same=SameScore(70.0, 5.0, Interval(60, 80), 0.75, Interval(0.7, 0.8), 0.9, 0.05, 100),
-    but=ButScore(0.6, Interval(0.5, 0.7), 0.9, 0.05, None, None, 90),
+    same=CombinationScore(
+        100, 0.75, Interval(0.7, 0.8), 0.9, 0.05, map=70.0, ci=Interval(60, 80), chance=5.0
+    ),
+    but=CombinationScore(90, 0.6, Interval(0.5, 0.7), 0.9, 0.05),
     combinations=12,
     queries_per_combination=10,
     seed=3,
@@ -66,7 +68,7 @@ def test_json_has_the_promised_keys():
     for part in (data["all"], *data["attributes"].values(), data["floor"]["all"]):
         assert {"map", "chance", "queries", "lift", "candidates"} <= set(part)
     assert list(data["attributes"]) == ["sleeve|length", "colour"]
-    assert "map_any" not in data["attributes"]["sleeve|length"]
+    assert data["attributes"]["sleeve|length"]["map_any"] is None
     assert data["attributes"]["colour"]["map_any"] == 61.0
     assert data["combinations"]["same"]["map"] == 70.0
     assert data["combinations"]["same"]["precision_at_10"] == 0.75
@@ -109,7 +111,8 @@ def test_markdown_tables_are_rectangular_and_say_what_was_measured():
     assert "| all | 51.23 | 50.2 to 52.2 | 20.00 | 2.56x | 31.23 | +20.00 |" in text
     assert "floor: average-pooled features of this checkpoint's backbone" in text
     assert "floor:" not in to_markdown(Evaluation(report(), COMBINATIONS))
-    assert "10 of 99" in text
+    capped = replace(report(), all=score(51.0, queries_available=99))
+    assert "10 of 99 queries" in to_markdown(Evaluation(capped))
     assert "Not labelled in this split: fabric" in text
     assert "sleeve\\|length" in text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation import evaluate_attributes
+from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.schema import Attribute, Schema
 
@@ -63,7 +63,7 @@ def test_counts_and_chance_to_two_decimals(name):
     )
     assert (constant.all.queries, constant.all.candidates) == (queries, candidates)
     if attributes is not None:
-        assert [round(s.chance, 2) for s in constant.attributes] == attributes
+        assert [round(s.chance, 2) for s in constant.attributes.values()] == attributes
     assert round(constant.all.chance, 2) == everything
     assert not constant.leave_one_out
     # A constant embedding ranks by id, which is no better and no worse than chance.
