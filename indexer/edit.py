@@ -1,7 +1,8 @@
 """Adding single images to an index and taking some out, without building it again.
 
 New images go to the end. They join the last shard, which is written anew, until it has as many
-rows as a build gives a shard: small shards never pile up.
+rows as a build gives a shard: small shards never pile up. Shards that hold the same images stay as
+they are; descriptors of images that stayed are copied.
 """
 
 from __future__ import annotations
@@ -10,19 +11,24 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexer.commit_edit import Edit, Part, commit_edit
+from indexer.build_search import carry_lists
+from indexer.gallery import Known
 from indexer.lock import writer_lock
+from indexer.manifest import ShardEntry, sweep
+from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work
 from indexer.progress import Progress, Silent
 from indexer.shard import rows_a_shard
 from indexer.store import Store, open_store
+from indexer.version import Means, write_shards, write_version
 from training.checkpoint import load_checkpoint
 from training.decoding import read_image
 from training.errors import DataError, UsageError
-from training.files import as_resource_error, remove_temporaries
-from training.image_file import shown_path
+from training.image_file import NO_VERSION, shown_path
 from training.schema import Condition
 
 
@@ -43,6 +49,30 @@ class EditReport:
     unchanged: int
     removed: int
     images: int
+
+
+class _Image(NamedTuple):
+    """A listed image: its row in the old version, or `len(store)` and on for new ones.
+
+    Of a reject, which has no row, `source` is -1 and `reason` says why.
+    """
+
+    path: str
+    source: int
+    reason: str = ""
+
+
+@dataclass
+class _Part:
+    """A shard of the new version, and the entry, if there is one, that lists just its images."""
+
+    entry: ShardEntry | None
+    images: list[_Image]
+
+    def change(self, images: list[_Image]) -> None:
+        """List these images instead."""
+        if images != self.images:
+            self.entry, self.images = None, images
 
 
 def add_images(
@@ -71,13 +101,11 @@ def add_images(
         LockedError: another process writes to the index.
         ResourceError: disk, memory or permission.
     """
-    progress = progress or Silent()
     with writer_lock(folder):
-        store = _open(folder)
+        store = open_store(folder)
         digests = _read(store, paths)
         there = _rows_of(store, set(digests))
-        parts = _parts(store)
-        table = store.labels()
+        table = np.array(store.labels())
         known = np.zeros(store.schema.size, np.int8) if labels is None else labels
         belongs = store.schema.attribute_of
         stated = np.isin(belongs, belongs[known != 0])
@@ -85,32 +113,35 @@ def add_images(
         replaced: dict[int, int] = {}  # row -> number of the new image that takes its place
         added = changed = 0
         for path, digest in digests.items():
-            rows = there.get(path, [])
-            stale = [row for row in rows if store.digests()[row].tobytes() != digest]
+            rows = np.array(there.get(path, []), dtype=np.int64)
+            same = (store.digests_of(rows) == np.frombuffer(digest, np.uint8)).all(axis=1)
+            stale = rows[~same].tolist()
             now = np.where(stated, known, table[rows])
             relabelled = bool((table[rows] != now).any())
-            if relabelled:
-                table = np.array(table)
-                table[rows] = now
+            table[rows] = now
             replaced |= {row: len(new) + place for place, row in enumerate(stale)}
-            new += [path] * (len(stale) if rows else 1)
-            added, changed = added + (not rows), changed + bool(stale or relabelled)
+            new += [path] * (len(stale) if len(rows) else 1)
+            added, changed = added + (not len(rows)), changed + bool(stale or relabelled)
+        if added + changed:
+            old, parts, taken = len(store), _parts(store), set(replaced.values())
+            for part in parts:
+                kept = [i for i in part.images if not i.reason or i.path not in digests]
+                part.change(
+                    [
+                        _Image(i.path, old + replaced[i.source]) if i.source in replaced else i
+                        for i in kept
+                    ]
+                )
+            fresh = [_Image(p, old + n) for n, p in enumerate(new) if n not in taken]
+            _append(parts, fresh, rows_a_shard(old + len(fresh)))
+            before = np.full(len(new), -1, dtype=np.int64)
+            before[list(replaced.values())] = list(replaced)
+            of_new = np.where((before < 0)[:, None], known, table[before])
+            model = load_checkpoint(store.model_folder, device).model if new else None
+            means = Means(model, device, progress or Silent(), workers=0)
+            _commit(store, parts, _known(store, before, np.vstack([table, of_new])), means)
         unchanged = len(digests) - added - changed
-        if not added + changed:
-            return EditReport(0, 0, unchanged, 0, len(store))
-        old = len(store)
-        for part in parts:
-            part.sources = [old + replaced[s] if s in replaced else s for s in part.sources]
-        taken = set(replaced.values())
-        fresh = [old + number for number in range(len(new)) if number not in taken]
-        _append(parts, fresh, rows_a_shard(old + len(fresh)))
-        places = {number: row for row, number in replaced.items()}
-        replaces = [places.get(number, -1) for number in range(len(new))]
-        of_new = [known if row < 0 else table[row] for row in replaces]
-        edit = Edit(parts, new, replaces, np.vstack([table, *of_new]))
-        model = load_checkpoint(store.model_folder, device).model if new else None
-        images = commit_edit(store, model, edit, device, progress)
-    return EditReport(added, changed, unchanged, 0, images)
+        return EditReport(added, changed, unchanged, 0, len(store) + len(new) - len(replaced))
 
 
 def remove_images(
@@ -128,9 +159,8 @@ def remove_images(
         UsageError: no image would be left.
         CorruptStoreError, LockedError, ResourceError: as `add_images`.
     """
-    progress = progress or Silent()
     with writer_lock(folder):
-        store = _open(folder)
+        store = open_store(folder)
         there = _rows_of(store, set(paths))
         for path in paths:
             if path not in there:
@@ -143,18 +173,79 @@ def remove_images(
             )
         parts = _parts(store)
         for part in parts:
-            part.sources = [source for source in part.sources if source not in gone]
-        edit = Edit(parts, [], [], store.labels())
-        images = commit_edit(store, None, edit, "cpu", progress)
-    return EditReport(0, 0, 0, len(gone), images)
+            part.change([image for image in part.images if image.source not in gone])
+        known = _known(store, np.zeros(0, np.int64), store.labels())
+        _commit(store, parts, known, Means(None, "cpu", progress or Silent(), workers=0))
+        return EditReport(0, 0, 0, len(gone), len(store) - len(gone))
 
 
-def _open(folder: Path) -> Store:
-    """Open the index for its writer; DataError if there is none."""
-    store = open_store(folder)
-    with as_resource_error(folder):
-        remove_temporaries(folder)
-    return store
+def _commit(store: Store, parts: list[_Part], known: Known, means: Means) -> None:
+    """Write a changed list of images as the next version; for the holder of the lock."""
+    folder, old = store.folder, len(store)
+    parts = [part for part in parts if part.images]
+    plans: list[ShardPlan] = []
+    done: dict[int, ShardEntry] = {}
+    work: list[ShardWork] = []
+    held = [i.source for part in parts if not part.entry for i in part.images]
+    ends = np.cumsum([entry.rows for entry in store.manifest.shards])
+    spare = np.unique(np.searchsorted(ends, [row for row in held if 0 <= row < old], side="right"))
+    files = [store.manifest.shards[number].file for number in spare.tolist()]
+    encoded = EncodedImages(folder, [file for file in files if file])
+    for number, part in enumerate(parts):
+        rows = np.array([image.source for image in part.images], dtype=np.int64)
+        plan = ShardPlan(number, rows, [image.path for image in part.images])
+        plans.append(plan)
+        if part.entry is not None:
+            done[number] = part.entry
+            continue
+        copied = (rows >= 0) & (rows < old)
+        images = np.full(len(rows), -1, dtype=np.int64)
+        images[copied] = encoded.find(store.digests_of(rows[copied]))
+        rejects = {place: image.reason for place, image in enumerate(part.images) if image.reason}
+        work.append(ShardWork(plan, images, [NO_VERSION] * len(rows), rejects))
+    paths = [path for plan in plans for path in plan.paths]
+    manifest = write_shards(folder, store.manifest, Work(paths, done, work, encoded), means)
+    known_rejects = {image.path for part in parts for image in part.images if image.reason}
+    for reject in manifest.rejects:
+        if reject.path not in known_rejects:
+            raise DataError(f"{reject.path}: {reject.reason}; nothing was changed")
+    flat = np.concatenate([plan.rows[plan.rows >= 0] for plan in plans])
+    origin = np.where(flat < old, flat, -1)
+    before = store.manifest
+    manifest = write_version(
+        folder,
+        manifest,
+        plans,
+        known,
+        lambda new: (
+            before.search
+            if new.manifest.content == before.content
+            else carry_lists(folder, new, before.search, origin)
+        ),
+    )
+    sweep(folder, manifest, halted=True)
+
+
+def _known(store: Store, before: NDArray[np.int64], labels: NDArray[np.int8]) -> Known:
+    """What is known of the old images and of new ones, `before` being the rows that they replace.
+
+    Args:
+        store: the old version.
+        before: [N] int64; -1: none, the image then counts as if it stood at the dataset's end.
+        labels: label states of all of them [M_old + N, K] int8.
+    """
+    fresh, gallery = before < 0, store.gallery
+
+    def extended(old: NDArray[Any], unknown: Any) -> NDArray[Any]:
+        return np.concatenate([old, np.where(fresh, unknown, old[before])])
+
+    numbers = extended(store.rows, int(store.rows.max(initial=-1)) + np.cumsum(fresh))
+    payload = {
+        name: [*column.cells, *(column.text(row) if row >= 0 else "" for row in before.tolist())]
+        for name, column in gallery.payload.items()
+    }
+    items = None if gallery.items is None else extended(gallery.items, -1)
+    return Known(labels, extended(gallery.splits, ""), numbers, items, payload)
 
 
 def _read(store: Store, paths: Sequence[str]) -> dict[str, bytes]:
@@ -176,22 +267,26 @@ def _rows_of(store: Store, paths: set[str]) -> dict[str, list[int]]:
     return found
 
 
-def _parts(store: Store) -> list[Part]:
+def _parts(store: Store) -> list[_Part]:
     parts, start = [], 0
     for entry in store.manifest.shards:
-        parts.append(Part(entry, list(range(start, start + entry.rows))))
-        start += entry.rows
+        own = range(start, start + entry.rows)
+        images = [_Image(store.paths[row], row) for row in own]
+        for reject in entry.rejects:  # in their order
+            images.insert(reject.place, _Image(reject.path, -1, reject.reason))
+        parts.append(_Part(entry, images))
+        start = own.stop
     return parts
 
 
-def _append(parts: list[Part], sources: list[int], most: int) -> None:
+def _append(parts: list[_Part], images: list[_Image], most: int) -> None:
     """Fill the last shard to `most` images, then new ones."""
-    if parts and len(parts[-1].sources) < most:
-        room = most - len(parts[-1].sources)
-        parts[-1].sources += sources[:room]
-        sources = sources[room:]
-    for start in range(0, len(sources), most):
-        parts.append(Part(None, sources[start : start + most]))
+    if parts and len(parts[-1].images) < most:
+        room = most - len(parts[-1].images)
+        parts[-1].change(parts[-1].images + images[:room])
+        images = images[room:]
+    for start in range(0, len(images), most):
+        parts.append(_Part(None, images[start : start + most]))
 
 
 def _unknown(store: Store, path: str) -> str:

@@ -11,11 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.committed import Committed, committed_versions
 from indexer.gallery import Gallery, open_gallery
-from indexer.manifest import BUILDING_NAME, Manifest
-from indexer.path_list import PathList
-from indexer.payload import Column
+from indexer.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, committed_versions
+from indexer.payload import Column, PathList
 from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
 from training.descriptor import DescriptorLayout
@@ -86,8 +84,7 @@ class Store:
         return self.gallery.labels.of_rows(rows)
 
     def states(self, values: Sequence[int]) -> NDArray[np.int8]:
-        """Label states of all images for some values, by flat index [M, n] int8: what a filter
-        reads."""
+        """Label states of all images for some values, by flat index, [M, n] int8."""
         return self.gallery.labels.of_values(values)
 
     def items(self) -> NDArray[np.int64] | None:
@@ -100,29 +97,18 @@ class Store:
         return self.manifest.identity.layout
 
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """All descriptors, a shard [n, width] uint8 at a time, read-only, in place.
-
-        Raises:
-            CorruptStoreError: a shard is damaged.
-        """
+        """All descriptors, a shard [n, width] uint8 at a time, read-only, in place."""
         return (shard.rows.descriptors for shard in self.shards)
 
     def descriptors(self) -> NDArray[np.uint8]:
-        """All descriptors [M, width] uint8, read-only; a copy where there are several shards.
-
-        Raises:
-            CorruptStoreError: a shard is damaged.
-        """
+        """All descriptors [M, width] uint8, read-only; a copy where there are several shards."""
         return _joined(list(self.blocks()), self.layout.width)
 
     def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """A copy of the descriptors of some rows in any order, [n, width] uint8.
-
-        Args:
-            rows: [n] int64, each 0..M-1.
+        """A copy of the descriptors of some rows [n] in any order, [n, width] uint8.
 
         Raises:
-            IndexError: a row is not in the index.
+            IndexError: a row is not 0..M-1.
             CorruptStoreError: one of their shards is damaged.
         """
         out = np.empty((len(rows), self.layout.width), np.uint8)
@@ -131,7 +117,7 @@ class Store:
         return out
 
     def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """SHA-256 of the files of some rows in any order, [n, 32] uint8; as `descriptors_of`."""
+        """SHA-256 of the files of some rows [n], [n, 32] uint8; raises as `descriptors_of`."""
         out = np.empty((len(rows), 32), np.uint8)
         for shard, here, own in self._places(rows):
             out[here] = shard.rows.digests[own]
@@ -150,10 +136,6 @@ class Store:
 
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each image file's bytes [M, 32] uint8, read-only."""
-        return self._digests
-
-    @cached_property
-    def _digests(self) -> NDArray[np.uint8]:
         return _joined([shard.rows.digests for shard in self.shards], 32)
 
     @cached_property
@@ -168,23 +150,17 @@ class Store:
 
     @property
     def model_folder(self) -> Path:
-        """The copied checkpoint, for `training.checkpoint.load_checkpoint`.
-
-        Raises:
-            CorruptStoreError: if one of its files is damaged.
-        """
-        for entry in self.manifest.model_files if self.verify else ():
-            with open_file(self.folder, entry) as handle:
-                check_content(self.folder, entry, handle)
+        """The copied checkpoint, for `load_checkpoint`; CorruptStoreError if it is damaged."""
+        if self.verify:
+            self._check(self.manifest.model_files)
         return (self.folder / self.manifest.model_files[0].name).parent
 
     def check(self) -> None:
-        """Check the content of every file of this version.
+        """Check the content of every file; raises CorruptStoreError naming the first damaged."""
+        self._check(self.manifest.files)
 
-        Raises:
-            CorruptStoreError: naming the first that is damaged.
-        """
-        for entry in self.manifest.files:
+    def _check(self, files: Sequence[FileEntry]) -> None:
+        for entry in files:
             with open_file(self.folder, entry) as handle:
                 check_content(self.folder, entry, handle)
 
@@ -200,19 +176,18 @@ def _joined(parts: list[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
 def open_store(folder: Path, verify: bool = True) -> Store:
     """Open an index for reading.
 
-    Every file's size is checked now; its content when it is first used. `Store.check` reads all
-    files. If the
-    manifest is damaged, or names files that are gone, the copy of the last good one is read
-    instead, and `Store.remarks` says so. All files are held open: a build that replaces the index
-    does not disturb this reader.
+    Every file's size is checked now; its content when it is first used. If the manifest is
+    damaged, or names files that are gone, the copy of the last good one is read instead, and
+    `Store.remarks` says so. All files are held open: a build that replaces the index does not
+    disturb this reader.
 
     Args:
         folder: the index.
         verify: check contents before they are used.
 
     Raises:
-        DataError: if there is no finished index.
-        CorruptStoreError: if a file is missing, has another size, or its content was changed.
+        DataError: there is no finished index.
+        CorruptStoreError: a file is missing, has another size, or its content was changed.
     """
     while True:
         found: list[Committed] = []
@@ -238,12 +213,10 @@ def _open(
         raise _not_there(folder)
     shards = open_shards(folder, manifest.shards, verify)
     gallery = open_gallery(folder, manifest.gallery, verify)
-    remarks = [] if version.remark is None else [version.remark]
-    if trouble is not None:
-        remarks.insert(0, str(trouble))
+    remarks = tuple(str(remark) for remark in (trouble, version.remark) if remark is not None)
     search = manifest.search.file
     lists = None if search is None else open_file(folder, search)
-    return Store(folder, manifest, gallery, shards, verify, lists, tuple(remarks))
+    return Store(folder, manifest, gallery, shards, verify, lists, remarks)
 
 
 def _not_there(folder: Path) -> DataError:

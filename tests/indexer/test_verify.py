@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.committed import COPY_NAME
 from indexer.edit import remove_images
-from indexer.manifest import MANIFEST_NAME
+from indexer.manifest import COPY_NAME, MANIFEST_NAME
 from indexer.progress import Silent
-from indexer.repair import Repair, repair_index
-from indexer.repair_shards import listed_paths
+from indexer.repair import Repair, RepairOptions, listed_paths, repair_index
 from indexer.search import open_search
 from indexer.store import open_store
 from indexer.verify import verify_index
@@ -54,7 +52,8 @@ class _Meanwhile(Silent):
 
 
 def repaired(index: Path, model: TinyCheckpoint, dataset: Dataset, **more) -> Repair:
-    return repair_index(index, lambda _: model, lambda _: dataset, Silent(), **more)
+    options = RepairOptions(lambda _: model, lambda _: dataset, **more)
+    return repair_index(index, options, Silent())
 
 
 def contents(index: Path) -> dict[str, bytes]:
@@ -215,7 +214,7 @@ def test_the_listing_of_a_shard_is_found_again_with_its_rejects(
     start = 0
     for number, shard in enumerate(store.manifest.shards):
         own = slice(start, start + shard.rows)
-        found = listed_paths(shard, store.rows[own], store.paths[own])
+        found = listed_paths(shard, store.paths[own])
         assert found == dataset.paths[8 * number : 8 * number + 8]
         start += shard.rows
     before = contents(tmp_path / "out")
