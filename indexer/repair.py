@@ -1,4 +1,4 @@
-"""Making an index whole again: from its own shards, its images, its dataset and its checkpoint.
+"""Making an index whole again: the build of its own list, in which only what is damaged is missing.
 
 Shards are the truth. A damaged one is encoded again from the images, it alone; the gallery file
 follows from the shards and the dataset, the lists of a search from the shards.
@@ -11,21 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexer.build_search import build_search
-from indexer.gallery import Known, open_gallery, write_gallery
+from indexer.gallery import Known, open_gallery
 from indexer.lock import writer_lock
-from indexer.manifest import Manifest, ShardEntry, commit_manifest, sweep
+from indexer.manifest import Manifest, ShardEntry, sweep
 from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work
 from indexer.progress import Progress
-from indexer.shard import ShardFile, open_shards
-from indexer.store import Store
+from indexer.shard import open_shards
 from indexer.verify import Verification, verify_index
-from indexer.version import Means, copy_model, write_shards
+from indexer.version import Means, copy_model, renewed_search, write_shards, write_version
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
 from training.schema import Schema
+
+_AGAIN = "run the build-index command again: it encodes the damaged shards alone"
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,8 @@ class Repair:
     why: dict[str, str]
 
 
-class _CannotRepair(Exception):
-    """Why a file stays damaged."""
-
-
 def repair_index(folder: Path, options: RepairOptions, progress: Progress) -> Repair:
-    """Check an index, restore what is damaged and check it again.
+    """Check an index, restore what is damaged, all or nothing, and check it again.
 
     Raises:
         DataError, CorruptStoreError: as `verify_index`.
@@ -76,143 +73,105 @@ def repair_index(folder: Path, options: RepairOptions, progress: Progress) -> Re
         ResourceError: disk or memory full.
     """
     with writer_lock(folder):
-        before = verify_index(folder, progress)
-        work = _Repairing(folder, before, options, progress)
+        before, why = verify_index(folder, progress), ""
         if before.damaged:
-            work.run()
-        return Repair(before, verify_index(folder, progress), work.why)
+            try:
+                _restore(folder, before, options, progress)
+            except (DataError, CorruptStoreError, UsageError) as error:
+                why = str(error)
+        after = verify_index(folder, progress)
+        return Repair(before, after, dict.fromkeys(after.damaged, why))
 
 
-class _Repairing:
-    """One repair: the manifest as it grows whole, and what could not be done."""
+def _restore(
+    folder: Path, before: Verification, options: RepairOptions, progress: Progress
+) -> None:
+    old, damaged = before.version, set(before.damaged)
+    if options.checkpoint is not None:
+        loaded = options.load_model(options.checkpoint)  # a run's folder stands for its best epoch
+        if loaded.hash != old.identity.model:
+            raise DataError(f"{options.checkpoint} holds another model")
+        damaged -= {entry.name for entry in copy_model(loaded.folder, folder)}
+    if any(entry.name in damaged for entry in old.model_files):
+        raise DataError("the model is damaged: give a copy of it with --checkpoint")
+    lost = [n for n, s in enumerate(old.shards) if s.file and s.file.name in damaged]
+    assert old.gallery is not None, "an index that was committed has a gallery file"
+    if old.gallery.name not in damaged:
+        plans, known = _as_gallery(folder, old)
+    elif lost:
+        raise DataError(f"shards and the gallery file, which lists them, are damaged; {_AGAIN}")
+    else:
+        plans, known = _as_dataset(folder, old, options.find_dataset(old), progress)
+    done = {n: shard for n, shard in enumerate(old.shards) if n not in lost}
+    paths = [path for plan in plans for path in plan.paths]
+    todo = Work(paths, done, [ShardWork.anew(plans[n]) for n in lost], EncodedImages(folder))
+    model = options.load_model((folder / old.model_files[0].name).parent).model if lost else None
+    root = options.root or Path(old.root)
+    means = Means(model, options.device, progress)
+    manifest = write_shards(folder, replace(old, root=str(root)), todo, means)
+    for number in lost:
+        _check_same(old.shards[number], manifest.shards[number], root)
+    manifest = write_version(
+        folder,
+        replace(manifest, root=old.root),
+        plans,
+        known,
+        lambda store: renewed_search(store, old, old.search, None, progress),
+    )
+    sweep(folder, manifest, halted=True)
 
-    def __init__(
-        self, folder: Path, before: Verification, options: RepairOptions, progress: Progress
-    ) -> None:
-        self.folder, self.options, self.progress = folder, options, progress
-        self.old = self.manifest = before.version
-        self.damaged = set(before.damaged)
-        self.why: dict[str, str] = {}
 
-    def run(self) -> None:
-        """Restore in the order in which files depend on each other, then commit."""
-        old, damaged = self.old, self.damaged
-        if self.options.checkpoint is not None:
-            self._attempt([entry.name for entry in old.model_files], self._copy)
-        for entry in old.model_files:
-            if entry.name in damaged:
-                self.why.setdefault(entry.name, "give a copy of the model with --checkpoint")
-        lost = [n for n, s in enumerate(old.shards) if s.file and s.file.name in damaged]
-        if lost:
-            self._attempt(self._names(lost), lambda: self._shards(lost))
-        assert old.gallery is not None, "an index that was committed has a gallery file"
-        if old.gallery.name in damaged:
-            self._attempt([old.gallery.name], self._gallery)
-        search, moved = old.search.file, self.manifest.content != old.content
-        if search is not None and (search.name in damaged or moved):
-            self._attempt([search.name], self._search)
-        if not moved or not self.why:
-            commit_manifest(self.folder, self.manifest)
-            if not self.why:
-                sweep(self.folder, self.manifest, halted=True)
+def _as_gallery(folder: Path, old: Manifest) -> tuple[list[ShardPlan], Known]:
+    """The images as the gallery file lists them."""
+    assert old.gallery is not None
+    gallery = open_gallery(folder, old.gallery)
+    plans, start = [], 0
+    for number, shard in enumerate(old.shards):
+        own = np.arange(start, start + shard.rows)
+        start += shard.rows
+        plans.append(_plan(number, shard, own, gallery.paths[own[0] : start] if len(own) else []))
+    payload = {name: column.cells for name, column in gallery.payload.items()}
+    labels = gallery.labels.of_rows(np.arange(start))
+    return plans, Known(labels, gallery.splits, gallery.rows, gallery.items, payload)
 
-    def _attempt(self, names: list[str], work: Callable[[], None]) -> None:
-        try:
-            work()
-        except (_CannotRepair, DataError, CorruptStoreError, UsageError) as error:
-            self.why |= dict.fromkeys(set(names) & (self.damaged - set(self.why)), str(error))
-        else:
-            self.damaged -= set(names) - set(self.why)
 
-    def _names(self, numbers: list[int]) -> list[str]:
-        return [file.name for n in numbers if (file := self.old.shards[n].file)]
-
-    def _copy(self) -> None:
-        assert self.options.checkpoint is not None
-        loaded = self.options.load_model(self.options.checkpoint)  # a run's stands for its best
-        if loaded.hash != self.old.identity.model:
-            raise _CannotRepair(f"{self.options.checkpoint} holds another model")
-        copy_model(loaded.folder, self.folder)
-
-    def _shards(self, lost: list[int]) -> None:
-        """Encode shards again, from the images that they held, as they were encoded before."""
-        old, gallery = self.old, self.old.gallery
-        if any(entry.name in self.damaged for entry in old.model_files):
-            raise _CannotRepair("it takes the model, which is damaged too")
-        if gallery is None or gallery.name in self.damaged:
-            raise _CannotRepair(
-                "which images it held stands in the gallery file, which is damaged too; run the "
-                "build-index command again: it encodes the damaged shards alone"
-            )
-        model = self.options.load_model((self.folder / old.model_files[0].name).parent).model
-        means = Means(model, self.options.device, self.progress)
-        paths = open_gallery(self.folder, gallery).paths
-        ends = np.cumsum([shard.rows for shard in old.shards]).tolist()
-        work = []
-        for number in lost:
-            shard = old.shards[number]
-            listed = listed_paths(shard, paths[ends[number] - shard.rows : ends[number]])
-            work.append(ShardWork.anew(ShardPlan(number, np.arange(len(listed)), listed)))
-        done = {n: shard for n, shard in enumerate(old.shards) if n not in lost}
-        draft = replace(old, root=str(self.options.root or old.root))
-        todo = Work(list(paths), done, work, EncodedImages(self.folder))
-        found = list(write_shards(self.folder, draft, todo, means).shards)
-        for number in lost:
-            if found[number].content != old.shards[number].content:
-                self.why |= dict.fromkeys(
-                    self._names([number]), _what_changed(old.shards[number], found[number], draft)
-                )
-                found[number] = old.shards[number]
-        self.manifest = replace(self.manifest, shards=tuple(found))
-
-    def _files(self) -> list[ShardFile]:
-        """The shards, if they are whole again."""
-        shards = self.manifest.shards
-        if any(shard.file.name in self.damaged for shard in shards if shard.file):
-            raise _CannotRepair("it is made from the shards, some of which are damaged")
-        return open_shards(self.folder, shards, verify=False)
-
-    def _gallery(self) -> None:
-        """The gallery file anew, with what the dataset says of each image."""
-        files = self._files()
-        dataset = self.options.find_dataset(self.manifest)
-        places: dict[str, list[int]] = {}
-        for row in range(len(dataset) - 1, -1, -1):
-            places.setdefault(dataset.paths[row], []).append(row)
-        paths = [path for file in files for path in file.rows.paths]
+def _as_dataset(
+    folder: Path, old: Manifest, dataset: Dataset, progress: Progress
+) -> tuple[list[ShardPlan], Known]:
+    """The images as the shards hold them, with what the dataset says of each."""
+    places: dict[str, list[int]] = {}
+    for row in range(len(dataset) - 1, -1, -1):
+        places.setdefault(dataset.paths[row], []).append(row)
+    files, plans = iter(open_shards(folder, old.shards, verify=False)), []
+    for number, shard in enumerate(old.shards):
+        paths = list(next(files).rows.paths) if shard.file else []
         for path in paths:
             if path not in places:
-                raise _CannotRepair(f"the dataset {dataset.name!r} does not have the image {path}")
+                raise DataError(f"the dataset {dataset.name!r} does not have the image {path}")
         rows = [own.pop() if len(own := places[path]) > 1 else own[0] for path in paths]
-        known = Known.of(dataset, Schema.from_json(self.manifest.schema), self.progress.say)
-        gallery = write_gallery(self.folder, paths, np.array(rows), known)
-        self.manifest = replace(self.manifest, gallery=gallery)
-
-    def _search(self) -> None:
-        files, gallery, old = self._files(), self.manifest.gallery, self.old.search
-        if gallery is None or gallery.name in self.damaged:
-            raise _CannotRepair("it takes the gallery file, which is damaged too")
-        opened = open_gallery(self.folder, gallery, verify=False)
-        store = Store(self.folder, self.manifest, opened, files, verify=False)
-        search = build_search(store, old.target, old.factory, None, self.progress)
-        self.manifest = replace(self.manifest, search=replace(search, asked=old.asked))
+        plans.append(_plan(number, shard, np.array(rows, dtype=np.int64), paths))
+    return plans, Known.of(dataset, Schema.from_json(old.schema), progress.say)
 
 
-def listed_paths(shard: ShardEntry, paths: list[str]) -> list[str]:
-    """All paths that were listed for a shard, in order: its images', and the unreadable ones'."""
-    listed = list(paths)
+def _plan(number: int, shard: ShardEntry, rows: NDArray[np.int64], paths: list[str]) -> ShardPlan:
+    """All that was listed for a shard, in order: its images, and the unreadable ones."""
+    known, listed = rows.tolist(), list(paths)
     for reject in shard.rejects:  # in their order
+        known.insert(reject.place, -1)
         listed.insert(reject.place, reject.path)
-    return listed
+    return ShardPlan(number, np.array(known, dtype=np.int64), listed)
 
 
-def _what_changed(old: ShardEntry, found: ShardEntry, manifest: Manifest) -> str:
+def _check_same(old: ShardEntry, found: ShardEntry, root: Path) -> None:
+    """Raise DataError if a shard that was encoded again holds other images."""
+    if found.content == old.content:
+        return
     known = {reject.path for reject in old.rejects}
     gone = [reject for reject in found.rejects if reject.path not in known]
     what = "its images have changed since they were encoded"
     if gone:
         what = (
             f"{len(gone):,} of its {old.rows:,} images cannot be read any more, such as "
-            f"{Path(manifest.root) / gone[0].path} ({gone[0].reason})"
+            f"{root / gone[0].path} ({gone[0].reason})"
         )
-    return f"{what}; restore them, or run the build-index command again"
+    raise DataError(f"of a damaged shard {what}; restore them, or {_AGAIN}")
