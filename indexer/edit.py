@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from indexer.build_search import carry_lists
 from indexer.gallery import Known
 from indexer.lock import writer_lock
-from indexer.manifest import ShardEntry, sweep
-from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work
+from indexer.manifest import sweep
+from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
 from indexer.progress import Progress, Silent
 from indexer.shard import rows_a_shard
 from indexer.store import Store, open_store
@@ -49,30 +49,6 @@ class EditReport:
     unchanged: int
     removed: int
     images: int
-
-
-class _Image(NamedTuple):
-    """A listed image: its row in the old version, or `len(store)` and on for new ones.
-
-    Of a reject, which has no row, `source` is -1 and `reason` says why.
-    """
-
-    path: str
-    source: int
-    reason: str = ""
-
-
-@dataclass
-class _Part:
-    """A shard of the new version, and the entry, if there is one, that lists just its images."""
-
-    entry: ShardEntry | None
-    images: list[_Image]
-
-    def change(self, images: list[_Image]) -> None:
-        """List these images instead."""
-        if images != self.images:
-            self.entry, self.images = None, images
 
 
 def add_images(
@@ -123,23 +99,20 @@ def add_images(
             new += [path] * (len(stale) if len(rows) else 1)
             added, changed = added + (not len(rows)), changed + bool(stale or relabelled)
         if added + changed:
-            old, parts, taken = len(store), _parts(store), set(replaced.values())
-            for part in parts:
-                kept = [i for i in part.images if not i.reason or i.path not in digests]
-                part.change(
-                    [
-                        _Image(i.path, old + replaced[i.source]) if i.source in replaced else i
-                        for i in kept
-                    ]
-                )
-            fresh = [_Image(p, old + n) for n, p in enumerate(new) if n not in taken]
-            _append(parts, fresh, rows_a_shard(old + len(fresh)))
+            old = len(store)
             before = np.full(len(new), -1, dtype=np.int64)
             before[list(replaced.values())] = list(replaced)
+            now = np.append(np.arange(old), -1)  # of a reject, whose row is -1
+            now[list(replaced)] = old + np.array(list(replaced.values()), dtype=np.int64)
+            plans = []
+            for plan in listed_plans(store.manifest.shards, store.paths):
+                again = [r < 0 and p in digests for r, p in zip(plan.rows, plan.paths, strict=True)]
+                plans.append(_without(replace(plan, rows=now[plan.rows]), np.array(again)))
+            _append(plans, old + np.flatnonzero(before < 0), new, old)
             of_new = np.where((before < 0)[:, None], known, table[before])
             model = load_checkpoint(store.model_folder, device).model if new else None
             means = Means(model, device, progress or Silent(), workers=0)
-            _commit(store, parts, _known(store, before, np.vstack([table, of_new])), means)
+            _commit(store, plans, _known(store, before, np.vstack([table, of_new])), means)
         unchanged = len(digests) - added - changed
         return EditReport(added, changed, unchanged, 0, len(store) + len(new) - len(replaced))
 
@@ -171,47 +144,44 @@ def remove_images(
                 "no image would be left, and an index has at least one; delete the folder "
                 f"{folder} instead"
             )
-        parts = _parts(store)
-        for part in parts:
-            part.change([image for image in part.images if image.source not in gone])
-        known = _known(store, np.zeros(0, np.int64), store.labels())
-        _commit(store, parts, known, Means(None, "cpu", progress or Silent(), workers=0))
+        plans = listed_plans(store.manifest.shards, store.paths)
+        plans = [_without(plan, np.isin(plan.rows, list(gone))) for plan in plans]
+        _commit(store, plans, Known.again(store.gallery), Means(None, "cpu", progress or Silent()))
         return EditReport(0, 0, 0, len(gone), len(store) - len(gone))
 
 
-def _commit(store: Store, parts: list[_Part], known: Known, means: Means) -> None:
-    """Write a changed list of images as the next version; for the holder of the lock."""
-    folder, old = store.folder, len(store)
-    parts = [part for part in parts if part.images]
-    plans: list[ShardPlan] = []
-    done: dict[int, ShardEntry] = {}
-    work: list[ShardWork] = []
-    held = [i.source for part in parts if not part.entry for i in part.images]
-    ends = np.cumsum([entry.rows for entry in store.manifest.shards])
-    spare = np.unique(np.searchsorted(ends, [row for row in held if 0 <= row < old], side="right"))
-    files = [store.manifest.shards[number].file for number in spare.tolist()]
+def _without(plan: ShardPlan, gone: NDArray[np.bool_]) -> ShardPlan:
+    paths = [path for path, out in zip(plan.paths, gone.tolist(), strict=True) if not out]
+    return ShardPlan(plan.number, plan.rows[~gone], paths)
+
+
+def _commit(store: Store, plans: list[ShardPlan], known: Known, means: Means) -> None:
+    """Write a changed list of images as the next version; for the holder of the lock.
+
+    Images stay in their shards; rows are those of the old version, and beyond them new images.
+    """
+    folder, old, before = store.folder, len(store), store.manifest
+    listed = {plan.number: plan for plan in listed_plans(before.shards, store.paths)}
+    plans = [plan for plan in plans if plan.paths]
+    done = {p.number: before.shards[p.number] for p in plans if _same(p, listed.get(p.number))}
+    todo = [plan for plan in plans if plan.number not in done]
+    files = [before.shards[plan.number].file for plan in todo if plan.number in listed]
     encoded = EncodedImages(folder, [file for file in files if file])
-    for number, part in enumerate(parts):
-        rows = np.array([image.source for image in part.images], dtype=np.int64)
-        plan = ShardPlan(number, rows, [image.path for image in part.images])
-        plans.append(plan)
-        if part.entry is not None:
-            done[number] = part.entry
-            continue
-        copied = (rows >= 0) & (rows < old)
-        images = np.full(len(rows), -1, dtype=np.int64)
-        images[copied] = encoded.find(store.digests_of(rows[copied]))
-        rejects = {place: image.reason for place, image in enumerate(part.images) if image.reason}
-        work.append(ShardWork(plan, images, [NO_VERSION] * len(rows), rejects))
+    reasons = {reject.path: reject.reason for reject in before.rejects}
+    work = []
+    for plan in todo:
+        copied = (plan.rows >= 0) & (plan.rows < old)
+        images = np.full(len(plan.rows), -1, dtype=np.int64)
+        images[copied] = encoded.find(store.digests_of(plan.rows[copied]))
+        rejects = {n: reasons[plan.paths[n]] for n in np.flatnonzero(plan.rows < 0).tolist()}
+        work.append(ShardWork(plan, images, [NO_VERSION] * len(plan.rows), rejects))
     paths = [path for plan in plans for path in plan.paths]
-    manifest = write_shards(folder, store.manifest, Work(paths, done, work, encoded), means)
-    known_rejects = {image.path for part in parts for image in part.images if image.reason}
+    manifest = write_shards(folder, before, Work(paths, done, work, encoded), means)
     for reject in manifest.rejects:
-        if reject.path not in known_rejects:
+        if reject.path not in reasons:
             raise DataError(f"{reject.path}: {reject.reason}; nothing was changed")
     flat = np.concatenate([plan.rows[plan.rows >= 0] for plan in plans])
     origin = np.where(flat < old, flat, -1)
-    before = store.manifest
     manifest = write_version(
         folder,
         manifest,
@@ -267,26 +237,23 @@ def _rows_of(store: Store, paths: set[str]) -> dict[str, list[int]]:
     return found
 
 
-def _parts(store: Store) -> list[_Part]:
-    parts, start = [], 0
-    for entry in store.manifest.shards:
-        own = range(start, start + entry.rows)
-        images = [_Image(store.paths[row], row) for row in own]
-        for reject in entry.rejects:  # in their order
-            images.insert(reject.place, _Image(reject.path, -1, reject.reason))
-        parts.append(_Part(entry, images))
-        start = own.stop
-    return parts
+def _same(plan: ShardPlan, other: ShardPlan | None) -> bool:
+    return other is not None and plan.paths == other.paths and np.array_equal(plan.rows, other.rows)
 
 
-def _append(parts: list[_Part], images: list[_Image], most: int) -> None:
-    """Fill the last shard to `most` images, then new ones."""
-    if parts and len(parts[-1].images) < most:
-        room = most - len(parts[-1].images)
-        parts[-1].change(parts[-1].images + images[:room])
-        images = images[room:]
-    for start in range(0, len(images), most):
-        parts.append(_Part(None, images[start : start + most]))
+def _append(plans: list[ShardPlan], rows: NDArray[np.int64], new: list[str], old: int) -> None:
+    """Fill the last shard to as many images as a build gives one, then new ones."""
+    most = rows_a_shard(old + len(rows))
+    room = max(0, most - len(plans[-1].paths))
+    own, paths = rows[:room], plans[-1].paths
+    plans[-1] = replace(
+        plans[-1],
+        rows=np.concatenate([plans[-1].rows, own]),
+        paths=paths + [new[row - old] for row in own],
+    )
+    for start in range(room, len(rows), most):
+        own = rows[start : start + most]
+        plans.append(ShardPlan(len(plans), own, [new[row - old] for row in own]))
 
 
 def _unknown(store: Store, path: str) -> str:

@@ -123,6 +123,13 @@ class Known:
         rows = np.arange(len(dataset))
         return cls(found.labels, dataset.splits, rows, dataset.items, dataset.payload)
 
+    @classmethod
+    def again(cls, gallery: Gallery) -> Known:
+        """What a gallery file says."""
+        payload = {name: column.cells for name, column in gallery.payload.items()}
+        labels = gallery.labels.of_rows(np.arange(len(gallery.rows)))
+        return cls(labels, gallery.splits, gallery.rows, gallery.items, payload)
+
 
 def write_gallery(
     folder: Path, paths: Iterable[str], rows: NDArray[np.int64], known: Known

@@ -55,6 +55,20 @@ def plan_shards(
     return [ShardPlan(n, own, [paths[row] for row in own]) for n, own in enumerate(parts)]
 
 
+def listed_plans(shards: Sequence[ShardEntry], paths: Sequence[str]) -> list[ShardPlan]:
+    """The shards of an index as they were listed: rows of its M images, and -1 for rejects."""
+    plans, start = [], 0
+    for number, shard in enumerate(shards):
+        rows = list(range(start, start + shard.rows))
+        start += shard.rows
+        listed = [paths[row] for row in rows]
+        for reject in shard.rejects:  # in their order
+            rows.insert(reject.place, -1)
+            listed.insert(reject.place, reject.path)
+        plans.append(ShardPlan(number, np.array(rows, dtype=np.int64), listed))
+    return plans
+
+
 class EncodedImages:
     """The images of some shards, numbered through. Holds their digests, and few shards open.
 

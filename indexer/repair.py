@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.gallery import Known, open_gallery
 from indexer.lock import writer_lock
 from indexer.manifest import Manifest, ShardEntry, sweep
-from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work
+from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
 from indexer.progress import Progress
 from indexer.shard import open_shards
 from indexer.verify import Verification, verify_index
@@ -97,7 +96,8 @@ def _restore(
     lost = [n for n, s in enumerate(old.shards) if s.file and s.file.name in damaged]
     assert old.gallery is not None, "an index that was committed has a gallery file"
     if old.gallery.name not in damaged:
-        plans, known = _as_gallery(folder, old)
+        gallery = open_gallery(folder, old.gallery)
+        plans, known = listed_plans(old.shards, gallery.paths), Known.again(gallery)
     elif lost:
         raise DataError(f"shards and the gallery file, which lists them, are damaged; {_AGAIN}")
     else:
@@ -121,20 +121,6 @@ def _restore(
     sweep(folder, manifest, halted=True)
 
 
-def _as_gallery(folder: Path, old: Manifest) -> tuple[list[ShardPlan], Known]:
-    """The images as the gallery file lists them."""
-    assert old.gallery is not None
-    gallery = open_gallery(folder, old.gallery)
-    plans, start = [], 0
-    for number, shard in enumerate(old.shards):
-        own = np.arange(start, start + shard.rows)
-        start += shard.rows
-        plans.append(_plan(number, shard, own, gallery.paths[own[0] : start] if len(own) else []))
-    payload = {name: column.cells for name, column in gallery.payload.items()}
-    labels = gallery.labels.of_rows(np.arange(start))
-    return plans, Known(labels, gallery.splits, gallery.rows, gallery.items, payload)
-
-
 def _as_dataset(
     folder: Path, old: Manifest, dataset: Dataset, progress: Progress
 ) -> tuple[list[ShardPlan], Known]:
@@ -142,24 +128,14 @@ def _as_dataset(
     places: dict[str, list[int]] = {}
     for row in range(len(dataset) - 1, -1, -1):
         places.setdefault(dataset.paths[row], []).append(row)
-    files, plans = iter(open_shards(folder, old.shards, verify=False)), []
-    for number, shard in enumerate(old.shards):
-        paths = list(next(files).rows.paths) if shard.file else []
-        for path in paths:
-            if path not in places:
-                raise DataError(f"the dataset {dataset.name!r} does not have the image {path}")
-        rows = [own.pop() if len(own := places[path]) > 1 else own[0] for path in paths]
-        plans.append(_plan(number, shard, np.array(rows, dtype=np.int64), paths))
+    files = open_shards(folder, old.shards, verify=False)
+    paths = [path for file in files for path in file.rows.paths]
+    for path in paths:
+        if path not in places:
+            raise DataError(f"the dataset {dataset.name!r} does not have the image {path}")
+    rows = np.array([own.pop() if len(own := places[p]) > 1 else own[0] for p in paths])
+    plans = [replace(p, rows=rows[p.rows]) for p in listed_plans(old.shards, paths)]
     return plans, Known.of(dataset, Schema.from_json(old.schema), progress.say)
-
-
-def _plan(number: int, shard: ShardEntry, rows: NDArray[np.int64], paths: list[str]) -> ShardPlan:
-    """All that was listed for a shard, in order: its images, and the unreadable ones."""
-    known, listed = rows.tolist(), list(paths)
-    for reject in shard.rejects:  # in their order
-        known.insert(reject.place, -1)
-        listed.insert(reject.place, reject.path)
-    return ShardPlan(number, np.array(known, dtype=np.int64), listed)
 
 
 def _check_same(old: ShardEntry, found: ShardEntry, root: Path) -> None:

@@ -11,8 +11,9 @@ from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_
 
 from indexer.edit import remove_images
 from indexer.manifest import COPY_NAME, MANIFEST_NAME
+from indexer.plan import listed_plans
 from indexer.progress import Silent
-from indexer.repair import Repair, RepairOptions, _as_gallery, repair_index
+from indexer.repair import Repair, RepairOptions, repair_index
 from indexer.search import open_search
 from indexer.store import open_store
 from indexer.verify import verify_index
@@ -211,7 +212,7 @@ def test_the_listing_of_a_shard_is_found_again_with_its_rejects(
     checkpoint = tiny_checkpoint(tmp_path / "run")
     build(dataset, checkpoint, tmp_path / "out", batch_size=32, max_reject_rate=0.5)
     store = open_store(tmp_path / "out")
-    plans, _ = _as_gallery(tmp_path / "out", store.manifest)
+    plans = listed_plans(store.manifest.shards, store.paths)
     for number, plan in enumerate(plans):
         assert plan.paths == dataset.paths[8 * number : 8 * number + 8]
     before = contents(tmp_path / "out")
