@@ -45,12 +45,9 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayP
 def map_arrays(
     handle: io.BufferedReader, name: str, places: tuple[ArrayPlace, ...]
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of an open file, read-only, in place.
+    """The arrays of an open file, which errors call `name`, read-only, in place.
 
-    Args:
-        handle: the file; it may be closed and even unlinked afterwards, the map lives on.
-        name: what an error calls the file.
-        places: where the arrays lie.
+    The file may be closed and even unlinked afterwards, the map lives on.
 
     Raises:
         CorruptStoreError: if it is not such a file.

@@ -15,6 +15,7 @@ from indexer.index_choice import DEFAULT_RECALL, choose_factory
 from indexer.lock import writer_lock
 from indexer.manifest import (
     BUILDING_NAME,
+    Committed,
     Identity,
     Manifest,
     SearchEntry,
@@ -48,11 +49,9 @@ class BuildOptions:
         workers: decoding processes; 0 decodes in this one.
         shard_rows: images a shard, at least 1.
         max_reject_rate: highest share of unreadable images, 0..1.
-        runtime: `torch`, `onnx`, `onnx-int8` (both on the CPU) or `auto`. Those of float32 agree so
-            closely that shards that another of them encoded are kept; descriptors of another
-            precision never mix.
-        precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
-            `encoding_precision`.
+        runtime: see `choose_runtime`. Those of float32 agree so closely that shards of another are
+            kept; descriptors of another precision never mix.
+        precision: see `encoding_precision`.
         index_factory: how descriptors are searched, `flat` or `IVFn`; see `choose_factory`.
         recall: recall@10 that inverted lists have to reach, above 0 and at most 1.
         device: `cpu`, `cuda` or `cuda:N`.
@@ -89,15 +88,13 @@ class BuildReport:
         folder: the index.
         dataset: name of the dataset.
         listed: images that were asked for.
-        images: images in the index.
-        rejected: images that could not be read; they stand in `rejects.jsonl`.
-        encoded: images that went through the model in this run, of `images`.
-        kept: images whose descriptors were there already, of `images`.
-        seconds: wall time of the whole build.
-        encode_seconds: of which decoding and encoding.
+        images: of them in the index.
+        rejected: of them that could not be read; they stand in `rejects.jsonl`.
+        encoded: of `images`, those that went through the model in this run.
+        kept: of `images`, those whose descriptors were there already.
+        seconds: wall time, of which `encode_seconds` of decoding and encoding.
         bytes: size of the index on disk.
-        device: what encoded.
-        runtime: what ran the model on it, `torch`, `onnx` or `onnx-int8`.
+        device, runtime: what encoded.
         search: how the descriptors are searched.
     """
 
@@ -137,7 +134,7 @@ def build_index(
         options: how.
 
     Raises:
-        UsageError: an argument out of its range, or a model that is not M2Fashion.
+        UsageError: an option out of its range, or a model that is not M2Fashion.
         DataError: no image, too many broken ones, or a broken model.
         LockedError: another process writes to `out`.
         ResourceError: disk, memory or permission, or a runtime that is not installed.
@@ -163,8 +160,8 @@ def build_index(
             model_files=copy_model(checkpoint.folder, out),
         )
         building = out / BUILDING_NAME
-        old = _mixable(lambda: _last_good(out, progress), out, identity, progress)
-        halted = _mixable(lambda: read_manifest(building), out, identity, progress)
+        old = _mixable(lambda: next(committed_versions(out), None), out, identity, progress)
+        halted = _mixable(lambda: _building(out), out, identity, progress)
         earlier = [manifest for manifest in (old, halted) if manifest is not None]
         draft = replace(draft, int8_ranges=earlier[0].int8_ranges if earlier else ())
         todo = plan_work(out, dataset.root, plans, earlier, progress)
@@ -198,23 +195,23 @@ def build_index(
     )
 
 
-def _last_good(out: Path, progress: Progress) -> Manifest | None:
-    """The committed version; a remark on how it was found is told."""
-    found = next(committed_versions(out), None)
-    if found is not None and found.remark is not None:
-        progress.say(found.remark)
-    return None if found is None else found.manifest
+def _building(out: Path) -> Committed | None:
+    manifest = read_manifest(out / BUILDING_NAME)
+    return manifest and Committed(manifest)
 
 
 def _mixable(
-    read: Callable[[], Manifest | None], out: Path, identity: Identity, progress: Progress
+    read: Callable[[], Committed | None], out: Path, identity: Identity, progress: Progress
 ) -> Manifest | None:
     """An earlier manifest whose descriptors can be mixed with ours, else None, saying why."""
     try:
-        manifest = read()
+        found = read()
     except CorruptStoreError as error:
         progress.say(f"{error}; meanwhile every image is encoded anew")
         return None
+    if found is not None and found.remark is not None:
+        progress.say(found.remark)
+    manifest = None if found is None else found.manifest
     if manifest is None or manifest.identity == identity:
         return manifest
     ours = asdict(identity)

@@ -34,15 +34,8 @@ from training.schema import Condition
 
 @dataclass(frozen=True)
 class EditReport:
-    """What an edit did, in numbers of images.
-
-    Args:
-        added: that were not there before.
-        changed: that were there with other content or labels.
-        unchanged: that were there already, just so.
-        removed: that are gone.
-        images: in the index now.
-    """
+    """Numbers of images: `changed` were there with other content or labels, `unchanged` just so;
+    `images` are in the index now."""
 
     added: int
     changed: int
@@ -120,12 +113,7 @@ def add_images(
 def remove_images(
     folder: Path, paths: Sequence[str], progress: Progress | None = None
 ) -> EditReport:
-    """Take images out of an index, in one commit; the rows behind them move up.
-
-    Args:
-        folder: the index.
-        paths: relative to the index's root; all rows of a path go.
-        progress: a listener.
+    """Take images, all rows of each path, out of an index, in one commit; rows behind move up.
 
     Raises:
         DataError: there is no index, or no such image in it; nothing is changed then.
@@ -197,12 +185,10 @@ def _commit(store: Store, plans: list[ShardPlan], known: Known, means: Means) ->
 
 
 def _known(store: Store, before: NDArray[np.int64], labels: NDArray[np.int8]) -> Known:
-    """What is known of the old images and of new ones, `before` being the rows that they replace.
+    """What is known of the old images and of N new ones; `labels` are of all of them.
 
-    Args:
-        store: the old version.
-        before: [N] int64; -1: none, the image then counts as if it stood at the dataset's end.
-        labels: label states of all of them [M_old + N, K] int8.
+    `before` [N] int64 are the rows that these replace; -1: none, the image then counts as if it
+    stood at the dataset's end.
     """
     fresh, gallery = before < 0, store.gallery
 

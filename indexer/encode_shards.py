@@ -14,7 +14,7 @@ import numpy as np
 from indexer.encode import BatchEncoder, EncodedBatch, Encoding, Forward
 from indexer.manifest import Reject, ShardEntry
 from indexer.payload import PathList
-from indexer.plan import ShardPlan, ShardWork, Work, content_hash, listing_hash, paths_hash
+from indexer.plan import ShardPlan, ShardWork, Work, list_hash
 from indexer.progress import Progress
 from indexer.shard import ShardRows, write_shard
 from training.decoding import NO_DIGEST, ReadBatch, ReadImage, read_batches
@@ -25,16 +25,9 @@ from training.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Encoder:
-    """What makes descriptors of images, and where it finds them.
+    """What makes descriptors, laid out as `layout`, of images below `root`.
 
-    Args:
-        root: folder that paths are relative to.
-        layout: of the descriptors.
-        forward: the model, on `device`.
-        preprocessing: the model's.
-        device: `cpu`, `cuda` or `cuda:N`.
-        batch_size: images at a time.
-        workers: decoding processes; 0 decodes in this one.
+    `forward` is on `device`; `batch_size` counts images, `workers` decoding processes.
     """
 
     root: Path
@@ -75,9 +68,9 @@ class ShardBuffer:
         return ShardEntry(
             file=write_shard(folder, self._plan.number, rows) if good else None,
             rows=len(good),
-            paths=paths_hash(paths),
-            listing=listing_hash(paths, [image.version for image in images]),
-            content=content_hash(paths, [image.digest for image in images]),
+            paths=list_hash(paths),
+            listing=list_hash(paths, [image.version for image in images]),
+            content=list_hash(paths, [image.digest for image in images]),
             rejects=tuple(Reject(p, image.reason, n) for n, (p, image) in listed if image.reason),
         )
 
@@ -95,12 +88,7 @@ def encode_shards(
     are fetched once the next batch was handed over, and a full shard is written and hashed by a
     thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
-    Args:
-        folder: the index.
-        todo: the shards to write.
-        encoder: the model.
-        progress: is told of every batch.
-        committed: is called after each shard is safely on disk, in their order, by another thread.
+    `committed` is called after each shard is safely on disk, in their order, by another thread.
 
     Raises:
         ResourceError: disk or memory full, or a worker process died.

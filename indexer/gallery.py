@@ -134,16 +134,13 @@ class Known:
 def write_gallery(
     folder: Path, paths: Iterable[str], rows: NDArray[np.int64], known: Known
 ) -> FileEntry:
-    """Write and commit the gallery file.
+    """Write and commit the gallery file; raises ResourceError.
 
     Args:
         folder: the index.
         paths: of the M images, in row order.
         rows: of `known`, what is known of each image, [M] int64.
         known: what the file will say.
-
-    Raises:
-        ResourceError: if it cannot be written.
     """
     packed, own = PathList.of(paths), rows.tolist()
     codes = (known.splits[rows][:, None] == _SPLIT_NAMES).argmax(axis=1).astype(np.uint8)

@@ -155,17 +155,15 @@ class Manifest:
     """One whole version of an index.
 
     Args:
-        identity: model, preprocessing, schema and layout of the descriptors.
+        identity: what its descriptors depend on.
         dataset: name of the dataset.
         root: absolute folder that image paths are relative to.
-        schema: `Schema.to_json`.
-        preprocessing: `Preprocessing.to_json`.
+        schema, preprocessing: as their `to_json` gives them.
         shards: in row order.
         gallery: labels, paths and payload of all rows; None while a build runs.
         model_files: the copied checkpoint.
         search: how the descriptors are searched.
-        int8_ranges: of the activations, where the backbone computed in int8: later shards are
-            encoded with the same; empty otherwise.
+        int8_ranges: of the activations, where the backbone computed in int8, for later shards.
     """
 
     identity: Identity
@@ -308,15 +306,8 @@ def remedy(folder: Path) -> str:
 def sweep(folder: Path, manifest: Manifest, halted: bool) -> None:
     """Remove files that this version does not name; files that are not ours are left alone.
 
-    Only for the holder of the lock. Readers that hold such a file open keep reading it.
-
-    Args:
-        folder: the index.
-        manifest: the version.
-        halted: what an interrupted build has committed so far stays, too.
-
-    Raises:
-        ResourceError: if a file cannot be removed.
+    Only for the holder of the lock; raises ResourceError. Readers that hold such a file open keep
+    reading it. With `halted` what an interrupted build has committed so far stays, too.
     """
     building = None
     if halted:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -176,7 +177,7 @@ def plan_work(
     earlier: Iterable[Manifest],
     progress: Progress,
 ) -> Work:
-    """Find out what earlier builds with the same model have done of a plan.
+    """What earlier builds with the same model have done of a plan, and what is left.
 
     A shard of the same paths stays as it is if sizes and times of change are the same, or else
     the files' content: a dataset that was copied or unpacked again is not encoded again. Images of
@@ -196,11 +197,11 @@ def plan_work(
 
     done: dict[int, ShardEntry] = {}
     for plan in plans:
-        entry = there.get(paths_hash(plan.paths))
+        entry = there.get(list_hash(plan.paths))
         if entry is None:
             continue
         versions = [_version(root, path) for path in plan.paths]
-        if listing_hash(plan.paths, versions) == entry.listing and usable(entry):
+        if list_hash(plan.paths, versions) == entry.listing and usable(entry):
             done[plan.number] = entry
     kept = {entry.paths for entry in done.values()}
     spare = {e.file.name: e.file for e in there.values() if e.paths not in kept and e.file}
@@ -215,10 +216,10 @@ def plan_work(
         for plan in rest:
             found = list(readers.map(lambda path: _identify(root, path), plan.paths))
             digests, versions = [f[0] for f in found], [f[1] for f in found]
-            entry = there.get(paths_hash(plan.paths))
-            same = entry is not None and content_hash(plan.paths, digests) == entry.content
+            entry = there.get(list_hash(plan.paths))
+            same = entry is not None and list_hash(plan.paths, digests) == entry.content
             if entry is not None and same and usable(entry):
-                done[plan.number] = replace(entry, listing=listing_hash(plan.paths, versions))
+                done[plan.number] = replace(entry, listing=list_hash(plan.paths, versions))
             else:
                 table = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
                 work.append(ShardWork(plan, encoded.find(table), versions))
@@ -226,24 +227,10 @@ def plan_work(
     return Work(paths, done, work, encoded)
 
 
-def paths_hash(paths: Iterable[str]) -> str:
-    """Hash of listed paths."""
-    return _hash((path, "") for path in paths)
-
-
-def listing_hash(paths: Sequence[str], versions: Sequence[Version]) -> str:
-    """Hash of listed paths with the `file_version` of each; -1, -1 if unreadable."""
-    return _hash((p, f"{s} {m}") for p, (s, m) in zip(paths, versions, strict=True))
-
-
-def content_hash(paths: Sequence[str], digests: Sequence[bytes]) -> str:
-    """Hash of listed paths with the SHA-256 of each file; zeros if unreadable."""
-    return _hash((p, d.hex()) for p, d in zip(paths, digests, strict=True))
-
-
-def _hash(pairs: Iterable[tuple[str, str]]) -> str:
+def list_hash(paths: Sequence[str], marks: Iterable[object] = repeat("")) -> str:
+    """Hash of listed paths, with a mark of each: its `file_version`, or its SHA-256."""
     # NUL cannot occur in a path, so no two lists give the same bytes.
-    text = "".join(f"{path}\0{mark}\0" for path, mark in pairs)
+    text = "".join(f"{path}\0{mark!r}\0" for path, mark in zip(paths, marks, strict=False))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -68,8 +68,7 @@ def repair_index(folder: Path, options: RepairOptions, progress: Progress) -> Re
 
     Raises:
         DataError, CorruptStoreError: as `verify_index`.
-        LockedError: another process writes to the index.
-        ResourceError: disk or memory full.
+        LockedError, ResourceError: another process writes to it, or disk or memory are full.
     """
     with writer_lock(folder):
         before, why = verify_index(folder, progress), ""

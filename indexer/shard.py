@@ -74,10 +74,7 @@ def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> li
 class ShardFile:
     """A committed shard, opened at once (so that a later build cannot take it away), read lazily.
 
-    Args:
-        folder: the index.
-        entry: the shard's file.
-        verify: check its content before `rows` are first given out.
+    With `verify` its content is checked before `rows` are first given out.
 
     Raises:
         CorruptStoreError: the file is missing or has another size.

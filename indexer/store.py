@@ -25,14 +25,8 @@ from training.schema import Schema
 class Store:
     """An open index of M images. Use `open_store`.
 
-    Args:
-        folder: the index.
-        manifest: the version to read.
-        gallery: labels, paths and payload.
-        shards: the descriptors, in row order.
-        verify: whether files are checked before they are read.
-        lists: the open file of inverted lists, if its search has one.
-        remarks: what a person should know of how it was opened.
+    `verify`: whether files are checked before they are read; `lists`: the open file of inverted
+    lists, if there is one; `remarks`: what a person should know of how it was opened.
     """
 
     def __init__(
@@ -176,14 +170,9 @@ def _joined(parts: list[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
 def open_store(folder: Path, verify: bool = True) -> Store:
     """Open an index for reading.
 
-    Every file's size is checked now; its content when it is first used. If the manifest is
-    damaged, or names files that are gone, the copy of the last good one is read instead, and
-    `Store.remarks` says so. All files are held open: a build that replaces the index does not
-    disturb this reader.
-
-    Args:
-        folder: the index.
-        verify: check contents before they are used.
+    Every file's size is checked now; its content, with `verify`, when first used. If the manifest
+    is damaged, or names files that are gone, the copy of the last good one is read instead, and
+    `Store.remarks` says so. All files are held open: a build does not disturb this reader.
 
     Raises:
         DataError: there is no finished index.

@@ -31,13 +31,6 @@ def commit_file(
     """Give a written file its final name `<stem>-<hash><suffix>` below the index's folder.
 
     The hash in the name lets files of two versions lie side by side until the manifest changes.
-
-    Args:
-        temporary: the written file, anywhere on the same file system.
-        folder: the index.
-        stem: name without hash, relative to `folder`, POSIX separators.
-        suffix: e.g. `.h5`.
-        arrays: what it holds.
     """
     sha256, fast = hashlib.sha256(), xxhash.xxh3_128()
     with temporary.open("rb") as handle:

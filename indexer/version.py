@@ -78,18 +78,11 @@ class Means:
 def means_of(
     checkpoint: Checkpoint, runtime: str, precision: str, device: str, progress: Progress
 ) -> tuple[Means, Identity]:
-    """What encodes a gallery anew, the model moved to `device`, and what it makes.
-
-    Args:
-        checkpoint: the model.
-        runtime: one of `RUNTIMES`; a remark on what was chosen is told.
-        precision: one of `PRECISIONS`.
-        device: `cpu`, `cuda` or `cuda:N`.
-        progress: a listener.
+    """What encodes a gallery anew, the model moved to `device`, and the identity of what it makes.
 
     Raises:
-        UsageError: a word that is not known or does not fit, or a model that is not M2Fashion.
-        ResourceError: a runtime that is not installed.
+        UsageError, ResourceError: as `choose_runtime` and `encoding_precision`; or the model is not
+            M2Fashion.
     """
     check_indexable(checkpoint.model)
     choice = choose_runtime(runtime, device)
@@ -112,18 +105,15 @@ def write_shards(
     means: Means,
     committed: Callable[[Manifest], None] | None = None,
 ) -> Manifest:
-    """Write the shards that are missing; for the holder of the lock.
+    """Write the shards that are missing: the draft with all shards, and the ranges of int8.
 
     Args:
-        folder: the index.
+        folder: the index, whose lock is held.
         draft: identity, root and preprocessing of the version.
         todo: the shards to write, and those that stay.
         means: what encodes.
-        committed: given for a long build, which says what it takes: is called after each shard
-            with all shards that are on disk; by another thread.
-
-    Returns:
-        The draft with all shards, and the ranges of int8.
+        committed: of a build, which says what it takes: is given all shards that are on disk after
+            each shard, by another thread.
 
     Raises:
         ResourceError: disk or memory full, or a worker process died.
@@ -189,10 +179,10 @@ def write_version(
     """Write gallery file and search of a version whose shards are written, and commit it.
 
     Args:
-        folder: the index.
+        folder: the index, whose lock is held.
         manifest: the version without gallery and search.
-        plans: of its shards; their rows are those of `known`.
-        known: what is known of its images.
+        plans: of its shards, by rows of `known`.
+        known: what the gallery file will say.
         make_search: makes the search of the open version.
     """
     files = open_shards(folder, manifest.shards, verify=False)
@@ -214,14 +204,9 @@ def renewed_search(
     requests: Requests | None,
     progress: Progress,
 ) -> SearchEntry:
-    """The search of a version: the old one's if it was made from the same descriptors, as asked.
+    """The search of a version: the old one's if it was made from the same descriptors, as wanted.
 
-    Args:
-        store: the version.
-        old: the version before.
-        wanted: gives the factory, whether it was asked for, and the recall that is wanted.
-        requests: makes the query vectors with which recall is measured; likeness by default.
-        progress: is told what takes long.
+    `requests` makes the query vectors with which recall is measured, as in `build_search`.
     """
     asked = wanted.factory if wanted.asked else None
     search = None if old is None else old.search
@@ -237,7 +222,6 @@ def copy_model(checkpoint: Path, folder: Path) -> tuple[FileEntry, ...]:
 
     Raises:
         DataError: there is no checkpoint or it cannot be read.
-        ResourceError: the copy cannot be written.
     """
     there = [name for name in MODEL_FILES if (checkpoint / name).exists()]
     try:
