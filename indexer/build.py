@@ -197,7 +197,7 @@ def build_index(
 
 def _building(out: Path) -> Committed | None:
     manifest = read_manifest(out / BUILDING_NAME)
-    return manifest and Committed(manifest)
+    return None if manifest is None else Committed(manifest)
 
 
 def _mixable(

@@ -66,9 +66,7 @@ def add_images(
 
     Raises:
         DataError: there is no index, or an image cannot be read; nothing is changed then.
-        CorruptStoreError: a file that is needed is damaged.
-        LockedError: another process writes to the index.
-        ResourceError: disk, memory or permission.
+        CorruptStoreError, LockedError, ResourceError: as `build_index`.
     """
     with writer_lock(folder):
         store = open_store(folder)

@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from indexer.gallery import Gallery, open_gallery
 from indexer.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, committed_versions
-from indexer.payload import Column, PathList
 from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
-from training.descriptor import DescriptorLayout
 from training.errors import CorruptStoreError, DataError
 from training.preprocessing import Preprocessing
 from training.schema import Schema
@@ -25,8 +23,14 @@ from training.schema import Schema
 class Store:
     """An open index of M images. Use `open_store`.
 
-    `verify`: whether files are checked before they are read; `lists`: the open file of inverted
-    lists, if there is one; `remarks`: what a person should know of how it was opened.
+    Attributes:
+        rows: row of each image in the dataset, [M] int64.
+        paths: of the images, M, relative to `root`, where they were when the index was built.
+        payload: columns of the catalogue that are no attributes, by name.
+        layout: of the descriptors.
+        verify: whether files are checked before they are read.
+        lists: the open file of inverted lists, if there is one.
+        remarks: what a person should know of how it was opened.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class Store:
     ) -> None:
         self.folder, self.manifest, self.gallery = folder, manifest, gallery
         self.shards, self.verify, self.lists, self.remarks = shards, verify, lists, remarks
+        self.rows, self.paths, self.payload = gallery.rows, gallery.paths, gallery.payload
+        self.root, self.layout = Path(manifest.root), manifest.identity.layout
         if lists is not None:
             weakref.finalize(self, lists.close)
         counts = [shard.rows for shard in manifest.shards if shard.file]
@@ -48,26 +54,6 @@ class Store:
 
     def __len__(self) -> int:
         return self.manifest.rows
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Row of each image in the dataset, [M] int64."""
-        return self.gallery.rows
-
-    @property
-    def paths(self) -> PathList:
-        """M image paths relative to `root`."""
-        return self.gallery.paths
-
-    @property
-    def root(self) -> Path:
-        """The folder of the images when the index was built; it may have moved since."""
-        return Path(self.manifest.root)
-
-    @property
-    def payload(self) -> dict[str, Column]:
-        """Columns of the catalogue that are no attributes, by name."""
-        return self.gallery.payload
 
     def labels(self) -> NDArray[np.int8]:
         """Label states of all gallery images [M, K] int8, in new memory."""
@@ -85,11 +71,6 @@ class Store:
         """Number of the item that each image shows [M] int64, -1 unknown; None: all unknown."""
         return self.gallery.items
 
-    @property
-    def layout(self) -> DescriptorLayout:
-        """What the bytes of a descriptor are."""
-        return self.manifest.identity.layout
-
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
         """All descriptors, a shard [n, width] uint8 at a time, read-only, in place."""
         return (shard.rows.descriptors for shard in self.shards)
@@ -105,28 +86,21 @@ class Store:
             IndexError: a row is not 0..M-1.
             CorruptStoreError: one of their shards is damaged.
         """
-        out = np.empty((len(rows), self.layout.width), np.uint8)
-        for shard, here, own in self._places(rows):
-            out[here] = shard.rows.descriptors[own]
-        return out
+        return self._gathered(rows, "descriptors", self.layout.width)
 
     def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """SHA-256 of the files of some rows [n], [n, 32] uint8; raises as `descriptors_of`."""
-        out = np.empty((len(rows), 32), np.uint8)
-        for shard, here, own in self._places(rows):
-            out[here] = shard.rows.digests[own]
-        return out
+        return self._gathered(rows, "digests", 32)
 
-    def _places(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[ShardFile, NDArray[np.int64], NDArray[np.int64]]]:
-        """Each shard that holds some of the rows, which of them, and where in it."""
+    def _gathered(self, rows: NDArray[np.int64], name: str, width: int) -> NDArray[np.uint8]:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
+        out = np.empty((len(rows), width), np.uint8)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
-            yield self.shards[number], here, rows[here] - self._starts[number]
+            out[here] = getattr(self.shards[number].rows, name)[rows[here] - self._starts[number]]
+        return out
 
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each image file's bytes [M, 32] uint8, read-only."""

@@ -56,15 +56,10 @@ _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, sma
 
 @dataclass(frozen=True)
 class Means:
-    """What encodes.
+    """What encodes: a model on `device`, None where nothing has to be encoded.
 
-    Args:
-        model: on `device`; None where nothing has to be encoded.
-        device: `cpu`, `cuda` or `cuda:N`.
-        progress: is told what is done.
-        runtime: what runs the model, unless it computes in int8.
-        batch_size: images at a time; None: by device.
-        workers: decoding processes; None: by need.
+    `runtime` runs it, unless it computes in int8; `batch_size` images at a time (None: by device),
+    decoded by `workers` processes (None: by need).
     """
 
     model: ConditionedEmbedder | None
