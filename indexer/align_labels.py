@@ -24,18 +24,7 @@ class AlignedLabels:
 
 
 def align_labels(labels: NDArray[np.int8], source: Schema, target: Schema) -> AlignedLabels:
-    """Renumber label states by the names of attributes and values.
-
-    Args:
-        labels: [N, K of `source`] int8.
-        source: the dataset's schema.
-        target: the model's schema.
-
-    Returns:
-        The same array if the schemas are one.
-    """
-    if source.hash == target.hash:
-        return AlignedLabels(labels, target.size)
+    """Renumber label states [N, K of `source`] int8 by the names of attributes and values."""
     columns = {name: column for column, name in enumerate(_names(source))}
     pairs = [(i, columns[name]) for i, name in enumerate(_names(target)) if name in columns]
     out = np.zeros((len(labels), target.size), dtype=np.int8)

@@ -1,109 +1,69 @@
-"""Writing HDF5 files of contiguous arrays so that a full disk is an error and not a crash.
+"""HDF5 files of contiguous arrays: written so that a full disk is an error and not a crash, and
+read in place through a memory map.
 
 HDF5 can end the process when a write fails while it closes a file. So the room for the whole file
 is tried out first, HDF5 only lays out its few kilobytes of headers, and the arrays are written by
-ourselves at the offsets that it names: the mirror image of `mapped_hdf5`.
+ourselves at the offsets that it names. The manifest names them too: nothing of a file is parsed to
+read it, and integrity rests on its checksums of files.
 """
 
 from __future__ import annotations
 
-import math
+import io
+import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from indexer.manifest import ArrayPlace
+from indexer.store_file import too_many_files
+from training.errors import CorruptStoreError
 
 _ALIGNMENT = 64  # bytes: every array starts on a cache line, so that float32 views are aligned
 _HEADERS = 1 << 16  # bytes reserved for HDF5's own structures
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """Shape and type of an array to be written; the first axis is its rows."""
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
+    """Write arrays, one uncompressed dataset each; where they lie. Raises OSError."""
+    with path.open("wb") as trial:
+        _reserve(trial, sum(a.nbytes + _ALIGNMENT for a in arrays.values()) + _HEADERS)
+    places = _lay_out(path, arrays)
+    with path.open("r+b") as handle:
+        _reserve(handle, path.stat().st_size)  # HDF5 left holes
+        for place in places:
+            if place.offset is not None:
+                handle.seek(place.offset)
+                handle.write(np.ascontiguousarray(arrays[place.name]).data)
+    return places
 
-    shape: tuple[int, ...]
-    dtype: DTypeLike
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the array."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+def map_arrays(
+    handle: io.BufferedReader, name: str, places: tuple[ArrayPlace, ...]
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an open file, which errors call `name`, read-only, in place.
 
-
-class ArrayFile:
-    """A new HDF5 file of contiguous, uncompressed arrays, written row by row.
-
-    Args:
-        path: the file to create.
-        specs: the arrays by name.
+    The file may be closed and even unlinked afterwards, the map lives on.
 
     Raises:
-        OSError: if there is no room for all of it.
+        CorruptStoreError: if it is not such a file.
+        ResourceError: too many files are open.
     """
-
-    def __init__(self, path: Path, specs: Mapping[str, ArraySpec]) -> None:
-        self._specs = dict(specs)
-        total = sum(spec.nbytes + _ALIGNMENT for spec in specs.values()) + _HEADERS
-        with path.open("wb") as trial:
-            _reserve(trial, total)
-        self._offsets = _lay_out(path, self._specs)
-        self._handle = path.open("r+b")
-        try:
-            _reserve(self._handle, path.stat().st_size)  # HDF5 left holes
-        except OSError:
-            self._handle.close()
-            raise
-
-    def write(self, name: str, values: NDArray[Any], start: int = 0) -> None:
-        """Write rows `start` and on of an array: [any, ...] of its type."""
-        spec, offset = self._specs[name], self._offsets[name]
-        block = np.ascontiguousarray(values, dtype=spec.dtype)
-        assert block.shape[1:] == spec.shape[1:], f"rows of {name} must be {spec.shape[1:]}"
-        assert start + len(block) <= spec.shape[0], f"{name} has {spec.shape[0]} rows"
-        if offset is None or not block.size:  # an array without elements has no place
-            return
-        self._handle.seek(offset + start * (spec.nbytes // spec.shape[0]))
-        self._handle.write(block.data)
-
-    @property
-    def places(self) -> tuple[ArrayPlace, ...]:
-        """Where the arrays lie."""
-        return tuple(
-            ArrayPlace(name, np.dtype(spec.dtype).str, spec.shape, self._offsets[name])
-            for name, spec in self._specs.items()
-        )
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._handle.close()
-
-    def __enter__(self) -> ArrayFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
-    """Write whole arrays, one dataset each; where they lie. Raises OSError."""
-    specs = {name: ArraySpec(array.shape, array.dtype) for name, array in arrays.items()}
-    with ArrayFile(path, specs) as file:
-        for name, array in arrays.items():
-            file.write(name, array)
-        return file.places
+    try:
+        whole = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
+        return {
+            place.name: np.zeros(place.shape, place.dtype)
+            if place.offset is None
+            else np.ndarray(place.shape, place.dtype, buffer=whole, offset=place.offset)
+            for place in places
+        }
+    except (OSError, ValueError, TypeError) as error:
+        damaged = f"{name} is not a readable store file ({error}); build again"
+        raise too_many_files(error) or CorruptStoreError(damaged) from error
 
 
 def _reserve(handle: BinaryIO, size: int) -> None:
@@ -111,21 +71,17 @@ def _reserve(handle: BinaryIO, size: int) -> None:
         os.posix_fallocate(handle.fileno(), 0, max(size, 1))
 
 
-def _lay_out(path: Path, specs: Mapping[str, ArraySpec]) -> dict[str, int | None]:
-    """Create the file with room for the arrays; where each of them starts, None if it is empty."""
+def _lay_out(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
+    """Create the file with room for the arrays; an array without elements has no place."""
     with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
         how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         how.set_layout(h5py.h5d.CONTIGUOUS)
         how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # so that the place is known
         how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         how.set_obj_track_times(False)  # equal content gives equal bytes, whenever it is written
-        return {
-            name: h5py.h5d.create(
-                file.id,
-                name.encode(),
-                h5py.h5t.py_create(np.dtype(spec.dtype)),
-                h5py.h5s.create_simple(spec.shape),
-                dcpl=how,
-            ).get_offset()
-            for name, spec in specs.items()
-        }
+        out = []
+        for name, array in arrays.items():
+            kind, shape = h5py.h5t.py_create(array.dtype), h5py.h5s.create_simple(array.shape)
+            made = h5py.h5d.create(file.id, name.encode(), kind, shape, dcpl=how)
+            out.append(ArrayPlace(name, array.dtype.str, array.shape, made.get_offset()))
+        return tuple(out)

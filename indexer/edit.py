@@ -1,42 +1,41 @@
 """Adding single images to an index and taking some out, without building it again.
 
 New images go to the end. They join the last shard, which is written anew, until it has as many
-rows as a build gives a shard: small shards never pile up.
+rows as a build gives a shard: small shards never pile up. Shards that hold the same images stay as
+they are; descriptors of images that stayed are copied.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from indexer.commit_edit import Edit, Part, commit_edit
+from indexer.build_search import carry_lists
+from indexer.gallery import Known
 from indexer.lock import writer_lock
+from indexer.manifest import sweep
+from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
 from indexer.progress import Progress, Silent
 from indexer.shard import rows_a_shard
 from indexer.store import Store, open_store
+from indexer.version import Means, write_shards, write_version
 from training.checkpoint import load_checkpoint
 from training.decoding import read_image
 from training.errors import DataError, UsageError
-from training.files import as_resource_error, remove_temporaries
-from training.image_file import shown_path
+from training.image_file import NO_VERSION, shown_path
 from training.schema import Condition
 
 
 @dataclass(frozen=True)
 class EditReport:
-    """What an edit did, in numbers of images.
-
-    Args:
-        added: that were not there before.
-        changed: that were there with other content or labels.
-        unchanged: that were there already, just so.
-        removed: that are gone.
-        images: in the index now.
-    """
+    """Numbers of images: `changed` were there with other content or labels, `unchanged` just so;
+    `images` are in the index now."""
 
     added: int
     changed: int
@@ -67,17 +66,13 @@ def add_images(
 
     Raises:
         DataError: there is no index, or an image cannot be read; nothing is changed then.
-        CorruptStoreError: a file that is needed is damaged.
-        LockedError: another process writes to the index.
-        ResourceError: disk, memory or permission.
+        CorruptStoreError, LockedError, ResourceError: as `build_index`.
     """
-    progress = progress or Silent()
     with writer_lock(folder):
-        store = _open(folder)
+        store = open_store(folder)
         digests = _read(store, paths)
         there = _rows_of(store, set(digests))
-        parts = _parts(store)
-        table = store.labels()
+        table = np.array(store.labels())
         known = np.zeros(store.schema.size, np.int8) if labels is None else labels
         belongs = store.schema.attribute_of
         stated = np.isin(belongs, belongs[known != 0])
@@ -85,52 +80,46 @@ def add_images(
         replaced: dict[int, int] = {}  # row -> number of the new image that takes its place
         added = changed = 0
         for path, digest in digests.items():
-            rows = there.get(path, [])
-            stale = [row for row in rows if store.digests()[row].tobytes() != digest]
+            rows = np.array(there.get(path, []), dtype=np.int64)
+            same = (store.digests_of(rows) == np.frombuffer(digest, np.uint8)).all(axis=1)
+            stale = rows[~same].tolist()
             now = np.where(stated, known, table[rows])
             relabelled = bool((table[rows] != now).any())
-            if relabelled:
-                table = np.array(table)
-                table[rows] = now
+            table[rows] = now
             replaced |= {row: len(new) + place for place, row in enumerate(stale)}
-            new += [path] * (len(stale) if rows else 1)
-            added, changed = added + (not rows), changed + bool(stale or relabelled)
+            new += [path] * (len(stale) if len(rows) else 1)
+            added, changed = added + (not len(rows)), changed + bool(stale or relabelled)
+        if added + changed:
+            old = len(store)
+            before = np.full(len(new), -1, dtype=np.int64)
+            before[list(replaced.values())] = list(replaced)
+            now = np.append(np.arange(old), -1)  # of a reject, whose row is -1
+            now[list(replaced)] = old + np.array(list(replaced.values()), dtype=np.int64)
+            plans = []
+            for plan in listed_plans(store.manifest.shards, store.paths):
+                again = [r < 0 and p in digests for r, p in zip(plan.rows, plan.paths, strict=True)]
+                plans.append(_without(replace(plan, rows=now[plan.rows]), np.array(again)))
+            _append(plans, old + np.flatnonzero(before < 0), new, old)
+            of_new = np.where((before < 0)[:, None], known, table[before])
+            model = load_checkpoint(store.model_folder, device).model if new else None
+            means = Means(model, device, progress or Silent(), workers=0)
+            _commit(store, plans, _known(store, before, np.vstack([table, of_new])), means)
         unchanged = len(digests) - added - changed
-        if not added + changed:
-            return EditReport(0, 0, unchanged, 0, len(store))
-        old = len(store)
-        for part in parts:
-            part.sources = [old + replaced[s] if s in replaced else s for s in part.sources]
-        taken = set(replaced.values())
-        fresh = [old + number for number in range(len(new)) if number not in taken]
-        _append(parts, fresh, rows_a_shard(old + len(fresh)))
-        places = {number: row for row, number in replaced.items()}
-        replaces = [places.get(number, -1) for number in range(len(new))]
-        of_new = [known if row < 0 else table[row] for row in replaces]
-        edit = Edit(parts, new, replaces, np.vstack([table, *of_new]))
-        model = load_checkpoint(store.model_folder, device).model if new else None
-        images = commit_edit(store, model, edit, device, progress)
-    return EditReport(added, changed, unchanged, 0, images)
+        return EditReport(added, changed, unchanged, 0, len(store) + len(new) - len(replaced))
 
 
 def remove_images(
     folder: Path, paths: Sequence[str], progress: Progress | None = None
 ) -> EditReport:
-    """Take images out of an index, in one commit; the rows behind them move up.
-
-    Args:
-        folder: the index.
-        paths: relative to the index's root; all rows of a path go.
-        progress: a listener.
+    """Take images, all rows of each path, out of an index, in one commit; rows behind move up.
 
     Raises:
         DataError: there is no index, or no such image in it; nothing is changed then.
         UsageError: no image would be left.
         CorruptStoreError, LockedError, ResourceError: as `add_images`.
     """
-    progress = progress or Silent()
     with writer_lock(folder):
-        store = _open(folder)
+        store = open_store(folder)
         there = _rows_of(store, set(paths))
         for path in paths:
             if path not in there:
@@ -141,20 +130,76 @@ def remove_images(
                 "no image would be left, and an index has at least one; delete the folder "
                 f"{folder} instead"
             )
-        parts = _parts(store)
-        for part in parts:
-            part.sources = [source for source in part.sources if source not in gone]
-        edit = Edit(parts, [], [], store.labels())
-        images = commit_edit(store, None, edit, "cpu", progress)
-    return EditReport(0, 0, 0, len(gone), images)
+        plans = listed_plans(store.manifest.shards, store.paths)
+        plans = [_without(plan, np.isin(plan.rows, list(gone))) for plan in plans]
+        _commit(store, plans, Known.again(store.gallery), Means(None, "cpu", progress or Silent()))
+        return EditReport(0, 0, 0, len(gone), len(store) - len(gone))
 
 
-def _open(folder: Path) -> Store:
-    """Open the index for its writer; DataError if there is none."""
-    store = open_store(folder)
-    with as_resource_error(folder):
-        remove_temporaries(folder)
-    return store
+def _without(plan: ShardPlan, gone: NDArray[np.bool_]) -> ShardPlan:
+    paths = [path for path, out in zip(plan.paths, gone.tolist(), strict=True) if not out]
+    return ShardPlan(plan.number, plan.rows[~gone], paths)
+
+
+def _commit(store: Store, plans: list[ShardPlan], known: Known, means: Means) -> None:
+    """Write a changed list of images as the next version; for the holder of the lock.
+
+    Images stay in their shards; rows are those of the old version, and beyond them new images.
+    """
+    folder, old, before = store.folder, len(store), store.manifest
+    listed = {plan.number: plan for plan in listed_plans(before.shards, store.paths)}
+    plans = [plan for plan in plans if plan.paths]
+    done = {p.number: before.shards[p.number] for p in plans if _same(p, listed.get(p.number))}
+    todo = [plan for plan in plans if plan.number not in done]
+    files = [before.shards[plan.number].file for plan in todo if plan.number in listed]
+    encoded = EncodedImages(folder, [file for file in files if file])
+    reasons = {reject.path: reject.reason for reject in before.rejects}
+    work = []
+    for plan in todo:
+        copied = (plan.rows >= 0) & (plan.rows < old)
+        images = np.full(len(plan.rows), -1, dtype=np.int64)
+        images[copied] = encoded.find(store.digests_of(plan.rows[copied]))
+        rejects = {n: reasons[plan.paths[n]] for n in np.flatnonzero(plan.rows < 0).tolist()}
+        work.append(ShardWork(plan, images, [NO_VERSION] * len(plan.rows), rejects))
+    paths = [path for plan in plans for path in plan.paths]
+    manifest = write_shards(folder, before, Work(paths, done, work, encoded), means)
+    for reject in manifest.rejects:
+        if reject.path not in reasons:
+            raise DataError(f"{reject.path}: {reject.reason}; nothing was changed")
+    flat = np.concatenate([plan.rows[plan.rows >= 0] for plan in plans])
+    origin = np.where(flat < old, flat, -1)
+    manifest = write_version(
+        folder,
+        manifest,
+        plans,
+        known,
+        lambda new: (
+            before.search
+            if new.manifest.content == before.content
+            else carry_lists(folder, new, before.search, origin)
+        ),
+    )
+    sweep(folder, manifest, halted=True)
+
+
+def _known(store: Store, before: NDArray[np.int64], labels: NDArray[np.int8]) -> Known:
+    """What is known of the old images and of N new ones; `labels` are of all of them.
+
+    `before` [N] int64 are the rows that these replace; -1: none, the image then counts as if it
+    stood at the dataset's end.
+    """
+    fresh, gallery = before < 0, store.gallery
+
+    def extended(old: NDArray[Any], unknown: Any) -> NDArray[Any]:
+        return np.concatenate([old, np.where(fresh, unknown, old[before])])
+
+    numbers = extended(store.rows, int(store.rows.max(initial=-1)) + np.cumsum(fresh))
+    payload = {
+        name: [*column.cells, *(column.text(row) if row >= 0 else "" for row in before.tolist())]
+        for name, column in gallery.payload.items()
+    }
+    items = None if gallery.items is None else extended(gallery.items, -1)
+    return Known(labels, extended(gallery.splits, ""), numbers, items, payload)
 
 
 def _read(store: Store, paths: Sequence[str]) -> dict[str, bytes]:
@@ -176,22 +221,23 @@ def _rows_of(store: Store, paths: set[str]) -> dict[str, list[int]]:
     return found
 
 
-def _parts(store: Store) -> list[Part]:
-    parts, start = [], 0
-    for entry in store.manifest.shards:
-        parts.append(Part(entry, list(range(start, start + entry.rows))))
-        start += entry.rows
-    return parts
+def _same(plan: ShardPlan, other: ShardPlan | None) -> bool:
+    return other is not None and plan.paths == other.paths and np.array_equal(plan.rows, other.rows)
 
 
-def _append(parts: list[Part], sources: list[int], most: int) -> None:
-    """Fill the last shard to `most` images, then new ones."""
-    if parts and len(parts[-1].sources) < most:
-        room = most - len(parts[-1].sources)
-        parts[-1].sources += sources[:room]
-        sources = sources[room:]
-    for start in range(0, len(sources), most):
-        parts.append(Part(None, sources[start : start + most]))
+def _append(plans: list[ShardPlan], rows: NDArray[np.int64], new: list[str], old: int) -> None:
+    """Fill the last shard to as many images as a build gives one, then new ones."""
+    most = rows_a_shard(old + len(rows))
+    room = max(0, most - len(plans[-1].paths))
+    own, paths = rows[:room], plans[-1].paths
+    plans[-1] = replace(
+        plans[-1],
+        rows=np.concatenate([plans[-1].rows, own]),
+        paths=paths + [new[row - old] for row in own],
+    )
+    for start in range(room, len(rows), most):
+        own = rows[start : start + most]
+        plans.append(ShardPlan(len(plans), own, [new[row - old] for row in own]))
 
 
 def _unknown(store: Store, path: str) -> str:

@@ -1,37 +1,84 @@
-"""Writing the shards that are not there yet: images copied where they can be, else encoded."""
+"""Encoding a gallery's images and committing them a shard at a time."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from indexer.encode import BatchEncoder, EncodedBatch, Encoding, Forward
-from indexer.encoded_images import EncodedImages
 from indexer.manifest import Reject, ShardEntry
-from indexer.plan import ShardPlan, content_hash, listing_hash, paths_hash
+from indexer.payload import PathList
+from indexer.plan import ShardPlan, ShardWork, Work, list_hash
 from indexer.progress import Progress
-from indexer.shard import write_shard
-from indexer.shard_buffer import ShardBuffer
-from indexer.shard_work import ShardWork
-from training.decoding import ReadBatch, read_batches
+from indexer.shard import ShardRows, write_shard
+from training.decoding import NO_DIGEST, ReadBatch, ReadImage, read_batches
 from training.descriptor import DescriptorLayout
+from training.image_file import NO_VERSION
 from training.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What makes descriptors, laid out as `layout`, of images below `root`.
+
+    `forward` is on `device`; `batch_size` counts images, `workers` decoding processes.
+    """
+
+    root: Path
+    layout: DescriptorLayout
+    forward: Forward
+    preprocessing: Preprocessing
+    device: str
+    batch_size: int
+    workers: int
+
+
+class ShardBuffer:
+    """Room for the descriptors of one shard, one place for every image that is listed for it."""
+
+    def __init__(self, plan: ShardPlan, layout: DescriptorLayout) -> None:
+        self._plan, self._layout = plan, layout
+        self.descriptors = np.zeros((len(plan.paths), layout.width), np.uint8)
+        self.images: list[ReadImage | None] = [None] * len(plan.paths)
+        """What is known of every listed image, rejects included; None: nothing yet."""
+
+    def add(self, places: list[int], batch: EncodedBatch) -> None:
+        """Put encoded images in their places, [B]."""
+        self.descriptors[places] = self._layout.pack(batch.chances, batch.nuance)
+
+    def commit(self, folder: Path) -> ShardEntry:
+        """Write what was added as a shard of the index; raises ResourceError."""
+        paths, images = self._plan.paths, [image for image in self.images if image is not None]
+        assert len(images) == len(paths), "every listed image must have been added"
+        good = [place for place, image in enumerate(images) if not image.reason]
+        digests = np.frombuffer(b"".join(images[i].digest for i in good), dtype=np.uint8)
+        rows = ShardRows(
+            self.descriptors[good],
+            digests.reshape(len(good), 32),
+            np.array(good, dtype=np.int32),
+            PathList.of(paths[i] for i in good),
+        )
+        listed = enumerate(zip(paths, images, strict=True))
+        return ShardEntry(
+            file=write_shard(folder, self._plan.number, rows) if good else None,
+            rows=len(good),
+            paths=list_hash(paths),
+            listing=list_hash(paths, [image.version for image in images]),
+            content=list_hash(paths, [image.digest for image in images]),
+            rejects=tuple(Reject(p, image.reason, n) for n, (p, image) in listed if image.reason),
+        )
 
 
 def encode_shards(
     folder: Path,
-    root: Path,
-    work: Sequence[ShardWork],
-    encoded: EncodedImages,
-    layout: DescriptorLayout,
-    forward: Forward,
-    preprocessing: Preprocessing,
-    device: str,
-    batch_size: int,
-    workers: int,
+    todo: Work,
+    encoder: Encoder,
     progress: Progress,
     committed: Callable[[ShardPlan, ShardEntry], None],
 ) -> None:
@@ -41,64 +88,63 @@ def encode_shards(
     are fetched once the next batch was handed over, and a full shard is written and hashed by a
     thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
-    Args:
-        folder: the index.
-        root: the dataset's folder.
-        work: the shards to write.
-        encoded: the images that are copied.
-        layout: of the descriptors.
-        forward: the model, from `torch_forward` or `onnx_forward`.
-        preprocessing: the model's.
-        device: `cpu`, `cuda` or `cuda:N`.
-        batch_size: images at a time.
-        workers: decoding processes; 0 decodes in this one.
-        progress: is told of every batch.
-        committed: is called after each shard is safely on disk, in the order of `work`, by
-            another thread.
+    `committed` is called after each shard is safely on disk, in their order, by another thread.
 
     Raises:
         ResourceError: disk or memory full, or a worker process died.
         DataError: the model gives values that are not finite.
     """
-    paths = [path for shard in work for path in shard.plan.paths]
+    size, preprocessing = encoder.batch_size, encoder.preprocessing
+    paths = [path for shard in todo.work for path in shard.plan.paths]
     batches: list[list[int]] = []
     start = 0
-    for shard in work:  # no batch straddles two shards
+    for shard in todo.work:  # no batch straddles two shards
         missing = [start + place for place in shard.missing]
-        batches += [missing[i : i + batch_size] for i in range(0, len(missing), batch_size)]
+        batches += [missing[i : i + size] for i in range(0, len(missing), size)]
         start += len(shard.plan.paths)
-    encoder = BatchEncoder(forward, preprocessing, device, progress.say)
-    stream = _one_ahead(read_batches(root, paths, batches, preprocessing, workers), encoder)
+    read = read_batches(encoder.root, paths, batches, preprocessing, encoder.workers)
+    model = BatchEncoder(encoder.forward, preprocessing, encoder.device, progress.say)
+    stream = _one_ahead(read, model)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
-        committed(plan, commit_shard(folder, plan, buffer))
+        committed(plan, buffer.commit(folder))
 
     # Left by an error, the block waits for the shard that is being written: it is kept.
     with ThreadPoolExecutor(1, "shard-writer") as writer, closing(stream):
         writing: Future[None] | None = None
         start = 0
-        for shard in work:
-            plan = shard.plan
-            buffer = ShardBuffer(len(plan.paths), layout)
-            buffer.add_copies(encoded, shard.images, shard.versions)
+        for shard in todo.work:
+            buffer = _begin(shard, todo, encoder.layout)
             left = len(shard.missing)
             while left:
                 batch, results = next(stream)
                 good = [place - start for place in batch.good]
                 for result in results:
                     count = len(result.chances)
-                    buffer.add_encoded(good[:count], result)
+                    buffer.add(good[:count], result)
                     good = good[count:]
                 for place, image in zip(batch.listed, batch.images, strict=True):
                     buffer.images[place - start] = image
                 left -= len(batch.images)
                 progress.advance(len(batch.images))
-            start += len(plan.paths)
+            start += len(shard.plan.paths)
             if writing is not None:
                 writing.result()  # raises what went wrong; and no third shard is ever held
-            writing = writer.submit(write, plan, buffer)
+            writing = writer.submit(write, shard.plan, buffer)
         if writing is not None:
             writing.result()
+
+
+def _begin(shard: ShardWork, todo: Work, layout: DescriptorLayout) -> ShardBuffer:
+    """A shard with the images that are copied, and those that are known to be unreadable."""
+    buffer = ShardBuffer(shard.plan, layout)
+    todo.encoded.copy(shard.images, buffer.descriptors)
+    for place in np.flatnonzero(shard.images >= 0).tolist():
+        digest = todo.encoded.digests[shard.images[place]].tobytes()
+        buffer.images[place] = ReadImage(None, "", digest, shard.versions[place])
+    for place, reason in shard.rejects.items():
+        buffer.images[place] = ReadImage(None, reason, NO_DIGEST, NO_VERSION)
+    return buffer
 
 
 def _one_ahead(
@@ -119,19 +165,3 @@ def _one_ahead(
         for _, encodings in started:
             for encoding in encodings:
                 encoding.cancel()
-
-
-def commit_shard(folder: Path, plan: ShardPlan, buffer: ShardBuffer) -> ShardEntry:
-    """Write what a buffer holds as a shard of the index; raises ResourceError."""
-    rows = buffer.rows(plan.paths)
-    images = [image for image in buffer.images if image is not None]
-    listed = list(zip(plan.paths, images, strict=True))
-    return ShardEntry(
-        file=write_shard(folder, plan.number, rows) if len(rows) else None,
-        rows=len(rows),
-        listed=len(plan.paths),
-        paths=paths_hash(plan.paths),
-        listing=listing_hash(plan.paths, [image.version for image in images]),
-        content=content_hash(plan.paths, [image.digest for image in images]),
-        rejects=tuple(Reject(path, image.reason) for path, image in listed if image.reason),
-    )

@@ -6,7 +6,7 @@ that were corrected reach the index through it without encoding an image again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.array_file import write_arrays
+from indexer.align_labels import align_labels
+from indexer.array_file import map_arrays, write_arrays
 from indexer.manifest import FileEntry
-from indexer.mapped_hdf5 import map_arrays
-from indexer.path_list import PathList
-from indexer.payload import Column, pack_payload, unpack_payload
-from indexer.shard import ShardFile
+from indexer.payload import Column, PathList, pack_payload, unpack_payload
 from indexer.store_file import check_quickly, commit_file, open_file
-from training.datasets.dataset import SPLITS
+from training.datasets.dataset import SPLITS, Dataset
 from training.errors import CorruptStoreError
 from training.files import temporary_file
+from training.schema import Schema
 
 _SPLIT_NAMES = np.array(["", *SPLITS])
 
@@ -50,8 +49,7 @@ class Labels:
         return cls(packed, rows)
 
     def of_values(self, values: Sequence[int]) -> NDArray[np.int8]:
-        """States of some values, by flat index, of all images: [M, n] int8, values side by side in
-        memory of their own."""
+        """States of some values, by flat index, of all images [M, n] int8, in new memory."""
         out = np.empty((len(values), self._rows), dtype=np.int8)
         for own, value in zip(out, values, strict=True):
             own[:] = _STATES[self.packed[value]].reshape(-1)[: self._rows]
@@ -102,9 +100,9 @@ class Known:
     Args:
         labels: label states [N, K] int8.
         splits: `train`, `valid`, `test` or empty, [N] unicode.
+        numbers: row of each in the dataset [N] int64.
         items: numbers of items [N] int64, -1 unknown; None: all unknown.
         payload: columns of N cells, by name.
-        numbers: row of each in the dataset [N] int64.
     """
 
     labels: NDArray[np.int8]
@@ -113,37 +111,51 @@ class Known:
     items: NDArray[np.int64] | None = None
     payload: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, dataset: Dataset, schema: Schema, say: Callable[[str], None]) -> Known:
+        """What a dataset says, labels numbered by a model's schema; `say` is told what is not."""
+        found = align_labels(dataset.labels, dataset.schema, schema)
+        if found.matched < schema.size:
+            say(
+                f"the dataset knows {found.matched} of the model's {schema.size} values; "
+                "labels of the others are unknown"
+            )
+        rows = np.arange(len(dataset))
+        return cls(found.labels, dataset.splits, rows, dataset.items, dataset.payload)
+
+    @classmethod
+    def again(cls, gallery: Gallery) -> Known:
+        """What a gallery file says."""
+        payload = {name: column.cells for name, column in gallery.payload.items()}
+        labels = gallery.labels.of_rows(np.arange(len(gallery.rows)))
+        return cls(labels, gallery.splits, gallery.rows, gallery.items, payload)
+
 
 def write_gallery(
-    folder: Path, shards: Sequence[ShardFile], listed: Sequence[NDArray[np.int64]], known: Known
+    folder: Path, paths: Iterable[str], rows: NDArray[np.int64], known: Known
 ) -> FileEntry:
-    """Write and commit the gallery file.
+    """Write and commit the gallery file; raises ResourceError.
 
     Args:
         folder: the index.
-        shards: the shards, in row order.
-        listed: for each shard the rows of `known` that were listed for it.
+        paths: of the M images, in row order.
+        rows: of `known`, what is known of each image, [M] int64.
         known: what the file will say.
-
-    Raises:
-        ResourceError: if it cannot be written.
     """
-    parts = [own[shard.rows.listed] for shard, own in zip(shards, listed, strict=True)]
-    rows = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    paths = PathList.of(path for shard in shards for path in shard.rows.paths)
-    own_rows = rows.tolist()
-    payload = {n: [cells[row] for row in own_rows] for n, cells in known.payload.items()}
+    packed, own = PathList.of(paths), rows.tolist()
+    codes = (known.splits[rows][:, None] == _SPLIT_NAMES).argmax(axis=1).astype(np.uint8)
     arrays: dict[str, NDArray[Any]] = {
         "rows": known.numbers[rows],
         "labels": Labels.of(known.labels[rows]).packed,
-        "splits": _split_codes(known.splits[rows]),
-        "paths": paths.blob,
-        "path_offsets": paths.offsets,
+        "splits": codes,
+        "paths": packed.blob,
+        "path_offsets": packed.offsets,
     }
     if known.items is not None:
         arrays["items"] = known.items[rows]
+    arrays |= pack_payload({n: [cells[row] for row in own] for n, cells in known.payload.items()})
     with temporary_file(folder) as temporary:
-        places = write_arrays(temporary, arrays | pack_payload(payload))
+        places = write_arrays(temporary, arrays)
         return commit_file(temporary, folder, "gallery", ".h5", places)
 
 
@@ -169,17 +181,3 @@ def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery
         )
     except KeyError as error:
         raise CorruptStoreError(f"{name} is not a gallery file: {error}; build again") from error
-
-
-def known_of(gallery: Gallery) -> Known:
-    """What a gallery file says, for another one."""
-    payload = {name: column.cells for name, column in gallery.payload.items()}
-    labels = gallery.labels.of_rows(np.arange(len(gallery.rows)))
-    return Known(labels, gallery.splits, gallery.rows, gallery.items, payload)
-
-
-def _split_codes(splits: NDArray[np.str_]) -> NDArray[np.uint8]:
-    codes = np.zeros(len(splits), dtype=np.uint8)
-    for code, name in enumerate(_SPLIT_NAMES):
-        codes[splits == name] = code
-    return codes

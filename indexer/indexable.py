@@ -9,14 +9,7 @@ from training.models.m2fashion import M2Fashion
 
 
 def check_indexable(model: Embedder) -> None:
-    """Refuse a rival: what it sees in an image is not read as chances of values.
-
-    Args:
-        model: any embedder; of this project's own only M2Fashion passes.
-
-    Raises:
-        UsageError: the model is one of those that M2Fashion is compared with.
-    """
+    """Raise UsageError for a rival: what it sees in an image is not read as chances of values."""
     if isinstance(model, ConditionedEmbedder) and not isinstance(model, M2Fashion):
         raise UsageError(
             f"this checkpoint holds the model {model.architecture!r}: `retrieve evaluate` measures "

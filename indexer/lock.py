@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.errors import LockedError
-from training.files import as_resource_error
+from training.files import as_resource_error, remove_temporaries
 
 LOCK_NAME = "lock"
 
@@ -20,6 +20,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
     The kernel drops the lock when the process ends, however it ends, so there are no stale locks;
     the file stays, since removing it would let a third process lock another file of that name.
+    What killed writers left is removed.
 
     Raises:
         LockedError: at once, if another process holds it; the message names its pid.
@@ -41,6 +42,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         with as_resource_error(folder):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            remove_temporaries(folder)
         yield
     finally:
         os.close(descriptor)

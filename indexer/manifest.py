@@ -2,6 +2,11 @@
 
 A reader sees the files that one manifest names, so one whole version. While a build runs, its
 finished shards are listed in `building.json`, a manifest of the same form without a gallery file.
+
+    commit: manifest.json -> manifest.previous.json -> files of older versions are removed
+
+Between the first two steps the copy is the version before, whose files are all there still; after
+them it is the same version. So whichever of the two can be read names files that exist.
 """
 
 from __future__ import annotations
@@ -9,31 +14,33 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from training.descriptor import ROOT, DescriptorLayout
 from training.errors import CorruptStoreError, DataError
-from training.files import write_file
+from training.files import as_resource_error, write_file
 
 FORMAT = 3
-"""3: descriptors and one index over them. Formats 1 and 2 held feature maps and are not read."""
 MANIFEST_NAME = "manifest.json"
+COPY_NAME = "manifest.previous.json"
 BUILDING_NAME = "building.json"
 
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_OURS = ("shards/*.h5", "gallery-*.h5", "search-*.faiss", "model/*/*")
 
 
 @dataclass(frozen=True)
 class ArrayPlace:
     """Where an array lies in a file, so that nobody has to parse the file to read it.
 
-    Args:
-        name: of the array.
-        dtype: as `numpy.dtype.str` has it.
-        shape: of the array.
-        offset: its first byte; None if it has no element.
+    `dtype` is as `numpy.dtype.str` has it; `offset`, its first byte, is None if it has no element.
     """
 
     name: str
@@ -52,7 +59,7 @@ class FileEntry:
         size: bytes.
         fast: XXH3 of its content, 128 bits, hexadecimal: no protection from a forger, but checked
             ten times as fast; None if it was not computed.
-        arrays: what it holds, if it is a file of arrays; empty if that was not recorded.
+        arrays: what it holds, if it is a file of arrays.
     """
 
     name: str
@@ -61,22 +68,14 @@ class FileEntry:
     fast: str | None = None
     arrays: tuple[ArrayPlace, ...] = ()
 
-    @classmethod
-    def from_json(cls, entry: dict[str, Any]) -> FileEntry:
-        """The inverse of `dataclasses.asdict`; raises KeyError, TypeError or ValueError."""
-        arrays = tuple(
-            ArrayPlace(**place | {"shape": tuple(map(int, place["shape"]))})
-            for place in entry.get("arrays", ())
-        )
-        return cls(**entry | {"arrays": arrays})
-
 
 @dataclass(frozen=True)
 class Reject:
-    """An image that is not in the index, and why."""
+    """An image that could not be read, why, and its position among those listed for its shard."""
 
     path: str
     reason: str
+    place: int
 
 
 @dataclass(frozen=True)
@@ -86,16 +85,14 @@ class ShardEntry:
     Args:
         file: the shard's file; None if none of its images could be read.
         rows: images in it.
-        listed: images that were listed for it, rejects included.
-        paths: hash of the listed paths.
+        paths: hash of the listed paths, rejects included.
         listing: hash of the listed paths with size and time of change.
         content: hash of the listed paths with each file's SHA-256.
-        rejects: listed images that could not be read.
+        rejects: listed images that could not be read, in their order.
     """
 
     file: FileEntry | None
     rows: int
-    listed: int
     paths: str
     listing: str
     content: str
@@ -158,17 +155,15 @@ class Manifest:
     """One whole version of an index.
 
     Args:
-        identity: model, preprocessing, schema and layout of the descriptors.
+        identity: what its descriptors depend on.
         dataset: name of the dataset.
         root: absolute folder that image paths are relative to.
-        schema: `Schema.to_json`.
-        preprocessing: `Preprocessing.to_json`.
+        schema, preprocessing: as their `to_json` gives them.
         shards: in row order.
         gallery: labels, paths and payload of all rows; None while a build runs.
         model_files: the copied checkpoint.
         search: how the descriptors are searched.
-        int8_ranges: of the activations, where the backbone computed in int8: later shards are
-            encoded with the same; empty otherwise.
+        int8_ranges: of the activations, where the backbone computed in int8, for later shards.
     """
 
     identity: Identity
@@ -199,11 +194,17 @@ class Manifest:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     @property
+    def named_files(self) -> dict[FileEntry, str]:
+        """Every file of this version, the manifest apart: `model`, `shard`, `gallery`, `search`."""
+        out = dict.fromkeys(self.model_files, "model")
+        out |= {shard.file: "shard" for shard in self.shards if shard.file}
+        out |= {self.gallery: "gallery"} if self.gallery else {}
+        return out | ({self.search.file: "search"} if self.search.file else {})
+
+    @property
     def files(self) -> list[FileEntry]:
         """Every file of this version, the manifest apart."""
-        out = [*self.model_files, *(s.file for s in self.shards if s.file)]
-        out += [self.gallery] if self.gallery else []
-        return out + ([self.search.file] if self.search.file else [])
+        return list(self.named_files)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
@@ -220,70 +221,106 @@ def read_manifest(path: Path) -> Manifest | None:
         DataError: if another version of this program wrote it, or it would lie in a file.
     """
     try:
-        text = path.read_bytes()
+        # Not by msgspec's own parser: names of files that are not UTF-8 have lone surrogates.
+        data = json.loads(path.read_bytes())
+        checksum = data.pop("checksum")
+        number = int(data.pop("format"))
+        if number == FORMAT:
+            if checksum != _checksum({"format": FORMAT} | data):
+                raise ValueError("its checksum does not match")
+            manifest = msgspec.convert(data, Manifest)
+            for entry in manifest.files:
+                if not all(_SAFE_PART.fullmatch(part) for part in entry.name.split("/")):
+                    raise ValueError(f"it names a file outside of the index: {entry.name!r}")
+            return manifest
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise DataError(f"no index in {path.parent}: that is no folder") from error
     except OSError as error:
         raise CorruptStoreError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        data = json.loads(text)
-        checksum = data.pop("checksum")
-        number = int(data["format"])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
-    if number > FORMAT:
-        raise DataError(
-            f"{path} has format {number}; this version reads up to {FORMAT}: "
-            "install a newer m2fashion-retrieval"
-        )
-    if number < FORMAT:
-        raise DataError(
-            f"the index in {path.parent} was built by an earlier version (format {number} instead "
-            f"of {FORMAT}): delete it and build it again with retrieve build-index"
-        )
-    if checksum != _checksum(data):
-        raise _damaged(path, "its checksum does not match")
-    try:
-        manifest = _from_json(data)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, repr(error)) from error
-    for entry in manifest.files:
-        if not all(_SAFE_PART.fullmatch(part) for part in entry.name.split("/")):
-            raise _damaged(path, f"it names a file outside of the index: {entry.name!r}")
-    return manifest
-
-
-def _damaged(path: Path, why: str) -> CorruptStoreError:
-    return CorruptStoreError(f"{path} is damaged ({why}); run build-index again")
+    except (*_DAMAGED, msgspec.ValidationError) as error:
+        why = f"{path} is damaged ({error}); run build-index again"
+        raise CorruptStoreError(why) from error
+    who, what = ("a newer", "install that") if number > FORMAT else ("an earlier", "delete it")
+    raise DataError(
+        f"the index in {path.parent} has format {number} instead of {FORMAT}, it was built by "
+        f"{who} version of this program: {what}, or build it again with retrieve build-index"
+    )
 
 
 def _checksum(body: dict[str, Any]) -> str:
-    # Through JSON and back, so that tuples and lists, written and read, give the same text.
+    # Through JSON, so that tuples and lists, written and read, give the same text.
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _from_json(data: dict[str, Any]) -> Manifest:
-    def file(entry: dict[str, Any] | None) -> FileEntry | None:
-        return None if entry is None else FileEntry.from_json(entry)
+@dataclass(frozen=True)
+class Committed:
+    """A version of an index; `remark` says why it is not the one that it should be."""
 
-    def shard(entry: dict[str, Any]) -> ShardEntry:
-        rejects = tuple(Reject(**reject) for reject in entry["rejects"])
-        return ShardEntry(**entry | {"file": file(entry["file"]), "rejects": rejects})
+    manifest: Manifest
+    remark: str | None = None
 
-    identity = data["identity"]
-    groups = tuple((int(owner), int(size)) for owner, size in identity["layout"]["groups"])
-    layout = DescriptorLayout(int(identity["layout"]["values"]), groups)
-    return Manifest(
-        identity=Identity(**identity | {"layout": layout}),
-        dataset=str(data["dataset"]),
-        root=str(data["root"]),
-        schema=dict(data["schema"]),
-        preprocessing=dict(data["preprocessing"]),
-        shards=tuple(shard(entry) for entry in data["shards"]),
-        gallery=file(data["gallery"]),
-        model_files=tuple(FileEntry.from_json(entry) for entry in data["model_files"]),
-        search=SearchEntry(**data["search"] | {"file": file(data["search"]["file"])}),
-        int8_ranges=tuple((float(low), float(high)) for low, high in data["int8_ranges"]),
-    )
+
+def commit_manifest(folder: Path, manifest: Manifest) -> None:
+    """Make a version the current one; what it replaces may be removed afterwards.
+
+    Raises:
+        ResourceError: if it cannot be written; the current version is the old or the new one.
+    """
+    write_manifest(folder / MANIFEST_NAME, manifest)  # the commit
+    write_manifest(folder / COPY_NAME, manifest)
+
+
+def committed_versions(folder: Path) -> Iterator[Committed]:
+    """The current version, then the copy if it says something else; each read when asked for.
+
+    Raises:
+        CorruptStoreError: nothing can be read and something is damaged.
+        DataError: as `read_manifest`.
+    """
+    path, current, copy, trouble = folder / MANIFEST_NAME, None, None, None
+    try:
+        current = read_manifest(path)
+    except CorruptStoreError as error:
+        trouble = error
+    if current is not None:
+        yield Committed(current)
+    try:
+        copy = read_manifest(folder / COPY_NAME)
+    except CorruptStoreError as error:
+        trouble = trouble or error
+    if copy is not None and copy != current:
+        wrong = "is damaged" if trouble else "cannot be used" if path.exists() else "is missing"
+        which = f"reading {COPY_NAME} instead, {copy.rows:,} images"
+        yield Committed(copy, f"{path} {wrong}: {which}; {remedy(folder)}")
+    if current is None and copy is None and trouble is not None:
+        raise trouble
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a damaged file."""
+    return f"`retrieve verify {folder} --repair` restores what can be restored"
+
+
+def sweep(folder: Path, manifest: Manifest, halted: bool) -> None:
+    """Remove files that this version does not name; files that are not ours are left alone.
+
+    Only for the holder of the lock; raises ResourceError. Readers that hold such a file open keep
+    reading it. With `halted` what an interrupted build has committed so far stays, too.
+    """
+    building = None
+    if halted:
+        with suppress(CorruptStoreError, DataError):
+            building = read_manifest(folder / BUILDING_NAME)
+    named = {folder / e.name for version in (manifest, building) if version for e in version.files}
+    with as_resource_error(folder):
+        if building is None:
+            (folder / BUILDING_NAME).unlink(missing_ok=True)
+        for pattern in _OURS:
+            for path in folder.glob(pattern):
+                if path not in named and path.is_file():
+                    path.unlink()
+        for place in (folder / "model").glob("*"):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()

@@ -1,30 +1,57 @@
-"""Payload: columns of a catalogue that are no attributes (sku, price, title), kept and given back.
-
-A column is one block of bytes; its cells are decoded when they are asked for.
+"""Many texts as one block of bytes: paths, and payload, the columns of a catalogue that are no
+attributes (sku, price, title). Cells are decoded when they are asked for.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.path_list import PathList
+
+@dataclass(frozen=True)
+class PathList(Sequence[str]):
+    """M texts; any name survives, also one that is not UTF-8 (Python's surrogate escapes).
+
+    Args:
+        blob: bytes of all texts, one after another, [total] uint8.
+        offsets: where each starts, and the end: [M + 1] int64.
+    """
+
+    blob: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> PathList:
+        """Pack texts."""
+        encoded = [text.encode("utf-8", "surrogateescape") for text in texts]
+        offsets = np.zeros(len(encoded) + 1, dtype=np.int64)
+        np.cumsum([len(e) for e in encoded], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(encoded), dtype=np.uint8), offsets)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        start, stop = self.offsets[position], self.offsets[position + 1]
+        return self.blob[start:stop].tobytes().decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the payload, a cell an image.
-
-    Args:
-        name: as the catalogue has it.
-        cells: M texts; empty: nothing is known.
-    """
+    """One column of the payload, by its name in the catalogue; an empty cell: nothing is known."""
 
     name: str
     cells: PathList
@@ -42,11 +69,7 @@ class Column:
         return self._parsed is not None
 
     def numbers(self) -> NDArray[np.float64]:
-        """The cells as numbers [M] float64, NaN where a cell is empty.
-
-        Raises:
-            ValueError: the column is not `numeric`.
-        """
+        """The cells as numbers [M] float64, NaN where empty; ValueError if not `numeric`."""
         if self._parsed is None:
             raise ValueError(f"column {self.name!r} holds cells that are no numbers")
         return self._parsed

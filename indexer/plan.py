@@ -1,17 +1,35 @@
-"""Which images go into which shard, and the hashes by which a shard is known again."""
+"""Which images go into which shard; which of them are there already, and which are encoded.
+
+The same bytes, decoded by the same rule and encoded by the same model, give the same descriptor:
+an image that moved in the list, or got another name, is copied instead of encoded.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.image_file import NO_VERSION, file_version
+from indexer.manifest import FileEntry, Manifest, ShardEntry
+from indexer.progress import Progress
+from indexer.shard import ShardFile, ShardRows, rows_a_shard
+from indexer.store_file import problem_of
+from training.decoding import NO_DIGEST
+from training.errors import DataError
+from training.image_file import NO_VERSION, file_version, read_image_file
 from training.relative_path import leaves_root
+
+_READERS = 4  # threads that hash files; the file system is waited for more than the processor
+_OPEN = 4  # shards; an image that moved a little lies in one of two neighbours
+
+Version = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -20,7 +38,7 @@ class ShardPlan:
 
     Args:
         number: 0-based.
-        rows: their rows in the dataset, [n] int64.
+        rows: of what is known of each, such as rows of the dataset, [n] int64.
         paths: their paths, n.
     """
 
@@ -29,46 +47,211 @@ class ShardPlan:
     paths: list[str]
 
 
-def plan_shards(rows: NDArray[np.int64], paths: Sequence[str], shard_rows: int) -> list[ShardPlan]:
+def plan_shards(
+    rows: NDArray[np.int64], paths: Sequence[str], shard_rows: int | None = None
+) -> list[ShardPlan]:
     """Cut the dataset rows to be indexed into shards of `shard_rows` images, the last shorter."""
-    starts = range(0, len(rows), shard_rows)
-    return [
-        ShardPlan(
-            number,
-            rows[start : start + shard_rows],
-            [paths[row] for row in rows[start : start + shard_rows]],
-        )
-        for number, start in enumerate(starts)
-    ]
+    size = shard_rows or rows_a_shard(len(rows))
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [ShardPlan(n, own, [paths[row] for row in own]) for n, own in enumerate(parts)]
 
 
-def paths_hash(paths: Iterable[str]) -> str:
-    """Hash of listed paths."""
-    return _hash((path, "") for path in paths)
+def listed_plans(shards: Sequence[ShardEntry], paths: Sequence[str]) -> list[ShardPlan]:
+    """The shards of an index as they were listed: rows of its M images, and -1 for rejects."""
+    plans, start = [], 0
+    for number, shard in enumerate(shards):
+        rows = list(range(start, start + shard.rows))
+        start += shard.rows
+        listed = [paths[row] for row in rows]
+        for reject in shard.rejects:  # in their order
+            rows.insert(reject.place, -1)
+            listed.insert(reject.place, reject.path)
+        plans.append(ShardPlan(number, np.array(rows, dtype=np.int64), listed))
+    return plans
 
 
-def listing_hash(paths: Sequence[str], stats: Sequence[tuple[int, int]]) -> str:
-    """Hash of listed paths with the `file_version` of each; -1, -1 if unreadable."""
-    return _hash((p, f"{s} {m}") for p, (s, m) in zip(paths, stats, strict=True))
+class EncodedImages:
+    """The images of some shards, numbered through. Holds their digests, and few shards open.
+
+    Args:
+        folder: the index.
+        files: shards whose content has been checked.
+    """
+
+    def __init__(self, folder: Path, files: Sequence[FileEntry] = ()) -> None:
+        @lru_cache(_OPEN)
+        def shard(number: int) -> ShardRows:
+            return ShardFile(folder, files[number], verify=False).rows
+
+        self._shard = shard
+        found = [np.array(shard(number).digests) for number in range(len(files))]
+        self.digests = np.concatenate(found) if found else np.zeros((0, 32), np.uint8)
+        """SHA-256 of each image's file, [N, 32] uint8."""
+        self._starts = np.cumsum([0, *map(len, found)])
+        keys = _keys(self.digests)
+        self._order = np.argsort(keys, kind="stable")
+        self._sorted = keys[self._order]
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+    def find(self, digests: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The first image [M] int64 that has each of the digests [M, 32]; -1 where none has."""
+        if not len(self):
+            return np.full(len(digests), -1, dtype=np.int64)
+        places = np.searchsorted(self._sorted, _keys(digests))
+        rows = self._order[np.minimum(places, len(self) - 1)]
+        # Two digests with equal first bytes are not expected; if so, the second is not found.
+        same = (self.digests[rows] == digests).all(axis=1)
+        return np.where(same, rows, -1).astype(np.int64)
+
+    def copy(self, images: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
+        """Put the descriptors of images, by number [n], into `out` [n, width]; -1: leave it."""
+        known = np.flatnonzero(images >= 0)
+        shards = np.searchsorted(self._starts, images[known], side="right") - 1
+        for number in np.unique(shards).tolist():
+            here = known[shards == number]
+            out[here] = self._shard(number).descriptors[images[here] - self._starts[number]]
 
 
-def content_hash(paths: Sequence[str], digests: Sequence[bytes]) -> str:
-    """Hash of listed paths with the SHA-256 of each file; zeros if unreadable."""
-    return _hash((p, d.hex()) for p, d in zip(paths, digests, strict=True))
+@dataclass(frozen=True)
+class ShardWork:
+    """A shard that has to be written.
+
+    Args:
+        plan: its images.
+        images: for each its number among the encoded images, [n] int64; -1: there is none.
+        versions: `file_version` of each file when its content was compared; -1, -1 if unknown.
+        rejects: why an image is not read, by its position in the plan.
+    """
+
+    plan: ShardPlan
+    images: NDArray[np.int64]
+    versions: list[Version]
+    rejects: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[int]:
+        """Positions of the images that have to be encoded."""
+        return [n for n in np.flatnonzero(self.images < 0).tolist() if n not in self.rejects]
+
+    @classmethod
+    def anew(cls, plan: ShardPlan) -> ShardWork:
+        """All of it has to be encoded."""
+        count = len(plan.paths)
+        return cls(plan, np.full(count, -1, dtype=np.int64), [NO_VERSION] * count)
 
 
-def _hash(pairs: Iterable[tuple[str, str]]) -> str:
+@dataclass(frozen=True)
+class Work:
+    """What has to be done for a version.
+
+    Args:
+        paths: of all images of the version.
+        done: shards that stay as they are, by number.
+        work: the others, in row order.
+        encoded: the images that are copied.
+    """
+
+    paths: Sequence[str]
+    done: dict[int, ShardEntry]
+    work: list[ShardWork]
+    encoded: EncodedImages
+
+    @property
+    def kept(self) -> int:
+        """Images that need no encoding."""
+        copied = sum(int((work.images >= 0).sum()) for work in self.work)
+        return copied + sum(entry.rows for entry in self.done.values())
+
+    @property
+    def missing(self) -> int:
+        """Images that have to be encoded."""
+        return sum(len(work.missing) for work in self.work)
+
+
+def plan_work(
+    folder: Path,
+    root: Path,
+    plans: Sequence[ShardPlan],
+    earlier: Iterable[Manifest],
+    progress: Progress,
+) -> Work:
+    """What earlier builds with the same model have done of a plan, and what is left.
+
+    A shard of the same paths stays as it is if sizes and times of change are the same, or else
+    the files' content: a dataset that was copied or unpacked again is not encoded again. Images of
+    other shards are looked for by content in the shards that no longer fit. Damaged shards are not
+    used.
+    """
+    paths = [path for plan in plans for path in plan.paths]
+    there = {entry.paths: entry for manifest in earlier for entry in manifest.shards}
+    intact: dict[str, bool] = {}
+
+    def usable(entry: ShardEntry) -> bool:
+        if entry.file is None:
+            return True
+        if entry.file.name not in intact:
+            intact[entry.file.name] = problem_of(folder, entry.file) is None
+        return intact[entry.file.name]
+
+    done: dict[int, ShardEntry] = {}
+    for plan in plans:
+        entry = there.get(list_hash(plan.paths))
+        if entry is None:
+            continue
+        versions = [_version(root, path) for path in plan.paths]
+        if list_hash(plan.paths, versions) == entry.listing and usable(entry):
+            done[plan.number] = entry
+    kept = {entry.paths for entry in done.values()}
+    spare = {e.file.name: e.file for e in there.values() if e.paths not in kept and e.file}
+    files = [e.file for e in there.values() if e.file and e.file.name in spare and usable(e)]
+    encoded = EncodedImages(folder, files)
+    rest = [plan for plan in plans if plan.number not in done]
+    if not len(encoded):
+        return Work(paths, done, [ShardWork.anew(plan) for plan in rest], encoded)
+    progress.start("images compared", sum(len(plan.paths) for plan in rest))
+    work = []
+    with ThreadPoolExecutor(_READERS, "hash") as readers:
+        for plan in rest:
+            found = list(readers.map(lambda path: _identify(root, path), plan.paths))
+            digests, versions = [f[0] for f in found], [f[1] for f in found]
+            entry = there.get(list_hash(plan.paths))
+            same = entry is not None and list_hash(plan.paths, digests) == entry.content
+            if entry is not None and same and usable(entry):
+                done[plan.number] = replace(entry, listing=list_hash(plan.paths, versions))
+            else:
+                table = np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+                work.append(ShardWork(plan, encoded.find(table), versions))
+            progress.advance(len(plan.paths))
+    return Work(paths, done, work, encoded)
+
+
+def list_hash(paths: Sequence[str], marks: Iterable[object] = repeat("")) -> str:
+    """Hash of listed paths, with a mark of each: its `file_version`, or its SHA-256."""
     # NUL cannot occur in a path, so no two lists give the same bytes.
-    text = "".join(f"{path}\0{mark}\0" for path, mark in pairs)
+    text = "".join(f"{path}\0{mark!r}\0" for path, mark in zip(paths, marks, strict=False))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def stat_version(root: Path, path: str) -> tuple[int, int]:
+def _version(root: Path, path: str) -> Version:
     """The `file_version` of `root / path` as it is now; -1, -1 if there is none."""
-    if leaves_root(path):
-        return NO_VERSION
     try:
-        status = (root / path).stat()
+        return NO_VERSION if leaves_root(path) else file_version((root / path).stat())
     except (OSError, ValueError):
         return NO_VERSION
-    return file_version(status)
+
+
+def _identify(root: Path, path: str) -> tuple[bytes, Version]:
+    """SHA-256 of a file and its version; zeros and -1, -1 if it cannot be read."""
+    try:
+        file = None if leaves_root(path) else read_image_file(root / path)
+    except DataError:
+        file = None
+    if file is None:
+        return NO_DIGEST, NO_VERSION
+    return hashlib.sha256(file.content).digest(), file.version
+
+
+def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0]

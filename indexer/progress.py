@@ -10,15 +10,12 @@ class Progress(Protocol):
 
     def start(self, stage: str, total: int) -> None:
         """A stage with `total` images begins."""
-        ...
 
     def advance(self, count: int) -> None:
         """`count` more images of the stage are done."""
-        ...
 
     def say(self, message: str) -> None:
         """Something that a person should know."""
-        ...
 
 
 class Silent:

@@ -13,12 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.array_file import write_arrays
+from indexer.array_file import map_arrays, write_arrays
 from indexer.manifest import FileEntry, ShardEntry
-from indexer.mapped_hdf5 import map_arrays
-from indexer.open_files import allow_open_files
-from indexer.path_list import PathList
-from indexer.store_file import check_quickly, commit_file, open_file
+from indexer.payload import PathList
+from indexer.store_file import allow_open_files, check_quickly, commit_file, open_file
 from training.errors import CorruptStoreError
 from training.files import temporary_file
 
@@ -59,32 +57,15 @@ class ShardRows:
 
 def write_shard(folder: Path, number: int, rows: ShardRows) -> FileEntry:
     """Write and commit shard number `number` of the index in `folder`; raises ResourceError."""
+    arrays = {name: getattr(rows, name) for name in ("descriptors", "digests", "listed")}
+    arrays |= {"paths": rows.paths.blob, "path_offsets": rows.paths.offsets}
     with temporary_file(folder / "shards") as temporary:
-        places = write_arrays(
-            temporary,
-            {
-                "descriptors": rows.descriptors,
-                "digests": rows.digests,
-                "listed": rows.listed,
-                "paths": rows.paths.blob,
-                "path_offsets": rows.paths.offsets,
-            },
-        )
+        places = write_arrays(temporary, arrays)
         return commit_file(temporary, folder, f"shards/{number:05d}", ".h5", places)
 
 
 def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> list[ShardFile]:
-    """The shards of an index that hold images; see `ShardFile`.
-
-    Args:
-        folder: the index.
-        entries: of its shards.
-        verify: as for `ShardFile`.
-
-    Raises:
-        CorruptStoreError: a file is missing or has another size.
-        ResourceError: too many files are open.
-    """
+    """The shards of an index that hold images; raises as `ShardFile`."""
     files = [entry.file for entry in entries if entry.file is not None]
     allow_open_files(_OPEN * len(files))
     return [ShardFile(folder, file, verify) for file in files]
@@ -93,13 +74,11 @@ def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> li
 class ShardFile:
     """A committed shard, opened at once (so that a later build cannot take it away), read lazily.
 
-    Args:
-        folder: the index.
-        entry: the shard's file.
-        verify: check its content before `rows` are first given out.
+    With `verify` its content is checked before `rows` are first given out.
 
     Raises:
-        CorruptStoreError: if the file is missing or has another size.
+        CorruptStoreError: the file is missing or has another size.
+        ResourceError: too many files are open.
     """
 
     def __init__(self, folder: Path, entry: FileEntry, verify: bool = True) -> None:
@@ -110,11 +89,7 @@ class ShardFile:
 
     @property
     def rows(self) -> ShardRows:
-        """The arrays, read-only, in place.
-
-        Raises:
-            CorruptStoreError: if the content is not what the manifest promises.
-        """
+        """The arrays, read-only, in place; CorruptStoreError if they are damaged."""
         with self._reading:  # a shard is hashed once, whatever number of threads asks for it
             return self._rows
 
@@ -125,11 +100,7 @@ class ShardFile:
             check_quickly(self._folder, self._entry, self._handle)
         arrays = map_arrays(self._handle, str(path), self._entry.arrays)
         try:
-            return ShardRows(
-                arrays["descriptors"],
-                arrays["digests"],
-                arrays["listed"],
-                PathList(arrays["paths"], arrays["path_offsets"]),
-            )
+            paths = PathList(arrays["paths"], arrays["path_offsets"])
+            return ShardRows(arrays["descriptors"], arrays["digests"], arrays["listed"], paths)
         except KeyError as error:
             raise CorruptStoreError(f"{path} lacks the array {error}; build again") from error

@@ -11,14 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.committed import Committed, committed_versions
 from indexer.gallery import Gallery, open_gallery
-from indexer.manifest import BUILDING_NAME, Manifest
-from indexer.path_list import PathList
-from indexer.payload import Column
+from indexer.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, committed_versions
 from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
-from training.descriptor import DescriptorLayout
 from training.errors import CorruptStoreError, DataError
 from training.preprocessing import Preprocessing
 from training.schema import Schema
@@ -27,13 +23,13 @@ from training.schema import Schema
 class Store:
     """An open index of M images. Use `open_store`.
 
-    Args:
-        folder: the index.
-        manifest: the version to read.
-        gallery: labels, paths and payload.
-        shards: the descriptors, in row order.
+    Attributes:
+        rows: row of each image in the dataset, [M] int64.
+        paths: of the images, M, relative to `root`, where they were when the index was built.
+        payload: columns of the catalogue that are no attributes, by name.
+        layout: of the descriptors.
         verify: whether files are checked before they are read.
-        lists: the open file of inverted lists, if its search has one.
+        lists: the open file of inverted lists, if there is one.
         remarks: what a person should know of how it was opened.
     """
 
@@ -49,6 +45,8 @@ class Store:
     ) -> None:
         self.folder, self.manifest, self.gallery = folder, manifest, gallery
         self.shards, self.verify, self.lists, self.remarks = shards, verify, lists, remarks
+        self.rows, self.paths, self.payload = gallery.rows, gallery.paths, gallery.payload
+        self.root, self.layout = Path(manifest.root), manifest.identity.layout
         if lists is not None:
             weakref.finalize(self, lists.close)
         counts = [shard.rows for shard in manifest.shards if shard.file]
@@ -56,26 +54,6 @@ class Store:
 
     def __len__(self) -> int:
         return self.manifest.rows
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """Row of each image in the dataset, [M] int64."""
-        return self.gallery.rows
-
-    @property
-    def paths(self) -> PathList:
-        """M image paths relative to `root`."""
-        return self.gallery.paths
-
-    @property
-    def root(self) -> Path:
-        """The folder of the images when the index was built; it may have moved since."""
-        return Path(self.manifest.root)
-
-    @property
-    def payload(self) -> dict[str, Column]:
-        """Columns of the catalogue that are no attributes, by name."""
-        return self.gallery.payload
 
     def labels(self) -> NDArray[np.int8]:
         """Label states of all gallery images [M, K] int8, in new memory."""
@@ -86,74 +64,46 @@ class Store:
         return self.gallery.labels.of_rows(rows)
 
     def states(self, values: Sequence[int]) -> NDArray[np.int8]:
-        """Label states of all images for some values, by flat index [M, n] int8: what a filter
-        reads."""
+        """Label states of all images for some values, by flat index, [M, n] int8."""
         return self.gallery.labels.of_values(values)
 
     def items(self) -> NDArray[np.int64] | None:
         """Number of the item that each image shows [M] int64, -1 unknown; None: all unknown."""
         return self.gallery.items
 
-    @property
-    def layout(self) -> DescriptorLayout:
-        """What the bytes of a descriptor are."""
-        return self.manifest.identity.layout
-
     def blocks(self) -> Iterator[NDArray[np.uint8]]:
-        """All descriptors, a shard [n, width] uint8 at a time, read-only, in place.
-
-        Raises:
-            CorruptStoreError: a shard is damaged.
-        """
+        """All descriptors, a shard [n, width] uint8 at a time, read-only, in place."""
         return (shard.rows.descriptors for shard in self.shards)
 
     def descriptors(self) -> NDArray[np.uint8]:
-        """All descriptors [M, width] uint8, read-only; a copy where there are several shards.
-
-        Raises:
-            CorruptStoreError: a shard is damaged.
-        """
+        """All descriptors [M, width] uint8, read-only; a copy where there are several shards."""
         return _joined(list(self.blocks()), self.layout.width)
 
     def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """A copy of the descriptors of some rows in any order, [n, width] uint8.
-
-        Args:
-            rows: [n] int64, each 0..M-1.
+        """A copy of the descriptors of some rows [n] in any order, [n, width] uint8.
 
         Raises:
-            IndexError: a row is not in the index.
+            IndexError: a row is not 0..M-1.
             CorruptStoreError: one of their shards is damaged.
         """
-        out = np.empty((len(rows), self.layout.width), np.uint8)
-        for shard, here, own in self._places(rows):
-            out[here] = shard.rows.descriptors[own]
-        return out
+        return self._gathered(rows, "descriptors", self.layout.width)
 
     def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """SHA-256 of the files of some rows in any order, [n, 32] uint8; as `descriptors_of`."""
-        out = np.empty((len(rows), 32), np.uint8)
-        for shard, here, own in self._places(rows):
-            out[here] = shard.rows.digests[own]
-        return out
+        """SHA-256 of the files of some rows [n], [n, 32] uint8; raises as `descriptors_of`."""
+        return self._gathered(rows, "digests", 32)
 
-    def _places(
-        self, rows: NDArray[np.int64]
-    ) -> Iterator[tuple[ShardFile, NDArray[np.int64], NDArray[np.int64]]]:
-        """Each shard that holds some of the rows, which of them, and where in it."""
+    def _gathered(self, rows: NDArray[np.int64], name: str, width: int) -> NDArray[np.uint8]:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
+        out = np.empty((len(rows), width), np.uint8)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(numbers).tolist():
             here = np.flatnonzero(numbers == number)
-            yield self.shards[number], here, rows[here] - self._starts[number]
+            out[here] = getattr(self.shards[number].rows, name)[rows[here] - self._starts[number]]
+        return out
 
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each image file's bytes [M, 32] uint8, read-only."""
-        return self._digests
-
-    @cached_property
-    def _digests(self) -> NDArray[np.uint8]:
         return _joined([shard.rows.digests for shard in self.shards], 32)
 
     @cached_property
@@ -168,23 +118,17 @@ class Store:
 
     @property
     def model_folder(self) -> Path:
-        """The copied checkpoint, for `training.checkpoint.load_checkpoint`.
-
-        Raises:
-            CorruptStoreError: if one of its files is damaged.
-        """
-        for entry in self.manifest.model_files if self.verify else ():
-            with open_file(self.folder, entry) as handle:
-                check_content(self.folder, entry, handle)
+        """The copied checkpoint, for `load_checkpoint`; CorruptStoreError if it is damaged."""
+        if self.verify:
+            self._check(self.manifest.model_files)
         return (self.folder / self.manifest.model_files[0].name).parent
 
     def check(self) -> None:
-        """Check the content of every file of this version.
+        """Check the content of every file; raises CorruptStoreError naming the first damaged."""
+        self._check(self.manifest.files)
 
-        Raises:
-            CorruptStoreError: naming the first that is damaged.
-        """
-        for entry in self.manifest.files:
+    def _check(self, files: Sequence[FileEntry]) -> None:
+        for entry in files:
             with open_file(self.folder, entry) as handle:
                 check_content(self.folder, entry, handle)
 
@@ -200,19 +144,13 @@ def _joined(parts: list[NDArray[np.uint8]], width: int) -> NDArray[np.uint8]:
 def open_store(folder: Path, verify: bool = True) -> Store:
     """Open an index for reading.
 
-    Every file's size is checked now; its content when it is first used. `Store.check` reads all
-    files. If the
-    manifest is damaged, or names files that are gone, the copy of the last good one is read
-    instead, and `Store.remarks` says so. All files are held open: a build that replaces the index
-    does not disturb this reader.
-
-    Args:
-        folder: the index.
-        verify: check contents before they are used.
+    Every file's size is checked now; its content, with `verify`, when first used. If the manifest
+    is damaged, or names files that are gone, the copy of the last good one is read instead, and
+    `Store.remarks` says so. All files are held open: a build does not disturb this reader.
 
     Raises:
-        DataError: if there is no finished index.
-        CorruptStoreError: if a file is missing, has another size, or its content was changed.
+        DataError: there is no finished index.
+        CorruptStoreError: a file is missing, has another size, or its content was changed.
     """
     while True:
         found: list[Committed] = []
@@ -238,12 +176,10 @@ def _open(
         raise _not_there(folder)
     shards = open_shards(folder, manifest.shards, verify)
     gallery = open_gallery(folder, manifest.gallery, verify)
-    remarks = [] if version.remark is None else [version.remark]
-    if trouble is not None:
-        remarks.insert(0, str(trouble))
+    remarks = tuple(str(remark) for remark in (trouble, version.remark) if remark is not None)
     search = manifest.search.file
     lists = None if search is None else open_file(folder, search)
-    return Store(folder, manifest, gallery, shards, verify, lists, tuple(remarks))
+    return Store(folder, manifest, gallery, shards, verify, lists, remarks)
 
 
 def _not_there(folder: Path) -> DataError:

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import xxhash
 
-from indexer.manifest import ArrayPlace, FileEntry
-from indexer.open_files import too_many_files
-from training.errors import CorruptStoreError
+from indexer.manifest import ArrayPlace, FileEntry, remedy
+from training.errors import CorruptStoreError, ResourceError
 from training.files import commit
 
+try:
+    import resource
+except ImportError:  # not on Windows, where files are not limited so
+    resource = None  # type: ignore[assignment]
+
 _BLOCK = 1 << 20  # bytes read at a time: they stay in the cache for the hash
-
-
-def describe_file(path: Path, name: str, arrays: tuple[ArrayPlace, ...] = ()) -> FileEntry:
-    """The entry of a written file, both hashes in one pass.
-
-    Args:
-        path: where it is.
-        name: what the entry calls it; `{}` in it becomes the first digits of its SHA-256.
-        arrays: what it holds.
-    """
-    sha256, fast = hashlib.sha256(), xxhash.xxh3_128()
-    with path.open("rb") as handle:
-        for block in _blocks(handle):
-            sha256.update(block)
-            fast.update(block)
-        size = handle.tell()
-    digest = sha256.hexdigest()
-    return FileEntry(name.format(digest[:12]), digest, size, fast.hexdigest(), arrays)
+_OTHERS = 256  # files that a process opens besides
+_OPEN_NOW = "/dev/fd"
 
 
 def commit_file(
@@ -43,17 +31,17 @@ def commit_file(
     """Give a written file its final name `<stem>-<hash><suffix>` below the index's folder.
 
     The hash in the name lets files of two versions lie side by side until the manifest changes.
-
-    Args:
-        temporary: the written file, anywhere on the same file system.
-        folder: the index.
-        stem: name without hash, relative to `folder`, POSIX separators.
-        suffix: e.g. `.h5`.
-        arrays: what it holds.
     """
-    entry = describe_file(temporary, f"{stem}-{{}}{suffix}", arrays)
-    commit(temporary, folder / entry.name)
-    return entry
+    sha256, fast = hashlib.sha256(), xxhash.xxh3_128()
+    with temporary.open("rb") as handle:
+        for block in _blocks(handle):
+            sha256.update(block)
+            fast.update(block)
+        size = handle.tell()
+    digest = sha256.hexdigest()
+    name = f"{stem}-{digest[:12]}{suffix}"
+    commit(temporary, folder / name)
+    return FileEntry(name, digest, size, fast.hexdigest(), arrays)
 
 
 def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
@@ -73,18 +61,13 @@ def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
     size = os.fstat(handle.fileno()).st_size
     if size != entry.size:
         handle.close()
-        raise CorruptStoreError(
-            f"{path} has {size:,} bytes instead of {entry.size:,}; {remedy(folder)}"
-        )
+        why = f"{size:,} bytes instead of {entry.size:,}"
+        raise CorruptStoreError(f"{path} has {why}; {remedy(folder)}")
     return handle
 
 
 def check_content(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> None:
-    """Compare the SHA-256 of an open file with its entry.
-
-    Raises:
-        CorruptStoreError: if the content is not what the manifest promises.
-    """
+    """Compare the SHA-256 of an open file with its entry; raises CorruptStoreError."""
     handle.seek(0)
     found = hashlib.file_digest(handle, "sha256").hexdigest()
     handle.seek(0)
@@ -96,9 +79,6 @@ def check_quickly(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> 
 
     It finds every accident. For files that are mapped and never parsed: what a parser reads has to
     withstand a forger too, and is checked by SHA-256.
-
-    Raises:
-        CorruptStoreError: if the content is not what the manifest promises.
     """
     if entry.fast is None:
         check_content(folder, entry, handle)
@@ -111,18 +91,40 @@ def check_quickly(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> 
     _compare(folder, entry, "XXH3", found.hexdigest(), entry.fast)
 
 
-def check_mapped(folder: Path, entry: FileEntry, content: mmap.mmap) -> None:
-    """The same for a file that is mapped into memory.
+def problem_of(folder: Path, entry: FileEntry) -> str | None:
+    """What is wrong with a file, by its SHA-256; None if it has what its entry promises."""
+    try:
+        with open_file(folder, entry) as handle:
+            check_content(folder, entry, handle)
+    except CorruptStoreError as error:
+        return str(error).removesuffix(f"; {remedy(folder)}")
+    return None
 
-    Raises:
-        CorruptStoreError: if the content is not what the manifest promises.
+
+def allow_open_files(count: int) -> None:
+    """Let this process open so many files more, as far as the system lets it.
+
+    Only the soft limit is raised, and only if it is too low; what is opened beyond the hard one
+    fails then, with a ResourceError.
     """
-    _compare(folder, entry, "SHA-256", hashlib.sha256(content).hexdigest(), entry.sha256)
+    if resource is None or not os.path.isdir(_OPEN_NOW):
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = len(os.listdir(_OPEN_NOW)) + count + _OTHERS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def remedy(folder: Path) -> str:
-    """What to do about a damaged file."""
-    return f"`retrieve verify {folder} --repair` restores what can be restored"
+def too_many_files(error: Exception) -> ResourceError | None:
+    """The error that is meant if a file was not opened because too many are; None for others."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return ResourceError(
+            "too many open files: an index needs two a shard; raise the limit "
+            "(ulimit -n), or build with more images a shard (build-index --shard-rows)"
+        )
+    return None
 
 
 def _blocks(handle: io.BufferedReader) -> Iterator[memoryview]:
@@ -134,22 +136,5 @@ def _blocks(handle: io.BufferedReader) -> Iterator[memoryview]:
 
 def _compare(folder: Path, entry: FileEntry, how: str, found: str, wanted: str) -> None:
     if found != wanted:
-        raise CorruptStoreError(
-            f"{folder / entry.name} is damaged ({how} {found[:12]}... instead of "
-            f"{wanted[:12]}...); {remedy(folder)}"
-        )
-
-
-def problem_of(folder: Path, entry: FileEntry) -> str | None:
-    """What is wrong with a file, by its SHA-256; None if it has what its entry promises."""
-    try:
-        with open_file(folder, entry) as handle:
-            check_content(folder, entry, handle)
-    except CorruptStoreError as error:
-        return str(error).removesuffix(f"; {remedy(folder)}")
-    return None
-
-
-def is_intact(folder: Path, entry: FileEntry) -> bool:
-    """Whether a file is there with the content that its entry promises."""
-    return problem_of(folder, entry) is None
+        why = f"{how} {found[:12]}... instead of {wanted[:12]}..."
+        raise CorruptStoreError(f"{folder / entry.name} is damaged ({why}); {remedy(folder)}")

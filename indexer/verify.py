@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from indexer.committed import COPY_NAME, Committed, committed_versions
 from indexer.manifest import (
     BUILDING_NAME,
+    COPY_NAME,
     MANIFEST_NAME,
     FileEntry,
     Manifest,
+    committed_versions,
     read_manifest,
 )
 from indexer.progress import Progress, Silent
 from indexer.store_file import problem_of
 from training.errors import CorruptStoreError, DataError
-
-Kind = Literal["manifest", "model", "shard", "gallery", "search"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,12 @@ class Finding:
 
     Args:
         file: its name relative to the index's folder.
-        kind: what it is.
+        kind: `manifest`, `model`, `shard`, `gallery` or `search`.
         problem: what is wrong with it; None if it is sound.
     """
 
     file: str
-    kind: Kind
+    kind: str
     problem: str | None
 
 
@@ -64,21 +61,23 @@ def verify_index(folder: Path, progress: Progress | None = None) -> Verification
         CorruptStoreError: neither the manifest nor its copy can be read.
     """
     while True:
-        before = _state(folder)
-        found = _verify(folder, progress or Silent(), before[1])
-        if not found.damaged or _state(folder) == before:
+        before = _usable_version(folder)
+        found = _verify(folder, progress or Silent(), before[0])
+        if not found.damaged or _usable_version(folder) == before:
             return found
 
 
-def _state(folder: Path) -> tuple[list[Committed], Manifest]:
-    """What an index is said to be, and the version to check."""
-    manifest = usable_version(folder).manifest
-    return list(committed_versions(folder)), manifest
+def _usable_version(folder: Path) -> tuple[Manifest, list[Manifest]]:
+    """The first version whose files are all there, else the first; and all that are committed."""
+    versions = [version.manifest for version in committed_versions(folder)]
+    if not versions or versions[0].gallery is None:
+        raise DataError(f"no finished index in {folder}; build one with: retrieve build-index")
+    whole = [v for v in versions if all((folder / entry.name).exists() for entry in v.files)]
+    return (whole or versions)[0], versions
 
 
 def _verify(folder: Path, progress: Progress, manifest: Manifest) -> Verification:
-    named = dict(named_files(manifest))
-    progress.start("files", len(named))
+    progress.start("files", len(manifest.files))
 
     def checked(entry: FileEntry) -> str | None:
         problem = problem_of(folder, entry)
@@ -86,32 +85,10 @@ def _verify(folder: Path, progress: Progress, manifest: Manifest) -> Verificatio
         return problem
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of Python
-        problems = list(pool.map(checked, named))
-        findings = _manifests(folder, manifest)
-        findings += [
-            Finding(entry.name, kind, problem)
-            for (entry, kind), problem in zip(named.items(), problems, strict=True)
-        ]
-    return Verification(manifest, tuple(findings))
-
-
-def usable_version(folder: Path) -> Committed:
-    """The first version whose files are all there, else the first; raises as `verify_index`."""
-    versions = list(committed_versions(folder))
-    if not versions or versions[0].manifest.gallery is None:
-        raise DataError(f"no finished index in {folder}; build one with: retrieve build-index")
-    whole = [v for v in versions if all((folder / e.name).exists() for e in v.manifest.files)]
-    return (whole or versions)[0]
-
-
-def named_files(manifest: Manifest) -> Iterator[tuple[FileEntry, Kind]]:
-    """Every file of a version, with what it is."""
-    yield from ((entry, "model") for entry in manifest.model_files)
-    yield from ((shard.file, "shard") for shard in manifest.shards if shard.file)
-    if manifest.gallery is not None:
-        yield manifest.gallery, "gallery"
-    if manifest.search.file is not None:
-        yield manifest.search.file, "search"
+        problems = list(pool.map(checked, manifest.files))
+    named = zip(manifest.named_files.items(), problems, strict=True)
+    files = [Finding(entry.name, kind, problem) for (entry, kind), problem in named]
+    return Verification(manifest, (*_manifests(folder, manifest), *files))
 
 
 def _manifests(folder: Path, version: Manifest) -> list[Finding]:
@@ -124,7 +101,7 @@ def _manifests(folder: Path, version: Manifest) -> list[Finding]:
             problem = "damaged"
         else:
             if found is None and name != MANIFEST_NAME:
-                continue  # older versions wrote no copy; and no build was interrupted
+                continue  # a kill came before the copy; and no build was interrupted
             if found is None:
                 problem = "missing"
             elif name == MANIFEST_NAME and found != version:

@@ -50,10 +50,7 @@ def _resource_error(error: OSError, where: Path) -> ResourceError:
 
 
 def commit(temporary: Path, final: Path) -> None:
-    """Give a written file its name: fsync, replace, fsync of the folder; both on one file system.
-
-    After a crash at any point `final` is either what it was or the new file, whole.
-    """
+    """Give a written file its name; after a crash `final` is what it was or the new file, whole."""
     descriptor = os.open(temporary, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -73,7 +70,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a whole file atomically; raises ResourceError."""
+    """Write a whole file; raises ResourceError."""
     with temporary_file(path.parent) as temporary:
         temporary.write_bytes(content)
         commit(temporary, path)

@@ -15,19 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.build_search import build_search
-from indexer.committed import commit_manifest
 from indexer.encode import EncodedBatch
-from indexer.encode_shards import commit_shard
-from indexer.gallery import Known, open_gallery, write_gallery
+from indexer.encode_shards import ShardBuffer
+from indexer.gallery import Known
 from indexer.index_choice import DEFAULT_RECALL
-from indexer.manifest import Manifest
+from indexer.manifest import Manifest, SearchEntry
 from indexer.measure_recall import Requests
-from indexer.model_copy import copy_model
 from indexer.plan import plan_shards
 from indexer.progress import Progress
-from indexer.shard import open_shards, rows_a_shard
-from indexer.shard_buffer import ShardBuffer
 from indexer.store import Store
+from indexer.version import copy_model, write_version
 from training.decoding import ReadImage
 from training.descriptor import DescriptorLayout, Floats
 from training.image_file import NO_VERSION
@@ -122,12 +119,12 @@ def export_gallery(
     if model is not None:
         draft = replace(draft, model_files=copy_model(model, folder))
     paths = [f"{number // 1000:05d}/{number:08d}.jpg" for number in range(size)]
-    plans = plan_shards(np.arange(size), paths, rows_a_shard(size))
+    plans = plan_shards(np.arange(size), paths)
     labels = np.empty((size, schema.size), np.int8)
     seconds, entries = 0.0, []
     progress.start("images drawn", size)
     for plan in plans:
-        buffer = ShardBuffer(len(plan.paths), layout)
+        buffer = ShardBuffer(plan, layout)
         for start in range(0, len(plan.paths), _BLOCK):
             places = list(range(start, min(start + _BLOCK, len(plan.paths))))
             first = int(plan.rows[0]) + start
@@ -138,21 +135,21 @@ def export_gallery(
                 digest = digests[32 * (place - start) :][:32]
                 buffer.images[place] = ReadImage(None, "", digest, NO_VERSION)
             started = time.perf_counter()
-            buffer.add_encoded(places, EncodedBatch(drawn.chances, drawn.nuance))
+            buffer.add(places, EncodedBatch(drawn.chances, drawn.nuance))
             seconds += time.perf_counter() - started
         started = time.perf_counter()
-        entries.append(commit_shard(folder, plan, buffer))
+        entries.append(buffer.commit(folder))
         seconds += time.perf_counter() - started
         progress.advance(len(plan.paths))
+    known = Known(labels, np.full(size, "test"), np.arange(size))
     started = time.perf_counter()
-    files = open_shards(folder, tuple(entries), verify=False)
-    rows = np.arange(size)
-    known = Known(labels, np.full(size, "test"), rows)
-    gallery = write_gallery(folder, files, [plan.rows for plan in plans], known)
-    manifest = replace(draft, shards=tuple(entries), gallery=gallery)
-    store = Store(folder, manifest, open_gallery(folder, gallery, False), files, False)
-    search = build_search(store, DEFAULT_RECALL, None, requests, progress)
-    commit_manifest(folder, replace(manifest, search=search))
+    write_version(
+        folder,
+        replace(draft, shards=tuple(entries)),
+        plans,
+        known,
+        lambda store: build_search(store, DEFAULT_RECALL, None, requests, progress),
+    )
     return seconds + time.perf_counter() - started
 
 

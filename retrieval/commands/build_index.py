@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,9 +167,8 @@ def _build(
     with BuildProgress(stderr) as progress:
         if choice.remark:
             progress.say(choice.remark)
-        return build_index(
-            dataset, rows, loaded, out, choice.device, options, progress, draw_requests
-        )
+        chosen = replace(options, device=choice.device, progress=progress, requests=draw_requests)
+        return build_index(dataset, rows, loaded, out, chosen)
 
 
 def _short_name(name: str) -> str:

@@ -93,19 +93,18 @@ def _repair(
     progress: Progress,
 ) -> Repair:
     from indexer.device import choose_device
-    from indexer.repair import repair_index
+    from indexer.repair import RepairOptions, repair_index
     from training.checkpoint import load_checkpoint
 
     choice = choose_device(device)
-    return repair_index(
-        folder,
+    options = RepairOptions(
         lambda place: load_checkpoint(place, choice.device),
         lambda manifest: _dataset(manifest, name, root),
-        progress,
         root,
         checkpoint,
         choice.device,
     )
+    return repair_index(folder, options, progress)
 
 
 def _dataset(manifest: Manifest, name: str | None, root: Path | None) -> Dataset:

@@ -13,10 +13,8 @@ from flips import FACTORY, KINDS, trouble_with
 from read_everything import read_everything
 from small_gallery import SmallGallery, write_labels
 
-from indexer.array_file import write_arrays
-from indexer.committed import COPY_NAME
-from indexer.manifest import MANIFEST_NAME, _checksum, read_manifest
-from indexer.mapped_hdf5 import map_arrays
+from indexer.array_file import map_arrays, write_arrays
+from indexer.manifest import COPY_NAME, MANIFEST_NAME, _checksum, read_manifest
 from indexer.store import open_store
 from indexer.store_file import open_file
 from training import files as atomic

@@ -17,8 +17,7 @@ import tiny_gallery
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
 from indexer import build as build_module
-from indexer.committed import COPY_NAME
-from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, Manifest, write_manifest
+from indexer.manifest import BUILDING_NAME, COPY_NAME, MANIFEST_NAME, Manifest, write_manifest
 from indexer.search import open_search
 from indexer.store import Store, open_store
 from training.datasets.dataset import Dataset
@@ -294,7 +293,7 @@ def test_between_the_manifest_and_its_copy_both_versions_open(
         write_manifest(folder / MANIFEST_NAME, manifest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("indexer.build.commit_manifest", killed)
+    monkeypatch.setattr("indexer.version.commit_manifest", killed)
     with pytest.raises(KeyboardInterrupt):
         build(dataset, tiny_checkpoint(tmp_path / "other", seed=7), whole.folder)
     assert open_store(whole.folder).manifest.identity.model == "hash7"

@@ -9,8 +9,7 @@ import pytest
 from test_incremental import assert_equal
 from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer import commit_edit as commit_module
-from indexer import edit
+from indexer import edit, version
 from indexer.build import BuildOptions, build_index
 from indexer.edit import EditReport, add_images, remove_images
 from indexer.lock import writer_lock
@@ -205,7 +204,7 @@ def test_an_edit_that_fails_changes_nothing(
         raise ResourceError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit_module, "write_gallery", full)
+        patch.setattr(version, "write_gallery", full)
         with pytest.raises(ResourceError):
             add_images(out, [dataset.paths[COUNT]])
     assert read_manifest(out / "manifest.json") == before

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.encoded_images import DigestTable
+from indexer.payload import PathList
+from indexer.plan import EncodedImages
+from indexer.shard import ShardRows, write_shard
 from indexer.store import Store, open_store
 from training.datasets.dataset import Dataset
 
@@ -109,11 +111,14 @@ def test_images_of_a_damaged_shard_are_encoded_anew(
     assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
 
 
-def test_digests_are_found_by_all_of_their_bytes() -> None:
+def test_digests_are_found_by_all_of_their_bytes(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     table = generator.integers(0, 256, (50, 32)).astype(np.uint8)
     table[7] = table[3]
     asked = table[[9, 7, 0, 49]].copy()
     asked[0, 31] ^= 1
-    assert DigestTable(table).find(asked).tolist() == [-1, 3, 0, 49]
-    assert DigestTable(table[:0]).find(asked).tolist() == [-1] * 4
+    paths, listed = PathList.of(map(str, range(50))), np.arange(50, dtype=np.int32)
+    rows = ShardRows(np.zeros((50, 16), np.uint8), table, listed, paths)
+    images = EncodedImages(tmp_path, [write_shard(tmp_path, 0, rows)])
+    assert images.find(asked).tolist() == [-1, 3, 0, 49]
+    assert EncodedImages(tmp_path).find(asked).tolist() == [-1] * 4

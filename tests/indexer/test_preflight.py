@@ -110,7 +110,7 @@ def test_a_long_build_says_how_long_first(
     build(dataset, checkpoint, tmp_path / "short", progress=said)
     assert any(line.startswith("20 images, 20 of them to be encoded") for line in said.lines)
     assert not any("encoding will take" in line for line in said.lines)
-    monkeypatch.setattr("indexer.build.PROBE_FROM", 10)
+    monkeypatch.setattr("indexer.version.PROBE_FROM", 10)
     build(dataset, checkpoint, tmp_path / "long", progress=said)
     assert any("encoding will take about" in line for line in said.lines)
 

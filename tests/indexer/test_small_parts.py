@@ -10,8 +10,7 @@ import torch
 from indexer import faiss_module
 from indexer.device import choose_device
 from indexer.gallery import Labels
-from indexer.path_list import PathList
-from indexer.payload import Column, pack_payload, unpack_payload
+from indexer.payload import Column, PathList, pack_payload, unpack_payload
 from training.errors import ResourceError, UsageError
 
 

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.committed import COPY_NAME
 from indexer.edit import remove_images
-from indexer.manifest import MANIFEST_NAME
+from indexer.manifest import COPY_NAME, MANIFEST_NAME
+from indexer.plan import listed_plans
 from indexer.progress import Silent
-from indexer.repair import Repair, repair_index
-from indexer.repair_shards import listed_paths
+from indexer.repair import Repair, RepairOptions, repair_index
 from indexer.search import open_search
 from indexer.store import open_store
 from indexer.verify import verify_index
@@ -54,7 +53,8 @@ class _Meanwhile(Silent):
 
 
 def repaired(index: Path, model: TinyCheckpoint, dataset: Dataset, **more) -> Repair:
-    return repair_index(index, lambda _: model, lambda _: dataset, Silent(), **more)
+    options = RepairOptions(lambda _: model, lambda _: dataset, **more)
+    return repair_index(index, options, Silent())
 
 
 def contents(index: Path) -> dict[str, bytes]:
@@ -212,12 +212,9 @@ def test_the_listing_of_a_shard_is_found_again_with_its_rejects(
     checkpoint = tiny_checkpoint(tmp_path / "run")
     build(dataset, checkpoint, tmp_path / "out", batch_size=32, max_reject_rate=0.5)
     store = open_store(tmp_path / "out")
-    start = 0
-    for number, shard in enumerate(store.manifest.shards):
-        own = slice(start, start + shard.rows)
-        found = listed_paths(shard, store.rows[own], store.paths[own])
-        assert found == dataset.paths[8 * number : 8 * number + 8]
-        start += shard.rows
+    plans = listed_plans(store.manifest.shards, store.paths)
+    for number, plan in enumerate(plans):
+        assert plan.paths == dataset.paths[8 * number : 8 * number + 8]
     before = contents(tmp_path / "out")
     for shard in store.manifest.shards:
         flip(tmp_path / "out" / shard.file.name)

@@ -16,8 +16,6 @@ from PIL import Image
 from torch import nn
 
 from indexer.build import BuildOptions, BuildReport, build_index
-from indexer.measure_recall import Requests
-from indexer.progress import Progress
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
 from training.models.conditioned import Described
@@ -110,15 +108,11 @@ def build(
     dataset: Dataset,
     checkpoint: TinyCheckpoint,
     out: Path,
-    device: str = "cpu",
-    progress: Progress | None = None,
-    requests: Requests | None = None,
     **options,
 ) -> BuildReport:
     """Build the index of a whole dataset; `options` are those of `BuildOptions`."""
     chosen = BuildOptions(**{"shard_rows": 8, "batch_size": 3, "workers": 0} | options)
-    rows = np.arange(len(dataset))
-    return build_index(dataset, rows, checkpoint, out, device, chosen, progress, requests)
+    return build_index(dataset, np.arange(len(dataset)), checkpoint, out, chosen)
 
 
 if __name__ == "__main__":

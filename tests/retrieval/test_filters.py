@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.path_list import PathList
-from indexer.payload import Column
+from indexer.payload import Column, PathList
 from retrieval.filters import parse_filters, resolve_filters
 from training.errors import UsageError
 from training.schema import Attribute, Schema

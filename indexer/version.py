@@ -1,0 +1,251 @@
+"""Writing one version of an index: its model, its shards, its gallery file, its search, its commit.
+
+A build, an edit and a repair differ in what they list and in which shards they find done; what they
+write, they write here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from indexer.build_search import build_search
+from indexer.calibration_images import calibration_images
+from indexer.choose_forward import choose_forward
+from indexer.encode import ModelOutput
+from indexer.encode_shards import Encoder, encode_shards
+from indexer.encoding_precision import encoding_precision
+from indexer.gallery import Known, open_gallery, write_gallery
+from indexer.index_choice import choose_factory
+from indexer.indexable import check_indexable
+from indexer.manifest import (
+    FileEntry,
+    Identity,
+    Manifest,
+    SearchEntry,
+    ShardEntry,
+    commit_manifest,
+)
+from indexer.measure_recall import Requests
+from indexer.onnx_runtime import Runtime, choose_runtime
+from indexer.plan import ShardPlan, Work
+from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
+from indexer.progress import Progress
+from indexer.shard import open_shards
+from indexer.store import Store
+from indexer.store_file import problem_of
+from training.checkpoint import Checkpoint
+from training.decoding import default_workers
+from training.errors import DataError
+from training.files import write_file
+from training.models.conditioned import ConditionedEmbedder
+from training.preprocessing import Preprocessing
+
+MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
+"""Files of a checkpoint that are copied, as far as they are there."""
+
+REJECTS_NAME = "rejects.jsonl"
+_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller on a GPU are
+
+
+@dataclass(frozen=True)
+class Means:
+    """What encodes: a model on `device`, None where nothing has to be encoded.
+
+    `runtime` runs it, unless it computes in int8; `batch_size` images at a time (None: by device),
+    decoded by `workers` processes (None: by need).
+    """
+
+    model: ConditionedEmbedder | None
+    device: str
+    progress: Progress
+    runtime: Runtime = "torch"
+    batch_size: int | None = None
+    workers: int | None = None
+
+
+def means_of(
+    checkpoint: Checkpoint, runtime: str, precision: str, device: str, progress: Progress
+) -> tuple[Means, Identity]:
+    """What encodes a gallery anew, the model moved to `device`, and the identity of what it makes.
+
+    Raises:
+        UsageError, ResourceError: as `choose_runtime` and `encoding_precision`; or the model is not
+            M2Fashion.
+    """
+    check_indexable(checkpoint.model)
+    choice = choose_runtime(runtime, device)
+    if choice.remark:
+        progress.say(choice.remark)
+    identity = Identity(
+        model=checkpoint.hash,
+        preprocessing=checkpoint.preprocessing.hash,
+        schema=checkpoint.schema.hash,
+        layout=checkpoint.model.layout,
+        precision=encoding_precision(precision, choice.runtime, device),
+    )
+    return Means(checkpoint.model.to(device), device, progress, choice.runtime), identity
+
+
+def write_shards(
+    folder: Path,
+    draft: Manifest,
+    todo: Work,
+    means: Means,
+    committed: Callable[[Manifest], None] | None = None,
+) -> Manifest:
+    """Write the shards that are missing: the draft with all shards, and the ranges of int8.
+
+    Args:
+        folder: the index, whose lock is held.
+        draft: identity, root and preprocessing of the version.
+        todo: the shards to write, and those that stay.
+        means: what encodes.
+        committed: of a build, which says what it takes: is given all shards that are on disk after
+            each shard, by another thread.
+
+    Raises:
+        ResourceError: disk or memory full, or a worker process died.
+        DataError: the model gives values that are not finite.
+    """
+    count, device = todo.missing, means.device
+    say, root, layout = means.progress.say, Path(draft.root), draft.identity.layout
+    preprocessing = Preprocessing.from_json(draft.preprocessing)
+    batch_size = means.batch_size or (_BATCH_ON_CPU if device == "cpu" else _BATCH_ON_GPU)
+    workers = default_workers(count, device) if means.workers is None else means.workers
+    needs = check_needs(needs_of(draft, todo.kept + count, count, batch_size, workers), folder)
+    if committed is not None:
+        say(needs)
+        if todo.kept:
+            say(f"{todo.kept:,} images are encoded already")
+    encoder = Encoder(root, layout, _nothing, preprocessing, device, batch_size, workers)
+    if count:
+        assert means.model is not None, "a model encodes"
+        precision = draft.identity.precision
+        chosen = choose_forward(
+            means.model,
+            preprocessing,
+            "onnx-int8" if precision == "int8" else means.runtime,
+            precision,
+            device,
+            count,
+            folder,
+            lambda: calibration_images(root, todo.paths, preprocessing),
+            draft.int8_ranges,
+            say,
+        )
+        encoder = replace(encoder, forward=chosen.forward)
+        draft = replace(draft, int8_ranges=chosen.int8_ranges)
+        if count >= PROBE_FROM:
+            fresh = [shard.plan.paths[place] for shard in todo.work for place in shard.missing]
+            seconds = seconds_to_encode(
+                encoder.forward, preprocessing, device, root, fresh, batch_size, workers
+            )
+            say(f"encoding will take about {in_words(seconds)}")
+    done = dict(todo.done)
+
+    def so_far() -> Manifest:
+        return replace(draft, shards=tuple(done[number] for number in sorted(done)))
+
+    def on_disk(plan: ShardPlan, entry: ShardEntry) -> None:
+        done[plan.number] = entry
+        if committed is not None:
+            committed(so_far())
+
+    if todo.work:
+        means.progress.start("images", count)
+        encode_shards(folder, todo, encoder, means.progress, on_disk)
+    return so_far()
+
+
+def write_version(
+    folder: Path,
+    manifest: Manifest,
+    plans: list[ShardPlan],
+    known: Known,
+    make_search: Callable[[Store], SearchEntry],
+) -> Manifest:
+    """Write gallery file and search of a version whose shards are written, and commit it.
+
+    Args:
+        folder: the index, whose lock is held.
+        manifest: the version without gallery and search.
+        plans: of its shards, by rows of `known`.
+        known: what the gallery file will say.
+        make_search: makes the search of the open version.
+    """
+    files = open_shards(folder, manifest.shards, verify=False)
+    held = [plan for plan, shard in zip(plans, manifest.shards, strict=True) if shard.file]
+    rows = [plan.rows[file.rows.listed] for plan, file in zip(held, files, strict=True)]
+    paths = (path for file in files for path in file.rows.paths)
+    gallery = write_gallery(folder, paths, np.concatenate(rows), known)
+    manifest = replace(manifest, gallery=gallery)
+    store = Store(folder, manifest, open_gallery(folder, gallery, False), files, verify=False)
+    manifest = replace(manifest, search=make_search(store))
+    commit_manifest(folder, manifest)
+    return manifest
+
+
+def renewed_search(
+    store: Store,
+    old: Manifest | None,
+    wanted: SearchEntry,
+    requests: Requests | None,
+    progress: Progress,
+) -> SearchEntry:
+    """The search of a version: the old one's if it was made from the same descriptors, as wanted.
+
+    `requests` makes the query vectors with which recall is measured, as in `build_search`.
+    """
+    asked = wanted.factory if wanted.asked else None
+    search = None if old is None else old.search
+    if search and old and old.content == store.manifest.content and search.target == wanted.target:
+        same = search.factory == choose_factory(len(store), wanted.target, asked)
+        if same and not (search.file and problem_of(store.folder, search.file)):
+            return replace(search, asked=wanted.asked)
+    return build_search(store, wanted.target, asked, requests, progress)
+
+
+def copy_model(checkpoint: Path, folder: Path) -> tuple[FileEntry, ...]:
+    """Copy a checkpoint's files to `<folder>/model/<hash>/`, so that an index opens by itself.
+
+    Raises:
+        DataError: there is no checkpoint or it cannot be read.
+    """
+    there = [name for name in MODEL_FILES if (checkpoint / name).exists()]
+    try:
+        contents = {name: (checkpoint / name).read_bytes() for name in there}
+    except OSError as error:
+        raise DataError(f"cannot read the checkpoint {checkpoint}: {error}") from error
+    if not contents:
+        raise DataError(f"{checkpoint} holds no checkpoint")
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    place = "model/" + hashlib.sha256("".join(digests.values()).encode()).hexdigest()[:12]
+    for name, content in contents.items():
+        write_file(folder / place / name, content)
+    return tuple(FileEntry(f"{place}/{n}", digests[n], len(c)) for n, c in contents.items())
+
+
+def settle_rejects(out: Path, manifest: Manifest, listed: int, max_reject_rate: float) -> None:
+    """Write `rejects.jsonl`; raise DataError if they are too many of the listed images."""
+    rejects = manifest.rejects
+    lines = [json.dumps(asdict(reject)) + "\n" for reject in rejects]
+    write_file(out / REJECTS_NAME, "".join(lines).encode())
+    if rejects and (len(rejects) > max_reject_rate * listed or not manifest.rows):
+        some = "; ".join(f"{reject.path} ({reject.reason})" for reject in rejects[:3])
+        first = some.encode("utf-8", "backslashreplace").decode()
+        raise DataError(
+            f"{len(rejects):,} of {listed:,} images could not be read, more than "
+            f"{max_reject_rate:.0%} allowed by --max-reject-rate: {first}; all of them are in "
+            f"{out / REJECTS_NAME}"
+        )
+
+
+def _nothing(images: Tensor) -> ModelOutput:
+    raise AssertionError("only what was announced is encoded")
