@@ -39,9 +39,8 @@ from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.calibration_images import calibration_images
-from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, output_of, torch_forward
+from indexer.encode import EncodedBatch, Forward, encode, torch_forward
 from indexer.fused_forward import fused_forward
-from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from retrieval.console import print_json
 from retrieval.dataset_options import dataset_options
@@ -52,6 +51,7 @@ from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
 from training.descriptor import Bytes
+from training.models.conditioned import Described
 from training.models.embedder import Embedder
 from training.schema import Condition
 
@@ -121,8 +121,8 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     model, size = loaded.model, loaded.preprocessing.size
     plain = copy.deepcopy(model)
 
-    def eager(images: Tensor) -> ModelOutput:
-        return output_of(plain, plain.trunk(images.contiguous()))
+    def eager(images: Tensor) -> Described:
+        return plain.describe(plain.trunk(images.contiguous()))
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # On a CPU without instructions for it bfloat16 is emulated: slow, with what a GPU gives.
-    half = gpu_forward(model, size, "bfloat16", False, click.echo)
+    half = torch_forward(model, "bfloat16")
     return {
         BASE: torch_forward(model),
         FUSED: fused_forward(model),

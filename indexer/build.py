@@ -35,7 +35,7 @@ from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
 from indexer.onnx_runtime import Runtime, choose_runtime
 from indexer.plan import ShardPlan, plan_shards
-from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
+from indexer.preflight import PROBE_FROM, check_room, disk_needed, in_words, seconds_to_encode
 from indexer.progress import Progress, Silent
 from indexer.rejects import settle_rejects
 from indexer.shard import open_shards, rows_a_shard
@@ -199,8 +199,8 @@ def build_index(
         workers = options.workers
         if workers is None:
             workers = default_workers(todo.missing, device)
-        needs = needs_of(draft, kept + todo.missing, todo.missing, batch_size, workers)
-        progress.say(check_needs(needs, out))
+        room = check_room(disk_needed(draft, kept + todo.missing, todo.missing), out)
+        progress.say(f"{kept + todo.missing:,} images, {todo.missing:,} to be encoded; {room}")
         encode_started = time.monotonic()
         if kept:
             progress.say(f"{kept:,} images are encoded already")
@@ -274,15 +274,12 @@ def _encode(
         paths = [path for plan in plans for path in plan.paths]
         chosen = choose_forward(
             checkpoint.model,
-            checkpoint.preprocessing,
+            checkpoint.preprocessing.size,
             runtime,
             draft.identity.precision,
-            device,
-            count,
             folder,
             lambda: calibration_images(root, paths, checkpoint.preprocessing),
             draft.int8_ranges,
-            progress.say,
         )
         forward, draft = chosen.forward, replace(draft, int8_ranges=chosen.int8_ranges)
 

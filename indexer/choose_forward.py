@@ -9,9 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from indexer.encode import Forward
+from indexer.encode import Forward, torch_forward
 from indexer.fused_forward import fused_forward
-from indexer.gpu_forward import COMPILE_FROM, gpu_forward
 from indexer.onnx_int8 import Ranges
 from indexer.onnx_runtime import (
     Runtime,
@@ -21,7 +20,6 @@ from indexer.onnx_runtime import (
     onnx_int8_forward,
 )
 from training.models.conditioned import ConditionedEmbedder
-from training.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -34,45 +32,34 @@ class ChosenForward:
 
 def choose_forward(
     model: ConditionedEmbedder,
-    preprocessing: Preprocessing,
+    size: int,
     runtime: Runtime,
     precision: str,
-    device: str,
-    count: int,
     folder: Path,
     sample: Callable[[], Tensor],
-    known_ranges: Ranges,
-    say: Callable[[str], None],
+    ranges: Ranges,
 ) -> ChosenForward:
     """Make a model ready for a gallery.
 
     Args:
-        model: on `device`.
-        preprocessing: gives S.
+        model: on the device that encodes.
+        size: S, side of its images in pixels.
         runtime: of `choose_runtime`.
         precision: of `encoding_precision`.
-        device: `cpu`, `cuda` or `cuda:N`.
-        count: images that will be encoded.
         folder: where exported files lie while they are read.
         sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
-        known_ranges: those that the index's other images were encoded with; empty: to be measured.
-        say: is told what takes long or fails.
+        ranges: those that the index's other images were encoded with; empty: to be measured.
 
     Raises:
         ResourceError, DataError: as `onnx_forward` and `onnx_int8_forward`.
     """
-    size = preprocessing.size
     if runtime == "onnx":
         return ChosenForward(onnx_forward(model, size, folder))
     if runtime == "onnx-int8":
         images, exported = sample(), exported_model(model, size, folder)
-        ranges = known_ranges
-        if not ranges:
-            say(f"measuring the ranges of activations on {len(images)} images")
-            ranges = int8_ranges(exported, images)
+        ranges = ranges or int8_ranges(exported, images)
         return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = device != "cpu" and count >= COMPILE_FROM
-    if precision == "float32" and not compiled:
+    if precision == "float32":
         return ChosenForward(fused_forward(model))
-    return ChosenForward(gpu_forward(model, size, precision, compiled, say))
+    return ChosenForward(torch_forward(model, precision))

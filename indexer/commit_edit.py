@@ -17,7 +17,7 @@ from indexer.build_search import carry_lists
 from indexer.calibration_images import calibration_images
 from indexer.choose_forward import choose_forward
 from indexer.committed import commit_manifest
-from indexer.encode import Forward, ModelOutput
+from indexer.encode import Forward
 from indexer.encode_shards import encode_shards
 from indexer.encoded_images import EncodedImages
 from indexer.gallery import Known, open_gallery, write_gallery
@@ -37,7 +37,7 @@ from indexer.store_file import check_content, open_file
 from indexer.sweep import sweep
 from training.errors import CorruptStoreError, DataError
 from training.image_file import NO_VERSION
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, Described
 
 _BATCH = 32  # images; larger ones are no faster on a CPU
 
@@ -189,7 +189,7 @@ def _write_shards(
         work,
         encoded,
         store.layout,
-        _forward(store, model, missing, device, progress),
+        _forward(store, model, missing),
         store.preprocessing,
         device,
         _BATCH,
@@ -222,27 +222,22 @@ def _path(store: Store, edit: Edit, source: int) -> str:
     return store.paths[source] if source < len(store) else edit.new[source - len(store)]
 
 
-def _forward(
-    store: Store, model: ConditionedEmbedder | None, count: int, device: str, progress: Progress
-) -> Forward:
+def _forward(store: Store, model: ConditionedEmbedder | None, count: int) -> Forward:
     if model is None or not count:
         return _nothing_to_encode
     precision = store.manifest.identity.precision
     return choose_forward(
         model,
-        store.preprocessing,
+        store.preprocessing.size,
         "onnx-int8" if precision == "int8" else "torch",
         precision,
-        device,
-        count,
         store.folder,
         lambda: calibration_images(store.root, store.paths, store.preprocessing),
         store.manifest.int8_ranges,
-        progress.say,
     ).forward
 
 
-def _nothing_to_encode(images: Tensor) -> ModelOutput:
+def _nothing_to_encode(images: Tensor) -> Described:
     raise AssertionError("only what was announced is encoded")
 
 

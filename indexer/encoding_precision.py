@@ -10,17 +10,10 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def encoding_precision(wanted: str, runtime: Runtime, device: str) -> str:
-    """Resolve `auto`: bfloat16 on a GPU with instructions for it, else the runtime's own.
+    """`float32`, `bfloat16` or `int8`, of one of `PRECISIONS`.
 
-    Never bfloat16 on a CPU unasked, or an index would depend on the kind of CPU.
-
-    Args:
-        wanted: one of `PRECISIONS`.
-        runtime: what runs the model.
-        device: `cpu`, `cuda` or `cuda:N`.
-
-    Returns:
-        `float32`, `bfloat16` or `int8`.
+    `auto` is bfloat16 on a GPU with instructions for it, else the runtime's own: never bfloat16 on
+    a CPU unasked, or an index would depend on the kind of CPU.
 
     Raises:
         UsageError: another word, or one that the runtime does not compute in.

@@ -7,8 +7,8 @@ from typing import cast
 from torch import Tensor, fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
-from indexer.encode import Forward, ModelOutput, output_of, torch_forward
-from training.models.conditioned import ConditionedEmbedder
+from indexer.encode import Forward, torch_forward
+from training.models.conditioned import ConditionedEmbedder, Described
 from training.models.embedder import Embedder
 
 
@@ -26,9 +26,9 @@ def fused_forward(model: Embedder) -> Forward:
         return torch_forward(model)
     trunk = _fused(fx.symbolic_trace(_Trunk(model.eval())))
 
-    def forward(images: Tensor) -> ModelOutput:
+    def forward(images: Tensor) -> Described:
         # The first convolution turns them to channels-last; pixels are averaged faster as they are.
-        return output_of(model, trunk(images))
+        return model.describe(trunk(images))
 
     return forward
 

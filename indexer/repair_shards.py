@@ -66,15 +66,12 @@ def encode_again(
     precision = manifest.identity.precision
     chosen = choose_forward(
         checkpoint.model,
-        checkpoint.preprocessing,
+        checkpoint.preprocessing.size,
         "onnx-int8" if precision == "int8" else "torch",
         precision,
-        device,
-        len(paths),
         folder,
         lambda: calibration_images(root, list(gallery.paths), checkpoint.preprocessing),
         manifest.int8_ranges,
-        progress.say,
     )
     made: list[ShardEntry] = []
     progress.start(f"images of shard {number}", len(paths))

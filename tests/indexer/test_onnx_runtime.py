@@ -12,7 +12,7 @@ import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer import onnx_runtime
-from indexer.encode import BatchEncoder, encode, output_of, torch_forward
+from indexer.encode import BatchEncoder, encode, torch_forward
 from indexer.onnx_export import export_onnx
 from indexer.onnx_runtime import choose_runtime, onnx_forward
 from indexer.store import open_store
@@ -80,7 +80,7 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
         images[0] = 2.64  # a plain ground, where a deviation is rounding errors alone
         found = forward(images)
         with torch.inference_mode():
-            expected = output_of(model, model.trunk(images))
+            expected = model.describe(model.trunk(images))
         for part in ("chances", "nuance"):
             torch.testing.assert_close(
                 getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4

@@ -11,7 +11,7 @@ from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_
 
 from indexer import preflight
 from indexer.encode import torch_forward
-from indexer.preflight import Needs, check_needs, in_words, needs_of, seconds_to_encode
+from indexer.preflight import check_room, disk_needed, in_words, seconds_to_encode
 from indexer.progress import Silent
 from indexer.store import open_store
 from training.datasets.dataset import Dataset
@@ -44,10 +44,10 @@ def test_the_disk_that_is_said_is_about_what_is_written(
     dataset = replace(gallery(tmp_path, write_images(tmp_path, 300)), payload={})
     build(dataset, checkpoint, tmp_path / "out", shard_rows=300)
     manifest = open_store(tmp_path / "out").manifest
-    needs = needs_of(manifest, 300, 300, 4, 0)
+    needed = disk_needed(manifest, 300, 300)
     headers = 4096 * 2  # of HDF5: little where images are many
     written = sum(e.size for e in manifest.files if not e.name.startswith("model"))
-    assert written - headers < needs.disk < 2 * written
+    assert written - headers < needed < 2 * written
 
 
 def test_of_a_gallery_of_full_size(tmp_path: Path, checkpoint: TinyCheckpoint) -> None:
@@ -58,34 +58,22 @@ def test_of_a_gallery_of_full_size(tmp_path: Path, checkpoint: TinyCheckpoint) -
     schema = Schema(tuple(attributes))
     identity = replace(manifest.identity, layout=DescriptorLayout(91, ((-1, 160),)))
     manifest = replace(manifest, identity=identity, schema=schema.to_json())
-    needs = needs_of(manifest, 253_983, 253_983, 32, 1)
     paths = 2 * 64  # an image
-    assert needs.disk < (600 + paths) * 253_983
-    assert needs.memory < 4e9
+    assert disk_needed(manifest, 253_983, 253_983) < (600 + paths) * 253_983
 
 
-def test_too_little_disk_or_memory_is_refused_with_its_figures(
+def test_too_little_disk_is_refused_with_its_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs = Needs(images=100, encode=90, disk=5 * 10**9, memory=2 * 10**9)
     free = SimpleNamespace(free=6 * 10**9)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: free)
-    monkeypatch.setattr(preflight, "available_memory", lambda: 3 * 10**9)
-    line = check_needs(needs, tmp_path)
-    assert "100 images, 90 of them" in line
+    line = check_room(5 * 10**9, tmp_path)
     assert "5 GB" in line
     assert "6 GB are free" in line
-    monkeypatch.setattr(preflight, "available_memory", lambda: 10**9)
-    with pytest.raises(ResourceError, match="2 GB of memory, of which 1 GB are available"):
-        check_needs(needs, tmp_path)
-    monkeypatch.setattr(preflight, "available_memory", lambda: None)
-    check_needs(needs, tmp_path)
-    little = check_needs(Needs(images=1, encode=1, disk=41_700, memory=0), tmp_path)
-    assert "needs 41.7 KB in" in little
-    assert "and 0 bytes of memory" in little
+    assert "needs 41.7 KB in" in check_room(41_700, tmp_path)
     free.free = 10**9
     with pytest.raises(ResourceError, match=r"5 GB in .*, where 1 GB are free.*--out"):
-        check_needs(needs, tmp_path)
+        check_room(5 * 10**9, tmp_path)
 
 
 def test_a_build_without_room_encodes_nothing_and_keeps_the_old_index(
@@ -108,7 +96,7 @@ def test_a_long_build_says_how_long_first(
 ) -> None:
     said = Said()
     build(dataset, checkpoint, tmp_path / "short", progress=said)
-    assert any(line.startswith("20 images, 20 of them to be encoded") for line in said.lines)
+    assert any(line.startswith("20 images, 20 to be encoded") for line in said.lines)
     assert not any("encoding will take" in line for line in said.lines)
     monkeypatch.setattr("indexer.build.PROBE_FROM", 10)
     build(dataset, checkpoint, tmp_path / "long", progress=said)
