@@ -7,26 +7,26 @@ So queries with a filter have a number of their own, from the worst of twenty fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexer.flat_bytes import Allowed, Bytes, Weights
+from indexer.flat_bytes import Allowed
 from indexer.index_choice import WORST_RECALL
 from indexer.inverted_lists import InvertedLists
+from indexer.manifest import SearchEntry
 from indexer.search import GATHER, SearchIndex
-from training.descriptor import DescriptorLayout
+from indexer.store import Store
+from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.schema import Schema
 
-Requests = Callable[[DescriptorLayout, Schema, Bytes, int], Weights]
+Requests = Callable[[DescriptorLayout, Schema, Bytes, int], Floats]
 """Makes query vectors like those to come: of layout, schema, descriptors [Q, width] of pictures and
 a seed, the weights [Q, width]."""
 
 HITS = 10
 """The k of the recall@k that is measured."""
 
-SEED = 0
 QUERIES = 64
 """That recall is measured with."""
 
@@ -34,63 +34,35 @@ _FILTERS = 20
 _SHARES = (0.001, 0.5)  # of the gallery that a filter leaves
 _CHUNK = 65_536  # rows at a time
 _ROUNDING = 1e-5  # of a score
-_FIRST_PROBES, _MORE = 4, 1.5
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Lists that a query reads, with and without a filter, and the recalls that they give."""
-
-    probes: int
-    filtered: int
-    recall: float
-    worst_recall: float
 
 
 def likeness_requests(
     layout: DescriptorLayout, schema: Schema, descriptors: Bytes, seed: int
-) -> Weights:
+) -> Floats:
     """Queries that look for the pictures' own bytes, about their mean; see `Requests`."""
     own = descriptors.astype(np.float32)
-    weights: Weights = own - own.mean(0)
+    weights: Floats = own - own.mean(0)
     return weights
 
 
-def draw_filters(labels: NDArray[np.int8], blocks: Callable[[], Iterator[Bytes]]) -> list[Allowed]:
-    """Twenty filters [M] bool as users may set, from half of the images to a thousandth.
-
-    Each leaves the images that are known to have a value; where too few values are known, those
-    that have it most surely. Filters that leave so few rows that each of them is read are no
-    question, and left out.
-
-    Args:
-        labels: label states [M, K] int8.
-        blocks: gives descriptors [n, width] uint8 of consecutive rows.
-    """
-    rows, values = labels.shape
-    counts = np.zeros(values, dtype=np.int64)
-    for start in range(0, rows, _CHUNK):
-        counts += (labels[start : start + _CHUNK] == 1).sum(0)
-    least = max(_SHARES[0] * rows, GATHER + 1)
-    usable = np.flatnonzero((counts >= least) & (counts <= _SHARES[1] * rows))
-    usable = usable[np.argsort(counts[usable], kind="stable")]
-    spread = np.linspace(0, len(usable) - 1, min(_FILTERS, len(usable))).astype(int)
-    filters = [labels[:, value] == 1 for value in usable[spread].tolist()]
-    missing = _FILTERS - len(filters)
-    if least <= _SHARES[1] * rows and values:
-        random = np.random.default_rng(SEED)
-        for count in np.geomspace(least, _SHARES[1] * rows, missing).astype(int).tolist():
-            value = int(random.integers(values))
-            chances = np.concatenate([block[:, value] for block in blocks()])
-            allowed = np.zeros(rows, dtype=bool)
-            allowed[np.argpartition(chances, rows - count)[rows - count :]] = True
-            filters.append(allowed)
+def draw_filters(store: Store) -> list[Allowed]:
+    """Twenty filters [M] bool like those of users, from half of the images to a thousandth: each
+    leaves the images that have a drawn value most surely. None leaves so few that each is read."""
+    rows, values = len(store), store.schema.size
+    least, most = max(_SHARES[0] * rows, GATHER + 1), _SHARES[1] * rows
+    if least > most or not values:
+        return []
+    filters, random = [], np.random.default_rng(0)
+    for count in np.geomspace(least, most, _FILTERS).astype(int).tolist():
+        value = int(random.integers(values))
+        chances = np.concatenate([block[:, value] for block in store.blocks()])
+        allowed = np.zeros(rows, dtype=bool)
+        allowed[np.argpartition(chances, rows - count)[rows - count :]] = True
+        filters.append(allowed)
     return filters
 
 
-def tenth_best(
-    blocks: Iterable[Bytes], weights: Weights, filters: list[Allowed]
-) -> NDArray[np.float32]:
+def tenth_best(blocks: Iterable[Bytes], weights: Floats, filters: list[Allowed]) -> Floats:
     """Score of the tenth best row of every query under every filter, [filters, Q] float32.
 
     Args:
@@ -109,59 +81,55 @@ def tenth_best(
                 both = np.concatenate([best[number], own], 1)
                 best[number] = np.partition(both, -HITS, axis=1)[:, -HITS:]
             start += len(part)
-    tenth: NDArray[np.float32] = best.min(2)
+    tenth: Floats = best.min(2)
     return tenth
 
 
 def measure_probes(
-    lists: InvertedLists,
-    gather: Callable[[NDArray[np.int64]], Bytes],
-    blocks: Callable[[], Iterator[Bytes]],
-    labels: NDArray[np.int8],
-    weights: Weights,
-    target: float,
-) -> Probes:
-    """The fewest lists with which queries reach a recall@10.
+    lists: InvertedLists, store: Store, weights: Floats, entry: SearchEntry
+) -> SearchEntry:
+    """The entry with the fewest lists by which queries reach its recall@10, and the worst filter
+    `WORST_RECALL`.
 
     Args:
         lists: filled; its numbers of probes are set.
-        gather: descriptors of rows.
-        blocks: gives all descriptors, in row order.
-        labels: label states [M, K] int8, from which filters are drawn.
+        store: the descriptors.
         weights: of Q queries, [Q, width] float32.
-        target: mean recall without a filter, 0..1; the worst filter's is `WORST_RECALL`.
+        entry: says which recall is wanted.
     """
-    rows = len(labels)
-    everything = np.ones(rows, dtype=bool)
-    filters = draw_filters(labels, blocks)
-    tenth = tenth_best(blocks(), weights, [everything, *filters])
+    filters = [np.ones(len(store), dtype=bool), *draw_filters(store)]
+    tenth = tenth_best(store.blocks(), weights, filters)
     tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
-    index = SearchIndex(lists, gather, rows, "")
+    index = SearchIndex(lists, store.descriptors_of, len(store), "")
 
-    def recall(allowed: Allowed | None, limit: NDArray[np.float32]) -> float:
+    def recall(allowed: Allowed | None, limit: Floats) -> float:
         _, scores = index.search(weights, HITS, allowed)
         return float((scores >= limit[:, None]).mean())
 
-    alone = 0.0
-    for probes in _growing(_FIRST_PROBES, lists.lists):
-        lists.probes = lists.filtered_probes = probes
+    alone, worst = 0.0, 1.0
+    for probes in _growing(4, lists.lists):
+        lists.probes = probes
         alone = recall(None, tenth[0])
-        if alone >= target:
+        if alone >= entry.target:
             break
-    worst, left = 1.0, list(zip(filters, tenth[1:], strict=True))
+    left = list(zip(filters, tenth, strict=True))[1:]
     for probes in _growing(lists.probes, lists.lists):
         lists.filtered_probes = probes
-        found = [recall(allowed, limit) for allowed, limit in left]
-        worst = min(found, default=1.0)
+        worst = min((recall(allowed, limit) for allowed, limit in left), default=1.0)
         if worst >= WORST_RECALL:
             break
-    return Probes(lists.probes, lists.filtered_probes, alone, worst)
+    return replace(
+        entry,
+        probes=lists.probes,
+        filtered_probes=lists.filtered_probes,
+        recall=alone,
+        worst_recall=worst,
+    )
 
 
 def _growing(start: int, most: int) -> Iterator[int]:
-    """`start` and ever more; `most` last."""
-    value = start
-    while value < most:
-        yield value
-        value = max(value + 1, round(value * _MORE))
+    """`start` and half more each time; `most` last."""
+    while start < most:
+        yield start
+        start = max(start + 1, round(start * 1.5))
     yield most
