@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from indexer.align_labels import align_labels
 from indexer.build_search import build_search
 from indexer.calibration_images import calibration_images
-from indexer.choose_forward import choose_forward
+from indexer.choose_forward import choose_forward, choose_runtime
 from indexer.committed import commit_manifest, read_committed
 from indexer.encode import torch_forward
 from indexer.encode_shards import encode_shards
-from indexer.encoding_precision import encoding_precision
 from indexer.gallery import Known, open_gallery, write_gallery
 from indexer.index_choice import DEFAULT_RECALL, choose_factory
 from indexer.indexable import check_indexable
@@ -33,9 +32,9 @@ from indexer.manifest import (
 )
 from indexer.measure_recall import Requests
 from indexer.model_copy import copy_model
-from indexer.onnx_runtime import Runtime, choose_runtime
+from indexer.onnx_runtime import Runtime
 from indexer.plan import ShardPlan, plan_shards
-from indexer.preflight import PROBE_FROM, check_room, disk_needed, in_words, seconds_to_encode
+from indexer.preflight import check_room
 from indexer.progress import Progress, Silent
 from indexer.rejects import settle_rejects
 from indexer.shard import open_shards, rows_a_shard
@@ -65,7 +64,7 @@ class BuildOptions:
             closely that shards that another of them encoded are kept; descriptors of another
             precision never mix.
         precision: in which the backbone computes: `float32`, `bfloat16` or `auto`, see
-            `encoding_precision`.
+            `choose_runtime`.
         index_factory: how descriptors are searched, `flat` or `IVFn`; see `choose_factory`.
         recall: recall@10 that inverted lists have to reach, above 0 and at most 1.
     """
@@ -163,10 +162,7 @@ def build_index(
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
     choose_factory(len(rows), options.recall, options.index_factory)  # finds what is wrong with it
-    choice = choose_runtime(options.runtime, device)
-    if choice.remark:
-        progress.say(choice.remark)
-    computed = encoding_precision(options.precision, choice.runtime, device)
+    runtime, computed = choose_runtime(options.runtime, options.precision, device)
     batch_size = options.batch_size or (BATCH_ON_CPU if device == "cpu" else BATCH_ON_GPU)
     shard_rows = options.shard_rows or rows_a_shard(len(rows))
     started = time.monotonic()
@@ -199,8 +195,7 @@ def build_index(
         workers = options.workers
         if workers is None:
             workers = default_workers(todo.missing, device)
-        room = check_room(disk_needed(draft, kept + todo.missing, todo.missing), out)
-        progress.say(f"{kept + todo.missing:,} images, {todo.missing:,} to be encoded; {room}")
+        progress.say(check_room(out, draft, kept + todo.missing, todo.missing))
         encode_started = time.monotonic()
         if kept:
             progress.say(f"{kept:,} images are encoded already")
@@ -212,7 +207,7 @@ def build_index(
             draft,
             checkpoint,
             device,
-            choice.runtime,
+            runtime,
             batch_size,
             workers,
             progress,
@@ -247,7 +242,7 @@ def build_index(
         encode_seconds=encode_seconds,
         bytes=sum(entry.size for entry in manifest.files),
         device=device,
-        runtime=choice.runtime,
+        runtime=runtime,
         search=manifest.search,
     )
 
@@ -287,19 +282,6 @@ def _encode(
         done[plan.number] = entry
         write_manifest(folder / BUILDING_NAME, replace(draft, shards=_in_order(done)))
 
-    if count >= PROBE_FROM:
-        fresh = [path for plan in plans if plan.number not in done for path in plan.paths]
-        seconds = seconds_to_encode(
-            forward,
-            checkpoint.preprocessing,
-            device,
-            root,
-            fresh,
-            batch_size,
-            workers,
-        )
-        share = count / len(fresh)  # the others of these shards are copied
-        progress.say(f"encoding will take about {in_words(seconds * share)}")
     progress.start("images", count)
     encode_shards(
         folder,

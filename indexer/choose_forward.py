@@ -10,16 +10,65 @@ import torch
 from torch import Tensor
 
 from indexer.encode import Forward, torch_forward
-from indexer.fused_forward import fused_forward
 from indexer.onnx_int8 import Ranges
 from indexer.onnx_runtime import (
     Runtime,
     exported_model,
     int8_ranges,
+    load_onnxruntime,
     onnx_forward,
     onnx_int8_forward,
 )
+from training.errors import ResourceError, UsageError
 from training.models.conditioned import ConditionedEmbedder
+from training.precision import has_fast_bfloat16
+
+RUNTIMES = ("torch", "onnx", "onnx-int8", "auto")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def choose_runtime(wanted: str, precision: str, device: str) -> tuple[Runtime, str]:
+    """What runs a model, and the number format of its backbone, part of an index's identity.
+
+    Args:
+        wanted: one of `RUNTIMES`; `auto` is onnx on the CPU where it is installed, else torch.
+        precision: one of `PRECISIONS`; `auto` is bfloat16 on a GPU with instructions for it, else
+            the runtime's own: never bfloat16 on a CPU unasked, or an index depends on its kind.
+        device: `cpu`, `cuda` or `cuda:N`, what encodes.
+
+    Returns:
+        The runtime, and `float32`, `bfloat16` or `int8`.
+
+    Raises:
+        UsageError: another word, onnx together with a GPU, or a format that it does not compute in.
+        ResourceError: onnx was named and is not installed.
+    """
+    for what, word, known in (
+        ("runtime", wanted, RUNTIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if word not in known:
+            raise UsageError(f"unknown {what} {word!r}; choose {', '.join(known)}")
+    if wanted.startswith("onnx") and device != "cpu":
+        raise UsageError(f"runtime {wanted} encodes on the CPU, not on {device}; add --device cpu")
+    runtime: Runtime = "torch"
+    if wanted != "torch" and device == "cpu":
+        try:
+            load_onnxruntime()
+            runtime = "onnx-int8" if wanted == "onnx-int8" else "onnx"
+        except ResourceError:
+            if wanted != "auto":
+                raise
+    if runtime == "torch":
+        fast = device != "cpu" and has_fast_bfloat16("cuda")
+        own = "bfloat16" if fast else "float32"
+        return runtime, own if precision == "auto" else precision
+    own = "int8" if runtime == "onnx-int8" else "float32"
+    if precision not in ("auto", own):
+        raise UsageError(
+            f"runtime {runtime} computes in {own}, not in {precision}; leave --precision out"
+        )
+    return runtime, own
 
 
 @dataclass(frozen=True)
@@ -45,7 +94,7 @@ def choose_forward(
         model: on the device that encodes.
         size: S, side of its images in pixels.
         runtime: of `choose_runtime`.
-        precision: of `encoding_precision`.
+        precision: of `choose_runtime`.
         folder: where exported files lie while they are read.
         sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
         ranges: those that the index's other images were encoded with; empty: to be measured.
@@ -60,6 +109,4 @@ def choose_forward(
         ranges = ranges or int8_ranges(exported, images)
         return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if precision == "float32":
-        return ChosenForward(fused_forward(model))
     return ChosenForward(torch_forward(model, precision))

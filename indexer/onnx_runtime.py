@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,57 +20,17 @@ from torch import Tensor
 from indexer.encode import Forward, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
-from training.errors import DataError, ResourceError, UsageError
+from training.errors import DataError, ResourceError
 from training.files import temporary_file
 from training.models.conditioned import Described
 from training.models.embedder import Embedder
 
 Runtime = Literal["torch", "onnx", "onnx-int8"]
 
-RUNTIMES = ("torch", "onnx", "onnx-int8", "auto")
-
 _INSTALL = 'pip install "m2fashion-retrieval[onnx]"'
 _TOLERANCE = 1e-3  # of the largest value; float32 sums in another order differ by some 1e-6
 _LEAST_COSINE = 0.9  # mean over images; a trained ResNet-18's is above 0.99
 _PIECE = 8  # images at a time whose ranges are measured
-
-
-@dataclass(frozen=True)
-class RuntimeChoice:
-    """A runtime and, where it was chosen rather than named, which and why."""
-
-    runtime: Runtime
-    remark: str | None = None
-
-
-def choose_runtime(wanted: str, device: str) -> RuntimeChoice:
-    """Resolve one of `RUNTIMES`; `auto` is onnx on the CPU where it is installed, else torch.
-
-    Args:
-        wanted: one of `RUNTIMES`.
-        device: `cpu`, `cuda` or `cuda:N`, what encodes.
-
-    Raises:
-        UsageError: another word, or onnx together with a GPU.
-        ResourceError: onnx was named and is not installed.
-    """
-    if wanted == "torch":
-        return RuntimeChoice("torch")
-    if wanted not in RUNTIMES:
-        raise UsageError(f"unknown runtime {wanted!r}; choose {', '.join(RUNTIMES)}")
-    if device != "cpu":
-        if wanted == "auto":
-            return RuntimeChoice("torch", f"encoding by torch: onnx is for the CPU, not {device}")
-        raise UsageError(f"runtime {wanted} encodes on the CPU, not on {device}; add --device cpu")
-    try:
-        load_onnxruntime()
-    except ResourceError as error:
-        if wanted == "auto":
-            return RuntimeChoice("torch", f"encoding by torch: {error}")
-        raise
-    if wanted == "onnx-int8":
-        return RuntimeChoice("onnx-int8")
-    return RuntimeChoice("onnx", "encoding by onnxruntime" if wanted == "auto" else None)
 
 
 def load_onnxruntime() -> Any:

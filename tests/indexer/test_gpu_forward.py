@@ -10,7 +10,6 @@ from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer.encode import torch_forward
-from indexer.encoding_precision import encoding_precision
 from indexer.store import open_store
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
@@ -35,21 +34,6 @@ def test_bfloat16_is_of_the_backbone_alone(name: str) -> None:
     torch.testing.assert_close(rounded.nuance, expected.nuance)
     error = (rounded.chances - right.chances).norm() / right.chances.norm()
     assert 1e-5 < error < 0.05
-
-
-def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: True)
-    assert encoding_precision("auto", "torch", "cuda:1") == "bfloat16"
-    assert encoding_precision("auto", "torch", "cpu") == "float32"
-    assert encoding_precision("bfloat16", "torch", "cpu") == "bfloat16"
-    assert encoding_precision("auto", "onnx", "cpu") == "float32"
-    assert encoding_precision("auto", "onnx-int8", "cpu") == "int8"
-    with pytest.raises(UsageError, match="onnx-int8 computes in int8, not in bfloat16"):
-        encoding_precision("bfloat16", "onnx-int8", "cpu")
-    with pytest.raises(UsageError, match="unknown precision 'half'"):
-        encoding_precision("half", "torch", "cpu")
-    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: False)
-    assert encoding_precision("auto", "torch", "cuda") == "float32"
 
 
 def test_bfloat16_and_float32_never_mix(tmp_path: Path) -> None:
