@@ -2,9 +2,9 @@
 
     retrieve bench runtimes --dataset data/fashion-products --checkpoint runs/a
 
-Torch channels-last (which is what a build runs), in its plain memory order and with the backbone
-in bfloat16, ONNX Runtime in float32 and with the backbone in int8 encode the same batch, taking
-turns, each as a build does: some images a core. The ratio is
+Torch channels-last, the same with batch norms folded (which is what a build runs), in its plain
+memory order and with the backbone in bfloat16, ONNX Runtime in float32 and with the backbone in
+int8 encode the same batch, taking turns, each as a build does: some images a core. The ratio is
 that of a round's two rates, its median over the rounds. The whole model is timed, normalising
 included, decoding and storing not. MAP is the index's: the gallery's descriptors by each runtime,
 the query's picture by torch in float32; every image of the split queries all others (by the
@@ -39,6 +39,7 @@ from benchmarks.tables.keys import data_hash
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, split_suffix, write_results
 from indexer.calibration_images import calibration_images
+from indexer.choose_forward import fused_forward
 from indexer.encode import EncodedBatch, Forward, encode, torch_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from retrieval.console import print_json
@@ -55,6 +56,7 @@ from training.models.embedder import Embedder
 from training.schema import Condition
 
 BASE = "torch, channels-last"
+FUSED = "torch, batch norms folded"
 ROUNDS = 9
 
 
@@ -132,6 +134,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     half = torch_forward(model, "bfloat16")
     return {
         BASE: torch_forward(model),
+        FUSED: fused_forward(model),
         "torch": eager,
         "torch, bfloat16": half,
         "onnx": onnx,

@@ -91,9 +91,8 @@ def carry_lists(
         return entry
     with open_file(folder, entry.file) as handle:
         old = open_lists(folder, entry, handle)
-    centroids = old.centroids()
     lists = old.list_of_rows()[np.maximum(origin, 0)]
     new = np.flatnonzero(origin < 0)
-    lists[new] = nearest_centre([store.descriptors_of(new)], centroids)
-    index = fill_lists(store.blocks(), store.layout.width, lists, len(centroids), centroids)
+    lists[new] = nearest_centre([store.descriptors_of(new)], old.centroids())
+    index = fill_lists(store.blocks(), store.layout.width, lists, old.lists)
     return replace(entry, file=commit_lists(folder, index))

@@ -56,11 +56,14 @@ class InvertedLists:
         self._index.parallel_mode = _LISTS_SHARED if few else _QUERIES_SHARED
         probes, filters = min(self.probes, self.lists), {}
         if allowed is not None:
+            filters["sel"] = selection(allowed)
+        if exact:
+            probes = self.lists
+        elif allowed is not None:
             useful = self._useful(allowed)
             probes = min(self.filtered_probes, int(useful.sum()))
-            lists = faiss.SearchParameters(sel=selection(useful))
-            filters = {"sel": selection(allowed), "quantizer_params": lists}
-        parameters = faiss.SearchParametersIVF(nprobe=self.lists if exact else probes, **filters)
+            filters["quantizer_params"] = faiss.SearchParameters(sel=selection(useful))
+        parameters = faiss.SearchParametersIVF(nprobe=probes, **filters)
         scores, rows = self._index.search(weights, count, params=parameters)
         return scores, rows
 
@@ -134,22 +137,14 @@ def nearest_centre(
     return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
-def fill_lists(
-    blocks: Iterable[Bytes],
-    width: int,
-    lists: NDArray[np.int64],
-    count: int,
-    centroids: Floats | None = None,
-) -> Any:
-    """A faiss index of descriptors.
+def fill_lists(blocks: Iterable[Bytes], width: int, lists: NDArray[np.int64], count: int) -> Any:
+    """A faiss index of descriptors; a list's centroid is the mean of what it holds, or else of all.
 
     Args:
         blocks: descriptors [n, width] uint8 of consecutive rows.
         width: bytes of a descriptor.
         lists: in which list each row is [M] int64.
         count: how many lists there are.
-        centroids: of the lists [count, width] float32; by default the means of what they hold,
-            where they hold nothing the mean of all.
     """
     faiss = load_faiss()
     quantiser = faiss.IndexFlatIP(width)
@@ -161,16 +156,13 @@ def fill_lists(
     for part in _chunks(blocks):
         own = np.ascontiguousarray(lists[start : start + len(part)])
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(own))
-        if centroids is None:
-            order = np.argsort(own)
-            held, first = np.unique(own[order], return_index=True)
-            sums[held] += np.add.reduceat(part[order], first)
+        order = np.argsort(own)
+        held, first = np.unique(own[order], return_index=True)
+        sums[held] += np.add.reduceat(part[order], first)
         start += len(part)
-    if centroids is None:
-        sizes = np.bincount(lists, minlength=count)[:, None]
-        means = np.where(sizes, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
-        centroids = means.astype(np.float32)
-    quantiser.add(centroids)
+    sizes = np.bincount(lists, minlength=count)[:, None]
+    means = np.where(sizes, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
+    quantiser.add(means.astype(np.float32))
     return index
 
 

@@ -6,7 +6,7 @@ So queries with a filter have a number of their own, from the worst of twenty fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,8 +32,6 @@ QUERIES = 64
 
 _FILTERS = 20
 _SHARES = (0.001, 0.5)  # of the gallery that a filter leaves
-_CHUNK = 65_536  # rows at a time
-_ROUNDING = 1e-5  # of a score
 
 
 def likeness_requests(
@@ -62,27 +60,14 @@ def draw_filters(store: Store) -> list[Allowed]:
     return filters
 
 
-def tenth_best(blocks: Iterable[Bytes], weights: Floats, filters: list[Allowed]) -> Floats:
-    """Score of the tenth best row of every query under every filter, [filters, Q] float32.
+def tenth_best(index: SearchIndex, weights: Floats, allowed: Allowed | None) -> Floats:
+    """Score [Q] of each query's tenth best row by the search of every descriptor."""
+    return index.search(weights, HITS, allowed, exact=True)[1][:, -1]
 
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        weights: of Q queries, [Q, width] float32.
-        filters: [M] bool each, at least ten rows.
-    """
-    best = np.full((len(filters), len(weights), HITS), -np.inf, dtype=np.float32)
-    start = 0
-    for block in blocks:
-        for first in range(0, len(block), _CHUNK):
-            part = block[first : first + _CHUNK].astype(np.float32)
-            scores = weights @ part.T
-            for number, allowed in enumerate(filters):
-                own = scores[:, allowed[start : start + len(part)]]
-                both = np.concatenate([best[number], own], 1)
-                best[number] = np.partition(both, -HITS, axis=1)[:, -HITS:]
-            start += len(part)
-    tenth: Floats = best.min(2)
-    return tenth
+
+def recall_of(index: SearchIndex, weights: Floats, allowed: Allowed | None, tenth: Floats) -> float:
+    """Share of the ten that each query finds that are as good as the `tenth_best`."""
+    return float((index.search(weights, HITS, allowed)[1] >= tenth[:, None]).mean())
 
 
 def measure_probes(
@@ -97,32 +82,27 @@ def measure_probes(
         weights: of Q queries, [Q, width] float32.
         entry: says which recall is wanted.
     """
-    filters = [np.ones(len(store), dtype=bool), *draw_filters(store)]
-    tenth = tenth_best(store.blocks(), weights, filters)
-    tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
     index = SearchIndex(lists, store.descriptors_of, len(store), "")
+    filters = [(own, tenth_best(index, weights, own)) for own in (None, *draw_filters(store))]
 
-    def recall(allowed: Allowed | None, limit: Floats) -> float:
-        _, scores = index.search(weights, HITS, allowed)
-        return float((scores >= limit[:, None]).mean())
+    def worst_of(some: list[tuple[Allowed | None, Floats]]) -> float:
+        return min((recall_of(index, weights, *own) for own in some), default=1.0)
 
-    alone, worst = 0.0, 1.0
     for probes in _growing(4, lists.lists):
         lists.probes = probes
-        alone = recall(None, tenth[0])
-        if alone >= entry.target:
+        recall = worst_of(filters[:1])
+        if recall >= entry.target:
             break
-    left = list(zip(filters, tenth, strict=True))[1:]
     for probes in _growing(lists.probes, lists.lists):
         lists.filtered_probes = probes
-        worst = min((recall(allowed, limit) for allowed, limit in left), default=1.0)
+        worst = worst_of(filters[1:])
         if worst >= WORST_RECALL:
             break
     return replace(
         entry,
         probes=lists.probes,
         filtered_probes=lists.filtered_probes,
-        recall=alone,
+        recall=recall,
         worst_recall=worst,
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.machine import cores
-from indexer.measure_recall import HITS, tenth_best
+from indexer.measure_recall import HITS, recall_of, tenth_best
 from indexer.search import SearchIndex
 from indexer.store import Store
 from retrieval.drawn_requests import draw_requests
@@ -38,7 +38,6 @@ FILTERS = 5
 _QUERIES = 64
 _SEED = 1  # not that of the build, which chooses its probes by other requests
 _FETCH = 18  # what the engine fetches for ten hits
-_ROUNDING = 1e-5  # of a score
 _SECONDS, _LEAST, _MOST = 2.0, 5, 50  # of a measurement, and repeats
 _FILTER_SECONDS = 0.3  # of that of one filter of twenty
 
@@ -144,12 +143,11 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
     filters = {share: draw_filters(store, share) for share in SHARES}
     flat = store.lists is None
     everything = np.ones(size, dtype=bool)
-    tenth = np.zeros((0, len(weights)), np.float32)
+    tenth: list[Floats] = []
     if not flat:
-        say("searching by hand, for recall")
+        say("searching every descriptor, for recall")
         each = [everything, *(one for share in SHARES for one in filters[share])]
-        tenth = tenth_best(store.blocks(), weights, each)
-        tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
+        tenth = [tenth_best(index, weights, allowed) for allowed in each]
     rows = []
 
     def ask(number: int) -> object:
@@ -228,12 +226,6 @@ def draw_filters(store: Store, share: float) -> list[Allowed]:
         allowed[np.argpartition(chances, size - count)[size - count :]] = True
         out.append(allowed)
     return out
-
-
-def recall_of(index: SearchIndex, weights: Floats, allowed: Allowed | None, tenth: Floats) -> float:
-    """Share of the best ten of each query [Q, width] that are as good as the true tenth [Q]."""
-    _, scores = index.search(weights, HITS, allowed)
-    return float((scores >= tenth[:, None]).mean())
 
 
 def index_bytes(store: Store) -> float:

@@ -10,7 +10,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.machine import vector_instructions
-from benchmarks.runtimes import BASE, to_rows
+from benchmarks.runtimes import BASE, FUSED, to_rows
 from benchmarks.split_images import read_split
 from retrieval.cli import _run
 from retrieval.evaluation.attribute_map import evaluate_attributes
@@ -36,10 +36,10 @@ def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:
     data = json.loads((tmp_path / f"out/{stem}.json").read_text())
     assert json.loads(capsys.readouterr().out) == data
     rows = {row["runtime"]: row for row in data["rows"]}
-    assert list(rows) == [BASE, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
+    assert list(rows) == [BASE, FUSED, "torch", "torch, bfloat16", "onnx", "onnx-int8"]
     assert (data["images"], data["batch_size"], rows[BASE]["ratio"]) == (12, 5, 1.0)
     assert rows[BASE]["loss"] == 0
-    for name in ("torch", "onnx"):
+    for name in (FUSED, "onnx"):
         assert abs(rows[name]["loss"]) < 1  # float32 by another way: equal but for close calls
     assert all(0 < row["map"] <= 100 for row in rows.values())
     assert "| onnx-int8 |" in (tmp_path / f"out/{stem}.md").read_text()

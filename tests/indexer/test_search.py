@@ -188,14 +188,16 @@ def test_the_tenth_best_and_the_probes_that_reach_it(monkeypatch: pytest.MonkeyP
         values = range(SCHEMA.size)
         assert any(codes[own, v].min() >= codes[~own, v].max() for v in values)
     weights = some_weights(codes)[2:]
-    everything = np.ones(6000, dtype=bool)
-    tenth = tenth_best(in_blocks(codes)(), weights, [everything, *filters])
-    for number, allowed in enumerate([everything, *filters]):
-        for query, own in enumerate(weights):
-            expected = reference(codes, own, allowed)[1][9]
-            assert tenth[number, query] == pytest.approx(expected, abs=0.1)
     lists = lists_of(codes)
     found = measure_probes(lists, store, weights, SearchEntry("IVF32", target=0.9))
+    index, recalls = SearchIndex(lists, store.descriptors_of, 6000, ""), []
+    for allowed in (None, *filters):
+        tenth = [reference(codes, own, allowed)[1][9] for own in weights]
+        assert tenth_best(index, weights, allowed).tolist() == tenth
+        scores = index.search(weights, 10, allowed)[1]
+        recalls.append((scores >= np.array(tenth)[:, None]).mean())
+    assert recalls[0] == found.recall
+    assert min(recalls[1:]) == found.worst_recall
     assert found.recall >= 0.9
     assert found.worst_recall >= 0.95
     assert 1 <= found.probes <= found.filtered_probes <= 32
