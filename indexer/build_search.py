@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from indexer.index_choice import choose_factory, lists_of
 from indexer.inverted_lists import (
-    Cells,
     InvertedLists,
     commit_lists,
     fill_lists,
+    nearest_centre,
     open_lists,
     train_cells,
 )
 from indexer.manifest import SearchEntry
-from indexer.measure_recall import QUERIES, SEED, Requests, likeness_requests, measure_probes
+from indexer.measure_recall import QUERIES, Requests, likeness_requests, measure_probes
 from indexer.progress import Progress
 from indexer.search import in_words
 from indexer.store import Store
@@ -48,7 +48,7 @@ def build_search(
         UsageError: as `choose_factory`.
         ResourceError: disk or memory full.
     """
-    rows = len(store)
+    rows, width = len(store), store.layout.width
     factory = choose_factory(rows, target, asked)
     entry = SearchEntry(factory, asked is not None, target)
     count = lists_of(factory)
@@ -56,30 +56,15 @@ def build_search(
         return entry
     started = time.monotonic()
     progress.say(f"sorting {rows:,} descriptors into {count:,} lists")
-    drawn = np.random.default_rng(SEED).permutation(rows)[: QUERIES + _REQUESTS]
+    drawn = np.random.default_rng(0).permutation(rows)[: QUERIES + _REQUESTS]
     pictures = store.descriptors_of(drawn)
-    weights = (requests or likeness_requests)(store.layout, store.schema, pictures, SEED)
-    cells = train_cells(
-        store.blocks(), rows, count, weights[QUERIES:] if rows > QUERIES else weights
-    )
-    lists = cells.assign(store.blocks())
-    index = fill_lists(store.blocks(), store.layout.width, lists, count)
-    found = measure_probes(
-        InvertedLists(index, 1, 1),
-        store.descriptors_of,
-        store.blocks,
-        store.labels(),
-        weights[:QUERIES],
-        target,
-    )
-    entry = replace(
-        entry,
-        file=commit_lists(store.folder, index),
-        probes=found.probes,
-        filtered_probes=found.filtered,
-        recall=found.recall,
-        worst_recall=found.worst_recall,
-    )
+    weights = (requests or likeness_requests)(store.layout, store.schema, pictures, 0)
+    others = weights[QUERIES:] if rows > QUERIES else weights
+    into, centres = train_cells(store.blocks(), rows, count, others)
+    lists = nearest_centre(store.blocks(), centres, into)
+    index = fill_lists(store.blocks(), width, lists, count)
+    entry = measure_probes(InvertedLists(index, 1, 1), store, weights[:QUERIES], entry)
+    entry = replace(entry, file=commit_lists(store.folder, index))
     progress.say(f"search: {in_words(entry)}, in {time.monotonic() - started:.0f} s")
     return entry
 
@@ -106,10 +91,8 @@ def carry_lists(
         return entry
     with open_file(folder, entry.file) as handle:
         old = open_lists(folder, entry, handle)
-    centroids = old.centroids()
     lists = old.list_of_rows()[np.maximum(origin, 0)]
     new = np.flatnonzero(origin < 0)
-    nearest = Cells(np.eye(store.layout.width, dtype=np.float32), centroids)
-    lists[new] = nearest.assign([store.descriptors_of(new)])
-    index = fill_lists(store.blocks(), store.layout.width, lists, len(centroids), centroids)
+    lists[new] = nearest_centre([store.descriptors_of(new)], old.centroids())
+    index = fill_lists(store.blocks(), store.layout.width, lists, old.lists)
     return replace(entry, file=commit_lists(folder, index))

@@ -13,35 +13,30 @@ from training.decoding import read_batches
 from training.errors import DataError
 from training.preprocessing import Preprocessing
 
-COUNT = 64
-_SEED = 0
 _BATCH = 16
 
 
 def calibration_images(
-    root: Path, paths: Sequence[str], preprocessing: Preprocessing, count: int = COUNT
+    root: Path, paths: Sequence[str], preprocessing: Preprocessing, count: int = 64
 ) -> Tensor:
-    """Read a random sample of images, those that are readable.
+    """A random sample of a gallery's readable images, normalised [<= count, 3, S, S].
 
     Args:
         root: folder that the paths are relative to.
-        paths: image paths of the gallery.
+        paths: of the gallery.
         preprocessing: the model's.
         count: how many; all if there are fewer.
 
-    Returns:
-        Normalised images [<= count, 3, S, S].
-
     Raises:
-        DataError: none of the gallery's images is readable.
+        DataError: none is readable.
     """
-    order = np.random.default_rng(_SEED).permutation(len(paths)).tolist()
+    order = np.random.default_rng(0).permutation(len(paths)).tolist()
     batches = (order[start : start + _BATCH] for start in range(0, len(order), _BATCH))
     found: list[Tensor] = []
     for batch in read_batches(root, paths, batches, preprocessing, workers=0):
         found += preprocessing.normalise(torch.from_numpy(batch.pixels)).unbind()
         if len(found) >= count:
-            break
+            return torch.stack(found[:count])
     if not found:
         raise DataError(f"none of the {len(paths):,} images in {root} can be read")
-    return torch.stack(found[:count])
+    return torch.stack(found)

@@ -7,21 +7,69 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
 
-from indexer.encode import Forward
-from indexer.fused_forward import fused_forward
-from indexer.gpu_forward import COMPILE_FROM, gpu_forward
+from indexer.encode import Forward, torch_forward
 from indexer.onnx_int8 import Ranges
 from indexer.onnx_runtime import (
     Runtime,
     exported_model,
     int8_ranges,
+    load_onnxruntime,
     onnx_forward,
     onnx_int8_forward,
 )
+from training.errors import ResourceError, UsageError
 from training.models.conditioned import ConditionedEmbedder
-from training.preprocessing import Preprocessing
+from training.precision import has_fast_bfloat16
+
+RUNTIMES = ("torch", "onnx", "onnx-int8", "auto")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def choose_runtime(wanted: str, precision: str, device: str) -> tuple[Runtime, str]:
+    """What runs a model, and the number format of its backbone, part of an index's identity.
+
+    Args:
+        wanted: one of `RUNTIMES`; `auto` is onnx on the CPU where it is installed, else torch.
+        precision: one of `PRECISIONS`; `auto` is bfloat16 on a GPU with instructions for it, else
+            the runtime's own: never bfloat16 on a CPU unasked, or an index depends on its kind.
+        device: `cpu`, `cuda` or `cuda:N`, what encodes.
+
+    Returns:
+        The runtime, and `float32`, `bfloat16` or `int8`.
+
+    Raises:
+        UsageError: another word, onnx together with a GPU, or a format that it does not compute in.
+        ResourceError: onnx was named and is not installed.
+    """
+    for what, word, known in (
+        ("runtime", wanted, RUNTIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if word not in known:
+            raise UsageError(f"unknown {what} {word!r}; choose {', '.join(known)}")
+    if wanted.startswith("onnx") and device != "cpu":
+        raise UsageError(f"runtime {wanted} encodes on the CPU, not on {device}; add --device cpu")
+    runtime: Runtime = "torch"
+    if wanted != "torch" and device == "cpu":
+        try:
+            load_onnxruntime()
+            runtime = "onnx-int8" if wanted == "onnx-int8" else "onnx"
+        except ResourceError:
+            if wanted != "auto":
+                raise
+    if runtime == "torch":
+        fast = device != "cpu" and has_fast_bfloat16("cuda")
+        own = "bfloat16" if fast else "float32"
+        return runtime, own if precision == "auto" else precision
+    own = "int8" if runtime == "onnx-int8" else "float32"
+    if precision not in ("auto", own):
+        raise UsageError(
+            f"runtime {runtime} computes in {own}, not in {precision}; leave --precision out"
+        )
+    return runtime, own
 
 
 @dataclass(frozen=True)
@@ -34,45 +82,51 @@ class ChosenForward:
 
 def choose_forward(
     model: ConditionedEmbedder,
-    preprocessing: Preprocessing,
+    size: int,
     runtime: Runtime,
     precision: str,
-    device: str,
-    count: int,
     folder: Path,
     sample: Callable[[], Tensor],
-    known_ranges: Ranges,
-    say: Callable[[str], None],
+    ranges: Ranges,
 ) -> ChosenForward:
     """Make a model ready for a gallery.
 
     Args:
-        model: on `device`.
-        preprocessing: gives S.
+        model: on the device that encodes.
+        size: S, side of its images in pixels.
         runtime: of `choose_runtime`.
-        precision: of `encoding_precision`.
-        device: `cpu`, `cuda` or `cuda:N`.
-        count: images that will be encoded.
+        precision: of `choose_runtime`.
         folder: where exported files lie while they are read.
         sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
-        known_ranges: those that the index's other images were encoded with; empty: to be measured.
-        say: is told what takes long or fails.
+        ranges: those that the index's other images were encoded with; empty: to be measured.
 
     Raises:
         ResourceError, DataError: as `onnx_forward` and `onnx_int8_forward`.
     """
-    size = preprocessing.size
     if runtime == "onnx":
         return ChosenForward(onnx_forward(model, size, folder))
     if runtime == "onnx-int8":
         images, exported = sample(), exported_model(model, size, folder)
-        ranges = known_ranges
-        if not ranges:
-            say(f"measuring the ranges of activations on {len(images)} images")
-            ranges = int8_ranges(exported, images)
+        ranges = ranges or int8_ranges(exported, images)
         return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = device != "cpu" and count >= COMPILE_FROM
-    if precision == "float32" and not compiled:
+    if precision == "float32" and isinstance(model, ConditionedEmbedder):
         return ChosenForward(fused_forward(model))
-    return ChosenForward(gpu_forward(model, size, precision, compiled, say))
+    return ChosenForward(torch_forward(model, precision))
+
+
+class _Trunk(nn.Module):
+    def __init__(self, model: ConditionedEmbedder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.trunk(images)
+
+
+def fused_forward(model: ConditionedEmbedder) -> Forward:
+    """As `torch_forward`, with a copy of the backbone that has each batch norm folded into the
+    convolution before it: equal but for the last bits. The model is put in eval mode."""
+    trunk = fuse(_Trunk(model.eval()))
+    # The first convolution turns them to channels-last; pixels are averaged faster as they are.
+    return lambda images: model.describe(trunk(images))

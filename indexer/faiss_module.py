@@ -44,7 +44,6 @@ def load_faiss() -> Any:
         raise ResourceError(f"{what}; {_INSTALL}") from error
     index = faiss.IndexFlatIP(2)
     index.add(np.eye(2, dtype=np.float32))
-    nearest = index.search(np.array([[0.0, 1.0]], dtype=np.float32), 1)[1]
-    if int(nearest[0, 0]) != 1:
+    if index.search(np.array([[0.0, 1.0]], dtype=np.float32), 1)[1].item() != 1:
         raise ResourceError(f"the installed faiss gives wrong answers; reinstall it: {_INSTALL}")
     return faiss

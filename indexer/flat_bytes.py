@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.faiss_module import load_faiss
+from training.descriptor import Bytes, Floats
 
-Bytes = NDArray[np.uint8]
-Weights = NDArray[np.float32]
 Allowed = NDArray[np.bool_]
 
 _DECODED = np.array([-0.5, 255.0], np.float32)
@@ -24,9 +23,10 @@ to x itself. Its kind `8bit_direct` would do so too, but rounds the *query* to b
 _SHARED_FROM = 20_000  # rows from which a second core is worth its start
 
 
-def byte_quantiser(quantiser: Any) -> None:
-    """Let a faiss `ScalarQuantizer` of the kind `8bit_uniform` decode a byte to its number."""
-    load_faiss().copy_array_to_vector(_DECODED, quantiser.trained)
+def byte_quantiser(index: Any) -> None:
+    """Let a faiss index with a `ScalarQuantizer` `8bit_uniform` decode a byte to its number."""
+    load_faiss().copy_array_to_vector(_DECODED, index.sq.trained)
+    index.is_trained = True
 
 
 def selection(allowed: Allowed) -> Any:
@@ -47,43 +47,35 @@ class FlatBytes:
 
     def __init__(self, blocks: Iterable[Bytes], rows: int, width: int) -> None:
         faiss = load_faiss()
-        cores = os.cpu_count() or 1
-        count = cores if rows >= _SHARED_FROM else 1
-        self._starts = np.linspace(0, rows, count + 1).astype(np.int64)
+        count = (os.cpu_count() or 1) if rows >= _SHARED_FROM else 1
+        self._starts = np.linspace(0, rows, count + 1).astype(np.int64).tolist()
         self._parts = []
-        codes = np.empty((rows, width), np.uint8)
-        start = 0
-        for block in blocks:
-            codes[start : start + len(block)] = block
-            start += len(block)
+        codes = np.concatenate([np.empty((0, width), np.uint8), *blocks])
         for first, last in zip(self._starts[:-1], self._starts[1:], strict=True):
             index = faiss.IndexScalarQuantizer(
                 width, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
             )
-            byte_quantiser(index.sq)
-            index.is_trained = True
+            byte_quantiser(index)
             index.add_sa_codes(codes[first:last])
             self._parts.append(index)
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def candidates(
-        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, NDArray[np.int64]]:
         """Scores and rows [Q, any] of the best `count` of every part, in any order; -1: none."""
         faiss = load_faiss()
 
-        def search(number: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-            index, start = self._parts[number], int(self._starts[number])
-            wanted = min(count, index.ntotal)
-            if allowed is None:
-                scores, rows = index.search(weights, wanted)
-            else:
+        def search(number: int) -> tuple[Floats, NDArray[np.int64]]:
+            index, start = self._parts[number], self._starts[number]
+            parameters = None
+            if allowed is not None:
                 selector = selection(allowed[start : start + index.ntotal])
                 parameters = faiss.SearchParameters(sel=selector)
-                scores, rows = index.search(weights, wanted, params=parameters)
+            scores, rows = index.search(weights, min(count, index.ntotal), params=parameters)
             return scores, np.where(rows < 0, -1, rows + start)
 
-        found = list(self._threads().map(search, range(len(self._parts))))
+        found = self._threads().map(search, range(len(self._parts)))
         scores, rows = zip(*found, strict=True)
         return np.concatenate(scores, 1), np.concatenate(rows, 1)
 

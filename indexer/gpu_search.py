@@ -7,25 +7,18 @@ pass is bound by memory: faiss-gpu has no flat index over bytes, and would hold 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from indexer.flat_bytes import Allowed, Bytes, Weights
+from indexer.flat_bytes import Allowed
+from training.descriptor import Bytes, Floats
 
 _CHUNK = 1 << 18  # rows at a time
 _QUERIES = 64  # at a time
 _SHARE = 0.8  # of the free memory that descriptors may take; the rest is for products
-
-
-@dataclass(frozen=True)
-class OnGpu:
-    """A source on a GPU, None if the CPU has to search, and which of the two, in words."""
-
-    source: TorchBytes | None
-    remark: str
 
 
 class TorchBytes:
@@ -47,25 +40,18 @@ class TorchBytes:
             self._bytes[start : start + len(block)] = torch.from_numpy(np.array(block)).to(device)
             start += len(block)
 
+    @torch.inference_mode()
     def candidates(
-        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, NDArray[np.int64]]:
         """Scores and rows [Q, count], best first; -1: none."""
-        kept = None
-        if allowed is not None:
-            kept = torch.from_numpy(np.array(allowed)).to(self._bytes.device)
-        scores, rows = [], []
-        with torch.inference_mode():
-            for start in range(0, len(weights), _QUERIES):
-                part = torch.from_numpy(np.array(weights[start : start + _QUERIES]))
-                best = self._best(part.to(self._bytes.device), count, kept)
-                scores.append(best[0].cpu().numpy())
-                rows.append(best[1].cpu().numpy())
-        return np.concatenate(scores), np.concatenate(rows)
+        device = self._bytes.device
+        kept = None if allowed is None else torch.from_numpy(np.array(allowed)).to(device)
+        parts = torch.split(torch.from_numpy(np.array(weights)).to(device), _QUERIES)
+        scores, rows = zip(*(self._best(part, count, kept) for part in parts), strict=True)
+        return torch.cat(scores).cpu().numpy(), torch.cat(rows).cpu().numpy()
 
-    def _best(
-        self, weights: torch.Tensor, count: int, kept: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _best(self, weights: Tensor, count: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
         best = weights.new_empty((len(weights), 0))
         rows = torch.empty((len(weights), 0), dtype=torch.int64, device=weights.device)
         for start in range(0, len(self._bytes), _CHUNK):
@@ -81,20 +67,16 @@ class TorchBytes:
         return best, rows.masked_fill(best == -torch.inf, -1)
 
 
-def open_on_gpu(blocks: Callable[[], Iterator[Bytes]], rows: int, width: int, device: str) -> OnGpu:
-    """Copy descriptors [rows, width] to a GPU, if they fit into most of its free memory.
-
-    Args:
-        blocks: gives them, a shard at a time.
-        rows: M.
-        width: bytes of a descriptor.
-        device: `cuda` or `cuda:N`.
-    """
+def open_on_gpu(
+    blocks: Callable[[], Iterator[Bytes]], rows: int, width: int, device: str
+) -> TorchBytes | str:
+    """Descriptors [rows, width] on `cuda` or `cuda:N`, or why they are not there: they have to fit
+    into most of its free memory."""
     try:
         free, _ = torch.cuda.mem_get_info(torch.device(device))
         if rows * width > _SHARE * free:
-            return OnGpu(None, f"on the CPU: {rows:,} descriptors do not fit {device}")
-        return OnGpu(TorchBytes(blocks(), rows, width, device), f"flat bytes on {device} by torch")
+            return f"{rows:,} descriptors do not fit {device}"
+        return TorchBytes(blocks(), rows, width, device)
     except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        return OnGpu(None, f"on the CPU: torch fails on {device} ({first})")
+        return f"torch fails on {device} ({first})"

@@ -7,8 +7,6 @@ import re
 
 from training.errors import UsageError
 
-FLAT = "flat"
-
 DEFAULT_RECALL = 0.98
 """Recall@10 against the search of every descriptor that inverted lists have to reach."""
 
@@ -36,31 +34,25 @@ def choose_factory(rows: int, recall: float, asked: str | None = None) -> str:
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall must be above 0 and at most 1, not {recall}")
-    if asked is not None:
-        return _checked(asked, rows)
-    if rows < LISTS_FROM or recall == 1:
-        return FLAT
-    power = 1 << round(math.log2(4 * math.sqrt(rows)))
-    return f"IVF{min(power, MOST_LISTS)}"
-
-
-def lists_of(factory: str) -> int:
-    """Inverted lists of a factory string that `choose_factory` gave; 0 for `flat`."""
-    return 0 if factory == FLAT else int(factory.removeprefix("IVF"))
-
-
-def _checked(asked: str, rows: int) -> str:
-    if asked.casefold() == FLAT:
-        return FLAT
-    found = re.fullmatch(r"IVF([1-9][0-9]{0,6})", asked, re.IGNORECASE)
+    if asked is None:
+        power = 1 << round(math.log2(4 * math.sqrt(rows)))
+        return "flat" if rows < LISTS_FROM or recall == 1 else f"IVF{min(power, MOST_LISTS)}"
+    found = re.fullmatch(r"(flat)|IVF([1-9][0-9]{0,6})", asked, re.IGNORECASE)
     if found is None:
         raise UsageError(
             f"unknown index factory {asked!r}; give flat, or IVF and the number of inverted lists, "
             "such as IVF1024"
         )
-    if int(found[1]) > rows:
+    if found[1]:
+        return "flat"
+    if int(found[2]) > rows:
         raise UsageError(
             f"index factory {asked!r} has more lists than the {rows:,} images; give at most "
             f"IVF{rows}, or flat"
         )
-    return f"IVF{found[1]}"
+    return f"IVF{found[2]}"
+
+
+def lists_of(factory: str) -> int:
+    """Inverted lists of a factory string that `choose_factory` gave; 0 for `flat`."""
+    return 0 if factory == "flat" else int(factory.removeprefix("IVF"))

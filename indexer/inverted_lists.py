@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,17 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.faiss_module import load_faiss
-from indexer.flat_bytes import Allowed, Bytes, Weights, byte_quantiser, selection
+from indexer.flat_bytes import Allowed, byte_quantiser, selection
 from indexer.manifest import FileEntry, SearchEntry
 from indexer.store_file import check_quickly, commit_file
+from training.descriptor import Bytes, Floats
 from training.errors import CorruptStoreError
 from training.files import as_resource_error, temporary_file
 
-_SEED = 0
 _CHUNK = 16_384  # rows at a time
 _DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an eighth of the time
 _TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
-_ITERATIONS = 8
 _SEEN = 16  # allowed rows a list, on average, by which it is known that it holds some
 _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 
@@ -47,34 +45,29 @@ class InvertedLists:
 
     def __init__(self, index: Any, probes: int, filtered_probes: int) -> None:
         self._index, self.probes, self.filtered_probes = index, probes, filtered_probes
-
-    @property
-    def lists(self) -> int:
-        """How many there are."""
-        return int(self._index.nlist)
+        self.lists = int(index.nlist)
 
     def candidates(
-        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, NDArray[np.int64]]:
         """Scores and rows [Q, count], best first; -1: the lists that were read hold fewer."""
         faiss = load_faiss()
         few = len(weights) < faiss.omp_get_max_threads()  # threads share out queries, or lists
         self._index.parallel_mode = _LISTS_SHARED if few else _QUERIES_SHARED
-        if allowed is None:
-            parameters = faiss.SearchParametersIVF(
-                nprobe=self.lists if exact else min(self.probes, self.lists)
-            )
-        else:
+        probes, filters = min(self.probes, self.lists), {}
+        if allowed is not None:
+            filters["sel"] = selection(allowed)
+        if exact:
+            probes = self.lists
+        elif allowed is not None:
             useful = self._useful(allowed)
-            parameters = faiss.SearchParametersIVF(
-                nprobe=self.lists if exact else min(self.filtered_probes, int(useful.sum())),
-                sel=selection(allowed),
-                quantizer_params=faiss.SearchParameters(sel=selection(useful)),
-            )
+            probes = min(self.filtered_probes, int(useful.sum()))
+            filters["quantizer_params"] = faiss.SearchParameters(sel=selection(useful))
+        parameters = faiss.SearchParametersIVF(nprobe=probes, **filters)
         scores, rows = self._index.search(weights, count, params=parameters)
         return scores, rows
 
-    def _useful(self, allowed: Allowed) -> NDArray[np.bool_]:
+    def _useful(self, allowed: Allowed) -> Allowed:
         """Lists that hold an allowed row [lists] bool; where very many are, more than a few."""
         # Of millions a part tells as much, and reading all would take longer than the search.
         step = max(1, np.count_nonzero(allowed) // (_SEEN * self.lists))
@@ -82,10 +75,10 @@ class InvertedLists:
         useful[self._list_of[::step][allowed[::step]]] = True
         return useful
 
-    def centroids(self) -> NDArray[np.float32]:
+    def centroids(self) -> Floats:
         """The centroids of the lists, [lists, width] float32."""
         quantiser = load_faiss().downcast_index(self._index.quantizer)
-        centroids: NDArray[np.float32] = quantiser.reconstruct_n(0, self.lists)
+        centroids: Floats = quantiser.reconstruct_n(0, self.lists)
         return centroids
 
     @cached_property
@@ -94,117 +87,83 @@ class InvertedLists:
 
     def list_of_rows(self) -> NDArray[np.int64]:
         """In which list each row is, [M] int64."""
-        faiss = load_faiss()
+        faiss, lists = load_faiss(), self._index.invlists
         out = np.empty(self._index.ntotal, dtype=np.int64)
-        lists = self._index.invlists
         for number in range(self.lists):
-            size = lists.list_size(number)
-            if size:
+            if size := lists.list_size(number):
                 out[faiss.rev_swig_ptr(lists.get_ids(number), size)] = number
         return out
 
 
-@dataclass(frozen=True)
-class Cells:
-    """Where rows belong: the nearest of some centres in a space of their own.
-
-    Args:
-        into: from bytes into that space, [width, dim] float32.
-        centres: [lists, dim] float32.
-    """
-
-    into: NDArray[np.float32]
-    centres: NDArray[np.float32]
-
-    def assign(self, blocks: Iterable[Bytes]) -> NDArray[np.int64]:
-        """The list of each descriptor, [rows of all blocks] int64."""
-        faiss = load_faiss()
-        centres = faiss.IndexFlatL2(self.centres.shape[1])
-        centres.add(self.centres)
-        found = [centres.search(part @ self.into, 1)[1][:, 0] for part in _chunks(blocks)]
-        return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
-
-
-def train_cells(blocks: Iterable[Bytes], rows: int, lists: int, requests: Weights) -> Cells:
-    """Cells of descriptors, by k-means over a sample of them.
+def train_cells(
+    blocks: Iterable[Bytes], rows: int, lists: int, requests: Floats
+) -> tuple[Floats, Floats]:
+    """The space in which rows belong to the nearest centre, and the centres, by k-means.
 
     Args:
         blocks: descriptors [n, width] uint8 of consecutive rows.
         rows: M, at least `lists`.
         lists: how many.
         requests: weights of queries [any, width] float32, by which rows are near or far.
+
+    Returns:
+        From bytes into that space, [width, dim] float32, and centres [lists, dim] float32.
     """
-    faiss = load_faiss()
     # The mean of (w.x - w.y)^2 over requests w is (x - y)' E[w w'] (x - y).
     values, vectors = np.linalg.eigh(requests.T.astype(np.float64) @ requests / len(requests))
     into = (vectors * np.sqrt(np.maximum(values, 0)))[:, -_DIMENSIONS:].astype(np.float32)
     into /= max(float(np.abs(into).max()), 1e-30)
-    drawn = np.random.default_rng(_SEED).permutation(rows)[: _TRAINED_ON * lists]
     chosen = np.zeros(rows, dtype=bool)
-    chosen[drawn] = True
+    chosen[np.random.default_rng(0).permutation(rows)[: _TRAINED_ON * lists]] = True
     parts, start = [], 0
     for block in blocks:
         parts.append(block[chosen[start : start + len(block)]])
         start += len(block)
     sample = np.concatenate([part @ into for part in _chunks(parts)])
-    means = faiss.Kmeans(
-        sample.shape[1], lists, niter=_ITERATIONS, seed=_SEED, min_points_per_centroid=1
-    )
+    means = load_faiss().Kmeans(sample.shape[1], lists, niter=8, seed=0, min_points_per_centroid=1)
     means.train(sample)
-    return Cells(into, means.centroids)
+    return into, means.centroids
 
 
-def fill_lists(
-    blocks: Iterable[Bytes],
-    width: int,
-    lists: NDArray[np.int64],
-    count: int,
-    centroids: NDArray[np.float32] | None = None,
-) -> Any:
-    """A faiss index of descriptors.
+def nearest_centre(
+    blocks: Iterable[Bytes], centres: Floats, into: Floats | None = None
+) -> NDArray[np.int64]:
+    """The nearest of `centres` [lists, dim] to each descriptor, [rows of all blocks] int64; in the
+    space of `train_cells`, or else in that of bytes."""
+    near = load_faiss().IndexFlatL2(centres.shape[1])
+    near.add(centres)
+    parts = (part if into is None else part @ into for part in _chunks(blocks))
+    found = [near.search(part, 1)[1][:, 0] for part in parts]
+    return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+
+
+def fill_lists(blocks: Iterable[Bytes], width: int, lists: NDArray[np.int64], count: int) -> Any:
+    """A faiss index of descriptors; a list's centroid is the mean of what it holds, or else of all.
 
     Args:
         blocks: descriptors [n, width] uint8 of consecutive rows.
         width: bytes of a descriptor.
         lists: in which list each row is [M] int64.
         count: how many lists there are.
-        centroids: of the lists [count, width] float32; by default the means of what they hold,
-            where they hold nothing the mean of all.
     """
     faiss = load_faiss()
     quantiser = faiss.IndexFlatIP(width)
-    index = faiss.IndexIVFScalarQuantizer(
-        quantiser,
-        width,
-        count,
-        faiss.ScalarQuantizer.QT_8bit_uniform,
-        faiss.METRIC_INNER_PRODUCT,
-        False,
-    )
+    kind, product = faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+    index = faiss.IndexIVFScalarQuantizer(quantiser, width, count, kind, product, False)
     index.referenced_objects = [quantiser]  # the index only points to it
-    byte_quantiser(index.sq)
-    index.is_trained = True
-    start = 0
+    byte_quantiser(index)
+    sums, start = np.zeros((count, width)), 0
     for part in _chunks(blocks):
         own = np.ascontiguousarray(lists[start : start + len(part)])
         index.add_core(len(part), faiss.swig_ptr(part), None, faiss.swig_ptr(own))
+        order = np.argsort(own)
+        held, first = np.unique(own[order], return_index=True)
+        sums[held] += np.add.reduceat(part[order], first)
         start += len(part)
-    quantiser.add(_means(index) if centroids is None else centroids)
+    sizes = np.bincount(lists, minlength=count)[:, None]
+    means = np.where(sizes, sums / np.maximum(sizes, 1), sums.sum(0) / len(lists))
+    quantiser.add(means.astype(np.float32))
     return index
-
-
-def _means(index: Any) -> NDArray[np.float32]:
-    """The mean of the descriptors of each list, [lists, width] float32; of none, that of all."""
-    faiss, lists = load_faiss(), index.invlists
-    sizes = np.array([lists.list_size(number) for number in range(index.nlist)])
-    sums = np.zeros((index.nlist, index.d))
-    for number in np.flatnonzero(sizes).tolist():
-        held = faiss.rev_swig_ptr(lists.get_codes(number), int(sizes[number]) * index.d)
-        sums[number] = held.reshape(-1, index.d).sum(0, dtype=np.uint64)
-    some = sizes[:, None] > 0
-    means = np.where(some, sums / np.maximum(sizes, 1)[:, None], sums.sum(0) / sizes.sum())
-    found: NDArray[np.float32] = means.astype(np.float32)
-    return found
 
 
 def commit_lists(folder: Path, index: Any) -> FileEntry:
@@ -243,8 +202,7 @@ def open_lists(
         CorruptStoreError: the file is missing or damaged.
     """
     assert entry.file is not None, "a flat index has no lists"
-    faiss = load_faiss()
-    path = folder / entry.file.name
+    faiss, path = load_faiss(), folder / entry.file.name
     if verify:
         check_quickly(folder, entry.file, handle)
     # By its number, since a build may have taken the name away.
@@ -261,7 +219,7 @@ def open_lists(
     return InvertedLists(index, entry.probes, entry.filtered_probes)
 
 
-def _chunks(blocks: Iterable[Bytes]) -> Iterator[NDArray[np.float32]]:
+def _chunks(blocks: Iterable[Bytes]) -> Iterator[Floats]:
     for block in blocks:
         for start in range(0, len(block), _CHUNK):
             yield block[start : start + _CHUNK].astype(np.float32)

@@ -6,162 +6,110 @@ So queries with a filter have a number of their own, from the worst of twenty fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexer.flat_bytes import Allowed, Bytes, Weights
+from indexer.flat_bytes import Allowed
 from indexer.index_choice import WORST_RECALL
 from indexer.inverted_lists import InvertedLists
+from indexer.manifest import SearchEntry
 from indexer.search import GATHER, SearchIndex
-from training.descriptor import DescriptorLayout
+from indexer.store import Store
+from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.schema import Schema
 
-Requests = Callable[[DescriptorLayout, Schema, Bytes, int], Weights]
+Requests = Callable[[DescriptorLayout, Schema, Bytes, int], Floats]
 """Makes query vectors like those to come: of layout, schema, descriptors [Q, width] of pictures and
 a seed, the weights [Q, width]."""
 
 HITS = 10
 """The k of the recall@k that is measured."""
 
-SEED = 0
 QUERIES = 64
 """That recall is measured with."""
 
 _FILTERS = 20
 _SHARES = (0.001, 0.5)  # of the gallery that a filter leaves
-_CHUNK = 65_536  # rows at a time
-_ROUNDING = 1e-5  # of a score
-_FIRST_PROBES, _MORE = 4, 1.5
-
-
-@dataclass(frozen=True)
-class Probes:
-    """Lists that a query reads, with and without a filter, and the recalls that they give."""
-
-    probes: int
-    filtered: int
-    recall: float
-    worst_recall: float
 
 
 def likeness_requests(
     layout: DescriptorLayout, schema: Schema, descriptors: Bytes, seed: int
-) -> Weights:
+) -> Floats:
     """Queries that look for the pictures' own bytes, about their mean; see `Requests`."""
     own = descriptors.astype(np.float32)
-    weights: Weights = own - own.mean(0)
+    weights: Floats = own - own.mean(0)
     return weights
 
 
-def draw_filters(labels: NDArray[np.int8], blocks: Callable[[], Iterator[Bytes]]) -> list[Allowed]:
-    """Twenty filters [M] bool as users may set, from half of the images to a thousandth.
-
-    Each leaves the images that are known to have a value; where too few values are known, those
-    that have it most surely. Filters that leave so few rows that each of them is read are no
-    question, and left out.
-
-    Args:
-        labels: label states [M, K] int8.
-        blocks: gives descriptors [n, width] uint8 of consecutive rows.
-    """
-    rows, values = labels.shape
-    counts = np.zeros(values, dtype=np.int64)
-    for start in range(0, rows, _CHUNK):
-        counts += (labels[start : start + _CHUNK] == 1).sum(0)
-    least = max(_SHARES[0] * rows, GATHER + 1)
-    usable = np.flatnonzero((counts >= least) & (counts <= _SHARES[1] * rows))
-    usable = usable[np.argsort(counts[usable], kind="stable")]
-    spread = np.linspace(0, len(usable) - 1, min(_FILTERS, len(usable))).astype(int)
-    filters = [labels[:, value] == 1 for value in usable[spread].tolist()]
-    missing = _FILTERS - len(filters)
-    if least <= _SHARES[1] * rows and values:
-        random = np.random.default_rng(SEED)
-        for count in np.geomspace(least, _SHARES[1] * rows, missing).astype(int).tolist():
-            value = int(random.integers(values))
-            chances = np.concatenate([block[:, value] for block in blocks()])
-            allowed = np.zeros(rows, dtype=bool)
-            allowed[np.argpartition(chances, rows - count)[rows - count :]] = True
-            filters.append(allowed)
+def draw_filters(store: Store) -> list[Allowed]:
+    """Twenty filters [M] bool like those of users, from half of the images to a thousandth: each
+    leaves the images that have a drawn value most surely. None leaves so few that each is read."""
+    rows, values = len(store), store.schema.size
+    least, most = max(_SHARES[0] * rows, GATHER + 1), _SHARES[1] * rows
+    if least > most or not values:
+        return []
+    filters, random = [], np.random.default_rng(0)
+    for count in np.geomspace(least, most, _FILTERS).astype(int).tolist():
+        value = int(random.integers(values))
+        chances = np.concatenate([block[:, value] for block in store.blocks()])
+        allowed = np.zeros(rows, dtype=bool)
+        allowed[np.argpartition(chances, rows - count)[rows - count :]] = True
+        filters.append(allowed)
     return filters
 
 
-def tenth_best(
-    blocks: Iterable[Bytes], weights: Weights, filters: list[Allowed]
-) -> NDArray[np.float32]:
-    """Score of the tenth best row of every query under every filter, [filters, Q] float32.
+def tenth_best(index: SearchIndex, weights: Floats, allowed: Allowed | None) -> Floats:
+    """Score [Q] of each query's tenth best row by the search of every descriptor."""
+    return index.search(weights, HITS, allowed, exact=True)[1][:, -1]
 
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        weights: of Q queries, [Q, width] float32.
-        filters: [M] bool each, at least ten rows.
-    """
-    best = np.full((len(filters), len(weights), HITS), -np.inf, dtype=np.float32)
-    start = 0
-    for block in blocks:
-        for first in range(0, len(block), _CHUNK):
-            part = block[first : first + _CHUNK].astype(np.float32)
-            scores = weights @ part.T
-            for number, allowed in enumerate(filters):
-                own = scores[:, allowed[start : start + len(part)]]
-                both = np.concatenate([best[number], own], 1)
-                best[number] = np.partition(both, -HITS, axis=1)[:, -HITS:]
-            start += len(part)
-    tenth: NDArray[np.float32] = best.min(2)
-    return tenth
+
+def recall_of(index: SearchIndex, weights: Floats, allowed: Allowed | None, tenth: Floats) -> float:
+    """Share of the ten that each query finds that are as good as the `tenth_best`."""
+    return float((index.search(weights, HITS, allowed)[1] >= tenth[:, None]).mean())
 
 
 def measure_probes(
-    lists: InvertedLists,
-    gather: Callable[[NDArray[np.int64]], Bytes],
-    blocks: Callable[[], Iterator[Bytes]],
-    labels: NDArray[np.int8],
-    weights: Weights,
-    target: float,
-) -> Probes:
-    """The fewest lists with which queries reach a recall@10.
+    lists: InvertedLists, store: Store, weights: Floats, entry: SearchEntry
+) -> SearchEntry:
+    """The entry with the fewest lists by which queries reach its recall@10, and the worst filter
+    `WORST_RECALL`.
 
     Args:
         lists: filled; its numbers of probes are set.
-        gather: descriptors of rows.
-        blocks: gives all descriptors, in row order.
-        labels: label states [M, K] int8, from which filters are drawn.
+        store: the descriptors.
         weights: of Q queries, [Q, width] float32.
-        target: mean recall without a filter, 0..1; the worst filter's is `WORST_RECALL`.
+        entry: says which recall is wanted.
     """
-    rows = len(labels)
-    everything = np.ones(rows, dtype=bool)
-    filters = draw_filters(labels, blocks)
-    tenth = tenth_best(blocks(), weights, [everything, *filters])
-    tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
-    index = SearchIndex(lists, gather, rows, "")
+    index = SearchIndex(lists, store.descriptors_of, len(store), "")
+    filters = [(own, tenth_best(index, weights, own)) for own in (None, *draw_filters(store))]
 
-    def recall(allowed: Allowed | None, limit: NDArray[np.float32]) -> float:
-        _, scores = index.search(weights, HITS, allowed)
-        return float((scores >= limit[:, None]).mean())
+    def worst_of(some: list[tuple[Allowed | None, Floats]]) -> float:
+        return min((recall_of(index, weights, *own) for own in some), default=1.0)
 
-    alone = 0.0
-    for probes in _growing(_FIRST_PROBES, lists.lists):
-        lists.probes = lists.filtered_probes = probes
-        alone = recall(None, tenth[0])
-        if alone >= target:
+    for probes in _growing(4, lists.lists):
+        lists.probes = probes
+        recall = worst_of(filters[:1])
+        if recall >= entry.target:
             break
-    worst, left = 1.0, list(zip(filters, tenth[1:], strict=True))
     for probes in _growing(lists.probes, lists.lists):
         lists.filtered_probes = probes
-        found = [recall(allowed, limit) for allowed, limit in left]
-        worst = min(found, default=1.0)
+        worst = worst_of(filters[1:])
         if worst >= WORST_RECALL:
             break
-    return Probes(lists.probes, lists.filtered_probes, alone, worst)
+    return replace(
+        entry,
+        probes=lists.probes,
+        filtered_probes=lists.filtered_probes,
+        recall=recall,
+        worst_recall=worst,
+    )
 
 
 def _growing(start: int, most: int) -> Iterator[int]:
-    """`start` and ever more; `most` last."""
-    value = start
-    while value < most:
-        yield value
-        value = max(value + 1, round(value * _MORE))
+    """`start` and half more each time; `most` last."""
+    while start < most:
+        yield start
+        start = max(start + 1, round(start * 1.5))
     yield most

@@ -20,15 +20,14 @@ INPUT, OUTPUTS = "images", ("chances", "nuance")
 TRUNK = "trunk"
 """F, an output of the graph too: what the backbone ends in."""
 
-_LARGE = 256  # inputs a cell
 _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
 
 
 def export_onnx(model: Embedder, size: int, path: Path) -> None:
     """Write a model as ONNX, with a free batch axis.
 
-    The graph takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance`
-    [B, N] and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
+    It takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance` [B, N]
+    and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
 
     Args:
         model: a `torch.nn.Module` on the CPU; it is put in eval mode.
@@ -77,11 +76,8 @@ class _Described(nn.Module):
 
 
 class _ExactPooling(TorchFunctionMode):
-    """Adaptive average pooling as two matrix products where the cells are large or unequal.
-
-    ONNX has no adaptive pooling; the exporter writes a plain one where H and W divide the input,
-    which ONNX Runtime takes three times as long for in the cells of the pixels.
-    """
+    """Adaptive average pooling as two matrix products: ONNX has none, and a plain one, where H and
+    W divide the input, takes three times as long in the cells of the pixels."""
 
     def __torch_function__(
         self,
@@ -95,9 +91,7 @@ class _ExactPooling(TorchFunctionMode):
             height, width = (cells, cells) if isinstance(cells, int) else cells
             # int: within a trace a size is a tensor, and the graph is for one size of images.
             rows, columns = int(images.shape[-2]), int(images.shape[-1])
-            if rows % height or columns % width or rows * columns >= _LARGE * height * width:
-                across = _averages(columns, width).T
-                return _averages(rows, height) @ images @ across
+            return _averages(rows, height) @ images @ _averages(columns, width).T
         return func(*args, **kwargs or {})
 
 

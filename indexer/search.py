@@ -12,11 +12,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.flat_bytes import Allowed, Bytes, FlatBytes, Weights
+from indexer.flat_bytes import Allowed, FlatBytes
 from indexer.gpu_search import open_on_gpu
 from indexer.inverted_lists import open_lists
 from indexer.manifest import SearchEntry
 from indexer.store import Store
+from training.descriptor import Bytes, Floats
+
+Rows = NDArray[np.int64]
 
 GATHER = 4096
 """Allowed rows up to which each of them is read alone, whatever the index."""
@@ -32,8 +35,8 @@ class Source(Protocol):
     exact: bool
 
     def candidates(
-        self, weights: Weights, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, Rows]:
         """Scores, about, and rows [Q, any >= count or all] in any order; -1: none."""
         ...
 
@@ -49,14 +52,14 @@ class SearchIndex:
     """
 
     def __init__(
-        self, source: Source, gather: Callable[[NDArray[np.int64]], Bytes], rows: int, choice: str
+        self, source: Source, gather: Callable[[Rows], Bytes], rows: int, choice: str
     ) -> None:
         self._source, self._gather, self._rows = source, gather, rows
         self.choice = choice
 
     def search(
-        self, weights: Weights, k: int, allowed: Allowed | None = None, exact: bool = False
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        self, weights: Floats, k: int, allowed: Allowed | None = None, exact: bool = False
+    ) -> tuple[Rows, Floats]:
         """The best rows by the inner product of weights with the bytes 0..255 of descriptors.
 
         Args:
@@ -72,59 +75,50 @@ class SearchIndex:
         weights = np.ascontiguousarray(weights, dtype=np.float32)
         rows = np.full((len(weights), k), -1, dtype=np.int64)
         scores = np.full((len(weights), k), -np.inf, dtype=np.float32)
+
+        def put(query: int, found: Rows, own: Floats) -> None:
+            order = np.lexsort((found, -own))[:k]
+            rows[query, : len(order)], scores[query, : len(order)] = found[order], own[order]
+
         total = self._rows if allowed is None else int(np.count_nonzero(allowed))
         if allowed is not None and total <= GATHER:
             few = np.flatnonzero(allowed)
             codes = self._gather(few)
             for query, own in enumerate(weights):
-                self._put(rows[query], scores[query], few, _scores(codes, own))
+                put(query, few, _scores(codes, own))
             return rows, scores
         wanted = min(k, total)
         exact = exact or self._source.exact
         pending, count = np.arange(len(weights)), min(wanted + _BEYOND, total)
         while len(pending):
             part = weights[pending]
-            about, found = self._source.candidates(part, count, allowed, exact)
-            unsure = []
-            for place, query in enumerate(pending.tolist()):
-                near = np.argsort(-about[place], kind="stable")[:count]
-                near = near[found[place][near] >= 0]
-                own = self.scores_of(weights[query], found[place][near])
-                rows[query], scores[query] = -1, -np.inf
-                self._put(rows[query], scores[query], found[place][near], own)
-                if exact:
-                    # Could one that was not named be as good as the last of the best?
-                    error = 255 * _ROUNDING * len(part[place]) * float(np.abs(part[place]).sum())
-                    limit = about[place][near[-1]] + error
-                    sure = count >= total or limit < scores[query, wanted - 1]
-                else:
-                    sure = rows[query, wanted - 1] >= 0  # else the lists that were read hold fewer
-                if not sure:
-                    unsure.append(query)
-            pending = np.array(unsure, dtype=np.int64)
+            # Sums of float32 are wrong by less than this.
+            errors = 255 * _ROUNDING * part.shape[1] * np.abs(part).sum(1)
+            sure = np.zeros(len(pending), dtype=bool)
+            found = self._source.candidates(part, count, allowed, exact)
+            for place, (about, named) in enumerate(zip(*found, strict=True)):
+                near = np.argsort(-about, kind="stable")[:count]
+                near = near[named[near] >= 0]
+                query = int(pending[place])
+                put(query, named[near], self.scores_of(weights[query], named[near]))
+                if not exact:
+                    sure[place] = rows[query, wanted - 1] >= 0  # else the lists read hold fewer
+                else:  # could one that was not named be as good as the last of the best?
+                    limit = about[near[-1]] + errors[place]
+                    sure[place] = count >= total or limit < scores[query, wanted - 1]
+            pending = pending[~sure]
             count, exact = min(count * (_WIDER if exact else 1), total), True
         return rows, scores
 
-    def scores_of(self, weights: Weights, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def scores_of(self, weights: Floats, rows: Rows) -> Floats:
         """Scores [n] float32 of some rows [n] int64 for one query's weights [width] float32."""
         return _scores(self._gather(rows), weights)
 
-    @staticmethod
-    def _put(
-        rows: NDArray[np.int64],
-        scores: NDArray[np.float32],
-        found: NDArray[np.int64],
-        own: NDArray[np.float32],
-    ) -> None:
-        """The best of the found rows into `rows` and `scores` [k]."""
-        order = np.lexsort((found, -own))[: len(rows)]
-        rows[: len(order)], scores[: len(order)] = found[order], own[order]
 
-
-def _scores(codes: Bytes, weights: Weights) -> NDArray[np.float32]:
+def _scores(codes: Bytes, weights: Floats) -> Floats:
     # In float64 and row by row: equal bytes give equal scores, whatever lies beside them.
     products = codes.astype(np.float64) * weights.astype(np.float64)
-    scores: NDArray[np.float32] = products.sum(1).astype(np.float32)
+    scores: Floats = products.sum(1).astype(np.float32)
     return scores
 
 
@@ -139,19 +133,18 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
         CorruptStoreError: a file of the index is damaged.
     """
     rows, width = len(store), store.layout.width
+    source: Source
+    choice = in_words(store.manifest.search)
     if device != "cpu":
         found = open_on_gpu(store.blocks, rows, width, device)
-        if found.source is not None:
-            return SearchIndex(found.source, store.descriptors_of, rows, found.remark)
-    entry = store.manifest.search
-    source: Source
+        if not isinstance(found, str):
+            choice = f"flat bytes on {device} by torch"
+            return SearchIndex(found, store.descriptors_of, rows, choice)
+        choice += f" (on the CPU: {found})"
     if store.lists is None:
         source = FlatBytes(store.blocks(), rows, width)
     else:
-        source = open_lists(store.folder, entry, store.lists, store.verify)
-    choice = in_words(entry)
-    if device != "cpu":
-        choice += f" ({found.remark})"
+        source = open_lists(store.folder, store.manifest.search, store.lists, store.verify)
     return SearchIndex(source, store.descriptors_of, rows, choice)
 
 

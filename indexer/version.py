@@ -17,10 +17,8 @@ from torch import Tensor
 
 from indexer.build_search import build_search
 from indexer.calibration_images import calibration_images
-from indexer.choose_forward import choose_forward
-from indexer.encode import ModelOutput
+from indexer.choose_forward import choose_forward, choose_runtime
 from indexer.encode_shards import Encoder, encode_shards
-from indexer.encoding_precision import encoding_precision
 from indexer.gallery import Known, open_gallery, write_gallery
 from indexer.index_choice import choose_factory
 from indexer.indexable import check_indexable
@@ -33,9 +31,9 @@ from indexer.manifest import (
     commit_manifest,
 )
 from indexer.measure_recall import Requests
-from indexer.onnx_runtime import Runtime, choose_runtime
+from indexer.onnx_runtime import Runtime
 from indexer.plan import ShardPlan, Work
-from indexer.preflight import PROBE_FROM, check_needs, in_words, needs_of, seconds_to_encode
+from indexer.preflight import check_room
 from indexer.progress import Progress
 from indexer.shard import open_shards
 from indexer.store import Store
@@ -44,7 +42,7 @@ from training.checkpoint import Checkpoint
 from training.decoding import default_workers
 from training.errors import DataError
 from training.files import write_file
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, Described
 from training.preprocessing import Preprocessing
 
 MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
@@ -76,21 +74,18 @@ def means_of(
     """What encodes a gallery anew, the model moved to `device`, and the identity of what it makes.
 
     Raises:
-        UsageError, ResourceError: as `choose_runtime` and `encoding_precision`; or the model is not
-            M2Fashion.
+        UsageError, ResourceError: as `choose_runtime`; or the model is not M2Fashion.
     """
     check_indexable(checkpoint.model)
-    choice = choose_runtime(runtime, device)
-    if choice.remark:
-        progress.say(choice.remark)
+    chosen, computed = choose_runtime(runtime, precision, device)
     identity = Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
         schema=checkpoint.schema.hash,
         layout=checkpoint.model.layout,
-        precision=encoding_precision(precision, choice.runtime, device),
+        precision=computed,
     )
-    return Means(checkpoint.model.to(device), device, progress, choice.runtime), identity
+    return Means(checkpoint.model.to(device), device, progress, chosen), identity
 
 
 def write_shards(
@@ -119,9 +114,9 @@ def write_shards(
     preprocessing = Preprocessing.from_json(draft.preprocessing)
     batch_size = means.batch_size or (_BATCH_ON_CPU if device == "cpu" else _BATCH_ON_GPU)
     workers = default_workers(count, device) if means.workers is None else means.workers
-    needs = check_needs(needs_of(draft, todo.kept + count, count, batch_size, workers), folder)
+    room = check_room(folder, draft, todo.kept + count, count)
     if committed is not None:
-        say(needs)
+        say(room)
         if todo.kept:
             say(f"{todo.kept:,} images are encoded already")
     encoder = Encoder(root, layout, _nothing, preprocessing, device, batch_size, workers)
@@ -130,24 +125,15 @@ def write_shards(
         precision = draft.identity.precision
         chosen = choose_forward(
             means.model,
-            preprocessing,
+            preprocessing.size,
             "onnx-int8" if precision == "int8" else means.runtime,
             precision,
-            device,
-            count,
             folder,
             lambda: calibration_images(root, todo.paths, preprocessing),
             draft.int8_ranges,
-            say,
         )
         encoder = replace(encoder, forward=chosen.forward)
         draft = replace(draft, int8_ranges=chosen.int8_ranges)
-        if count >= PROBE_FROM:
-            fresh = [shard.plan.paths[place] for shard in todo.work for place in shard.missing]
-            seconds = seconds_to_encode(
-                encoder.forward, preprocessing, device, root, fresh, batch_size, workers
-            )
-            say(f"encoding will take about {in_words(seconds)}")
     done = dict(todo.done)
 
     def so_far() -> Manifest:
@@ -247,5 +233,5 @@ def settle_rejects(out: Path, manifest: Manifest, listed: int, max_reject_rate: 
         )
 
 
-def _nothing(images: Tensor) -> ModelOutput:
+def _nothing(images: Tensor) -> Described:
     raise AssertionError("only what was announced is encoded")

@@ -19,7 +19,7 @@ from indexer.encode import EncodedBatch
 from indexer.encode_shards import ShardBuffer
 from indexer.gallery import Known
 from indexer.index_choice import DEFAULT_RECALL
-from indexer.manifest import Manifest, SearchEntry
+from indexer.manifest import Manifest
 from indexer.measure_recall import Requests
 from indexer.plan import plan_shards
 from indexer.progress import Progress

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import cores
-from indexer.measure_recall import HITS, tenth_best
+from indexer.measure_recall import recall_of, tenth_best
 from indexer.store import Store
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
@@ -35,7 +35,6 @@ FILTERS = 5
 _QUERIES = 64
 _SEED = 1  # not that of the build, which chooses its probes by other requests
 _FETCH = 18  # what the engine fetches for ten hits
-_ROUNDING = 1e-5  # of a score
 _SECONDS, _LEAST, _MOST = 2.0, 5, 50  # of a measurement, and repeats
 _FILTER_SECONDS = 0.3  # of that of one filter of twenty
 
@@ -113,10 +112,9 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
     floor, flat = memory_pass(store), store.lists is None
     filters = [(share, allowed) for share in SHARES for allowed in draw_filters(store, share)]
     if not flat:
-        say("searching by hand, for recall")
-        each = [np.ones(size, dtype=bool), *(allowed for _, allowed in filters)]
-        tenth = tenth_best(store.blocks(), weights, each)
-        tenth -= _ROUNDING * 255 * np.abs(weights).sum(1)
+        say("searching every descriptor, for recall")
+        each = [None, *(allowed for _, allowed in filters)]
+        tenth = [tenth_best(index, weights, allowed) for allowed in each]
 
     def ask(number: int) -> object:
         place = number % len(pictures)
@@ -128,8 +126,7 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
 
     def recall(place: int) -> float:
         allowed = filters[place - 1][1] if place else None
-        _, scores = index.search(weights, HITS, allowed)
-        return float((scores >= tenth[place][:, None]).mean())
+        return recall_of(index, weights, allowed, tenth[place])
 
     say("any combination")
     everything = ask if flat else partial(search, None, True, CANDIDATES)

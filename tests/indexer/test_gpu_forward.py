@@ -1,4 +1,4 @@
-"""The GPU's path as far as a CPU goes: bfloat16 backbone, compiling and falling back."""
+"""The GPU's path as far as a CPU goes: a backbone in bfloat16."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import torch
 from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer.encode import output_of, torch_forward
-from indexer.encoding_precision import encoding_precision
-from indexer.gpu_forward import gpu_forward
+from indexer.encode import torch_forward
 from indexer.store import open_store
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
@@ -27,60 +25,15 @@ def test_bfloat16_is_of_the_backbone_alone(name: str) -> None:
     images = torch.randn(4, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         right = torch_forward(model)(images)
-        same = gpu_forward(model, size, "float32", False, print)(images)
-        rounded = gpu_forward(model, size, "bfloat16", False, print)(images)
+        rounded = torch_forward(model, "bfloat16")(images)
         with torch.autocast("cpu", torch.bfloat16):
             trunk = model.trunk(images.contiguous(memory_format=torch.channels_last))
-        expected = output_of(model, trunk.float())
-    torch.testing.assert_close(same.chances, right.chances)
+        expected = model.describe(trunk.float())
     assert {rounded.chances.dtype, rounded.nuance.dtype} == {torch.float32}
     torch.testing.assert_close(rounded.chances, expected.chances)
     torch.testing.assert_close(rounded.nuance, expected.nuance)
     error = (rounded.chances - right.chances).norm() / right.chances.norm()
     assert 1e-5 < error < 0.05
-
-
-def test_what_cannot_be_compiled_runs_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function, dynamic):
-        raise RuntimeError("no compiler\nin sight")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    config, size = MODELS["gmp"]
-    model, said = lively_model(config, size), []
-    forward = gpu_forward(model, size, "float32", True, said.append)
-    assert said == ["the backbone cannot be compiled (no compiler): encoding without"]
-    images = torch.randn(2, 3, size, size)
-    with torch.inference_mode():
-        torch.testing.assert_close(forward(images).chances, torch_forward(model)(images).chances)
-
-
-def test_what_is_compiled_is_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def compile_(function, dynamic):
-        return lambda images: calls.append(len(images)) or function(images)
-
-    monkeypatch.setattr(torch, "compile", compile_)
-    config, size = MODELS["gmp"]
-    forward = gpu_forward(lively_model(config, size), size, "bfloat16", True, print)
-    with torch.inference_mode():
-        forward(torch.randn(5, 3, size, size))
-    assert calls == [2, 5]  # tried out, then used
-
-
-def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: True)
-    assert encoding_precision("auto", "torch", "cuda:1") == "bfloat16"
-    assert encoding_precision("auto", "torch", "cpu") == "float32"
-    assert encoding_precision("bfloat16", "torch", "cpu") == "bfloat16"
-    assert encoding_precision("auto", "onnx", "cpu") == "float32"
-    assert encoding_precision("auto", "onnx-int8", "cpu") == "int8"
-    with pytest.raises(UsageError, match="onnx-int8 computes in int8, not in bfloat16"):
-        encoding_precision("bfloat16", "onnx-int8", "cpu")
-    with pytest.raises(UsageError, match="unknown precision 'half'"):
-        encoding_precision("half", "torch", "cpu")
-    monkeypatch.setattr("indexer.encoding_precision.has_fast_bfloat16", lambda kind: False)
-    assert encoding_precision("auto", "torch", "cuda") == "float32"
 
 
 def test_bfloat16_and_float32_never_mix(tmp_path: Path) -> None:

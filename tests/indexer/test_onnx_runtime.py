@@ -11,10 +11,11 @@ import pytest
 import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer import onnx_runtime
-from indexer.encode import BatchEncoder, encode, output_of, torch_forward
+from indexer import choose_forward, onnx_runtime
+from indexer.choose_forward import choose_runtime
+from indexer.encode import BatchEncoder, encode, torch_forward
 from indexer.onnx_export import export_onnx
-from indexer.onnx_runtime import choose_runtime, onnx_forward
+from indexer.onnx_runtime import onnx_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError, UsageError
 from training.models.config import VARIANTS, ModelConfig
@@ -80,7 +81,7 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
         images[0] = 2.64  # a plain ground, where a deviation is rounding errors alone
         found = forward(images)
         with torch.inference_mode():
-            expected = output_of(model, model.trunk(images))
+            expected = model.describe(model.trunk(images))
         for part in ("chances", "nuance"):
             torch.testing.assert_close(
                 getattr(found, part), getattr(expected, part), rtol=1e-4, atol=1e-4
@@ -180,28 +181,34 @@ def test_without_the_extra(absent: str, tmp_path: Path, monkeypatch: pytest.Monk
     assert raised.value.exit_code == 6
     assert 'pip install "m2fashion-retrieval[onnx]"' in str(raised.value)
     assert not (tmp_path / "out").exists()
-    choice = choose_runtime("auto", "cpu")
-    assert choice.runtime == "torch"
-    assert choice.remark is not None
-    assert "m2fashion-retrieval[onnx]" in choice.remark
+    assert choose_runtime("auto", "auto", "cpu") == ("torch", "float32")
     assert build(dataset, checkpoint, tmp_path / "out", runtime="auto").runtime == "torch"
 
 
 def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_runtime, "load_onnxruntime", lambda: None)
-    assert choose_runtime("torch", "cuda").runtime == "torch"
-    assert choose_runtime("torch", "cpu").remark is None
-    assert choose_runtime("onnx", "cpu").runtime == "onnx"
-    automatic = choose_runtime("auto", "cpu")
-    assert (automatic.runtime, automatic.remark) == ("onnx", "encoding by onnxruntime")
-    assert choose_runtime("onnx-int8", "cpu").runtime == "onnx-int8"
-    assert choose_runtime("auto", "cuda:1").runtime == "torch"
-    with pytest.raises(UsageError, match="add --device cpu"):
-        choose_runtime("onnx", "cuda:1")
-    with pytest.raises(
-        UsageError, match="unknown runtime 'openvino'; choose torch, onnx, onnx-int8, auto"
+    monkeypatch.setattr(choose_forward, "load_onnxruntime", lambda: None)
+    monkeypatch.setattr(choose_forward, "has_fast_bfloat16", lambda kind: True)
+    for wanted, precision, device, chosen in (
+        ("torch", "auto", "cpu", ("torch", "float32")),
+        ("torch", "bfloat16", "cpu", ("torch", "bfloat16")),
+        ("torch", "auto", "cuda", ("torch", "bfloat16")),
+        ("torch", "float32", "cuda", ("torch", "float32")),
+        ("onnx", "auto", "cpu", ("onnx", "float32")),
+        ("auto", "auto", "cpu", ("onnx", "float32")),
+        ("onnx-int8", "auto", "cpu", ("onnx-int8", "int8")),
+        ("auto", "auto", "cuda:1", ("torch", "bfloat16")),
     ):
-        choose_runtime("openvino", "cpu")
+        assert choose_runtime(wanted, precision, device) == chosen
+    for wanted, precision, device, message in (
+        ("onnx", "auto", "cuda:1", "add --device cpu"),
+        ("openvino", "auto", "cpu", "'openvino'; choose torch, onnx, onnx-int8, auto"),
+        ("onnx-int8", "bfloat16", "cpu", "onnx-int8 computes in int8, not in bfloat16"),
+        ("torch", "half", "cpu", "unknown precision 'half'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            choose_runtime(wanted, precision, device)
+    monkeypatch.setattr(choose_forward, "has_fast_bfloat16", lambda kind: False)
+    assert choose_runtime("torch", "auto", "cuda") == ("torch", "float32")
 
 
 @pytest.mark.shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,8 +11,8 @@ import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
 from indexer import preflight
-from indexer.encode import torch_forward
-from indexer.preflight import Needs, check_needs, in_words, needs_of, seconds_to_encode
+from indexer.manifest import Manifest
+from indexer.preflight import check_room
 from indexer.progress import Silent
 from indexer.store import open_store
 from training.datasets.dataset import Dataset
@@ -38,16 +39,24 @@ def checkpoint(tmp_path: Path) -> TinyCheckpoint:
     return tiny_checkpoint(tmp_path / "run")
 
 
+def needed(folder: Path, manifest: Manifest, images: int) -> float:
+    """Megabytes, as `check_room` says them."""
+    line = check_room(folder, manifest, images, images)
+    found = re.search(r"need ([0-9,]+) MB in .*, where [0-9,]+ MB are free", line)
+    assert found is not None
+    return int(found[1].replace(",", ""))
+
+
 def test_the_disk_that_is_said_is_about_what_is_written(
     tmp_path: Path, checkpoint: TinyCheckpoint
 ) -> None:
     dataset = replace(gallery(tmp_path, write_images(tmp_path, 300)), payload={})
     build(dataset, checkpoint, tmp_path / "out", shard_rows=300)
     manifest = open_store(tmp_path / "out").manifest
-    needs = needs_of(manifest, 300, 300, 4, 0)
     headers = 4096 * 2  # of HDF5: little where images are many
     written = sum(e.size for e in manifest.files if not e.name.startswith("model"))
-    assert written - headers < needs.disk < 2 * written
+    said = needed(tmp_path, manifest, 300_000) * 1e6 / 1000
+    assert written - headers < said < 2 * written
 
 
 def test_of_a_gallery_of_full_size(tmp_path: Path, checkpoint: TinyCheckpoint) -> None:
@@ -58,34 +67,22 @@ def test_of_a_gallery_of_full_size(tmp_path: Path, checkpoint: TinyCheckpoint) -
     schema = Schema(tuple(attributes))
     identity = replace(manifest.identity, layout=DescriptorLayout(91, ((-1, 160),)))
     manifest = replace(manifest, identity=identity, schema=schema.to_json())
-    needs = needs_of(manifest, 253_983, 253_983, 32, 1)
     paths = 2 * 64  # an image
-    assert needs.disk < (600 + paths) * 253_983
-    assert needs.memory < 4e9
+    assert needed(tmp_path, manifest, 253_983) * 1e6 < (600 + paths) * 253_983
 
 
-def test_too_little_disk_or_memory_is_refused_with_its_figures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_too_little_disk_is_refused_with_its_figures(
+    tmp_path: Path, checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs = Needs(images=100, encode=90, disk=5 * 10**9, memory=2 * 10**9)
+    build(gallery(tmp_path, write_images(tmp_path, 2)), checkpoint, tmp_path / "out")
+    manifest = open_store(tmp_path / "out").manifest
     free = SimpleNamespace(free=6 * 10**9)
     monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: free)
-    monkeypatch.setattr(preflight, "available_memory", lambda: 3 * 10**9)
-    line = check_needs(needs, tmp_path)
-    assert "100 images, 90 of them" in line
-    assert "5 GB" in line
-    assert "6 GB are free" in line
-    monkeypatch.setattr(preflight, "available_memory", lambda: 10**9)
-    with pytest.raises(ResourceError, match="2 GB of memory, of which 1 GB are available"):
-        check_needs(needs, tmp_path)
-    monkeypatch.setattr(preflight, "available_memory", lambda: None)
-    check_needs(needs, tmp_path)
-    little = check_needs(Needs(images=1, encode=1, disk=41_700, memory=0), tmp_path)
-    assert "needs 41.7 KB in" in little
-    assert "and 0 bytes of memory" in little
+    assert "100 images, 90 to be encoded, need 1 MB" in check_room(tmp_path, manifest, 100, 90)
+    assert "where 6,000 MB are free" in check_room(tmp_path, manifest, 100, 90)
     free.free = 10**9
-    with pytest.raises(ResourceError, match=r"5 GB in .*, where 1 GB are free.*--out"):
-        check_needs(needs, tmp_path)
+    with pytest.raises(ResourceError, match=r" MB in .*, where 1,000 MB are free.*--out"):
+        check_room(tmp_path, manifest, 10**7, 10**7)
 
 
 def test_a_build_without_room_encodes_nothing_and_keeps_the_old_index(
@@ -103,33 +100,9 @@ def test_a_build_without_room_encodes_nothing_and_keeps_the_old_index(
     assert not list(out.rglob(".tmp-*"))
 
 
-def test_a_long_build_says_how_long_first(
-    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch
+def test_a_build_says_what_it_takes(
+    tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint
 ) -> None:
     said = Said()
     build(dataset, checkpoint, tmp_path / "short", progress=said)
-    assert any(line.startswith("20 images, 20 of them to be encoded") for line in said.lines)
-    assert not any("encoding will take" in line for line in said.lines)
-    monkeypatch.setattr("indexer.version.PROBE_FROM", 10)
-    build(dataset, checkpoint, tmp_path / "long", progress=said)
-    assert any("encoding will take about" in line for line in said.lines)
-
-
-def test_the_time_grows_with_the_images_and_with_a_slower_model(
-    tmp_path: Path, dataset: Dataset
-) -> None:
-    slow = tiny_checkpoint(tmp_path / "slow", delay=0.2)  # a batch, of 4 here
-    forward = torch_forward(slow.model)
-    few, many = (
-        seconds_to_encode(forward, slow.preprocessing, "cpu", dataset.root, paths, 4, 1)
-        for paths in (dataset.paths, dataset.paths * 50)
-    )
-    assert few >= 20 * 0.2 / 4
-    assert many >= 1000 * 0.2 / 4
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(3.2, "3 s"), (600, "10 min"), (12_060, "3 h 21 min")]
-)
-def test_words_for_a_time(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words
+    assert any(line.startswith("20 images, 20 to be encoded, need 1 MB") for line in said.lines)

@@ -16,7 +16,8 @@ from indexer import measure_recall, search
 from indexer.build_search import build_search, carry_lists
 from indexer.flat_bytes import FlatBytes
 from indexer.gpu_search import TorchBytes
-from indexer.inverted_lists import Cells, InvertedLists, fill_lists, train_cells
+from indexer.inverted_lists import InvertedLists, fill_lists, nearest_centre, train_cells
+from indexer.manifest import SearchEntry
 from indexer.measure_recall import draw_filters, measure_probes, tenth_best
 from indexer.progress import Silent
 from indexer.search import SearchIndex, Source, open_search
@@ -40,6 +41,21 @@ def in_blocks(codes: NDArray[np.uint8]) -> Callable[[], Iterator[NDArray[np.uint
     return lambda: iter([codes[:1000], codes[1000:1003], codes[1003:]])
 
 
+class DescriptorsAlone:
+    """As much of a store as measuring recall takes."""
+
+    schema = SCHEMA
+
+    def __init__(self, codes: NDArray[np.uint8]) -> None:
+        self.blocks, self._codes = in_blocks(codes), codes
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        return self._codes[rows]
+
+
 def some_weights(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     weights = np.random.default_rng(1).normal(size=(6, WIDTH)).astype(np.float32)
     weights[0] = codes[7].astype(np.float32) - 120  # of which there are 191
@@ -50,8 +66,8 @@ def some_weights(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def lists_of(codes: NDArray[np.uint8], lists: int = 32) -> InvertedLists:
     blocks = in_blocks(codes)
-    cells = train_cells(blocks(), len(codes), lists, np.eye(WIDTH, dtype=np.float32))
-    own = cells.assign(blocks())
+    into, centres = train_cells(blocks(), len(codes), lists, np.eye(WIDTH, dtype=np.float32))
+    own = nearest_centre(blocks(), centres, into)
     return InvertedLists(fill_lists(blocks(), WIDTH, own, lists), 2, 4)
 
 
@@ -132,13 +148,11 @@ def test_lists_read_few_and_all_where_a_filter_leaves_too_few(
 def test_lists_give_back_what_they_were_made_from() -> None:
     codes = some_bytes(2000)
     draw = np.random.default_rng(5)
-    cells = Cells(
-        draw.normal(size=(WIDTH, 6)).astype(np.float32),
-        draw.normal(size=(8, 6)).astype(np.float32) * 500,
-    )
-    lists = cells.assign(in_blocks(codes)())
-    inside = codes.astype(float) @ cells.into
-    distances = ((inside[:, None] - cells.centres) ** 2).sum(2)
+    into = draw.normal(size=(WIDTH, 6)).astype(np.float32)
+    centres = draw.normal(size=(8, 6)).astype(np.float32) * 500
+    lists = nearest_centre(in_blocks(codes)(), centres, into)
+    distances = ((codes.astype(float) @ into)[:, None] - centres) ** 2
+    distances = distances.sum(2)
     assert np.array_equal(lists, distances.argmin(1))
     lists[lists == 2] = 3  # one of them is empty
     made = InvertedLists(fill_lists(in_blocks(codes)(), WIDTH, lists, 8), 1, 1)
@@ -158,8 +172,8 @@ def test_cells_are_of_what_requests_tell_apart() -> None:
     codes[:, :2] = np.array([[0, 0], [0, 255], [255, 0], [255, 255]])[kinds]
     requests = np.zeros((100, WIDTH), np.float32)
     requests[:, :2] = draw.normal(size=(100, 2))
-    cells = train_cells(in_blocks(codes)(), 3000, 4, requests)
-    lists = cells.assign(in_blocks(codes)())
+    into, centres = train_cells(in_blocks(codes)(), 3000, 4, requests)
+    lists = nearest_centre(in_blocks(codes)(), centres, into)
     assert len({(a, b) for a, b in zip(kinds.tolist(), lists.tolist(), strict=True)}) == 4
 
 
@@ -167,27 +181,27 @@ def test_the_tenth_best_and_the_probes_that_reach_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(search, "GATHER", 40)
     monkeypatch.setattr(measure_recall, "GATHER", 40)
     codes = some_bytes(6000)
-    labels = np.zeros((6000, SCHEMA.size), np.int8)
-    labels[:2000, 0], labels[::60, 1] = 1, 1
-    labels[:4000, 2] = 1  # more than half: no filter of interest
-    filters = draw_filters(labels, in_blocks(codes))
-    assert len(filters) == 20
-    assert any(np.array_equal(own, labels[:, 0] == 1) for own in filters)
-    assert not any(np.array_equal(own, labels[:, 2] == 1) for own in filters)
-    assert all(40 < own.sum() <= 3000 for own in filters)
+    store = DescriptorsAlone(codes)
+    filters = draw_filters(store)
+    assert [own.sum() for own in filters] == np.geomspace(41, 3000, 20).astype(int).tolist()
+    for own in filters:  # each has the highest chances of some value
+        values = range(SCHEMA.size)
+        assert any(codes[own, v].min() >= codes[~own, v].max() for v in values)
     weights = some_weights(codes)[2:]
-    everything = np.ones(6000, dtype=bool)
-    tenth = tenth_best(in_blocks(codes)(), weights, [everything, *filters])
-    for number, allowed in enumerate([everything, *filters]):
-        for query, own in enumerate(weights):
-            expected = reference(codes, own, allowed)[1][9]
-            assert tenth[number, query] == pytest.approx(expected, abs=0.1)
     lists = lists_of(codes)
-    found = measure_probes(lists, lambda rows: codes[rows], in_blocks(codes), labels, weights, 0.9)
+    found = measure_probes(lists, store, weights, SearchEntry("IVF32", target=0.9))
+    index, recalls = SearchIndex(lists, store.descriptors_of, 6000, ""), []
+    for allowed in (None, *filters):
+        tenth = [reference(codes, own, allowed)[1][9] for own in weights]
+        assert tenth_best(index, weights, allowed).tolist() == tenth
+        scores = index.search(weights, 10, allowed)[1]
+        recalls.append((scores >= np.array(tenth)[:, None]).mean())
+    assert recalls[0] == found.recall
+    assert min(recalls[1:]) == found.worst_recall
     assert found.recall >= 0.9
     assert found.worst_recall >= 0.95
-    assert 1 <= found.probes <= found.filtered <= 32
-    assert (lists.probes, lists.filtered_probes) == (found.probes, found.filtered)
+    assert 1 <= found.probes <= found.filtered_probes <= 32
+    assert (lists.probes, lists.filtered_probes) == (found.probes, found.filtered_probes)
 
 
 def test_an_index_opens_its_lists_after_a_build_took_them_away(tmp_path: Path) -> None:
