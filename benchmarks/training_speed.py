@@ -32,13 +32,15 @@ from retrieval.progress_bars import CountBar
 from training.allocator import keep_freed_memory
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.models.conditioned import ConditionedEmbedder
-from training.models.config import ModelConfig, from_mapping
+from training.models.config import ModelConfig
 from training.models.registry import build_model
 from training.precision import has_fast_bfloat16
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.sources import Photographs, Source, StoredMaps
+from training.validated import validated
 
 _ENDLESS = 1_000_000  # epochs; the clock ends a measurement
 
@@ -88,7 +90,7 @@ def command(
     """Measure training with every image once through the backbone against three passes."""
     keep_freed_memory()
     place = choose_device(device).device
-    config = from_mapping(ModelConfig, {"backbone": backbone}, "options")
+    config = validated(ModelConfig, {"backbone": backbone}, "options")
     whole = load_dataset(name, root)
     train = np.random.default_rng(seed).permutation(whole.rows_of("train"))
     dataset = whole.subset(np.sort(train[:images]))
@@ -99,15 +101,14 @@ def command(
             recipe = _recipe(batch_size, frozen, weights)
             models = [_model(dataset, config, weights, seed, recipe, place) for _ in range(3)]
             with CountBar("reading images", len(dataset)) as bar:
+                reading = Reading(preprocessing, workers, bar)
                 source: Source
                 if frozen:
                     folder = Path(cache)
-                    source = StoredMaps(
-                        models[0], dataset, preprocessing, folder, place, workers, bar, recipe
-                    )
+                    source = StoredMaps(models[0], dataset, reading, folder, recipe)
                 else:
                     pixels = len(dataset) * 3 * image_size**2
-                    source = Photographs(dataset, preprocessing, workers, bar, memory=pixels)
+                    source = Photographs(dataset, reading, memory=pixels)
             trainings = [
                 Training(model, dataset, source, one, seed, place)
                 for model, one in zip(models, _ways(recipe), strict=True)

@@ -38,12 +38,12 @@ class Augmentation:
 def draw_augmentation(
     size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
 ) -> Augmentation:
-    """Draw for `size` pictures: mirrored with probability 1/2, cropped at random, channels dropped.
+    """Draw for B = `size` pictures.
 
     Args:
-        size: B.
+        size: how many.
         channels: of the feature map.
-        flip: whether to mirror.
+        flip: whether to mirror every other one.
         crop: smallest share of each side that is kept, in (0, 1]; 1 does not crop.
         drop: share of each picture's channels that is dropped, in [0, 1).
         generator: source of the draws.
@@ -58,15 +58,7 @@ def draw_augmentation(
 
 
 def augment(batch: Tensor, drawn: Augmentation) -> Tensor:
-    """Mirror and crop pictures, scaled back to size.
-
-    Args:
-        batch: float [B, C, H, W]: images, or feature maps of a frozen backbone.
-        drawn: what to do.
-
-    Returns:
-        float [B, C, H, W].
-    """
+    """Mirror and crop pictures or their maps, scaled back to size: float [B, C, H, W], both."""
     if bool((drawn.scale >= 1).all()):
         if not bool(drawn.mirrored.any()):
             return batch

@@ -7,7 +7,7 @@ Every draw comes from the generator that is passed in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from training.schema import Schema
 
 MIN_UNKNOWN = 0.25
 """At least this share of the labels is hidden by a mask (C-Tran, CVPR 2021)."""
+
+UNWANTED_SHARE = 0.15
+"""Share of the value conditions that also name a value that the image lacks."""
 
 
 def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> Tensor:
@@ -49,14 +52,12 @@ def _hide(draws: Tensor, share: Tensor) -> Tensor:
     return ranks < torch.ceil(share * draws.shape[1])
 
 
-@dataclass(frozen=True)
-class ValueConditions:
+class ValueConditions(NamedTuple):
     """Value conditions drawn for a batch.
 
     Args:
         states: [M, K] float; +1 wanted, -1 unwanted.
-        fits: [B, M] int8: 1 the image has all wanted and no unwanted values, 0 it does not,
-            -1 that is not known.
+        fits: [B, M] int8, see `fits`.
     """
 
     states: Tensor
@@ -64,12 +65,7 @@ class ValueConditions:
 
 
 def sample_value_conditions(
-    labels: Tensor,
-    schema: Schema,
-    count: int,
-    generator: torch.Generator,
-    max_values: int = 3,
-    unwanted_share: float = 0.15,
+    labels: Tensor, schema: Schema, count: int, generator: torch.Generator, max_values: int = 3
 ) -> ValueConditions:
     """Draw value conditions that at least one image of the batch fits.
 
@@ -79,17 +75,11 @@ def sample_value_conditions(
     Args:
         labels: label states [B, K].
         schema: attributes and values.
-        count: M, how many conditions.
+        count: M, how many conditions; fewer come where images drawn have no positive labels.
         generator: source of all draws.
         max_values: most values in one condition, at least 1.
-        unwanted_share: share of the conditions that also name a value the image lacks.
-
-    Returns:
-        The conditions and which images fit them. Fewer than `count` when images drawn have no
-        positive labels.
     """
     cpu = labels.cpu()
-    owner = torch.from_numpy(schema.attribute_of)
     rows = []
     for _ in range(count):
         image = int(torch.randint(cpu.shape[0], (1,), generator=generator))
@@ -97,23 +87,20 @@ def sample_value_conditions(
         positive = torch.nonzero(cpu[image] == 1).flatten()
         if len(positive) == 0:
             continue
-        wanted_count = int(torch.randint(1, max_values + 1, (1,), generator=generator))
-        shuffled = positive[torch.randperm(len(positive), generator=generator)]
-        seen: set[int] = set()
-        for value in shuffled.tolist():
-            if int(owner[value]) not in seen and len(seen) < wanted_count:
-                states[value] = 1
-                seen.add(int(owner[value]))
-        if float(torch.rand(1, generator=generator)) < unwanted_share:
+        wanted = int(torch.randint(1, max_values + 1, (1,), generator=generator))
+        shuffled = positive[torch.randperm(len(positive), generator=generator)].tolist()
+        first: dict[int, int] = {}  # value of each attribute
+        for value in shuffled:
+            first.setdefault(int(schema.attribute_of[value]), value)
+        states[list(first.values())[:wanted]] = 1
+        if float(torch.rand(1, generator=generator)) < UNWANTED_SHARE:
             lacking = torch.nonzero((cpu[image] == -1) & (states == 0)).flatten()
             if len(lacking):
                 pick = int(torch.randint(len(lacking), (1,), generator=generator))
                 states[lacking[pick]] = -1
         rows.append(states)
-    if not rows:
-        empty = torch.zeros(0, schema.size, device=labels.device)
-        return ValueConditions(empty, labels.new_zeros(labels.shape[0], 0, dtype=torch.int8))
-    stacked = torch.stack(rows).to(labels.device)
+    stacked = torch.stack(rows) if rows else torch.zeros(0, schema.size)
+    stacked = stacked.to(labels.device)
     return ValueConditions(stacked, fits(labels, stacked))
 
 

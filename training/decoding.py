@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,24 @@ from training.worker_death import worker_death
 NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256
 _FEW_CORES = 4
+
+Tick = Callable[[int], None]
+"""Called with the number of images just done."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the pictures of a dataset are read.
+
+    Args:
+        preprocessing: size and mode.
+        workers: decoding processes; 0 reads in this one.
+        tick: progress.
+    """
+
+    preprocessing: Preprocessing
+    workers: int = 0
+    tick: Tick = lambda count: None
 
 
 @dataclass(frozen=True)
@@ -78,23 +96,15 @@ def read_image(root: Path, path: str, preprocessing: Preprocessing) -> ReadImage
     """Read, hash, decode and fit the image `root / path`; never raises on a bad image."""
     if leaves_root(path):
         return ReadImage(None, "the path leaves the dataset's folder", NO_DIGEST, NO_VERSION)
+    shown, digest, version = shown_path(root / path), NO_DIGEST, NO_VERSION
     try:
         file = read_image_file(root / path)
-    except DataError as error:
-        return ReadImage(None, _reason(error, root / path), NO_DIGEST, NO_VERSION)
-    digest, version = hashlib.sha256(file.content).digest(), file.version
-    try:
-        pixels = preprocessing.decode(file.content, shown_path(root / path))
-    except DataError as error:
-        return ReadImage(None, _reason(error, root / path), digest, version)
+        digest, version = hashlib.sha256(file.content).digest(), file.version
+        return ReadImage(preprocessing.decode(file.content, shown), "", digest, version)
+    except DataError as error:  # without the path, which stands beside it in the report
+        return ReadImage(None, str(error).removeprefix(f"{shown}: "), digest, version)
     except MemoryError:
         return ReadImage(None, "out of memory while decoding", digest, version)
-    return ReadImage(pixels, "", digest, version)
-
-
-def _reason(error: DataError, path: Path) -> str:
-    """The error without the path, which stands beside it in the report."""
-    return str(error).removeprefix(f"{shown_path(path)}: ")
 
 
 class _Files(Dataset[tuple[int, ReadImage]]):

@@ -78,11 +78,8 @@ would never end. A Python reference is dropped without the GIL.
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the processes that `torchrun` started; alone without it.
 
-    Args:
-        device: `cpu` or `cuda`, which becomes `cuda:N` by the process' local rank.
-
     Yields:
-        The processes and this one's device.
+        The processes, and this one's device: `cuda` becomes `cuda:N` by its local rank.
 
     Raises:
         UsageError: the environment that torchrun sets is broken.

@@ -8,14 +8,8 @@ from training.models.conditioned import ConditionedEmbedder
 from training.schema import normalise_name
 
 
-def model_card(model: ConditionedEmbedder, config: dict[str, Any]) -> str:
-    """Markdown: what the model is, what it was trained on, how well, and how to load it.
-
-    Args:
-        model: the embedder.
-        config: what goes into `config.json`.
-    """
-    training = config["training"]
+def model_card(model: ConditionedEmbedder, training: dict[str, Any]) -> str:
+    """Markdown: what the model is, how well it was trained (remarks on the run), how to load it."""
     parameters = sum(p.numel() for p in model.parameters())
     lines = [
         "---",

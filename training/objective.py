@@ -25,6 +25,28 @@ from training.recipe import Recipe
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What a step is given. With several processes `inputs` are this one's share, the rest is of
+    the whole batch.
+
+    Args:
+        inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
+        labels: label states [B, K] float.
+        category: [B] int64, -1 unknown.
+        shows: what each picture shows, for nuance: pictures of one item, and copies of one picture,
+            have one number [B] int64, -1 where it could not be read.
+        attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
+            leave the triplet out; the three images of a triplet follow each other.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    category: Tensor
+    shows: Tensor
+    attribute: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Losses:
     """The terms of one batch's loss, scalars; `total` is weighted, the others are not."""
 
@@ -41,8 +63,7 @@ class Losses:
         return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
 
 
-@dataclass(frozen=True)
-class Looks:
+class Looks(NamedTuple):
     """Under which conditions a batch is looked at.
 
     Args:
@@ -54,29 +75,6 @@ class Looks:
     shown: Tensor | None
     conditions: Tensor
     fits: Tensor
-
-
-def draw_looks(
-    model: ConditionedEmbedder, labels: Tensor, recipe: Recipe, generator: torch.Generator
-) -> Looks:
-    """Draw a batch's masks and conditions.
-
-    A model that sees only which attributes are asked for is shown types alone.
-
-    Args:
-        model: gives the schema.
-        labels: label states [B, K] float.
-        recipe: weights and options.
-        generator: source of the draws.
-    """
-    shown = None
-    if (recipe.category_weight or recipe.attribute_weight) and model.sees_values:
-        shown = torch.zeros_like(labels)
-        if recipe.mask_labels:
-            shown = mask_labels(labels, model.schema, generator)
-    count = recipe.value_conditions if model.sees_values else 0
-    drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
-    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
 
 
 class Look(NamedTuple):
@@ -92,30 +90,33 @@ class Look(NamedTuple):
     nuance: Tensor
 
 
-def look(
-    model: ConditionedEmbedder,
-    maps: Tensor,
-    shown: Tensor | None,
-    conditions: Tensor,
-    nuance: bool = False,
-) -> Look:
-    """Look at maps under the conditions and, if there is one, the mask.
+def draw_looks(
+    model: ConditionedEmbedder, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Looks:
+    """Draw masks and conditions for label states [B, K] float.
 
-    Args:
-        model: the embedder.
-        maps: I [B, *, h, w].
-        shown: [B, K] or None.
-        conditions: [C, K], the type conditions first.
-        nuance: whether it is wanted.
+    A model that sees only which attributes are asked for is shown types alone.
     """
+    shown = None
+    if (recipe.category_weight or recipe.attribute_weight) and model.sees_values:
+        shown = mask_labels(labels, model.schema, generator)
+    count = recipe.value_conditions if model.sees_values else 0
+    drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
+    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
+
+
+def look(
+    model: ConditionedEmbedder, maps: Tensor, looks: Looks, own: slice, nuance: bool = False
+) -> Look:
+    """Look at I [b, *, h, w] of the images `own` of a batch; `nuance`: whether it is wanted."""
     keys, types = model.keys(maps), len(model.schema.attributes)
-    seen = model.see(maps, conditions.unsqueeze(0), keys)
+    seen = model.see(maps, looks.conditions.unsqueeze(0), keys)
     told = maps.new_zeros(len(maps), 0)
     if nuance:
         told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]))
     z = seen.z
-    if shown is not None:
-        z = torch.cat([z, model.see(maps, shown.unsqueeze(1), keys).z], 1)
+    if looks.shown is not None:
+        z = torch.cat([z, model.see(maps, looks.shown[own].unsqueeze(1), keys).z], 1)
     return Look(z, told)
 
 
@@ -123,43 +124,39 @@ def batch_losses(
     model: ConditionedEmbedder,
     looked: Look,
     looks: Looks,
-    labels: Tensor,
-    category: Tensor,
-    shows: Tensor,
+    batch: Batch,
     recipe: Recipe,
     generator: torch.Generator,
 ) -> Losses:
-    """All losses of a batch.
+    """All losses of a batch; a weight of 0 skips the computation of its term.
 
     Args:
         model: gives the heads.
-        looked: what `look` gave, float32.
-        looks: the conditions that it was given.
-        labels: label states [B, K] in {-1, 0, +1}, float.
-        category: [B] int64, -1 unknown.
-        shows: what each picture shows, for nuance, see `item_pairs` [B] int64.
+        looked: at all images of the batch, float32.
+        looks: the conditions.
+        batch: labels, category and what is shown.
         recipe: weights and options.
         generator: source of triplets.
-
-    Returns:
-        The terms; a weight of 0 skips the computation of its term.
     """
-    seen = looked.z
+    seen, labels, schema = looked.z, batch.labels, model.schema
     zero = seen.sum() * 0
     by_category = by_attribute = by_value = contrast = triplet = nuance = zero
-    types, count = len(model.schema.attributes), len(looks.conditions)
+    types, count = len(schema.attributes), len(looks.conditions)
     if looks.shown is not None:
         z = seen[:, -1]
         by_attribute = masked_attribute_loss(model.attribute_head(z), labels, looks.shown)
         if model.category_head is not None:
-            by_category = category_loss(model.category_head(z), category)
+            by_category = category_loss(model.category_head(z), batch.category)
     if recipe.value_weight:
-        logits = model.value_logits(seen[:, :types])
-        by_value = value_loss(logits, labels, model.schema, recipe.smoothing)
+        by_value = value_loss(model.value_logits(seen[:, :types]), labels, schema)
     if recipe.contrast_weight or recipe.triplet_weight:
         normal = F.normalize(seen[:, :count], dim=-1).transpose(0, 1)
         similarities = normal @ normal.transpose(1, 2)  # Eq. 13
-        pairs = _join(type_pairs(labels, model.schema), value_pairs(looks.fits))
+        by_type, drawn = type_pairs(labels, schema), value_pairs(looks.fits)
+        pairs = Pairs(
+            torch.cat([by_type.positive, drawn.positive]),
+            torch.cat([by_type.negative, drawn.negative]),
+        )
         if recipe.contrast_weight:
             contrast = contrastive_loss(similarities, pairs, recipe.temperature)
         if recipe.triplet_weight:
@@ -169,8 +166,7 @@ def batch_losses(
     if looked.nuance.shape[1]:
         # Mean cosine of the unit vectors that stand side by side.
         alike = looked.nuance @ looked.nuance.T / types
-        pairs = item_pairs(shows)
-        nuance = contrastive_loss(alike[None], pairs, recipe.nuance_temperature)
+        nuance = contrastive_loss(alike[None], item_pairs(batch.shows), recipe.nuance_temperature)
     total = (
         recipe.category_weight * by_category
         + recipe.attribute_weight * by_attribute
@@ -192,14 +188,7 @@ def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
         recipe: the margin.
     """
     zero = seen.sum() * 0
-    kept = attribute >= 0
-    z = F.normalize(seen[kept], dim=-1)
+    z = F.normalize(seen[attribute >= 0], dim=-1)
     anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
     hinge = hinge_loss(anchor, positive, negative, recipe.margin)
     return Losses(hinge, zero, zero, hinge, zero, zero, zero)
-
-
-def _join(first: Pairs, second: Pairs) -> Pairs:
-    return Pairs(
-        torch.cat([first.positive, second.positive]), torch.cat([first.negative, second.negative])
-    )

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError, UsageError
+from training.validated import validated
 
 Condition = NDArray[np.int8]
 """Label states [K], int8 in {-1, 0, +1}."""
@@ -261,29 +262,13 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
-        return {
-            "attributes": [
-                {"name": a.name, "values": list(a.values), "multi": a.multi}
-                for a in self.attributes
-            ]
-        }
+        attributes = [asdict(a) | {"values": list(a.values)} for a in self.attributes]
+        return {"attributes": attributes}
 
     @classmethod
     def from_json(cls, data: Any) -> Schema:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: if `data` is not of that form.
-        """
-        try:
-            return cls(
-                tuple(
-                    Attribute(str(a["name"]), tuple(str(v) for v in a["values"]), bool(a["multi"]))
-                    for a in data["attributes"]
-                )
-            )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"not a schema: {error!r}") from error
+        """Read what `to_json` wrote; raises DataError."""
+        return validated(cls, data, "not a schema", DataError)
 
     @cached_property
     def hash(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,31 +11,17 @@ from training.augmentation import augment, draw_augmentation, drop_channels
 from training.batch_plans import BatchPlan
 from training.distributed import ALONE, Processes
 from training.models.conditioned import ConditionedEmbedder
-from training.objective import Look, Losses, batch_losses, draw_looks, look, sampled_losses
+from training.objective import (
+    Batch,
+    Look,
+    Losses,
+    batch_losses,
+    draw_looks,
+    look,
+    sampled_losses,
+)
 from training.precision import autocast
 from training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a step is given. With several processes `inputs` are this one's share, the rest is of
-    the whole batch.
-
-    Args:
-        inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
-        labels: label states [B, K] float.
-        category: [B] int64, -1 unknown.
-        shows: what each picture shows, for nuance: pictures of one item, and copies of one picture,
-            have one number [B] int64, -1 where it could not be read.
-        attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
-            leave the triplet out; the three images of a triplet follow each other.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    category: Tensor
-    shows: Tensor
-    attribute: Tensor | None = None
 
 
 class Objective(nn.Module):
@@ -57,11 +42,7 @@ class Objective(nn.Module):
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.recipe = recipe
-        self.frozen = frozen
-        self.processes = processes
-        self.channels = model.last_stage.stop
+        self.model, self.recipe, self.frozen, self.processes = model, recipe, frozen, processes
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         """The losses of a batch; all draws are made for the whole of it, by every process.
@@ -74,31 +55,24 @@ class Objective(nn.Module):
         total, own = len(batch.labels), self.processes.share(len(batch.labels))
         # The stored copies of a frozen backbone are mirrored and cropped already.
         flip, crop = (False, 1.0) if recipe.stored_copies else (recipe.flip, recipe.crop)
-        drawn = draw_augmentation(total, self.channels, flip, crop, recipe.drop_maps, generator).of(
-            own
-        )
-        device = batch.inputs.device
-        with autocast(recipe.precision, device.type):
+        channels, drop = model.last_stage.stop, recipe.drop_maps
+        drawn = draw_augmentation(total, channels, flip, crop, drop, generator).of(own)
+        with autocast(recipe.precision, batch.inputs.device.type):
             inputs = augment(batch.inputs, drawn)
             if not self.frozen:
                 inputs = model.trunk(inputs.contiguous(memory_format=torch.channels_last))
-            trunk = drop_channels(model.standardise(inputs), drawn, recipe.drop_maps)
-            maps = model.reduce(trunk)
+            maps = model.reduce(drop_channels(model.standardise(inputs), drawn, drop))
             if batch.attribute is not None:
                 asked = model.type_conditions[batch.attribute[own]].unsqueeze(1)
                 seen = model.attend_raw(maps, asked)[:, 0]
             else:
                 looks = draw_looks(model, batch.labels, recipe, generator)
-                shown = None if looks.shown is None else looks.shown[own]
-                nuance = partners(model, recipe)
-                seen, told = look(model, maps, shown, looks.conditions, nuance)
+                seen, told = look(model, maps, looks, own, partners(model, recipe))
         seen = self.processes.gather(seen.float())
         if batch.attribute is not None:
             return sampled_losses(seen, batch.attribute, recipe)
         looked = Look(seen, self.processes.gather(told.float()))
-        return batch_losses(
-            model, looked, looks, batch.labels, batch.category, batch.shows, recipe, generator
-        )
+        return batch_losses(model, looked, looks, batch, recipe, generator)
 
 
 def train_step(
@@ -107,17 +81,7 @@ def train_step(
     batch: Batch,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """One step.
-
-    Args:
-        objective: an `Objective` in training mode, or one wrapped to average gradients.
-        optimizer: over its parameters.
-        batch: images and labels.
-        generator: source of all draws.
-
-    Returns:
-        The terms of the loss.
-    """
+    """One step of an `Objective`, maybe wrapped to average gradients; the terms of the loss."""
     losses: Losses = objective(batch, generator)
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
@@ -156,21 +120,15 @@ def make_batch(
     device: str,
 ) -> Batch:
     """A step's batch; of an image that could not be read nothing is known."""
-    states = labels[plan.rows].float()
-    states[~known] = 0
-    names = category[plan.rows].clone()
-    names[~known] = -1
-    shown = shows[plan.rows].clone()
-    shown[~known] = -1
+    states = labels[plan.rows].float().masked_fill(~known[:, None], 0)
+    names, shown = (of[plan.rows].masked_fill(~known, -1) for of in (category, shows))
     attribute = None
     if plan.attribute is not None:
-        attribute = torch.from_numpy(plan.attribute).clone()
         whole = plan.by_triplet(known).all(0)
-        attribute[~plan.by_image(whole)] = -1
+        attribute = torch.from_numpy(plan.attribute).masked_fill(~plan.by_image(whole), -1)
         attribute = attribute.to(device)
-    return Batch(
-        inputs.to(device), states.to(device), names.to(device), shown.to(device), attribute
-    )
+    inputs, states, names, shown = (of.to(device) for of in (inputs, states, names, shown))
+    return Batch(inputs, states, names, shown, attribute)
 
 
 def partners(model: ConditionedEmbedder, recipe: Recipe) -> bool:

@@ -165,7 +165,7 @@ def floor_embed(bank: MapBank) -> Embed:
     """Average-pooled features of the backbone as it is, whatever the condition."""
 
     def embed(condition: Condition, rows: NDArray[np.int64]) -> Floats:
-        return bank.pooled[bank.places(rows)]
+        return bank.pooled[rows]
 
     return embed
 

@@ -25,10 +25,10 @@ def test_it_goes_on_and_writes_without_combinations(
 ) -> None:
     def retrieve(*arguments: Any) -> None:
         if arguments[0] == "train":
-            last = Path(arguments[arguments.index("--out") + 1]) / "last"
+            last = Path(arguments[arguments.index("--out") + 1]) / "last.pt"
             assert last.exists() == ("--resume" in arguments)  # else `train` refuses
-            last.mkdir(parents=True, exist_ok=True)
-            (last / "state.json").touch()
+            last.parent.mkdir(parents=True, exist_ok=True)
+            last.touch()
 
     def retrieve_json(*arguments: Any) -> str:
         return json.dumps(MEASURED)

@@ -16,6 +16,7 @@ from benchmarks.timed_training import Rate, Training
 from retrieval.cli import _run
 from training import objective
 from training.datasets import load_dataset
+from training.decoding import Reading
 from training.losses.pairs import Pairs
 from training.losses.triplet import triplet_loss
 from training.models.config import ModelConfig
@@ -62,7 +63,7 @@ def test_what_is_counted_is_what_the_loss_was_given(
     torch.manual_seed(0)
     config = ModelConfig("small", "layer2", grid=4, dim=16)
     model = M2Fashion(dataset.schema, config, len(dataset.category_names))
-    source = Photographs(dataset, Preprocessing(size=32), 0, lambda count: None)
+    source = Photographs(dataset, Reading(Preprocessing(size=32)))
     recipe = Recipe(epochs=9, batch_size=12, freeze_backbone=False, crop=0.9)
     given: list[TripletCount] = []
 

@@ -71,16 +71,16 @@ def test_missing_broken_and_foreign_files_are_refused(
     config = (folder / "config.json").read_text()
     for text, message in (
         ("{", "not readable JSON"),
-        ("[]", "not the config"),
-        (config.replace('"format": 1', '"format": 2'), "upgrade"),
+        ("[]", "Expected `object`, got `array`"),
+        (config.replace('"format": 1', '"format": 2'), "format = 2"),
         (config.replace('"dim": 16', '"dim": 32'), "has shape"),
-        (config.replace('"dim": 16', '"dim": "16"'), "not of type int"),
+        (config.replace('"dim": 16', '"dim": "16"'), "model.dim = '16': Expected `int`"),
         (config.replace('"dim"', '"dimension"'), "unknown option"),
-        (config.replace('"dim": 16', '"dim": 1000000000'), "dim must be"),
-        (config.replace('"grid": 4', '"grid": 0'), "grid must be"),
-        (config.replace('"pooling": "mean"', '"pooling": "foo"'), "'foo' is none of"),
-        (config.replace('"size": 64', '"size": 1e400'), "not a preprocessing"),
-        (config.replace("0.485", "NaN"), "bad mean"),
+        (config.replace('"dim": 16', '"dim": 1000000000'), "dim = 1000000000"),
+        (config.replace('"grid": 4', '"grid": 0'), "grid = 0"),
+        (config.replace('"pooling": "mean"', '"pooling": "foo"'), "pooling = 'foo'"),
+        (config.replace('"size": 64', '"size": 1e400'), "preprocessing.size"),
+        (config.replace("0.485", "NaN"), "preprocessing.mean"),
     ):
         assert text != config
         (folder / "config.json").write_text(text)
