@@ -14,19 +14,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How the pictures of a batch are changed.
+    """How the pictures of a batch are changed."""
 
-    Args:
-        mirrored: [B] bool.
-        scale: share of the width and the height that is kept, [B, 2] in (0, 1].
-        shift: centre of the crop, [B, 2] in -1..1 of half a side.
-        kept: channels of the maps that are kept, [B, C, 1, 1] bool.
-    """
-
-    mirrored: Tensor
-    scale: Tensor
-    shift: Tensor
-    kept: Tensor
+    mirrored: Tensor  # [B] bool
+    scale: Tensor  # share of the width and the height that is kept, [B, 2] in (0, 1]
+    shift: Tensor  # centre of the crop, [B, 2] in -1..1 of half a side
+    kept: Tensor  # channels of the maps that are kept, [B, C, 1, 1] bool
 
     def of(self, part: slice | Tensor) -> Augmentation:
         """That of some of the pictures: a slice, or their numbers [M] int64."""
@@ -44,7 +37,7 @@ def draw_augmentation(
         size: how many.
         channels: of the feature map.
         flip: whether to mirror every other one.
-        crop: smallest share of each side that is kept, in (0, 1]; 1 does not crop.
+        crop: smallest share of each side that is kept, in (0, 1].
         drop: share of each picture's channels that is dropped, in [0, 1).
         generator: source of the draws.
     """

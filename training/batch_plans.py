@@ -19,16 +19,12 @@ from training.triplets import TripletSampler
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The images of one batch, or of a share of it.
+    """The images of one batch, or of a share of it."""
 
-    Args:
-        rows: dataset rows [B]; with sampled triplets the three of one, then the three of the next.
-        copies: which stored copy of each image, 1-based; 0 is the image itself [B].
-        attribute: with sampled triplets, the attribute of each row's triplet [B] int64.
-    """
-
+    # dataset rows [B]; with sampled triplets the three of one, then the three of the next
     rows: list[int]
-    copies: list[int]
+    copies: list[int]  # which stored copy of each image, 1-based; 0 is the image itself [B]
+    # with sampled triplets, the attribute of each row's triplet [B] int64
     attribute: NDArray[np.int64] | None = None
 
     def own(self, processes: Processes) -> slice:

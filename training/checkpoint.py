@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors.torch import save
 from torch import Tensor
 
@@ -44,25 +43,16 @@ class _Config:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as read from disk, in inference mode.
+    """A model as read from disk, in inference mode."""
 
-    Args:
-        model: the embedder.
-        schema: attributes and values it was trained on.
-        preprocessing: how its images are prepared.
-        categories: names of the category head's classes.
-        training: what the trainer wrote about the run (dataset, recipe, epoch, validation).
-        hash: SHA-256 over weights, config and schema, hexadecimal.
-        folder: where it was read from.
-    """
-
-    model: ConditionedEmbedder
-    schema: Schema
-    preprocessing: Preprocessing
-    categories: tuple[str, ...]
+    model: ConditionedEmbedder  # the embedder
+    schema: Schema  # attributes and values it was trained on
+    preprocessing: Preprocessing  # how its images are prepared
+    categories: tuple[str, ...]  # names of the category head's classes
+    # what the trainer wrote about the run (dataset, recipe, epoch, validation)
     training: dict[str, Any]
-    hash: str
-    folder: Path
+    hash: str  # SHA-256 over weights, config and schema, hexadecimal
+    folder: Path  # where it was read from
 
 
 def save_checkpoint(
@@ -136,19 +126,12 @@ def checkpoint_hash(folder: Path) -> str:
 
 def _load_exactly(model: ConditionedEmbedder, state: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
-    missing, extra = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    if missing or extra:
-        raise DataError(
-            f"{path} does not fit its config: "
-            f"{len(missing)} tensors missing {missing[:3]}, {len(extra)} unknown {extra[:3]}"
-        )
+    if differing := sorted(own.keys() ^ state.keys()):
+        raise DataError(f"{path} does not fit its config: missing or unknown {differing[:3]}")
     for key, tensor in own.items():
-        if tensor.shape != state[key].shape:
+        (shape, kind), needed = ((tuple(t.shape), t.dtype) for t in (state[key], tensor))
+        if (shape, kind) != needed:
             raise DataError(
-                f"{path}: {key!r} has shape {tuple(state[key].shape)}, "
-                f"its config needs {tuple(tensor.shape)}"
+                f"{path}: {key!r} is {kind} of shape {shape}, not {needed[1]} {needed[0]}"
             )
-        if tensor.dtype != state[key].dtype:
-            raise DataError(f"{path}: {key!r} is {state[key].dtype}, not {tensor.dtype}")
-    with torch.no_grad():
-        model.load_state_dict(state)
+    model.load_state_dict(state)

@@ -27,13 +27,8 @@ def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> T
     Value-wise hiding alone would let an exclusive value be read off its known siblings. How much
     is hidden is uniform in [0.25, 1] of the labels, drawn for each image.
 
-    Args:
-        labels: label states [B, K] in {-1, 0, +1}, any dtype.
-        schema: attributes and values.
-        generator: source of all draws.
-
     Returns:
-        Known label states [B, K]: `labels` where kept, 0 where hidden.
+        Label states [B, K], as `labels`; 0 where hidden.
     """
     batch = labels.shape[0]
     owner = torch.from_numpy(schema.attribute_of)
@@ -53,15 +48,10 @@ def _hide(draws: Tensor, share: Tensor) -> Tensor:
 
 
 class ValueConditions(NamedTuple):
-    """Value conditions drawn for a batch.
+    """Value conditions drawn for a batch."""
 
-    Args:
-        states: [M, K] float; +1 wanted, -1 unwanted.
-        fits: [B, M] int8, see `fits`.
-    """
-
-    states: Tensor
-    fits: Tensor
+    states: Tensor  # [M, K] float; +1 wanted, -1 unwanted
+    fits: Tensor  # [B, M] int8, see `fits`
 
 
 def sample_value_conditions(
@@ -75,7 +65,7 @@ def sample_value_conditions(
     Args:
         labels: label states [B, K].
         schema: attributes and values.
-        count: M, how many conditions; fewer come where images drawn have no positive labels.
+        count: how many; fewer come where images drawn have no positive labels.
         generator: source of all draws.
         max_values: most values in one condition, at least 1.
     """
@@ -105,11 +95,7 @@ def sample_value_conditions(
 
 
 def fits(labels: Tensor, conditions: Tensor) -> Tensor:
-    """Whether images satisfy value conditions.
-
-    Args:
-        labels: label states [B, K].
-        conditions: [M, K] with +1 wanted, -1 unwanted, 0 indifferent.
+    """Whether images, label states [B, K], satisfy value conditions [M, K].
 
     Returns:
         [B, M] int8: 1 all named states agree, 0 at least one is known to disagree, -1 otherwise.

@@ -23,15 +23,10 @@ from training.errors import ResourceError, UsageError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one model together.
+    """The processes that train one model together."""
 
-    Args:
-        rank: this one's number, 0..count-1; 0 writes and reports.
-        count: how many there are.
-    """
-
-    rank: int = 0
-    count: int = 1
+    rank: int = 0  # this one's number, 0..count-1; 0 writes and reports
+    count: int = 1  # how many there are
 
     @property
     def first(self) -> bool:

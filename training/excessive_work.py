@@ -15,24 +15,12 @@ from typing import NamedTuple
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+# Passes over as many pixels as the limit allows; smaller pictures may have more. Encoders make 10.
 JPEG_PASSES = 20
-"""Passes over as many pixels as the limit allows; smaller pictures may have more. Encoders make 10.
-"""
-
-JPEG_SEGMENTS = 10_000
-"""Most segments of a JPEG: photographs have some 20, with a map of depths some 100."""
-
-JPEG_EXIF_SEGMENTS = 32
-"""Most EXIF segments of a JPEG, which has one; Pillow joins them in time that grows as the square.
-"""
-
-JPEG_STRAY = 100_000
-"""Most bytes before the first scan of a JPEG that are in no segment; Pillow reads them one by one.
-"""
-
-PNG_CHUNKS = 100_000
-"""Most chunks of a PNG: 50 million pixels in pieces of 8 KB take 25,000."""
-
+JPEG_SEGMENTS = 10_000  # photographs have some 20, with a map of depths some 100
+JPEG_EXIF_SEGMENTS = 32  # a picture has one; Pillow joins them in time that grows as the square
+JPEG_STRAY = 100_000  # bytes before the first scan in no segment; Pillow reads them one by one
+PNG_CHUNKS = 100_000  # 50 million pixels in pieces of 8 KB take 25,000
 _MANY_SEGMENTS = f"a JPEG of more than {JPEG_SEGMENTS:,} segments"
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _END_OF_IMAGE, _START_OF_SCAN, _APPLICATION_1 = 0xD9, 0xDA, 0xE1
@@ -44,13 +32,7 @@ _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def excessive_work(image: Image.Image, content: bytes, limit_pixels: int) -> str | None:
-    """Why an opened image is not to be decoded; None if it may be.
-
-    Args:
-        image: as `Image.open` gives it, nothing decoded yet, its pixels within the limit.
-        content: the file's bytes.
-        limit_pixels: most pixels of an image.
-    """
+    """Why an image that is open, within the limit, is not to be decoded: a reason or None."""
     width, height = image.size
     if image.format in ("JPEG", "MPO"):
         codes = [segment.code for segment in islice(_jpeg_segments(content), JPEG_SEGMENTS + 1)]
@@ -68,11 +50,7 @@ def excessive_work(image: Image.Image, content: bytes, limit_pixels: int) -> str
 
 
 def excessive_parts(content: bytes) -> str | None:
-    """Why a file is not even to be opened by Pillow, which walks its parts then: a reason or None.
-
-    Args:
-        content: the file's bytes.
-    """
+    """Why a file is not even to be opened by Pillow, which walks its parts: a reason or None."""
     if content.startswith(b"\x89PNG"):
         position = 8
         for _ in range(PNG_CHUNKS):

@@ -73,8 +73,8 @@ def read_image_file(path: Path, limit_bytes: int = BYTE_LIMIT) -> ImageFile:
 
 def _check(status: os.stat_result, shown: str, limit_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        is_what = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise DataError(f"{shown}: is {is_what}")
+        what = "is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise DataError(f"{shown}: {what}")
     if status.st_size > limit_bytes:
         raise DataError(
             f"{shown}: {status.st_size:,} bytes, more than the {limit_bytes:,} that are read"

@@ -107,13 +107,11 @@ def decode_rgb(
 
 def _check_size(image: Image.Image, name: str, limit_pixels: int) -> None:
     width, height = image.size
+    pixels = f"{name}: {width} x {height} is {width * height:,} pixels"
     if width * height > limit_pixels:
-        raise DataError(
-            f"{name}: {width} x {height} is {width * height:,} pixels, more than the "
-            f"{limit_pixels:,} that are decoded"
-        )
+        raise DataError(f"{pixels}, more than the {limit_pixels:,} that are decoded")
     if width < 1 or height < 1:
-        raise DataError(f"{name}: no pixels ({width} x {height})")
+        raise DataError(pixels)
 
 
 def _draft(image: Image.Image, side: int) -> None:

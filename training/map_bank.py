@@ -28,25 +28,16 @@ Batches = Iterable[tuple[list[int], Tensor]]
 
 @dataclass(frozen=True)
 class MapBank:
-    """I and P of pictures, and what else is read from F.
+    """I and P of pictures, and what else is read from F."""
 
-    Args:
-        model: the embedder, in inference mode.
-        dataset: the M pictures, in the order of the arrays.
-        maps: I [M, *, h, w] float16.
-        keys: P [M, *, h, w] float16; its channels need not be those of I.
-        pooled: average-pooled F [M, channels] float32, L2-normalised: the untrained floor.
-        chances: probability of every value [M, K] float32.
-        nuance: unit vectors side by side [M, N] float32.
-    """
-
-    model: ConditionedEmbedder
-    dataset: Dataset
-    maps: Tensor
-    keys: Tensor
+    model: ConditionedEmbedder  # the embedder, in inference mode
+    dataset: Dataset  # the M pictures, in the order of the arrays
+    maps: Tensor  # I [M, *, h, w] float16
+    keys: Tensor  # P [M, *, h, w] float16; its channels need not be those of I
+    # average-pooled F [M, channels] float32, L2-normalised: the untrained floor
     pooled: NDArray[np.float32]
-    chances: NDArray[np.float32]
-    nuance: NDArray[np.float32]
+    chances: NDArray[np.float32]  # probability of every value [M, K] float32
+    nuance: NDArray[np.float32]  # unit vectors side by side [M, N] float32
 
     @property
     def rows(self) -> NDArray[np.int64]:

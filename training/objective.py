@@ -27,22 +27,16 @@ from training.recipe import Recipe
 @dataclass(frozen=True)
 class Batch:
     """What a step is given. With several processes `inputs` are this one's share, the rest is of
-    the whole batch.
+    the whole batch."""
 
-    Args:
-        inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
-        labels: label states [B, K] float.
-        category: [B] int64, -1 unknown.
-        shows: what each picture shows, for nuance: pictures of one item, and copies of one picture,
-            have one number [B] int64, -1 where it could not be read.
-        attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
-            leave the triplet out; the three images of a triplet follow each other.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    category: Tensor
+    inputs: Tensor  # normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone
+    labels: Tensor  # label states [B, K] float
+    category: Tensor  # [B] int64, -1 unknown
+    # what each picture shows, for nuance: pictures of one item, and copies of one picture, have one
+    # number [B] int64, -1 where it could not be read
     shows: Tensor
+    # with sampled triplets, the attribute of each image's triplet [B] int64, -1 to leave the
+    # triplet out; the three images of a triplet follow each other
     attribute: Tensor | None = None
 
 
@@ -64,30 +58,21 @@ class Losses:
 
 
 class Looks(NamedTuple):
-    """Under which conditions a batch is looked at.
+    """Under which conditions a batch is looked at."""
 
-    Args:
-        shown: label states that each image's masked look may know [B, K], None without that look.
-        conditions: conditions of all images [C, K]: the types, then the drawn values.
-        fits: whether images fit the drawn value conditions [B, C - types] int8.
-    """
-
+    # label states that each image's masked look may know [B, K], None without that look
     shown: Tensor | None
-    conditions: Tensor
-    fits: Tensor
+    conditions: Tensor  # conditions of all images [C, K]: the types, then the drawn values
+    fits: Tensor  # whether images fit the drawn value conditions [B, C - types] int8
 
 
 class Look(NamedTuple):
-    """What the head gave for a batch's maps.
+    """What the head gave for a batch's maps."""
 
-    Args:
-        z: Z before normalisation under the conditions [B, C, d] and, where labels were shown, under
-            the mask: [B, C + 1, d].
-        nuance: of the attributes [B, N]; N is 0 where nothing is taught of it.
-    """
-
+    # Z before normalisation under the conditions [B, C, d] and, where labels were shown, under the
+    # mask: [B, C + 1, d]
     z: Tensor
-    nuance: Tensor
+    nuance: Tensor  # of the attributes [B, N]; N is 0 where nothing is taught of it
 
 
 def draw_looks(
@@ -128,16 +113,7 @@ def batch_losses(
     recipe: Recipe,
     generator: torch.Generator,
 ) -> Losses:
-    """All losses of a batch; a weight of 0 skips the computation of its term.
-
-    Args:
-        model: gives the heads.
-        looked: at all images of the batch, float32.
-        looks: the conditions.
-        batch: labels, category and what is shown.
-        recipe: weights and options.
-        generator: source of triplets.
-    """
+    """All losses of a batch, `looked` at in float32; a weight of 0 skips its term."""
     seen, labels, schema = looked.z, batch.labels, model.schema
     zero = seen.sum() * 0
     by_category = by_attribute = by_value = contrast = triplet = nuance = zero
@@ -185,7 +161,6 @@ def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
         seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
             float32: anchor, positive and negative of one triplet, then those of the next.
         attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
-        recipe: the margin.
     """
     zero = seen.sum() * 0
     z = F.normalize(seen[attribute >= 0], dim=-1)

@@ -35,24 +35,21 @@ _REDUCING_GAP = 3.0  # Pillow: "nearly indistinguishable" from a plain resize, a
 class Preprocessing:
     """How a picture becomes a square of numbers.
 
-    Args:
-        size: S, side of the square in pixels.
-        mode: `pad` shows the whole picture, undistorted, on a ground of the mean colour;
-            `stretch` shows it whole and distorted; `crop` takes the central square.
-        resize: R, side to which that square is brought before its middle, S x S, is cut out; 0
-            cuts nothing. Training crops at random, which makes garments larger than they are in
-            whole pictures; 256 of 224 shows them about as large (Touvron et al., 2019).
-        mean: mean of each channel, of values 0..1 (default: ImageNet).
-        std: standard deviation of each channel, above 0.
-
     Raises:
         UsageError: if a value is out of its range.
     """
 
-    size: Annotated[int, Meta(ge=1, le=4096)] = 224
+    size: Annotated[int, Meta(ge=1, le=4096)] = 224  # S, side of the square in pixels
+    # `pad` shows the whole picture, undistorted, on a ground of the mean colour; `stretch` shows it
+    # whole and distorted; `crop` takes the central square
     mode: Mode = "pad"
+    # mean of each channel, of values 0..1 (default: ImageNet)
     mean: tuple[_Mean, _Mean, _Mean] = (0.485, 0.456, 0.406)
+    # standard deviation of each channel, above 0
     std: tuple[_Deviation, _Deviation, _Deviation] = (0.229, 0.224, 0.225)
+    # R, side to which that square is brought before its middle, S x S, is cut out; 0 cuts nothing.
+    # Training crops at random, which makes garments larger than they are in whole pictures; 256 of
+    # 224 shows them about as large (Touvron et al., 2019)
     resize: int = 0
 
     def __post_init__(self) -> None:

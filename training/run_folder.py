@@ -43,23 +43,14 @@ def run_identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Unfinished:
-    """What a run goes on from, as it is stored.
+    """What a run goes on from, as it is stored."""
 
-    Args:
-        run: `run_identity`.
-        model: its state after the last finished epoch.
-        optimizer: likewise.
-        epochs: the fields of each `EpochReport`.
-        best_epoch: as `TrainReport` has it.
-        best_validation: likewise.
-    """
-
-    run: dict[str, Any]
-    model: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    epochs: list[dict[str, Any]]
-    best_epoch: int
-    best_validation: float | None
+    run: dict[str, Any]  # `run_identity`
+    model: dict[str, Tensor]  # its state after the last finished epoch
+    optimizer: dict[str, Any]  # likewise
+    epochs: list[dict[str, Any]]  # the fields of each `EpochReport`
+    best_epoch: int  # as `TrainReport` has it
+    best_validation: float | None  # likewise
 
     def restore(
         self, model: ConditionedEmbedder, optimizer: torch.optim.Optimizer, report: TrainReport

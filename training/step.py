@@ -26,13 +26,7 @@ from training.recipe import Recipe
 
 class Objective(nn.Module):
     """A model with its losses, as one module: `forward` is all that a step differentiates.
-
-    Args:
-        model: the embedder.
-        recipe: options.
-        frozen: whether inputs are stored maps.
-        processes: which share of a batch is this process'.
-    """
+    `frozen`: whether inputs are stored maps."""
 
     def __init__(
         self,
@@ -45,12 +39,8 @@ class Objective(nn.Module):
         self.model, self.recipe, self.frozen, self.processes = model, recipe, frozen, processes
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
-        """The losses of a batch; all draws are made for the whole of it, by every process.
-
-        Args:
-            batch: images and labels.
-            generator: source of all draws, in the same state in every process.
-        """
+        """The losses of a batch; all draws are made for the whole of it, by every process from a
+        generator in the same state."""
         recipe, model = self.recipe, self.model
         total, own = len(batch.labels), self.processes.share(len(batch.labels))
         # The stored copies of a frozen backbone are mirrored and cropped already.
@@ -90,16 +80,8 @@ def train_step(
 
 
 def lay_out(rows: Sequence[int], read: Sequence[int], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs in the order of `rows`; those that could not be read are zeros.
-
-    Args:
-        rows: wanted, [b].
-        read: the rows that `inputs` are of.
-        inputs: [len(read), ...].
-
-    Returns:
-        [b, ...] and which of them were read [b] bool.
-    """
+    """Inputs of the rows `read` in the order of `rows`, those that could not be read as zeros:
+    [b, ...]; and which of them were read [b] bool."""
     if list(read) == list(rows):
         return inputs, torch.ones(len(rows), dtype=torch.bool)
     place = {row: number for number, row in enumerate(read)}

@@ -18,22 +18,14 @@ class EpochReport:
 
 @dataclass
 class TrainReport:
-    """A run: its folder, the epochs, the best of them, and the training images.
+    """A run: its folder, the epochs, the best of them, and the training images."""
 
-    Args:
-        out: the run's folder.
-        epochs: those that are done.
-        best_epoch: number of the one whose checkpoint is kept.
-        best_validation: its figure.
-        images: how many were trained on.
-        failures: (path, reason) of those that could not be read.
-    """
-
-    out: Path
-    epochs: list[EpochReport] = field(default_factory=list)
-    best_epoch: int = 0
-    best_validation: float | None = None
-    images: int = 0
+    out: Path  # the run's folder
+    epochs: list[EpochReport] = field(default_factory=list)  # those that are done
+    best_epoch: int = 0  # number of the one whose checkpoint is kept
+    best_validation: float | None = None  # its figure
+    images: int = 0  # how many were trained on
+    # (path, reason) of those that could not be read
     failures: list[tuple[str, str]] = field(default_factory=list)
 
 

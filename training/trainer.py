@@ -51,32 +51,20 @@ FITTED = 4096
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how a run is done; it changes nothing of what is asked for.
+    """Where and how a run is done; it changes nothing of what is asked for."""
 
-    Args:
-        device: `cpu`, `cuda` or `cuda:N`.
-        workers: decoding processes.
-        resume: go on after the last finished epoch.
-        validate: called after each epoch if there is a validation split; without it, or one, the
-            last epoch is the best.
-        processes: which of several training together this is; the first one validates and writes.
-    """
-
-    device: str = "cpu"
-    workers: int = 0
-    resume: bool = False
+    device: str = "cpu"  # `cpu`, `cuda` or `cuda:N`
+    workers: int = 0  # decoding processes
+    resume: bool = False  # go on after the last finished epoch
+    # called after each epoch if there is a validation split; without it, or one, the last epoch is
+    # the best
     validate: Validate | None = None
+    # which of several training together this is; the first one validates and writes
     processes: Processes = ALONE
 
 
 class Trainer:
-    """Trains a model.
-
-    Args:
-        model: already on its device, weights as the run starts.
-        source: the training images or their stored maps, and the validation images.
-        config: options.
-        setting: where and how.
+    """Trains a model that is on its device, by the images or the stored maps of a source.
 
     Raises:
         DataError: fewer than two training images.
@@ -94,6 +82,7 @@ class Trainer:
         self.optimizer = build_optimizer(model, recipe)
         shares, pairs = setting.processes.count, partners(model, recipe)
         self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
+        self._identity = run_identity(config, dataset)
         self._labels = torch.from_numpy(dataset.labels)
         self._category = torch.from_numpy(dataset.category)
         self._shows = torch.from_numpy(what_they_show(dataset))
@@ -237,4 +226,4 @@ class Trainer:
             report.best_epoch, report.best_validation = latest.epoch, latest.validation
             shown, names = self.config.preprocessing, dataset.category_names
             save_checkpoint(report.out / "best", self.model, shown, names, remarks)
-        save_last(report, self.model, self.optimizer, run_identity(self.config, dataset))
+        save_last(report, self.model, self.optimizer, self._identity)

@@ -21,17 +21,11 @@ _Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Triplets:
-    """M triplets of images.
+    """M triplets of images."""
 
-    Args:
-        rows: anchor, positive and negative, dataset rows [3, M] int64.
-        attribute: number of the attribute they are compared in, [M] int64.
-        value: flat index of the value that anchor and positive have, [M] int64.
-    """
-
-    rows: _Numbers
-    attribute: _Numbers
-    value: _Numbers
+    rows: _Numbers  # anchor, positive and negative, dataset rows [3, M] int64
+    attribute: _Numbers  # number of the attribute they are compared in, [M] int64
+    value: _Numbers  # flat index of the value that anchor and positive have, [M] int64
 
 
 class TripletSampler:

@@ -44,35 +44,24 @@ _ABANDONED = 24 * 3600  # seconds without a write after which a temporary file i
 
 @dataclass(frozen=True)
 class Copy:
-    """A changed copy of every image, the same whenever it is made.
+    """A changed copy of every image, the same whenever it is made."""
 
-    Args:
-        number: 1 and up, which draw.
-        flip: whether to mirror at random.
-        crop: smallest share of each side that is kept, in (0, 1].
-        precision: in which format the backbone computes, see `autocast`: nothing is evaluated on a
-            copy, so rounding adds to what it is made for.
-    """
-
-    number: int
-    flip: bool
-    crop: float
+    number: int  # 1 and up, which draw
+    flip: bool  # whether to mirror at random
+    crop: float  # smallest share of each side that is kept, in (0, 1]
+    # in which format the backbone computes, see `autocast`: nothing is evaluated on a copy, so
+    # rounding adds to what it is made for
     precision: str
 
 
 @dataclass(frozen=True)
 class TrunkMaps:
-    """F of the rows of a dataset.
+    """F of the rows of a dataset."""
 
-    Args:
-        maps: float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`.
-        rows: dataset rows that could be read, ascending [M] int64.
-        failures: (path, reason) of those that could not.
-    """
-
+    # float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`
     maps: NDArray[np.float16]
-    rows: NDArray[np.int64]
-    failures: tuple[tuple[str, str], ...]
+    rows: NDArray[np.int64]  # dataset rows that could be read, ascending [M] int64
+    failures: tuple[tuple[str, str], ...]  # (path, reason) of those that could not
 
 
 def trunk_maps(
@@ -120,8 +109,9 @@ def trunk_maps(
         done = 0
         for places, maps, unread in _computed(model, dataset, rows, reading, copy):
             failures += unread
-            out[done : done + len(places)] = maps.half().cpu().numpy()
-            done += len(places)
+            if places:
+                out[done : done + len(places)] = maps.half().cpu().numpy()
+                done += len(places)
         found = _of_rows(out, failures, dataset, rows)
         if not done:
             first = found.failures[:1]
@@ -142,7 +132,7 @@ def _computed(
 ) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
     """Of each batch: places in `rows` that could be read, their F, place and reason of others."""
     shown, device = reading.preprocessing, next(model.parameters()).device
-    change = None
+    change, maps = None, torch.zeros(0)
     if copy is not None:  # drawn for all at once, whatever the batches
         generator = torch.Generator().manual_seed(copy.number)
         change = draw_augmentation(len(rows), 1, copy.flip, copy.crop, 0.0, generator)
@@ -155,7 +145,6 @@ def _computed(
             images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
             if change is not None:
                 images = augment(images, change.of(torch.from_numpy(places)))
-            maps = torch.zeros(0)
             if len(places):
                 maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
             yield places.tolist(), maps, unread
@@ -182,13 +171,11 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.f
 def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMaps | None:
     """What a file of the cache holds; None if it is missing or damaged."""
     try:
+        maps = np.load(path, mmap_mode="r")
         with path.open("rb") as handle:
-            np.lib.format.read_magic(handle)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
-            maps = np.memmap(handle, dtype, "r", handle.tell(), shape)
             handle.seek(maps.offset + maps.nbytes)
             failures = json.load(handle)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return _of_rows(maps, failures, dataset, rows)
 

@@ -47,7 +47,7 @@ def validated(kind: type[T], data: Any, where: str, error: type[RetrieveError] =
         raise error(f"{where}: {_told(problem, data)}") from problem
 
 
-def check_fields(options: object) -> None:
+def check_fields(options: Any) -> None:
     """Check an object made in code, from its `__post_init__`; raises UsageError as `validated`."""
     for name, hint in _hints(type(options)).items():
         value = getattr(options, name)
