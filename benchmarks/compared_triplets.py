@@ -10,8 +10,8 @@ from torch import Tensor
 from training.augmentation import draw_augmentation
 from training.losses.pairs import Pairs, type_pairs, value_pairs
 from training.models.conditioned import ConditionedEmbedder
-from training.objective import draw_looks
 from training.recipe import Recipe
+from training.step import draw_looks
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from training.datasets.dataset import Dataset
 from training.distributed import ALONE
 from training.errors import DataError
 from training.models.conditioned import ConditionedEmbedder
-from training.optimisation import build_optimizer
 from training.recipe import Recipe
 from training.sources import Source
 from training.step import Objective, make_batch, partners, set_mode, train_step
+from training.trainer import build_optimizer
 
 
 @dataclass(frozen=True)

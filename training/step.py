@@ -1,27 +1,178 @@
-"""One step of training: every image once through the backbone, many conditions on its map."""
+"""One step of training: every image once through the backbone, many conditions on its map.
+
+The loss is Eq. 15 and the terms added to it: category + lambda * attribute + gamma * triplet
+(+ value + contrast + nuance). The head looks at an image's map under a label mask, under every type
+condition and under the value conditions drawn for the batch. Three steps, so that several processes
+can share a batch: `draw_looks` for all of its images, `look` at one's own, `batch_losses` over all
+embeddings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.augmentation import augment, draw_augmentation, drop_channels
 from training.batch_plans import BatchPlan
+from training.conditions import mask_labels, sample_value_conditions
 from training.distributed import ALONE, Processes
-from training.models.conditioned import ConditionedEmbedder
-from training.objective import (
-    Batch,
-    Look,
-    Losses,
-    batch_losses,
-    draw_looks,
-    look,
-    sampled_losses,
-)
+from training.losses.contrastive import contrastive_loss
+from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
+from training.losses.pairs import Pairs, item_pairs, literal_pairs, type_pairs, value_pairs
+from training.losses.triplet import hinge_loss, triplet_loss
+from training.models.conditioned import ConditionedEmbedder, Seen
 from training.precision import autocast
 from training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step is given. With several processes `inputs` are this one's share, the rest is of
+    the whole batch."""
+
+    inputs: Tensor  # normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone
+    labels: Tensor  # label states [B, K] float
+    category: Tensor  # [B] int64, -1 unknown
+    # what each picture shows, for nuance: pictures of one item, and copies of one picture, have one
+    # number [B] int64, -1 where it could not be read
+    shows: Tensor
+    # with sampled triplets, the attribute of each image's triplet [B] int64, -1 to leave the
+    # triplet out; the three images of a triplet follow each other
+    attribute: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of one batch's loss, scalars; `total` is weighted, the others are not."""
+
+    total: Tensor
+    category: Tensor
+    attribute: Tensor
+    triplet: Tensor
+    value: Tensor
+    contrast: Tensor
+    nuance: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """The terms as floats, by name."""
+        return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
+
+
+class Looks(NamedTuple):
+    """Under which conditions a batch is looked at."""
+
+    # label states that each image's masked look may know [B, K], None without that look
+    shown: Tensor | None
+    conditions: Tensor  # conditions of all images [C, K]: the types, then the drawn values
+    fits: Tensor  # whether images fit the drawn value conditions [B, C - types] int8
+
+
+class Look(NamedTuple):
+    """What the head gave for a batch's maps."""
+
+    # Z before normalisation under the conditions [B, C, d] and, where labels were shown, under the
+    # mask: [B, C + 1, d]
+    z: Tensor
+    nuance: Tensor  # of the attributes [B, N]; N is 0 where nothing is taught of it
+
+
+def draw_looks(
+    model: ConditionedEmbedder, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Looks:
+    """Draw masks and conditions for label states [B, K] float.
+
+    A model that sees only which attributes are asked for is shown types alone.
+    """
+    shown = None
+    if (recipe.category_weight or recipe.attribute_weight) and model.sees_values:
+        shown = mask_labels(labels, model.schema, generator)
+    count = recipe.value_conditions if model.sees_values else 0
+    drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
+    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
+
+
+def look(
+    model: ConditionedEmbedder, maps: Tensor, looks: Looks, own: slice, nuance: bool = False
+) -> Look:
+    """Look at I [b, *, h, w] of the images `own` of a batch; `nuance`: whether it is wanted."""
+    keys, types = model.keys(maps), len(model.schema.attributes)
+    seen = model.see(maps, looks.conditions.unsqueeze(0), keys)
+    told = maps.new_zeros(len(maps), 0)
+    if nuance:
+        told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]))
+    z = seen.z
+    if looks.shown is not None:
+        z = torch.cat([z, model.see(maps, looks.shown[own].unsqueeze(1), keys).z], 1)
+    return Look(z, told)
+
+
+def batch_losses(
+    model: ConditionedEmbedder,
+    looked: Look,
+    looks: Looks,
+    batch: Batch,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Losses:
+    """All losses of a batch, `looked` at in float32; a weight of 0 skips its term."""
+    seen, labels, schema = looked.z, batch.labels, model.schema
+    zero = seen.sum() * 0
+    by_category = by_attribute = by_value = contrast = triplet = nuance = zero
+    types, count = len(schema.attributes), len(looks.conditions)
+    if looks.shown is not None:
+        z = seen[:, -1]
+        by_attribute = masked_attribute_loss(model.attribute_head(z), labels, looks.shown)
+        if model.category_head is not None:
+            by_category = category_loss(model.category_head(z), batch.category)
+    if recipe.value_weight:
+        by_value = value_loss(model.value_logits(seen[:, :types]), labels, schema)
+    if recipe.contrast_weight or recipe.triplet_weight:
+        normal = F.normalize(seen[:, :count], dim=-1).transpose(0, 1)
+        similarities = normal @ normal.transpose(1, 2)  # Eq. 13
+        by_type, drawn = type_pairs(labels, schema), value_pairs(looks.fits)
+        pairs = Pairs(
+            torch.cat([by_type.positive, drawn.positive]),
+            torch.cat([by_type.negative, drawn.negative]),
+        )
+        if recipe.contrast_weight:
+            contrast = contrastive_loss(similarities, pairs, recipe.temperature)
+        if recipe.triplet_weight:
+            if recipe.triplets == "literal":
+                pairs = literal_pairs(labels, count)
+            triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
+    if looked.nuance.shape[1]:
+        # Mean cosine of the unit vectors that stand side by side.
+        alike = looked.nuance @ looked.nuance.T / types
+        nuance = contrastive_loss(alike[None], item_pairs(batch.shows), recipe.nuance_temperature)
+    total = (
+        recipe.category_weight * by_category
+        + recipe.attribute_weight * by_attribute
+        + recipe.triplet_weight * triplet
+        + recipe.value_weight * by_value
+        + recipe.contrast_weight * contrast
+        + recipe.nuance_weight * nuance
+    )
+    return Losses(total, by_category, by_attribute, triplet, by_value, contrast, nuance)
+
+
+def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
+    """The hinge loss of sampled triplets alone.
+
+    Args:
+        seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
+            float32: anchor, positive and negative of one triplet, then those of the next.
+        attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
+    """
+    zero = seen.sum() * 0
+    z = F.normalize(seen[attribute >= 0], dim=-1)
+    anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
+    hinge = hinge_loss(anchor, positive, negative, recipe.margin)
+    return Losses(hinge, zero, zero, hinge, zero, zero, zero)
 
 
 class Objective(nn.Module):

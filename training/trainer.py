@@ -24,8 +24,7 @@ from training.distributed import ALONE, Processes
 from training.errors import DataError
 from training.map_bank import MapBank
 from training.models.conditioned import ConditionedEmbedder
-from training.optimisation import build_optimizer, set_learning_rate
-from training.recipe import RunConfig
+from training.recipe import Recipe, RunConfig
 from training.run_folder import run_identity, save_last
 from training.sources import CHUNK, Source
 from training.step import (
@@ -47,6 +46,10 @@ CALIBRATION = 1024
 
 FITTED = 4096
 """Training images that the nuance of the whole garment is fitted on."""
+
+
+WARM_UP = 50
+"""Steps of the warm-up of the cosine schedule, at most a tenth of all steps."""
 
 
 @dataclass(frozen=True)
@@ -227,3 +230,39 @@ class Trainer:
             shown, names = self.config.preprocessing, dataset.category_names
             save_checkpoint(report.out / "best", self.model, shown, names, remarks)
         save_last(report, self.model, self.optimizer, self._identity)
+
+
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over the new layers and, if trained, the backbone.
+
+    Each parameter group's `peak` is the learning rate that the schedule scales.
+    """
+    rates = {False: recipe.learning_rate}
+    if not recipe.freeze_backbone:
+        rates[True] = recipe.backbone_learning_rate
+    groups = [
+        {
+            "params": [p for n, p in model.named_parameters() if n.startswith("backbone.") == old],
+            "lr": rate,
+            "peak": rate,
+        }
+        for old, rate in rates.items()
+    ]
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
+
+
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_per_epoch: int
+) -> None:
+    """Set the learning rate of step number `step` (0-based, over all epochs).
+
+    A pure function of the step, so that a resumed run needs no scheduler state.
+    """
+    total = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "decay":
+        factor = recipe.decay ** (step // max(1, steps_per_epoch))
+    else:
+        warm_up = max(1, min(WARM_UP, total // 10))
+        factor = min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / total))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -47,9 +47,10 @@ def validated(kind: type[T], data: Any, where: str, error: type[RetrieveError] =
         raise error(f"{where}: {_told(problem, data)}") from problem
 
 
-def check_fields(options: Any) -> None:
+def check_fields(options: object) -> None:
     """Check an object made in code, from its `__post_init__`; raises UsageError as `validated`."""
-    for name, hint in _hints(type(options)).items():
+    kind: Any = type(options)
+    for name, hint in _hints(kind).items():
         value = getattr(options, name)
         if not is_dataclass(value):
             try:
@@ -88,6 +89,9 @@ def _check_names(kind: Any, data: Any) -> None:
         if name not in hints:
             near = difflib.get_close_matches(str(name), hints) or list(hints)
             raise UsageError(f"unknown option {name!r}; there are {', '.join(near)}")
+        choices = get_args(hints[name])
+        if get_origin(hints[name]) is Literal and value not in choices:
+            raise UsageError(f"{name} = {value!r} is none of {', '.join(map(str, choices))}")
         _check_names(hints[name], value)
 
 

@@ -14,7 +14,7 @@ from benchmarks.compared_triplets import TripletCount, count_triplets
 from benchmarks.speed_up import MAPS, ONCE, PHOTOGRAPHS, THREE_PASSES, Row, speed_up
 from benchmarks.timed_training import Rate, Training
 from retrieval.cli import _run
-from training import objective
+from training import step
 from training.datasets import load_dataset
 from training.decoding import Reading
 from training.losses.pairs import Pairs
@@ -79,7 +79,7 @@ def test_what_is_counted_is_what_the_loss_was_given(
         given.append(count_slowly(pairs, positives, copy))
         return triplet_loss(similarities, pairs, margin, positives, generator)
 
-    monkeypatch.setattr(objective, "triplet_loss", recorded)
+    monkeypatch.setattr(step, "triplet_loss", recorded)
     training = Training(model, dataset, source, recipe, 0, "cpu")
     steps = [training.step() for _ in range(3)]
     assert [training.count(plan, before) for plan, before in steps] == given

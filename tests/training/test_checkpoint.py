@@ -72,13 +72,13 @@ def test_missing_broken_and_foreign_files_are_refused(
     for text, message in (
         ("{", "not readable JSON"),
         ("[]", "Expected `object`, got `array`"),
-        (config.replace('"format": 1', '"format": 2'), "format = 2"),
+        (config.replace('"format": 1', '"format": 2'), "format = 2 is none of 1"),
         (config.replace('"dim": 16', '"dim": 32'), "of shape"),
         (config.replace('"dim": 16', '"dim": "16"'), "model.dim = '16': Expected `int`"),
         (config.replace('"dim"', '"dimension"'), "unknown option"),
         (config.replace('"dim": 16', '"dim": 1000000000'), "dim = 1000000000"),
         (config.replace('"grid": 4', '"grid": 0'), "grid = 0"),
-        (config.replace('"pooling": "mean"', '"pooling": "foo"'), "pooling = 'foo'"),
+        (config.replace('"pooling": "mean"', '"pooling": "foo"'), "'foo' is none of"),
         (config.replace('"size": 64', '"size": 1e400'), "preprocessing.size"),
         (config.replace("0.485", "NaN"), "preprocessing.mean"),
     ):

@@ -72,8 +72,12 @@ def test_without_readout_and_lower_stages_a_checkpoint_gives_the_plain_numbers(
 @pytest.mark.parametrize(
     ("top", "inner", "message"),
     [
-        ("transformer", "asen", "architecture = 'transformer': Invalid enum value"),
-        (["asen"], "asen", "architecture = "),
+        (
+            "transformer",
+            "asen",
+            "is none of m2fashion, triplet, csn, asen, asenet-v2",
+        ),
+        (["asen"], "asen", "architecture = .* is none of"),
         ("asen", "csn", "'asen', but 'csn'"),
         ("m2fashion", "csn", "contradicts itself"),
         ("csn", "csn", "does not fit its config"),

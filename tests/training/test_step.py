@@ -13,10 +13,9 @@ from training.descriptor import GARMENT
 from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
-from training.objective import Batch, draw_looks
 from training.recipe import Recipe
 from training.schema import Attribute, Schema
-from training.step import Objective, lay_out, make_batch, train_step
+from training.step import Batch, Objective, draw_looks, lay_out, make_batch, train_step
 from training.validated import validated
 
 SCHEMA = Schema(

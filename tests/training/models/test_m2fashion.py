@@ -263,7 +263,7 @@ def test_grid_pools_the_backbone() -> None:
     ("data", "message"),
     [
         ({"backbon": "resnet18"}, "unknown option 'backbon'"),
-        ({"backbone": "vgg"}, "backbone = 'vgg': Invalid enum value"),
+        ({"backbone": "vgg"}, "none of resnet18"),
         ({"dim": "512"}, "dim = '512': Expected `int`"),
         ({"dim": True}, "dim = True: Expected `int`"),
     ],
