@@ -141,16 +141,14 @@ class BatchPlans:
 
 def _others(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, list[int]]:
     """The other pictures of each row's item among `rows`, for rows that have any."""
-    if dataset.items is None:
-        return {}
-    items: dict[int, list[int]] = {}
+    shows, items = what_they_show(dataset), dict[int, list[int]]()
     for row in rows.tolist():
-        items.setdefault(int(dataset.items[row]), []).append(row)
+        items.setdefault(int(shows[row]), []).append(row)
     return {
         row: [other for other in own if other != row]
-        for item, own in items.items()
+        for own in items.values()
         for row in own
-        if item >= 0 and len(own) > 1
+        if len(own) > 1
     }
 
 

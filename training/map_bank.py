@@ -6,7 +6,7 @@ over them once a condition.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.datasets.dataset import Dataset
-from training.decoding import Reading, read_batches
+from training.decoding import Reading
 from training.models.conditioned import ConditionedEmbedder
 from training.schema import Condition
-from training.trunk_maps import BATCH, trunk_maps
+from training.trunk_maps import BATCH, encoded, trunk_maps
 
-Batches = Iterable[tuple[list[int], Tensor]]
+Batches = Iterator[tuple[list[int], Tensor]]
 """Dataset rows, and their F [B, channels, H, W] float32."""
 
 
@@ -110,26 +110,14 @@ def bank_from_images(
     Returns:
         The bank of the readable images, and (path, reason) of the others.
     """
-    device = next(model.parameters()).device
     model.eval()
     if cache is not None:
+        device = next(model.parameters()).device
         stored = trunk_maps(model, dataset, rows, reading, cache)
-        batches = (
-            (stored.rows[i : i + BATCH].tolist(), torch.from_numpy(stored.maps[i : i + BATCH]))
-            for i in range(0, len(stored.rows), BATCH)
-        )
-        own = ((part, maps.to(device).float()) for part, maps in batches)
+        starts = range(0, len(stored.rows), BATCH)
+        parts = ((stored.rows[i : i + BATCH], stored.maps[i : i + BATCH]) for i in starts)
+        own = ((n.tolist(), torch.from_numpy(maps).to(device).float()) for n, maps in parts)
         return bank_from_trunk(model, dataset, own), stored.failures
-    failures: list[tuple[str, str]] = []
-
-    def encoded() -> Iterator[tuple[list[int], Tensor]]:
-        shown = reading.preprocessing
-        listed = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
-        for batch in read_batches(dataset.root, dataset.paths, listed, shown, reading.workers):
-            failures.extend((dataset.paths[n], reason) for n, reason in batch.failures)
-            if batch.good:
-                images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
-                yield batch.good, model.trunk(images.contiguous(memory_format=torch.channels_last))
-            reading.tick(len(batch.images))
-
-    return bank_from_trunk(model, dataset, encoded()), tuple(failures)
+    failures: list[tuple[int, str]] = []
+    bank = bank_from_trunk(model, dataset, encoded(model, dataset, rows, reading, failures))
+    return bank, tuple((dataset.paths[row], reason) for row, reason in failures)

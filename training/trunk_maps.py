@@ -105,13 +105,12 @@ def trunk_maps(
         _remove_abandoned(cache)
         shape = model.trunk(torch.zeros(1, 3, shown.size, shown.size, device=device)).shape[1:]
         out = _reserve(temporary, (len(rows), *shape))
-        failures: list[tuple[int, str]] = []
+        unread: list[tuple[int, str]] = []
         done = 0
-        for places, maps, unread in _computed(model, dataset, rows, reading, copy):
-            failures += unread
-            if places:
-                out[done : done + len(places)] = maps.half().cpu().numpy()
-                done += len(places)
+        for good, maps in encoded(model, dataset, rows, reading, unread, copy):
+            out[done : done + len(good)] = maps.half().cpu().numpy()
+            done += len(good)
+        failures = [(int(np.searchsorted(rows, row)), reason) for row, reason in unread]
         found = _of_rows(out, failures, dataset, rows)
         if not done:
             first = found.failures[:1]
@@ -123,31 +122,32 @@ def trunk_maps(
     return found
 
 
-def _computed(
+def encoded(
     model: ConditionedEmbedder,
     dataset: Dataset,
     rows: NDArray[np.int64],
     reading: Reading,
-    copy: Copy | None,
-) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
-    """Of each batch: places in `rows` that could be read, their F, place and reason of others."""
+    failures: list[tuple[int, str]],
+    copy: Copy | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Run a backbone over images: of each batch the rows that could be read and their F
+    [B, channels, H, W]; row and reason of the others are added to `failures`."""
     shown, device = reading.preprocessing, next(model.parameters()).device
-    change, maps = None, torch.zeros(0)
+    change = None
     if copy is not None:  # drawn for all at once, whatever the batches
         generator = torch.Generator().manual_seed(copy.number)
         change = draw_augmentation(len(rows), 1, copy.flip, copy.crop, 0.0, generator)
     batches = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
-    read = read_batches(dataset.root, dataset.paths, batches, shown, reading.workers)
     with autocast("float32" if copy is None else copy.precision, str(device)):
-        for batch in read:
-            unread = [(int(np.searchsorted(rows, n)), why) for n, why in batch.failures]
-            places = np.searchsorted(rows, batch.good)
-            images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
-            if change is not None:
-                images = augment(images, change.of(torch.from_numpy(places)))
-            if len(places):
-                maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
-            yield places.tolist(), maps, unread
+        for batch in read_batches(dataset.root, dataset.paths, batches, shown, reading.workers):
+            failures += batch.failures
+            if batch.good:
+                images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
+                if change is not None:
+                    places = torch.from_numpy(np.searchsorted(rows, batch.good))
+                    images = augment(images, change.of(places))
+                images = images.contiguous(memory_format=torch.channels_last)
+                yield batch.good, model.trunk(images)
             reading.tick(len(batch.images))
 
 
