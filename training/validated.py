@@ -21,8 +21,9 @@ from training.errors import DataError, RetrieveError, UsageError
 
 T = TypeVar("T")
 
-Positive = Annotated[float, Meta(gt=0, le=1e9)]
-Weight = Annotated[float, Meta(ge=0, le=1e9)]
+# Bounds that no option reaches keep infinity out; NaN passes no bound.
+Positive = Annotated[float, Meta(gt=0, le=1e300)]
+Weight = Annotated[float, Meta(ge=0, le=1e300)]
 Share = Annotated[float, Meta(gt=0, le=1)]
 Count = Annotated[int, Meta(ge=1, le=10**9)]
 FromZero = Annotated[int, Meta(ge=0, le=10**9)]
