@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from retrieval.progress_bars import CountBar
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.models.conditioned import ConditionedEmbedder
 from training.models.registry import build_model
 from training.preprocessing import Preprocessing
@@ -62,7 +63,7 @@ def pooled_stages(
     whole.backbone.load_state_dict(model.backbone.state_dict())
     whole.to(device)
     with CountBar(title, len(rows)) as bar:
-        stored = trunk_maps(whole, dataset, rows, preprocessing, cache, str(device), workers, bar)
+        stored = trunk_maps(whole, dataset, rows, Reading(preprocessing, workers, bar), cache)
     starts = range(0, len(stored.rows), 256)
     parts = [stored.maps[i : i + 256].astype(np.float32).mean((2, 3)) for i in starts]
     return PooledFeatures(stored.rows, np.concatenate(parts))

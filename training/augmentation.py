@@ -14,19 +14,12 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How the pictures of a batch are changed.
+    """How the pictures of a batch are changed."""
 
-    Args:
-        mirrored: [B] bool.
-        scale: share of the width and the height that is kept, [B, 2] in (0, 1].
-        shift: centre of the crop, [B, 2] in -1..1 of half a side.
-        kept: channels of the maps that are kept, [B, C, 1, 1] bool.
-    """
-
-    mirrored: Tensor
-    scale: Tensor
-    shift: Tensor
-    kept: Tensor
+    mirrored: Tensor  # [B] bool
+    scale: Tensor  # share of the width and the height that is kept, [B, 2] in (0, 1]
+    shift: Tensor  # centre of the crop, [B, 2] in -1..1 of half a side
+    kept: Tensor  # channels of the maps that are kept, [B, C, 1, 1] bool
 
     def of(self, part: slice | Tensor) -> Augmentation:
         """That of some of the pictures: a slice, or their numbers [M] int64."""
@@ -38,13 +31,13 @@ class Augmentation:
 def draw_augmentation(
     size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
 ) -> Augmentation:
-    """Draw for `size` pictures: mirrored with probability 1/2, cropped at random, channels dropped.
+    """Draw for B = `size` pictures.
 
     Args:
-        size: B.
+        size: how many.
         channels: of the feature map.
-        flip: whether to mirror.
-        crop: smallest share of each side that is kept, in (0, 1]; 1 does not crop.
+        flip: whether to mirror every other one.
+        crop: smallest share of each side that is kept, in (0, 1].
         drop: share of each picture's channels that is dropped, in [0, 1).
         generator: source of the draws.
     """
@@ -58,15 +51,7 @@ def draw_augmentation(
 
 
 def augment(batch: Tensor, drawn: Augmentation) -> Tensor:
-    """Mirror and crop pictures, scaled back to size.
-
-    Args:
-        batch: float [B, C, H, W]: images, or feature maps of a frozen backbone.
-        drawn: what to do.
-
-    Returns:
-        float [B, C, H, W].
-    """
+    """Mirror and crop pictures or their maps, scaled back to size: float [B, C, H, W], both."""
     if bool((drawn.scale >= 1).all()):
         if not bool(drawn.mirrored.any()):
             return batch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,40 +17,24 @@ from training.recipe import Recipe
 from training.triplets import TripletSampler
 
 
-class Order(NamedTuple):
-    """What a source is asked for.
-
-    Args:
-        rows: dataset rows [b].
-        copies: which stored copy of each image, 1-based; 0 is the image itself [b].
-    """
-
-    rows: list[int]
-    copies: list[int]
-
-
 @dataclass(frozen=True)
 class BatchPlan:
-    """The images of one batch.
+    """The images of one batch, or of a share of it."""
 
-    Args:
-        rows: dataset rows [B]; with sampled triplets the three of one, then the three of the next.
-        copies: which stored copy of each image, 1-based; 0 is the image itself [B].
-        attribute: with sampled triplets, the attribute of each row's triplet [B] int64.
-    """
-
+    # dataset rows [B]; with sampled triplets the three of one, then the three of the next
     rows: list[int]
-    copies: list[int]
+    copies: list[int]  # which stored copy of each image, 1-based; 0 is the image itself [B]
+    # with sampled triplets, the attribute of each row's triplet [B] int64
     attribute: NDArray[np.int64] | None = None
 
     def own(self, processes: Processes) -> slice:
         """Where a process' share lies."""
         return processes.share(len(self.rows))
 
-    def order(self, processes: Processes) -> Order:
-        """What a process needs of it."""
+    def order(self, processes: Processes) -> BatchPlan:
+        """What a process is to read of it."""
         own = self.own(processes)
-        return Order(self.rows[own], self.copies[own])
+        return BatchPlan(self.rows[own], self.copies[own])
 
     @staticmethod
     def by_triplet(values: Tensor) -> Tensor:
@@ -62,6 +45,13 @@ class BatchPlan:
     def by_image(values: Tensor) -> Tensor:
         """What belongs to the triplets, [M], for each row [B]."""
         return values.repeat_interleave(3)
+
+
+def plain(rows: NDArray[np.int64], size: int) -> Iterator[BatchPlan]:
+    """Rows as they are, `size` at a time."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size].tolist()
+        yield BatchPlan(part, [0] * len(part))
 
 
 class BatchPlans:
@@ -117,20 +107,16 @@ class BatchPlans:
         order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
         for start in range(0, self.steps * self._size, self._size):
             rows = order[start : start + self._size].tolist()
-            copies = self._copies(len(rows), generator)
+            plan = BatchPlan(rows, self._copies(len(rows), generator))
             if self._others is not None:
-                self._pair(rows, copies, self._others, generator)
-            yield BatchPlan(rows, copies)
+                self._pair(plan, self._others, generator)
+            yield plan
 
     def _pair(
-        self,
-        rows: list[int],
-        copies: list[int],
-        others: dict[int, list[int]],
-        generator: torch.Generator,
+        self, plan: BatchPlan, others: dict[int, list[int]], generator: torch.Generator
     ) -> None:
         """Put partners in the place of every second row; its turn comes in another epoch."""
-        stored = self._recipe.stored_copies
+        rows, copies, stored = plan.rows, plan.copies, self._recipe.stored_copies
         for place in range(1, len(rows), 2):
             row = rows[place - 1]
             choice = others.get(row, [])
@@ -155,16 +141,14 @@ class BatchPlans:
 
 def _others(dataset: Dataset, rows: NDArray[np.int64]) -> dict[int, list[int]]:
     """The other pictures of each row's item among `rows`, for rows that have any."""
-    if dataset.items is None:
-        return {}
-    items: dict[int, list[int]] = {}
+    shows, items = what_they_show(dataset), dict[int, list[int]]()
     for row in rows.tolist():
-        items.setdefault(int(dataset.items[row]), []).append(row)
+        items.setdefault(int(shows[row]), []).append(row)
     return {
         row: [other for other in own if other != row]
-        for item, own in items.items()
+        for own in items.values()
         for row in own
-        if item >= 0 and len(own) > 1
+        if len(own) > 1
     }
 
 
@@ -178,15 +162,7 @@ def what_they_show(dataset: Dataset) -> NDArray[np.int64]:
 
 
 def check_shares(recipe: Recipe, shares: int) -> None:
-    """Refuse a batch that processes cannot share evenly.
-
-    Args:
-        recipe: gives the batch size.
-        shares: processes that share each batch.
-
-    Raises:
-        UsageError: `batch_size` is no multiple of `shares`.
-    """
+    """Raise UsageError for a batch that so many processes cannot share evenly."""
     if recipe.batch_size % shares:
         raise UsageError(
             f"a batch of {recipe.batch_size} cannot be shared by {shares} processes evenly; "

@@ -7,7 +7,7 @@ Every draw comes from the generator that is passed in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from training.schema import Schema
 MIN_UNKNOWN = 0.25
 """At least this share of the labels is hidden by a mask (C-Tran, CVPR 2021)."""
 
+UNWANTED_SHARE = 0.15
+"""Share of the value conditions that also name a value that the image lacks."""
+
 
 def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> Tensor:
     """Hide labels: half of the images lose whole attributes, half lose single values.
@@ -24,13 +27,8 @@ def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> T
     Value-wise hiding alone would let an exclusive value be read off its known siblings. How much
     is hidden is uniform in [0.25, 1] of the labels, drawn for each image.
 
-    Args:
-        labels: label states [B, K] in {-1, 0, +1}, any dtype.
-        schema: attributes and values.
-        generator: source of all draws.
-
     Returns:
-        Known label states [B, K]: `labels` where kept, 0 where hidden.
+        Label states [B, K], as `labels`; 0 where hidden.
     """
     batch = labels.shape[0]
     owner = torch.from_numpy(schema.attribute_of)
@@ -49,27 +47,15 @@ def _hide(draws: Tensor, share: Tensor) -> Tensor:
     return ranks < torch.ceil(share * draws.shape[1])
 
 
-@dataclass(frozen=True)
-class ValueConditions:
-    """Value conditions drawn for a batch.
+class ValueConditions(NamedTuple):
+    """Value conditions drawn for a batch."""
 
-    Args:
-        states: [M, K] float; +1 wanted, -1 unwanted.
-        fits: [B, M] int8: 1 the image has all wanted and no unwanted values, 0 it does not,
-            -1 that is not known.
-    """
-
-    states: Tensor
-    fits: Tensor
+    states: Tensor  # [M, K] float; +1 wanted, -1 unwanted
+    fits: Tensor  # [B, M] int8, see `fits`
 
 
 def sample_value_conditions(
-    labels: Tensor,
-    schema: Schema,
-    count: int,
-    generator: torch.Generator,
-    max_values: int = 3,
-    unwanted_share: float = 0.15,
+    labels: Tensor, schema: Schema, count: int, generator: torch.Generator, max_values: int = 3
 ) -> ValueConditions:
     """Draw value conditions that at least one image of the batch fits.
 
@@ -79,17 +65,11 @@ def sample_value_conditions(
     Args:
         labels: label states [B, K].
         schema: attributes and values.
-        count: M, how many conditions.
+        count: how many; fewer come where images drawn have no positive labels.
         generator: source of all draws.
         max_values: most values in one condition, at least 1.
-        unwanted_share: share of the conditions that also name a value the image lacks.
-
-    Returns:
-        The conditions and which images fit them. Fewer than `count` when images drawn have no
-        positive labels.
     """
     cpu = labels.cpu()
-    owner = torch.from_numpy(schema.attribute_of)
     rows = []
     for _ in range(count):
         image = int(torch.randint(cpu.shape[0], (1,), generator=generator))
@@ -97,32 +77,25 @@ def sample_value_conditions(
         positive = torch.nonzero(cpu[image] == 1).flatten()
         if len(positive) == 0:
             continue
-        wanted_count = int(torch.randint(1, max_values + 1, (1,), generator=generator))
-        shuffled = positive[torch.randperm(len(positive), generator=generator)]
-        seen: set[int] = set()
-        for value in shuffled.tolist():
-            if int(owner[value]) not in seen and len(seen) < wanted_count:
-                states[value] = 1
-                seen.add(int(owner[value]))
-        if float(torch.rand(1, generator=generator)) < unwanted_share:
+        wanted = int(torch.randint(1, max_values + 1, (1,), generator=generator))
+        shuffled = positive[torch.randperm(len(positive), generator=generator)].tolist()
+        first: dict[int, int] = {}  # value of each attribute
+        for value in shuffled:
+            first.setdefault(int(schema.attribute_of[value]), value)
+        states[list(first.values())[:wanted]] = 1
+        if float(torch.rand(1, generator=generator)) < UNWANTED_SHARE:
             lacking = torch.nonzero((cpu[image] == -1) & (states == 0)).flatten()
             if len(lacking):
                 pick = int(torch.randint(len(lacking), (1,), generator=generator))
                 states[lacking[pick]] = -1
         rows.append(states)
-    if not rows:
-        empty = torch.zeros(0, schema.size, device=labels.device)
-        return ValueConditions(empty, labels.new_zeros(labels.shape[0], 0, dtype=torch.int8))
-    stacked = torch.stack(rows).to(labels.device)
+    stacked = torch.stack(rows) if rows else torch.zeros(0, schema.size)
+    stacked = stacked.to(labels.device)
     return ValueConditions(stacked, fits(labels, stacked))
 
 
 def fits(labels: Tensor, conditions: Tensor) -> Tensor:
-    """Whether images satisfy value conditions.
-
-    Args:
-        labels: label states [B, K].
-        conditions: [M, K] with +1 wanted, -1 unwanted, 0 indifferent.
+    """Whether images, label states [B, K], satisfy value conditions [M, K].
 
     Returns:
         [B, M] int8: 1 all named states agree, 0 at least one is known to disagree, -1 otherwise.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,38 +29,38 @@ NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256
 _FEW_CORES = 4
 
+Tick = Callable[[int], None]
+"""Called with the number of images just done."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the pictures of a dataset are read."""
+
+    preprocessing: Preprocessing  # size and mode
+    workers: int = 0  # decoding processes; 0 reads in this one
+    tick: Tick = lambda count: None  # progress
+
 
 @dataclass(frozen=True)
 class ReadImage:
-    """One image file, or why there is none.
+    """One image file, or why there is none."""
 
-    Args:
-        pixels: uint8 [3, S, S]; None if it could not be read.
-        reason: why not; empty if it could.
-        digest: SHA-256 of the very bytes that were decoded; zeros if there were none.
-        version: size and time of the file that was read (`file_version`); -1, -1 if there was none,
-            or if it was so fresh that its content alone can tell whether it changes again.
-    """
-
-    pixels: NDArray[np.uint8] | None
-    reason: str
-    digest: bytes
+    pixels: NDArray[np.uint8] | None  # uint8 [3, S, S]; None if it could not be read
+    reason: str  # why not; empty if it could
+    digest: bytes  # SHA-256 of the very bytes that were decoded; zeros if there were none
+    # size and time of the file that was read (`file_version`); -1, -1 if there was none, or if it
+    # was so fresh that its content alone can tell whether it changes again
     version: tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """One batch, in the order of the list.
+    """One batch, in the order of the list."""
 
-    Args:
-        pixels: uint8 [B, 3, S, S], those that could be read.
-        images: one a listed image, pixels removed.
-        listed: position in the list of paths of each listed image.
-    """
-
-    pixels: NDArray[np.uint8]
-    images: list[ReadImage]
-    listed: list[int]
+    pixels: NDArray[np.uint8]  # uint8 [B, 3, S, S], those that could be read
+    images: list[ReadImage]  # one a listed image, pixels removed
+    listed: list[int]  # position in the list of paths of each listed image
 
     @property
     def good(self) -> list[int]:
@@ -78,48 +78,30 @@ def read_image(root: Path, path: str, preprocessing: Preprocessing) -> ReadImage
     """Read, hash, decode and fit the image `root / path`; never raises on a bad image."""
     if leaves_root(path):
         return ReadImage(None, "the path leaves the dataset's folder", NO_DIGEST, NO_VERSION)
+    shown, digest, version = shown_path(root / path), NO_DIGEST, NO_VERSION
     try:
         file = read_image_file(root / path)
-    except DataError as error:
-        return ReadImage(None, _reason(error, root / path), NO_DIGEST, NO_VERSION)
-    digest, version = hashlib.sha256(file.content).digest(), file.version
-    try:
-        pixels = preprocessing.decode(file.content, shown_path(root / path))
-    except DataError as error:
-        return ReadImage(None, _reason(error, root / path), digest, version)
+        digest, version = hashlib.sha256(file.content).digest(), file.version
+        return ReadImage(preprocessing.decode(file.content, shown), "", digest, version)
+    except DataError as error:  # without the path, which stands beside it in the report
+        return ReadImage(None, str(error).removeprefix(f"{shown}: "), digest, version)
     except MemoryError:
         return ReadImage(None, "out of memory while decoding", digest, version)
-    return ReadImage(pixels, "", digest, version)
 
 
-def _reason(error: DataError, path: Path) -> str:
-    """The error without the path, which stands beside it in the report."""
-    return str(error).removeprefix(f"{shown_path(path)}: ")
-
-
-class _Files(Dataset[tuple[int, ReadImage]]):
+class _Batches(Dataset[ReadBatch]):
     """The listed files, for a DataLoader; holds no open file, so it travels to a worker."""
 
     def __init__(self, root: Path, paths: Sequence[str], preprocessing: Preprocessing) -> None:
         self._root, self._paths, self._preprocessing = root, list(paths), preprocessing
 
-    def __getitem__(self, index: int) -> tuple[int, ReadImage]:
-        return index, read_image(self._root, self._paths[index], self._preprocessing)
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-
-@dataclass(frozen=True)
-class _Collate:
-    size: int
-
-    def __call__(self, items: list[tuple[int, ReadImage]]) -> ReadBatch:
-        listed, images = [n for n, _ in items], [image for _, image in items]
+    def __getitem__(self, positions: Sequence[int]) -> ReadBatch:
+        images = [read_image(self._root, self._paths[n], self._preprocessing) for n in positions]
         good = [image.pixels for image in images if image.pixels is not None]
-        pixels = np.stack(good) if good else np.zeros((0, 3, self.size, self.size), np.uint8)
-        bare = [ReadImage(None, i.reason, i.digest, i.version) for i in images]
-        return ReadBatch(pixels, bare, listed)
+        size = self._preprocessing.size
+        pixels = np.stack(good) if good else np.zeros((0, 3, size, size), np.uint8)
+        bare = [replace(image, pixels=None) for image in images]
+        return ReadBatch(pixels, bare, list(positions))
 
 
 def read_batches(
@@ -139,24 +121,20 @@ def read_batches(
         preprocessing: the model's.
         workers: processes; 0 reads in this one.
 
-    Yields:
-        One ReadBatch a batch.
-
     Raises:
         ResourceError: if a worker dies (killed for memory, for example).
     """
-    files, collate = _Files(root, paths, preprocessing), _Collate(preprocessing.size)
+    files = _Batches(root, paths, preprocessing)
     first: list[Sequence[int]] = []
     if isinstance(batches, list):
-        ends = np.cumsum([len(batch) for batch in batches])
-        count = int((ends <= SERIAL_LIMIT).sum())
+        count = int((np.cumsum([len(batch) for batch in batches]) <= SERIAL_LIMIT).sum())
         first, batches = batches[:count], batches[count:]
         workers = workers if batches else 0
     loader = DataLoader(
         files,
-        batch_sampler=batches,  # type: ignore[arg-type]  # any iterable of lists of positions
+        sampler=batches,
+        batch_size=None,  # the sampler gives whole batches
         num_workers=workers,
-        collate_fn=collate,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=2 if workers else None,
     )
@@ -164,7 +142,7 @@ def read_batches(
         with without_interrupts() if workers else nullcontext():
             rest = iter(loader)
         for batch in first:  # workers take seconds to start
-            yield collate([files[position] for position in batch])
+            yield files[batch]
         yield from rest
     except RuntimeError as error:
         death = worker_death(error)

@@ -32,15 +32,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DescriptorLayout:
-    """What the bytes of a descriptor are.
+    """What the bytes of a descriptor are."""
 
-    Args:
-        values: K.
-        groups: owner (number of an attribute, or `GARMENT`) and length of each unit vector of
-            nuance, in their order.
-    """
-
-    values: int
+    values: int  # K
+    # owner (number of an attribute, or `GARMENT`) and length of each unit vector of nuance, in
+    # their order
     groups: tuple[tuple[int, int], ...] = ()
 
     @cached_property

@@ -23,15 +23,10 @@ from training.errors import ResourceError, UsageError
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes that train one model together.
+    """The processes that train one model together."""
 
-    Args:
-        rank: this one's number, 0..count-1; 0 writes and reports.
-        count: how many there are.
-    """
-
-    rank: int = 0
-    count: int = 1
+    rank: int = 0  # this one's number, 0..count-1; 0 writes and reports
+    count: int = 1  # how many there are
 
     @property
     def first(self) -> bool:
@@ -78,11 +73,8 @@ would never end. A Python reference is dropped without the GIL.
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
     """Join the processes that `torchrun` started; alone without it.
 
-    Args:
-        device: `cpu` or `cuda`, which becomes `cuda:N` by the process' local rank.
-
     Yields:
-        The processes and this one's device.
+        The processes, and this one's device: `cuda` becomes `cuda:N` by its local rank.
 
     Raises:
         UsageError: the environment that torchrun sets is broken.

@@ -20,13 +20,8 @@ _TICK_NS = 100_000_000  # clocks of file systems move in steps of up to some 10 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """The bytes of an image file, and what marks this version of it.
-
-    Args:
-        content: the file's bytes.
-        version: as `file_version`; -1, -1 if the file changed so shortly before that a further
-            change might bear the same time.
-    """
+    """The bytes of an image file, and its `file_version`: -1, -1 if it changed so shortly before
+    that a further change might bear the same time."""
 
     content: bytes
     version: tuple[int, int]
@@ -46,46 +41,41 @@ def shown_path(path: Path) -> str:
 
 
 def read_image_file(path: Path, limit_bytes: int = BYTE_LIMIT) -> ImageFile:
-    """Read a regular file.
-
-    Args:
-        path: the file, or a link to it.
-        limit_bytes: most bytes that are read.
+    """Read a regular file, or what a link leads to.
 
     Raises:
         DataError: if it is missing, unreadable, not a regular file, empty or too large.
     """
+    shown = shown_path(path)
     try:
         # Looked at first: to open a device can have effects of its own.
-        _check(os.stat(path), path, limit_bytes)
+        _check(os.stat(path), shown, limit_bytes)
         # O_NONBLOCK: a named pipe that has just taken the file's place must not hang the reader.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             status = os.fstat(descriptor)
-            _check(status, path, limit_bytes)
+            _check(status, shown, limit_bytes)
             with os.fdopen(descriptor, "rb", closefd=False) as handle:
                 content = handle.read(limit_bytes + 1)
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise DataError(f"{shown_path(path)}: {(error.strerror or str(error)).lower()}") from error
+        raise DataError(f"{shown}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # a NUL in the name
-        raise DataError(f"{shown_path(path)}: {error}") from error
+        raise DataError(f"{shown}: {error}") from error
     if not content:
-        raise DataError(f"{shown_path(path)}: empty file")
+        raise DataError(f"{shown}: empty file")
     if len(content) > limit_bytes:
-        raise DataError(f"{shown_path(path)}: grew beyond {limit_bytes:,} bytes while it was read")
+        raise DataError(f"{shown}: grew beyond {limit_bytes:,} bytes while it was read")
     fresh = abs(time.time_ns() - status.st_ctime_ns) < _TICK_NS
     return ImageFile(content, NO_VERSION if fresh else file_version(status))
 
 
-def _check(status: os.stat_result, path: Path, limit_bytes: int) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise DataError(f"{shown_path(path)}: is a directory")
+def _check(status: os.stat_result, shown: str, limit_bytes: int) -> None:
     if not stat.S_ISREG(status.st_mode):
-        raise DataError(f"{shown_path(path)}: not a regular file")
+        what = "is a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise DataError(f"{shown}: {what}")
     if status.st_size > limit_bytes:
         raise DataError(
-            f"{shown_path(path)}: {status.st_size:,} bytes, more than the {limit_bytes:,} "
-            "that are read"
+            f"{shown}: {status.st_size:,} bytes, more than the {limit_bytes:,} that are read"
         )

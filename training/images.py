@@ -9,13 +9,14 @@ pixels. No Pillow global is changed: the limits are checked on the header, befor
   frame counts; of an APNG that is what a plain PNG reader shows. Others are not decoded.
 - The EXIF rotation (1..8) is applied; one that is not 1..8, or in a block that cannot be parsed,
   counts as 1.
-- What Pillow warns of is an error for the picture, but for EXIF blocks: they hold no pixels.
+- What Pillow warns of (odd metadata, mostly) is no error: pixels that it gives are taken.
 - Every mode becomes RGB as `to_rgb` says.
 """
 
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -23,11 +24,13 @@ from PIL import Image, UnidentifiedImageError
 from training.errors import DataError
 from training.excessive_work import excessive_parts, excessive_work
 from training.image_file import read_image_file, shown_path
-from training.pillow_warnings import PillowWarning, pillow_warnings
 from training.to_rgb import to_rgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Pillow's names of the formats that are opened."""
+
+# Once for the process, since filters are not of a thread: what it warns of helps no user.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PIXEL_LIMIT = 50_000_000
 """Most pixels of an image, by its header: a 20 KB PNG can claim 169 million."""
@@ -56,13 +59,8 @@ def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = No
             draws the line at 178 million.
         draft: side in pixels of the square that the picture will be fitted into. A large JPEG is
             then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many
-            pixels and are divided without remainder; then decoding takes half the time or less. The
-            fitted picture was found to differ by less than 1 grey level on average and at most 13
-            in any pixel, for photographs of 60 and drawings of 64 to 224 pixels a side; smaller
-            ones differ more.
-
-    Returns:
-        The decoded picture in mode RGB.
+            pixels and are divided without remainder: half the time or less. Fitted pictures of 60
+            pixels and more differ by less than 1 grey level on average, by at most 13 in any pixel.
 
     Raises:
         DataError: with the path and the reason.
@@ -76,11 +74,7 @@ def decode_rgb(
     limit_pixels: int = PIXEL_LIMIT,
     draft: int | None = None,
 ) -> Image.Image:
-    """Decode the bytes of an image file as RGB; `name` is what an error calls it.
-
-    Threads that decode at the same time wait for one another (`pillow_warnings`).
-
-    Args and Returns: as `open_rgb`.
+    """As `open_rgb`, of a file's bytes; `name` is what an error calls it.
 
     Raises:
         DataError: with the name and the reason.
@@ -89,10 +83,7 @@ def decode_rgb(
     if reason := excessive_parts(content):
         raise DataError(f"{name}: {reason}")
     try:
-        with (
-            pillow_warnings() as warned,
-            Image.open(io.BytesIO(content), formats=FORMATS) as image,
-        ):
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image, name, limit_pixels)
             if reason := excessive_work(image, content, limit_pixels):
                 raise DataError(f"{name}: {reason}")
@@ -101,11 +92,7 @@ def decode_rgb(
             image.load()
             turn = _TURNS.get(_orientation(image))
             rgb = to_rgb(image)
-            if turn is not None:
-                rgb = rgb.transpose(turn)
-            if faults := [w.text for w in warned if not _about_exif(w, image)]:
-                raise DataError(f"{name}: malformed image: {faults[0]}")
-            return rgb
+            return rgb if turn is None else rgb.transpose(turn)
     except (DataError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
@@ -120,13 +107,11 @@ def decode_rgb(
 
 def _check_size(image: Image.Image, name: str, limit_pixels: int) -> None:
     width, height = image.size
+    pixels = f"{name}: {width} x {height} is {width * height:,} pixels"
     if width * height > limit_pixels:
-        raise DataError(
-            f"{name}: {width} x {height} is {width * height:,} pixels, more than the "
-            f"{limit_pixels:,} that are decoded"
-        )
+        raise DataError(f"{pixels}, more than the {limit_pixels:,} that are decoded")
     if width < 1 or height < 1:
-        raise DataError(f"{name}: no pixels ({width} x {height})")
+        raise DataError(pixels)
 
 
 def _draft(image: Image.Image, side: int) -> None:
@@ -144,8 +129,3 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # a malformed EXIF block says nothing about the pixels: keep them as they are
         return 1
     return value if isinstance(value, int) else 1
-
-
-def _about_exif(warning: PillowWarning, image: Image.Image) -> bool:
-    # EXIF blocks have the form of a TIFF, so Pillow's TIFF reader parses them in every format.
-    return warning.module == "TiffImagePlugin" and image.format != "TIFF"

@@ -8,61 +8,50 @@ from training.models.conditioned import ConditionedEmbedder
 from training.schema import normalise_name
 
 
-def model_card(model: ConditionedEmbedder, config: dict[str, Any]) -> str:
-    """Markdown: what the model is, what it was trained on, how well, and how to load it.
-
-    Args:
-        model: the embedder.
-        config: what goes into `config.json`.
-    """
-    training = config["training"]
-    parameters = sum(p.numel() for p in model.parameters())
-    lines = [
-        "---",
-        "library_name: m2fashion-retrieval",
-        "pipeline_tag: image-feature-extraction",
-        "---",
-        "",
-        f"# {model.title}",
-        "",
-        f"{_kind(model)} ({model.paper}), for attribute-specific fashion retrieval.",
-        "",
-        f"- backbone: {model.config.backbone} up to {model.config.stage}"
-        f"{', with the stages below it and the pixels' if model.config.lower_stages else ''}; "
-        f"{parameters:,} parameters in all",
-        f"- embedding: {model.dim} numbers, from maps of {model.grid[0]} x {model.grid[1]} cells",
-        f"- trained on: {training.get('dataset', 'unknown')} "
-        f"({training.get('images', '?')} images), seed {training.get('seed', '?')}, "
-        f"epoch {training.get('epoch', '?')}",
-    ]
-    if training.get("validation") is not None:
-        lines.append(
-            f"- validation MAP (type mode, all attributes): {training['validation']:.2f} %"
+def model_card(model: ConditionedEmbedder, training: dict[str, Any]) -> str:
+    """Markdown: what the model is, how well it was trained (remarks on the run), how to load it."""
+    config, grid = model.config, model.grid
+    kind = "An image embedding conditioned on attribute labels"
+    if not model.sees_values:
+        kind = (
+            "A model to compare M2Fashion with (`retrieve evaluate` measures it, it cannot be "
+            "indexed): an image embedding"
         )
-    lines += ["", "| attribute | values |", "|---|---|"]
-    for attribute in model.schema.attributes:
-        shown = ", ".join(attribute.values[:12]) + (", ..." if len(attribute.values) > 12 else "")
-        lines.append(f"| {normalise_name(attribute.name)} ({len(attribute.values)}) | {shown} |")
-    lines += [
-        "",
-        "```python",
-        "from pathlib import Path",
-        "from training.checkpoint import load_checkpoint",
-        "",
-        'model = load_checkpoint(Path(".")).model',
-        "```",
-        "",
-        "Limits: it knows the attributes and values above, as its training photographs show them. "
-        "Predicted labels are guesses; do not use them to describe people.",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _kind(model: ConditionedEmbedder) -> str:
-    if model.sees_values:
-        return "An image embedding conditioned on attribute labels"
-    return (
-        "A model to compare M2Fashion with (`retrieve evaluate` measures it, it cannot be "
-        "indexed): an image embedding"
+    lower = ", with the stages below it and the pixels" if config.lower_stages else ""
+    parameters = sum(p.numel() for p in model.parameters())
+    data, images, seed, epoch = (
+        training.get(name, "?") for name in ("dataset", "images", "seed", "epoch")
     )
+    figure = training.get("validation")
+    measured = "" if figure is None else f"\n- validation MAP (type mode, all): {figure:.2f} %"
+    rows = "\n".join(
+        f"| {normalise_name(of.name)} ({len(of.values)}) | {', '.join(of.values[:12])}"
+        f"{', ...' if len(of.values) > 12 else ''} |"
+        for of in model.schema.attributes
+    )
+    return f"""---
+library_name: m2fashion-retrieval
+pipeline_tag: image-feature-extraction
+---
+
+# {model.title}
+
+{kind} ({model.paper}), for attribute-specific fashion retrieval.
+
+- backbone: {config.backbone} up to {config.stage}{lower}; {parameters:,} parameters in all
+- embedding: {model.dim} numbers, from maps of {grid[0]} x {grid[1]} cells
+- trained on: {data} ({images} images), seed {seed}, epoch {epoch}{measured}
+
+| attribute | values |
+|---|---|
+{rows}
+
+```python
+from training.checkpoint import load_checkpoint
+
+model = load_checkpoint(Path(".")).model
+```
+
+Limits: it knows the attributes and values above, as its training photographs show them. Predicted
+labels are guesses; do not use them to describe people.
+"""

@@ -11,18 +11,22 @@ import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from training.errors import DataError
+from training.errors import DataError, UsageError
 from training.images import decode_rgb, open_rgb
+from training.validated import check_fields, validated
 
 Mode = Literal["pad", "stretch", "crop"]
+_Mean = Annotated[float, Meta(ge=-100, le=100)]
+_Deviation = Annotated[float, Meta(gt=0, le=100)]
 
 _REDUCING_GAP = 3.0  # Pillow: "nearly indistinguishable" from a plain resize, and faster
 
@@ -31,38 +35,27 @@ _REDUCING_GAP = 3.0  # Pillow: "nearly indistinguishable" from a plain resize, a
 class Preprocessing:
     """How a picture becomes a square of numbers.
 
-    Args:
-        size: S, side of the square in pixels.
-        mode: `pad` shows the whole picture, undistorted, on a ground of the mean colour;
-            `stretch` shows it whole and distorted; `crop` takes the central square.
-        resize: R, side to which that square is brought before its middle, S x S, is cut out; 0
-            cuts nothing. Training crops at random, which makes garments larger than they are in
-            whole pictures; 256 of 224 shows them about as large (Touvron et al., 2019).
-        mean: mean of each channel, of values 0..1 (default: ImageNet).
-        std: standard deviation of each channel, above 0.
-
     Raises:
-        DataError: if a value is out of its range.
+        UsageError: if a value is out of its range.
     """
 
-    size: int = 224
+    size: Annotated[int, Meta(ge=1, le=4096)] = 224  # S, side of the square in pixels
+    # `pad` shows the whole picture, undistorted, on a ground of the mean colour; `stretch` shows it
+    # whole and distorted; `crop` takes the central square
     mode: Mode = "pad"
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    # mean of each channel, of values 0..1 (default: ImageNet)
+    mean: tuple[_Mean, _Mean, _Mean] = (0.485, 0.456, 0.406)
+    # standard deviation of each channel, above 0
+    std: tuple[_Deviation, _Deviation, _Deviation] = (0.229, 0.224, 0.225)
+    # R, side to which that square is brought before its middle, S x S, is cut out; 0 cuts nothing.
+    # Training crops at random, which makes garments larger than they are in whole pictures; 256 of
+    # 224 shows them about as large (Touvron et al., 2019)
     resize: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= 4096:
-            raise DataError(f"preprocessing: size must be 1..4096, got {self.size}")
+        check_fields(self)
         if self.resize and not self.size <= self.resize <= 4096:
-            raise DataError(
-                f"preprocessing: resize must be 0 or {self.size}..4096, got {self.resize}"
-            )
-        if self.mode not in get_args(Mode):
-            raise DataError(f"preprocessing: mode must be pad, stretch or crop, got {self.mode!r}")
-        sound = len(self.mean) == len(self.std) == 3 and np.isfinite((*self.mean, *self.std)).all()
-        if not sound or min(self.std) <= 0:
-            raise DataError(f"preprocessing: bad mean {self.mean} or std {self.std}")
+            raise UsageError(f"resize must be 0 or {self.size}..4096, got {self.resize}")
 
     @property
     def side(self) -> int:
@@ -117,30 +110,16 @@ class Preprocessing:
         floats = images.to(torch.float32, copy=True)
         return floats.div_(255).sub_(mean).div_(std)  # in place: memory is what this waits for
 
-    def apply(self, image: Image.Image) -> NDArray[np.float32]:
-        """One RGB picture, fitted and normalised: float32 [3, S, S]."""
-        batch = torch.from_numpy(self.fit(image)).unsqueeze(0)
-        return cast(NDArray[np.float32], self.normalise(batch)[0].numpy())
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
     def from_json(cls, data: Any) -> Preprocessing:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: if `data` is not of that form.
-        """
-        try:
-            mean = tuple(float(m) for m in data["mean"])
-            std = tuple(float(s) for s in data["std"])
-            triple = tuple[float, float, float]
-            pair = cast(triple, mean), cast(triple, std)
-            return cls(int(data["size"]), data["mode"], *pair, int(data.get("resize", 0)))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DataError(f"not a preprocessing: {error!r}") from error
+        """Read what `to_json` wrote; raises DataError."""
+        if isinstance(data, dict):  # none may be missing, though each has a default
+            data = dict.fromkeys(("size", "mode", "mean", "std")) | data
+        return validated(cls, data, "not a preprocessing", DataError)
 
     @cached_property
     def hash(self) -> str:

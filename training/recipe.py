@@ -2,122 +2,74 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal
 
-from training.ranges import Range, check_ranges
+from msgspec import Meta
 
-_ABOVE_0, _FROM_0, _FROM_1 = Range(0, above=True), Range(0), Range(1)
-_RANGES = {
-    "epochs": _FROM_1,
-    "batch_size": Range(2),
-    "learning_rate": _ABOVE_0,
-    "backbone_learning_rate": _FROM_0,
-    "weight_decay": _FROM_0,
-    "decay": Range(0, 1, above=True),
-    "category_weight": _FROM_0,
-    "attribute_weight": _FROM_0,
-    "triplet_weight": _FROM_0,
-    "value_weight": _FROM_0,
-    "contrast_weight": _FROM_0,
-    "nuance_weight": _FROM_0,
-    "nuance_temperature": _ABOVE_0,
-    "margin": _FROM_0,
-    "temperature": _ABOVE_0,
-    "smoothing": Range(0, 1),
-    "triplets_per_epoch": _FROM_1,
-    "positives": _FROM_1,
-    "value_conditions": _FROM_0,
-    "max_values": _FROM_1,
-    "drop_maps": Range(0, 1, below=True),
-    "crop": Range(0, 1, above=True),
-    "copies": _FROM_0,
-}
+from training.models.config import ModelConfig
+from training.preprocessing import Preprocessing
+from training.validated import Count, FromZero, Positive, Share, Weight, check_fields
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Training options.
 
-    Args:
-        epochs: passes over the training split.
-        batch_size: images in a batch; conditions and triplets are formed among them.
-        optimizer: `adamw`, or `sgd` (the paper's).
-        learning_rate: of the new layers, at its peak.
-        backbone_learning_rate: of the backbone, when it is trained.
-        weight_decay: of AdamW.
-        schedule: `cosine` to zero with a short warm-up, or `decay` (a factor each epoch).
-        decay: that factor.
-        freeze_backbone: keep the backbone as loaded; its feature maps are then computed once.
-        freeze_norm: keep the batch norms of the backbone in inference mode while it is trained.
-        category_weight: of the category loss (Eq. 10).
-        attribute_weight: lambda of Eq. 15, masked attribute loss.
-        triplet_weight: gamma of Eq. 15.
-        value_weight: of the cross-entropy of each attribute's values under its type condition.
-        contrast_weight: of the supervised contrastive loss.
-        nuance_weight: of the contrastive loss on nuance; with it, half of a batch are partners of
-            the other half: another picture of the same item, else another copy of the picture.
-        nuance_temperature: of that loss.
-        margin: m of Eq. 14.
-        temperature: of the contrastive loss.
-        smoothing: label smoothing of the value loss.
-        sampling: `batch` (all conditions of all images of a batch) or `triplets` (triplets drawn
-            over the split, three images each, under their attribute's type condition and with the
-            hinge loss alone: the way of the methods compared with).
-        triplets_per_epoch: with `triplets`, how many are an epoch; `batch_size` are a batch.
-        mask_labels: show the masked-label heads some of an image's labels; otherwise none.
-        triplets: `conditional` (ASEN) or `literal` (share any value, share none).
-        positives: positives drawn for each anchor and condition.
-        value_conditions: value conditions drawn for each batch, single and combined.
-        max_values: most values in one condition.
-        drop_maps: dropout on the channels of the feature map, 0 to below 1.
-        crop: images are cropped at random to at least this share of each side.
-        flip: mirror images at random.
-        copies: with a frozen backbone, how many copies of each training image, mirrored and cropped
-            at random, have their maps stored beside its own; every time it is shown one of them or
-            itself is drawn. With 0 the image's own map is mirrored and cropped.
-        precision: `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or
-            `auto`: bfloat16 where the machine has instructions for it.
-
     Raises:
-        UsageError: a number is out of its range.
+        UsageError: an option is of the wrong type or out of its range.
     """
 
-    epochs: int = 20
-    batch_size: int = 64
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 3e-3
-    backbone_learning_rate: float = 1e-4
-    weight_decay: float = 0.05
+    epochs: Count = 20  # passes over the training split
+    # images in a batch; conditions and triplets are formed among them
+    batch_size: Annotated[int, Meta(ge=2, le=10**9)] = 64
+    learning_rate: Positive = 3e-3  # of the new layers, at its peak
+    backbone_learning_rate: Weight = 1e-4  # of the backbone, when it is trained
+    weight_decay: Weight = 0.05  # of AdamW
+    # `cosine` to zero with a short warm-up, or `decay` (a factor each epoch)
     schedule: Literal["cosine", "decay"] = "cosine"
-    decay: float = 0.95
+    decay: Share = 0.95  # that factor
+    # keep the backbone as loaded; its feature maps are then computed once
     freeze_backbone: bool = True
+    # keep the batch norms of the backbone in inference mode while it is trained
     freeze_norm: bool = True
-    category_weight: float = 0.1
-    attribute_weight: float = 0.3
-    triplet_weight: float = 0.2
-    value_weight: float = 1.0
-    contrast_weight: float = 0.2
-    nuance_weight: float = 0.5
-    nuance_temperature: float = 0.07
-    margin: float = 0.2
-    temperature: float = 0.1
-    smoothing: float = 0.0
+    category_weight: Weight = 0.1  # of the category loss (Eq. 10)
+    attribute_weight: Weight = 0.3  # lambda of Eq. 15, masked attribute loss
+    triplet_weight: Weight = 0.2  # gamma of Eq. 15
+    # of the cross-entropy of each attribute's values under its type condition
+    value_weight: Weight = 1.0
+    contrast_weight: Weight = 0.2  # of the supervised contrastive loss
+    # of the contrastive loss on nuance; with it, half of a batch are partners of the other half:
+    # another picture of the same item, else another copy of the picture
+    nuance_weight: Weight = 0.5
+    nuance_temperature: Positive = 0.07  # of that loss
+    margin: Weight = 0.2  # m of Eq. 14
+    temperature: Positive = 0.1  # of the contrastive loss
+    # `batch` (all conditions of all images of a batch) or `triplets` (triplets drawn over the
+    # split, three images each, under their attribute's type condition and with the hinge loss
+    # alone: the way of the methods compared with)
     sampling: Literal["batch", "triplets"] = "batch"
-    triplets_per_epoch: int = 10000
-    mask_labels: bool = True
+    # with `triplets`, how many are an epoch; `batch_size` are a batch
+    triplets_per_epoch: Count = 10000
+    # `conditional` (ASEN) or `literal` (share any value, share none)
     triplets: Literal["conditional", "literal"] = "conditional"
-    positives: int = 4
-    value_conditions: int = 8
-    max_values: int = 3
-    drop_maps: float = 0.2
-    crop: float = 0.75
-    flip: bool = True
-    copies: int = 5
+    positives: Count = 4  # positives drawn for each anchor and condition
+    value_conditions: FromZero = 8  # value conditions drawn for each batch, single and combined
+    max_values: Count = 3  # most values in one condition
+    # dropout on the channels of the feature map, 0 to below 1
+    drop_maps: Annotated[float, Meta(ge=0, lt=1)] = 0.2
+    crop: Share = 0.75  # images are cropped at random to at least this share of each side
+    flip: bool = True  # mirror images at random
+    # with a frozen backbone, how many copies of each training image, mirrored and cropped at
+    # random, have their maps stored beside its own; every time it is shown one of them or itself is
+    # drawn. With 0 the image's own map is mirrored and cropped
+    copies: FromZero = 5
+    # `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or `auto`:
+    # bfloat16 where the machine has instructions for it
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
     def __post_init__(self) -> None:
-        check_ranges(self, _RANGES)
+        check_fields(self)
 
     @property
     def stored_copies(self) -> int:
@@ -127,3 +79,22 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run depends on besides its data."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)  # architecture
+    recipe: Recipe = field(default_factory=Recipe)  # training options
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)  # image size and mode
+    weights: str | None = None  # backbone weights, see `build_backbone`; None starts at random
+    seed: Annotated[int, Meta(ge=0, lt=2**32)] = 0  # of every draw
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def options(self) -> dict[str, Any]:
+        """All options by name, JSON-ready, but where the weights lie."""
+        parts = (self.recipe.to_json(), self.model.to_json(), self.preprocessing.to_json())
+        return {name: value for part in parts for name, value in part.items()} | {"seed": self.seed}

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.errors import DataError, UsageError
+from training.validated import validated
 
 Condition = NDArray[np.int8]
 """Label states [K], int8 in {-1, 0, +1}."""
@@ -30,24 +33,21 @@ def normalise_name(name: str) -> str:
     return re.sub(r"[\s_\-]+", "-", name.strip().casefold()).strip("-")
 
 
+def _twice(names: Sequence[str]) -> list[str]:
+    counts = Counter(normalise_name(name) for name in names)
+    return sorted(name for name, count in counts.items() if count > 1)
+
+
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute and its values, in order.
+    """One attribute and its values, in order; raises DataError for a value that stands twice."""
 
-    Args:
-        name: e.g. `sleeve-length`.
-        values: names of the values, unique within the attribute.
-        multi: whether one image can have several of the values (colour of a striped shirt).
-    """
-
-    name: str
-    values: tuple[str, ...]
-    multi: bool = False
+    name: str  # e.g. `sleeve-length`
+    values: tuple[str, ...]  # names of the values, unique within the attribute
+    multi: bool = False  # whether one image can have several (colour of a striped shirt)
 
     def __post_init__(self) -> None:
-        folded = [normalise_name(v) for v in self.values]
-        if len(set(folded)) != len(folded):
-            twice = sorted({v for v in folded if folded.count(v) > 1})
+        if twice := _twice(self.values):
             raise DataError(f"attribute {self.name!r} lists a value twice: {', '.join(twice)}")
 
 
@@ -62,9 +62,7 @@ class Schema:
     attributes: tuple[Attribute, ...]
 
     def __post_init__(self) -> None:
-        folded = [normalise_name(a.name) for a in self.attributes]
-        if len(set(folded)) != len(folded):
-            twice = sorted({n for n in folded if folded.count(n) > 1})
+        if twice := _twice([a.name for a in self.attributes]):
             raise DataError(f"the schema names an attribute twice: {', '.join(twice)}")
 
     @cached_property
@@ -75,10 +73,7 @@ class Schema:
     @cached_property
     def offsets(self) -> tuple[int, ...]:
         """First flat index of each attribute, and K at the end: length `len(attributes) + 1`."""
-        out = [0]
-        for attribute in self.attributes:
-            out.append(out[-1] + len(attribute.values))
-        return tuple(out)
+        return (0, *itertools.accumulate(len(a.values) for a in self.attributes))
 
     def slice_of(self, attribute: int) -> slice:
         """Flat indices of the values of attribute number `attribute`."""
@@ -98,22 +93,19 @@ class Schema:
     @cached_property
     def value_names(self) -> tuple[str, ...]:
         """Shortest unambiguous name of each flat index: `floral`, else `collar-shape:3`."""
-        names = [(a.name, v) for a in self.attributes for v in a.values]
         return tuple(
             v
             if len(self._value_index[normalise_name(v)]) == 1 and not v.isdigit()
-            else f"{normalise_name(a)}:{v}"
-            for a, v in names
+            else f"{normalise_name(a.name)}:{v}"
+            for a in self.attributes
+            for v in a.values
         )
 
     @cached_property
     def _value_index(self) -> dict[str, list[int]]:
         index: dict[str, list[int]] = {}
-        flat = 0
-        for attribute in self.attributes:
-            for value in attribute.values:
-                index.setdefault(normalise_name(value), []).append(flat)
-                flat += 1
+        for flat, value in enumerate(v for a in self.attributes for v in a.values):
+            index.setdefault(normalise_name(value), []).append(flat)
         return index
 
     @cached_property
@@ -121,11 +113,7 @@ class Schema:
         return {normalise_name(a.name): i for i, a in enumerate(self.attributes)}
 
     def attribute(self, name: str) -> int:
-        """Number of the attribute called `name`.
-
-        Raises:
-            UsageError: if there is none; the message lists the nearest names.
-        """
+        """Number of the attribute called `name`; raises UsageError with the nearest names."""
         number = self._attribute_index.get(normalise_name(name))
         if number is None:
             raise UsageError(self._unknown("attribute", name, [a.name for a in self.attributes]))
@@ -138,21 +126,21 @@ class Schema:
             UsageError: if there is none (the message lists the nearest names), or if the name
                 occurs in several attributes and none is given.
         """
-        found = self._value_index.get(normalise_name(name), [])
-        if ":" in name and not found:
-            return self._value_of_attribute(name)
+        folded = normalise_name(name)
+        found = self._value_index.get(folded, [])
         if len(found) == 1:
             return found[0]
         if len(found) > 1:
             owners = [self.attributes[int(self.attribute_of[i])].name for i in found]
-            choices = ", ".join(f"{normalise_name(o)}:{normalise_name(name)}" for o in owners)
+            choices = ", ".join(f"{normalise_name(o)}:{folded}" for o in owners)
             raise UsageError(f"{name!r} is a value of several attributes; say which: {choices}")
-        if normalise_name(name) in self._attribute_index:
-            number = self._attribute_index[normalise_name(name)]
-            values = ", ".join(self.value_names[self.slice_of(number)][:12])
+        if ":" in name:
+            return self._value_of_attribute(name)
+        if folded in self._attribute_index:
+            values = ", ".join(self.value_names[self.slice_of(self._attribute_index[folded])][:12])
             raise UsageError(
                 f"{name!r} is an attribute, not a value; name one of its values ({values}) "
-                f"or compare by it with --like {normalise_name(name)}"
+                f"or compare by it with --like {folded}"
             )
         attribute, equals, value = name.partition("=")
         if equals and normalise_name(attribute) in self._attribute_index:
@@ -160,12 +148,8 @@ class Schema:
         raise UsageError(self._unknown("value", name, self.value_names))
 
     def value_of(self, attribute: str, value: str) -> int:
-        """Flat index of a value of the attribute called `attribute`.
-
-        Raises:
-            UsageError: if there is no such attribute or it has no such value; the message lists the
-                nearest names.
-        """
+        """Flat index of a value of the attribute called `attribute`; raises UsageError with the
+        nearest names."""
         number = self.attribute(attribute)
         own = self.attributes[number]
         folded = [normalise_name(v) for v in own.values]
@@ -180,8 +164,7 @@ class Schema:
             attribute = ":".join(parts[:cut])
             if normalise_name(attribute) in self._attribute_index:
                 return self.value_of(attribute, ":".join(parts[cut:]))
-        names = [a.name for a in self.attributes]
-        raise UsageError(self._unknown("attribute", name.partition(":")[0], names))
+        return self.attribute(parts[0])  # raises
 
     def _unknown(self, what: str, name: str, choices: Sequence[str]) -> str:
         folded = {normalise_name(c.rpartition(":")[2]): c for c in choices}
@@ -196,16 +179,13 @@ class Schema:
         absent: Iterable[str] = (),
         types: Iterable[str] = (),
     ) -> Condition:
-        """Build a condition by name.
+        """Build a condition by name; without names all is unknown.
 
         Args:
             present: names of values marked +1.
             absent: names of values marked -1.
             types: names of attributes all of whose values are marked +1; a value in `absent`
                 still becomes -1.
-
-        Returns:
-            Label states [K] int8. Without names: the all-unknown condition, zeros.
 
         Raises:
             UsageError: an unknown, ambiguous or empty name, a value both present and absent, or
@@ -214,24 +194,22 @@ class Schema:
         states = np.zeros(self.size, dtype=np.int8)
         for name in types:
             states[self.slice_of(self.attribute(name))] = 1
-        wanted = {self.value(name): name for name in present}
-        unwanted = {self.value(name): name for name in absent}
-        both = sorted(set(wanted) & set(unwanted))
-        if both:
+        wanted = list(dict.fromkeys(self.value(name) for name in present))
+        unwanted = [self.value(name) for name in absent]
+        if both := sorted(set(wanted) & set(unwanted)):
             named = ", ".join(self.value_names[i] for i in both)
             raise UsageError(f"contradictory condition: {named} is both present and absent")
-        by_attribute: dict[int, int] = {}
+        first: dict[int, int] = {}  # wanted value of each attribute
         for flat in wanted:
             number = int(self.attribute_of[flat])
-            if number in by_attribute and not self.attributes[number].multi:
-                first, second = self.value_names[by_attribute[number]], self.value_names[flat]
+            before = first.setdefault(number, flat)
+            if before != flat and not self.attributes[number].multi:
                 raise UsageError(
-                    f"contradictory condition: an image has only one value of "
-                    f"{self.attributes[number].name!r}, not both {first} and {second}"
+                    "contradictory condition: an image has only one value of "
+                    f"{self.attributes[number].name!r}, not both {self.value_names[before]} and "
+                    f"{self.value_names[flat]}"
                 )
-            by_attribute[number] = flat
-        states[list(wanted)] = 1
-        states[list(unwanted)] = -1
+        states[wanted], states[unwanted] = 1, -1
         return states
 
     def type_condition(self, attribute: int) -> Condition:
@@ -261,29 +239,13 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
-        return {
-            "attributes": [
-                {"name": a.name, "values": list(a.values), "multi": a.multi}
-                for a in self.attributes
-            ]
-        }
+        attributes = [asdict(a) | {"values": list(a.values)} for a in self.attributes]
+        return {"attributes": attributes}
 
     @classmethod
     def from_json(cls, data: Any) -> Schema:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: if `data` is not of that form.
-        """
-        try:
-            return cls(
-                tuple(
-                    Attribute(str(a["name"]), tuple(str(v) for v in a["values"]), bool(a["multi"]))
-                    for a in data["attributes"]
-                )
-            )
-        except (KeyError, TypeError) as error:
-            raise DataError(f"not a schema: {error!r}") from error
+        """Read what `to_json` wrote; raises DataError."""
+        return validated(cls, data, "not a schema", DataError)
 
     @cached_property
     def hash(self) -> str:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.batch_plans import Order
+from training.batch_plans import BatchPlan, plain
 from training.datasets.dataset import Dataset
-from training.decoding import ReadBatch, read_batches
+from training.decoding import ReadBatch, Reading, read_batches
 from training.map_bank import MapBank, bank_from_trunk
 from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.trunk_maps import Copy, Tick, trunk_maps
+from training.trunk_maps import Copy, trunk_maps
 
 VALIDATION_LIMIT = 4096
 """At most this many images of `valid` are looked at after an epoch, drawn with a fixed seed."""
@@ -29,26 +29,8 @@ PIXEL_MEMORY = 1 << 30
 
 CHUNK = 128
 
-
-class Source(Protocol):
-    """Batches to train on, and what to validate on."""
-
-    rows: NDArray[np.int64]
-    """Rows of the train split, [M] int64; without the unreadable ones if all were read at first."""
-
-    frozen: bool
-    """Whether batches are maps F of the backbone rather than images."""
-
-    failures: list[tuple[str, str]]
-    """(path, reason) of unreadable images met so far."""
-
-    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
-        """For each order: the rows that could be read and their images or maps, float32."""
-        ...
-
-    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
-        """The validation images' maps under the model as it is now; None without a split."""
-        ...
+Inputs = Iterator[tuple[list[int], Tensor]]
+"""Dataset rows, and their normalised images [B, 3, S, S] or F [B, channels, H, W], float32."""
 
 
 def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
@@ -60,8 +42,53 @@ def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
     return rows
 
 
-class StoredMaps:
-    """Maps of a frozen backbone, of the images and of copies of them; see `trunk_maps`."""
+class Source(ABC):
+    """Batches to train on, and what to validate on.
+
+    Args:
+        dataset: where the images are.
+    """
+
+    frozen: ClassVar[bool]
+    """Whether batches are maps F of the backbone rather than images."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.rows = dataset.rows_of("train")
+        """Of the train split [M] int64; without the unreadable ones if all were read at first."""
+        self.valid_rows = validation_rows(dataset)
+        self.failures: list[tuple[str, str]] = []
+        """(path, reason) of unreadable images met so far."""
+
+    @abstractmethod
+    def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
+        """For each order: the rows that could be read and their images or maps."""
+
+    @abstractmethod
+    def validation_inputs(self) -> Inputs:
+        """The images or maps of the validation rows, batch by batch."""
+
+    def validation_bank(self, model: ConditionedEmbedder) -> MapBank | None:
+        """The validation images' maps under the model as it is now; None without a split."""
+        if len(self.valid_rows) == 0:
+            return None
+        device = next(model.parameters()).device
+        own = ((rows, inputs.to(device)) for rows, inputs in self.validation_inputs() if rows)
+        trunk = own if self.frozen else ((rows, model.trunk(images)) for rows, images in own)
+        return bank_from_trunk(model, self.dataset, trunk)
+
+
+class StoredMaps(Source):
+    """Maps of a frozen backbone, of the images and of copies of them.
+
+    Args:
+        model: gives the backbone.
+        dataset: where the images are.
+        reading: how they are read.
+        cache: folder of the maps.
+        recipe: which copies.
+        retry: see `trunk_maps`, which makes the maps.
+    """
 
     frozen = True
 
@@ -69,36 +96,32 @@ class StoredMaps:
         self,
         model: ConditionedEmbedder,
         dataset: Dataset,
-        preprocessing: Preprocessing,
+        reading: Reading,
         cache: Path,
-        device: str,
-        workers: int,
-        tick: Tick,
         recipe: Recipe,
         retry: bool = True,
     ) -> None:
-        train = dataset.rows_of("train")
-        wanted = np.union1d(train, validation_rows(dataset))
-        maps_of = partial(trunk_maps, retry=retry)
-        own = maps_of(model, dataset, wanted, preprocessing, cache, device, workers, tick)
-        self.failures = list(own.failures)
+        super().__init__(dataset)
+        train, wanted = self.rows, np.union1d(self.rows, self.valid_rows)
+        own = trunk_maps(model, dataset, wanted, reading, cache, retry=retry)
+        self.failures += own.failures
         self.rows = np.intersect1d(own.rows, train)
+        self.valid_rows = np.setdiff1d(own.rows, train)
         self._stored = [own]
         for number in range(1, recipe.stored_copies + 1):
             copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
-            stored = maps_of(
-                model, dataset, self.rows, preprocessing, cache, device, workers, tick, copy
-            )
+            stored = trunk_maps(model, dataset, self.rows, reading, cache, copy, retry)
             self._stored.append(stored)
             self.rows = np.intersect1d(stored.rows, self.rows)
-        self._valid_rows = np.setdiff1d(own.rows, train)
-        self._valid = dataset.subset(self._valid_rows)
-        self._device = device
 
-    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
-        """Read the ordered maps, float32 [B, channels, H, W]."""
+    def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
+        """Read the ordered maps."""
         for order in orders:
             yield order.rows, self._read(np.array(order.rows), np.array(order.copies))
+
+    def validation_inputs(self) -> Inputs:
+        """Their own maps."""
+        return self.batches(plain(self.valid_rows, CHUNK))
 
     def _read(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
         out = np.empty((len(rows), *self._stored[0].maps.shape[1:]), dtype=np.float32)
@@ -107,88 +130,55 @@ class StoredMaps:
             out[asked] = stored.maps[np.searchsorted(stored.rows, rows[asked])]
         return torch.from_numpy(out)
 
-    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
-        """I and P of the validation rows."""
-        if len(self._valid_rows) == 0:
-            return None
-        every = range(len(self._valid_rows))
-        parts = [list(every[i : i + CHUNK]) for i in range(0, len(every), CHUNK)]
-        zeros = np.zeros(len(every), dtype=np.int64)
-        bank = bank_from_trunk(
-            model,
-            ((p, self._read(self._valid_rows[p], zeros[p]).to(self._device)) for p in parts),
-        )
-        return bank, self._valid
 
+class Photographs(Source):
+    """Images: kept decoded in memory if they fit, else decoded anew each epoch by workers.
 
-class Photographs:
-    """Images: kept decoded in memory if they fit, else decoded anew each epoch by workers."""
+    Args:
+        dataset: where the images are.
+        reading: how they are read.
+        memory: bytes that may be kept.
+    """
 
     frozen = False
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        preprocessing: Preprocessing,
-        workers: int,
-        tick: Tick,
-        memory: int = PIXEL_MEMORY,
-    ) -> None:
-        self.rows = dataset.rows_of("train")
-        self.failures: list[tuple[str, str]] = []
-        self._dataset = dataset
-        self._preprocessing = preprocessing
-        self._workers = workers
+    def __init__(self, dataset: Dataset, reading: Reading, memory: int = PIXEL_MEMORY) -> None:
+        super().__init__(dataset)
+        self._reading = reading
+        self._shown, self._whole = reading.preprocessing, reading.preprocessing.whole
         self._kept: dict[int, NDArray[np.uint8]] = {}
-        valid = validation_rows(dataset)
-        wanted = np.union1d(self.rows, valid)
-        if len(wanted) * 3 * preprocessing.size**2 <= memory:
-            for rows, shown in ((self.rows, preprocessing.whole), (valid, preprocessing)):
+        wanted = np.union1d(self.rows, self.valid_rows)
+        if len(wanted) * 3 * self._shown.size**2 <= memory:
+            for rows, shown in ((self.rows, self._whole), (self.valid_rows, self._shown)):
                 for batch in self._read(_chunks(rows), shown):
                     self._kept.update(zip(batch.good, batch.pixels, strict=True))
-                    tick(len(batch.images))
+                    reading.tick(len(batch.images))
             readable = np.array(sorted(self._kept), dtype=np.int64)
             self.rows = np.intersect1d(self.rows, readable)
-            valid = np.intersect1d(valid, readable)
-        self._valid_rows = valid
+            self.valid_rows = np.intersect1d(self.valid_rows, readable)
 
-    def _read(self, batches: Iterable[list[int]], shown: Preprocessing) -> Iterator[ReadBatch]:
-        dataset = self._dataset
-        for batch in read_batches(dataset.root, dataset.paths, batches, shown, self._workers):
-            self.failures += [(dataset.paths[n], why) for n, why in batch.failures]
-            yield batch
+    def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
+        """Whole pictures; unreadable ones shorten a batch."""
+        return self._images((order.rows for order in orders), self._whole)
 
-    def _images(
-        self, batches: Iterable[list[int]], shown: Preprocessing
-    ) -> Iterator[tuple[list[int], Tensor]]:
+    def validation_inputs(self) -> Inputs:
+        """Pictures as an index shows them."""
+        return self._images(_chunks(self.valid_rows), self._shown)
+
+    def _images(self, batches: Iterable[list[int]], shown: Preprocessing) -> Inputs:
         if self._kept:
             for rows in batches:
                 pixels = np.stack([self._kept[row] for row in rows])
-                yield rows, self._preprocessing.normalise(torch.from_numpy(pixels))
+                yield rows, shown.normalise(torch.from_numpy(pixels))
         else:
             for batch in self._read(batches, shown):
-                yield batch.good, self._preprocessing.normalise(torch.from_numpy(batch.pixels))
+                yield batch.good, shown.normalise(torch.from_numpy(batch.pixels))
 
-    def batches(self, orders: Iterator[Order]) -> Iterator[tuple[list[int], Tensor]]:
-        """Normalised images, float32 [B, 3, S, S]; unreadable ones shorten a batch."""
-        return self._images((order.rows for order in orders), self._preprocessing.whole)
-
-    def validation_bank(self, model: ConditionedEmbedder) -> tuple[MapBank, Dataset] | None:
-        """I and P of the validation rows, from their photographs."""
-        if len(self._valid_rows) == 0:
-            return None
-        device = next(model.parameters()).device
-        bank = bank_from_trunk(
-            model,
-            (
-                (rows, model.trunk(images.to(device)))
-                for rows, images in self._images(_chunks(self._valid_rows), self._preprocessing)
-                if rows
-            ),
-        )
-        valid = self._dataset.subset(bank.rows)
-        bank.renumber()
-        return bank, valid
+    def _read(self, batches: Iterable[list[int]], shown: Preprocessing) -> Iterator[ReadBatch]:
+        paths, workers = self.dataset.paths, self._reading.workers
+        for batch in read_batches(self.dataset.root, paths, batches, shown, workers):
+            self.failures += [(paths[n], why) for n, why in batch.failures]
+            yield batch
 
 
 def _chunks(rows: NDArray[np.int64]) -> list[list[int]]:

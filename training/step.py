@@ -1,18 +1,31 @@
-"""One step of training: every image once through the backbone, many conditions on its map."""
+"""One step of training: every image once through the backbone, many conditions on its map.
+
+The loss is Eq. 15 and the terms added to it: category + lambda * attribute + gamma * triplet
+(+ value + contrast + nuance). The head looks at an image's map under a label mask, under every type
+condition and under the value conditions drawn for the batch. Three steps, so that several processes
+can share a batch: `draw_looks` for all of its images, `look` at one's own, `batch_losses` over all
+embeddings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.augmentation import augment, draw_augmentation, drop_channels
 from training.batch_plans import BatchPlan
+from training.conditions import mask_labels, sample_value_conditions
 from training.distributed import ALONE, Processes
-from training.models.conditioned import ConditionedEmbedder
-from training.objective import Look, Losses, batch_losses, draw_looks, look, sampled_losses
+from training.losses.contrastive import contrastive_loss
+from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
+from training.losses.pairs import Pairs, item_pairs, literal_pairs, type_pairs, value_pairs
+from training.losses.triplet import hinge_loss, triplet_loss
+from training.models.conditioned import ConditionedEmbedder, Seen
 from training.precision import autocast
 from training.recipe import Recipe
 
@@ -20,34 +33,151 @@ from training.recipe import Recipe
 @dataclass(frozen=True)
 class Batch:
     """What a step is given. With several processes `inputs` are this one's share, the rest is of
-    the whole batch.
+    the whole batch."""
+
+    inputs: Tensor  # normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone
+    labels: Tensor  # label states [B, K] float
+    category: Tensor  # [B] int64, -1 unknown
+    # what each picture shows, for nuance: pictures of one item, and copies of one picture, have one
+    # number [B] int64, -1 where it could not be read
+    shows: Tensor
+    # with sampled triplets, the attribute of each image's triplet [B] int64, -1 to leave the
+    # triplet out; the three images of a triplet follow each other
+    attribute: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The terms of one batch's loss, scalars; `total` is weighted, the others are not."""
+
+    total: Tensor
+    category: Tensor
+    attribute: Tensor
+    triplet: Tensor
+    value: Tensor
+    contrast: Tensor
+    nuance: Tensor
+
+    def numbers(self) -> dict[str, float]:
+        """The terms as floats, by name."""
+        return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
+
+
+class Looks(NamedTuple):
+    """Under which conditions a batch is looked at."""
+
+    # label states that each image's masked look may know [B, K], None without that look
+    shown: Tensor | None
+    conditions: Tensor  # conditions of all images [C, K]: the types, then the drawn values
+    fits: Tensor  # whether images fit the drawn value conditions [B, C - types] int8
+
+
+class Look(NamedTuple):
+    """What the head gave for a batch's maps."""
+
+    # Z before normalisation under the conditions [B, C, d] and, where labels were shown, under the
+    # mask: [B, C + 1, d]
+    z: Tensor
+    nuance: Tensor  # of the attributes [B, N]; N is 0 where nothing is taught of it
+
+
+def draw_looks(
+    model: ConditionedEmbedder, labels: Tensor, recipe: Recipe, generator: torch.Generator
+) -> Looks:
+    """Draw masks and conditions for label states [B, K] float.
+
+    A model that sees only which attributes are asked for is shown types alone.
+    """
+    shown = None
+    if (recipe.category_weight or recipe.attribute_weight) and model.sees_values:
+        shown = mask_labels(labels, model.schema, generator)
+    count = recipe.value_conditions if model.sees_values else 0
+    drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
+    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
+
+
+def look(
+    model: ConditionedEmbedder, maps: Tensor, looks: Looks, own: slice, nuance: bool = False
+) -> Look:
+    """Look at I [b, *, h, w] of the images `own` of a batch; `nuance`: whether it is wanted."""
+    keys, types = model.keys(maps), len(model.schema.attributes)
+    seen = model.see(maps, looks.conditions.unsqueeze(0), keys)
+    told = maps.new_zeros(len(maps), 0)
+    if nuance:
+        told = model.nuance_of(Seen(seen.attended[:, :types], seen.z[:, :types]))
+    z = seen.z
+    if looks.shown is not None:
+        z = torch.cat([z, model.see(maps, looks.shown[own].unsqueeze(1), keys).z], 1)
+    return Look(z, told)
+
+
+def batch_losses(
+    model: ConditionedEmbedder,
+    looked: Look,
+    looks: Looks,
+    batch: Batch,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Losses:
+    """All losses of a batch, `looked` at in float32; a weight of 0 skips its term."""
+    seen, labels, schema = looked.z, batch.labels, model.schema
+    zero = seen.sum() * 0
+    by_category = by_attribute = by_value = contrast = triplet = nuance = zero
+    types, count = len(schema.attributes), len(looks.conditions)
+    if looks.shown is not None:
+        z = seen[:, -1]
+        by_attribute = masked_attribute_loss(model.attribute_head(z), labels, looks.shown)
+        if model.category_head is not None:
+            by_category = category_loss(model.category_head(z), batch.category)
+    if recipe.value_weight:
+        by_value = value_loss(model.value_logits(seen[:, :types]), labels, schema)
+    if recipe.contrast_weight or recipe.triplet_weight:
+        normal = F.normalize(seen[:, :count], dim=-1).transpose(0, 1)
+        similarities = normal @ normal.transpose(1, 2)  # Eq. 13
+        by_type, drawn = type_pairs(labels, schema), value_pairs(looks.fits)
+        pairs = Pairs(
+            torch.cat([by_type.positive, drawn.positive]),
+            torch.cat([by_type.negative, drawn.negative]),
+        )
+        if recipe.contrast_weight:
+            contrast = contrastive_loss(similarities, pairs, recipe.temperature)
+        if recipe.triplet_weight:
+            if recipe.triplets == "literal":
+                pairs = literal_pairs(labels, count)
+            triplet = triplet_loss(similarities, pairs, recipe.margin, recipe.positives, generator)
+    if looked.nuance.shape[1]:
+        # Mean cosine of the unit vectors that stand side by side.
+        alike = looked.nuance @ looked.nuance.T / types
+        nuance = contrastive_loss(alike[None], item_pairs(batch.shows), recipe.nuance_temperature)
+    total = (
+        recipe.category_weight * by_category
+        + recipe.attribute_weight * by_attribute
+        + recipe.triplet_weight * triplet
+        + recipe.value_weight * by_value
+        + recipe.contrast_weight * contrast
+        + recipe.nuance_weight * nuance
+    )
+    return Losses(total, by_category, by_attribute, triplet, by_value, contrast, nuance)
+
+
+def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
+    """The hinge loss of sampled triplets alone.
 
     Args:
-        inputs: normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone.
-        labels: label states [B, K] float.
-        category: [B] int64, -1 unknown.
-        shows: what each picture shows, for nuance: pictures of one item, and copies of one picture,
-            have one number [B] int64, -1 where it could not be read.
-        attribute: with sampled triplets, the attribute of each image's triplet [B] int64, -1 to
-            leave the triplet out; the three images of a triplet follow each other.
+        seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
+            float32: anchor, positive and negative of one triplet, then those of the next.
+        attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
     """
-
-    inputs: Tensor
-    labels: Tensor
-    category: Tensor
-    shows: Tensor
-    attribute: Tensor | None = None
+    zero = seen.sum() * 0
+    z = F.normalize(seen[attribute >= 0], dim=-1)
+    anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
+    hinge = hinge_loss(anchor, positive, negative, recipe.margin)
+    return Losses(hinge, zero, zero, hinge, zero, zero, zero)
 
 
 class Objective(nn.Module):
     """A model with its losses, as one module: `forward` is all that a step differentiates.
-
-    Args:
-        model: the embedder.
-        recipe: options.
-        frozen: whether inputs are stored maps.
-        processes: which share of a batch is this process'.
-    """
+    `frozen`: whether inputs are stored maps."""
 
     def __init__(
         self,
@@ -57,48 +187,33 @@ class Objective(nn.Module):
         processes: Processes = ALONE,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.recipe = recipe
-        self.frozen = frozen
-        self.processes = processes
-        self.channels = model.last_stage.stop
+        self.model, self.recipe, self.frozen, self.processes = model, recipe, frozen, processes
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
-        """The losses of a batch; all draws are made for the whole of it, by every process.
-
-        Args:
-            batch: images and labels.
-            generator: source of all draws, in the same state in every process.
-        """
+        """The losses of a batch; all draws are made for the whole of it, by every process from a
+        generator in the same state."""
         recipe, model = self.recipe, self.model
         total, own = len(batch.labels), self.processes.share(len(batch.labels))
         # The stored copies of a frozen backbone are mirrored and cropped already.
         flip, crop = (False, 1.0) if recipe.stored_copies else (recipe.flip, recipe.crop)
-        drawn = draw_augmentation(total, self.channels, flip, crop, recipe.drop_maps, generator).of(
-            own
-        )
-        device = batch.inputs.device
-        with autocast(recipe.precision, device.type):
+        channels, drop = model.last_stage.stop, recipe.drop_maps
+        drawn = draw_augmentation(total, channels, flip, crop, drop, generator).of(own)
+        with autocast(recipe.precision, batch.inputs.device.type):
             inputs = augment(batch.inputs, drawn)
             if not self.frozen:
                 inputs = model.trunk(inputs.contiguous(memory_format=torch.channels_last))
-            trunk = drop_channels(model.standardise(inputs), drawn, recipe.drop_maps)
-            maps = model.reduce(trunk)
+            maps = model.reduce(drop_channels(model.standardise(inputs), drawn, drop))
             if batch.attribute is not None:
                 asked = model.type_conditions[batch.attribute[own]].unsqueeze(1)
                 seen = model.attend_raw(maps, asked)[:, 0]
             else:
                 looks = draw_looks(model, batch.labels, recipe, generator)
-                shown = None if looks.shown is None else looks.shown[own]
-                nuance = partners(model, recipe)
-                seen, told = look(model, maps, shown, looks.conditions, nuance)
+                seen, told = look(model, maps, looks, own, partners(model, recipe))
         seen = self.processes.gather(seen.float())
         if batch.attribute is not None:
             return sampled_losses(seen, batch.attribute, recipe)
         looked = Look(seen, self.processes.gather(told.float()))
-        return batch_losses(
-            model, looked, looks, batch.labels, batch.category, batch.shows, recipe, generator
-        )
+        return batch_losses(model, looked, looks, batch, recipe, generator)
 
 
 def train_step(
@@ -107,17 +222,7 @@ def train_step(
     batch: Batch,
     generator: torch.Generator,
 ) -> dict[str, float]:
-    """One step.
-
-    Args:
-        objective: an `Objective` in training mode, or one wrapped to average gradients.
-        optimizer: over its parameters.
-        batch: images and labels.
-        generator: source of all draws.
-
-    Returns:
-        The terms of the loss.
-    """
+    """One step of an `Objective`, maybe wrapped to average gradients; the terms of the loss."""
     losses: Losses = objective(batch, generator)
     optimizer.zero_grad(set_to_none=True)
     losses.total.backward()  # type: ignore[no-untyped-call]
@@ -126,16 +231,8 @@ def train_step(
 
 
 def lay_out(rows: Sequence[int], read: Sequence[int], inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs in the order of `rows`; those that could not be read are zeros.
-
-    Args:
-        rows: wanted, [b].
-        read: the rows that `inputs` are of.
-        inputs: [len(read), ...].
-
-    Returns:
-        [b, ...] and which of them were read [b] bool.
-    """
+    """Inputs of the rows `read` in the order of `rows`, those that could not be read as zeros:
+    [b, ...]; and which of them were read [b] bool."""
     if list(read) == list(rows):
         return inputs, torch.ones(len(rows), dtype=torch.bool)
     place = {row: number for number, row in enumerate(read)}
@@ -156,21 +253,15 @@ def make_batch(
     device: str,
 ) -> Batch:
     """A step's batch; of an image that could not be read nothing is known."""
-    states = labels[plan.rows].float()
-    states[~known] = 0
-    names = category[plan.rows].clone()
-    names[~known] = -1
-    shown = shows[plan.rows].clone()
-    shown[~known] = -1
+    states = labels[plan.rows].float().masked_fill(~known[:, None], 0)
+    names, shown = (of[plan.rows].masked_fill(~known, -1) for of in (category, shows))
     attribute = None
     if plan.attribute is not None:
-        attribute = torch.from_numpy(plan.attribute).clone()
         whole = plan.by_triplet(known).all(0)
-        attribute[~plan.by_image(whole)] = -1
+        attribute = torch.from_numpy(plan.attribute).masked_fill(~plan.by_image(whole), -1)
         attribute = attribute.to(device)
-    return Batch(
-        inputs.to(device), states.to(device), names.to(device), shown.to(device), attribute
-    )
+    inputs, states, names, shown = (of.to(device) for of in (inputs, states, names, shown))
+    return Batch(inputs, states, names, shown, attribute)
 
 
 def partners(model: ConditionedEmbedder, recipe: Recipe) -> bool:

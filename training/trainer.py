@@ -9,26 +9,24 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlans, Order, epoch_seed, what_they_show
+from training.batch_plans import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
 from training.distributed import ALONE, Processes
 from training.errors import DataError
 from training.map_bank import MapBank
 from training.models.conditioned import ConditionedEmbedder
-from training.optimisation import build_optimizer, restore_optimizer, set_learning_rate
-from training.preprocessing import Preprocessing
-from training.recipe import Recipe
-from training.run_folder import Unfinished, save_last
-from training.sources import Source
+from training.recipe import Recipe, RunConfig
+from training.run_folder import run_identity, save_last
+from training.sources import CHUNK, Source
 from training.step import (
     Objective,
     fixed_norm,
@@ -43,81 +41,116 @@ from training.train_report import EpochReport, Progress, TrainReport
 Validate = Callable[[MapBank, Dataset], float | None]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""
 
+CALIBRATION = 1024
+"""Training images that the scales of the stages are measured on."""
 
-def train(
-    model: ConditionedEmbedder,
-    dataset: Dataset,
-    source: Source,
-    recipe: Recipe,
-    preprocessing: Preprocessing,
-    out: Path,
-    seed: int,
-    device: str,
-    validate: Validate,
-    progress: Progress,
-    unfinished: Unfinished | None = None,
-    processes: Processes = ALONE,
-) -> TrainReport:
-    """Train a model and write `out/best` and `out/last`.
+FITTED = 4096
+"""Training images that the nuance of the whole garment is fitted on."""
 
-    Args:
-        model: already on `device`, weights as the run starts.
-        dataset: labels of the rows that `source` gives.
-        source: the training images or their stored maps, and the validation bank.
-        recipe: options.
-        preprocessing: goes into the checkpoint.
-        out: the run's folder.
-        seed: of every draw.
-        device: `cpu`, `cuda` or `cuda:N`.
-        validate: called after each epoch if there is a validation split.
-        progress: told of every step.
-        unfinished: go on from there; it is of the same run, see `check_same_run`.
-        processes: which share of every batch is this process'; the first one validates and writes.
+
+WARM_UP = 50
+"""Steps of the warm-up of the cosine schedule, at most a tenth of all steps."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a run is done; it changes nothing of what is asked for."""
+
+    device: str = "cpu"  # `cpu`, `cuda` or `cuda:N`
+    workers: int = 0  # decoding processes
+    resume: bool = False  # go on after the last finished epoch
+    # called after each epoch if there is a validation split; without it, or one, the last epoch is
+    # the best
+    validate: Validate | None = None
+    # which of several training together this is; the first one validates and writes
+    processes: Processes = ALONE
+
+
+class Trainer:
+    """Trains a model that is on its device, by the images or the stored maps of a source.
 
     Raises:
-        DataError: no training images, a loss that is not finite, or a damaged optimizer state.
+        DataError: fewer than two training images.
         UsageError: a batch cannot be shared evenly.
     """
-    rows = source.rows
-    if len(rows) < 2:
-        raise DataError(f"{dataset.name}: the train split has {len(rows)} readable images")
-    optimizer = build_optimizer(model, recipe)
-    report = TrainReport(out)
-    if unfinished is not None:
-        model.load_state_dict(unfinished.checkpoint.model.state_dict())
-        restore_optimizer(optimizer, unfinished.optimizer)
-        unfinished.continued(report)
-    elif model.config.lower_stages and fixed_norm(recipe):
-        _calibrate(model, source, seed, device)
-    if unfinished is None and recipe.freeze_backbone:  # else F changes while it is trained
-        _fit_garment_nuance(model, source, seed, device)
-    pairs = partners(model, recipe)
-    plans = BatchPlans(dataset, rows, recipe, seed, processes.count, pairs)
-    shows = torch.from_numpy(what_they_show(dataset))
-    labels = torch.from_numpy(dataset.labels)
-    category = torch.from_numpy(dataset.category)
-    objective: nn.Module = Objective(model, recipe, source.frozen, processes)
-    done = len(report.epochs)
-    set_mode(model, recipe)
-    if processes.count > 1:
-        objective = DistributedDataParallel(objective, find_unused_parameters=True)
-    batches = source.batches(plan.order(processes) for plan in plans.after(done))
-    coming = plans.after(done)
-    for epoch in range(done, recipe.epochs):
-        started = time.monotonic()
-        progress.start_epoch(epoch + 1, recipe.epochs, plans.steps)
-        generator = torch.Generator().manual_seed(epoch_seed(seed, epoch) + 1)
+
+    def __init__(
+        self, model: ConditionedEmbedder, source: Source, config: RunConfig, setting: Setting
+    ) -> None:
+        dataset, recipe = source.dataset, config.recipe
+        if len(source.rows) < 2:
+            found = f"the train split has {len(source.rows)} readable images"
+            raise DataError(f"{dataset.name}: {found}")
+        self.model, self.source, self.config, self.setting = model, source, config, setting
+        self.optimizer = build_optimizer(model, recipe)
+        shares, pairs = setting.processes.count, partners(model, recipe)
+        self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
+        self._identity = run_identity(config, dataset)
+        self._labels = torch.from_numpy(dataset.labels)
+        self._category = torch.from_numpy(dataset.category)
+        self._shows = torch.from_numpy(what_they_show(dataset))
+
+    def prepare(self) -> None:
+        """Measure on training images what then stays; for a run that begins.
+
+        Raises:
+            DataError: none of them could be read.
+        """
+        recipe = self.config.recipe
+        if self.model.config.lower_stages and fixed_norm(recipe):
+            self._calibrate()
+        if recipe.freeze_backbone:  # else F changes while it is trained
+            self._fit_garment_nuance()
+
+    def train(self, report: TrainReport, progress: Progress) -> None:
+        """Train all epochs but those that are in the report, which grows.
+
+        Raises:
+            DataError: a loss that is not finite.
+            ResourceError: a checkpoint cannot be written.
+        """
+        model, recipe, processes = self.model, self.config.recipe, self.setting.processes
         set_mode(model, recipe)
+        objective: nn.Module = Objective(model, recipe, self.source.frozen, processes)
+        if processes.count > 1:
+            objective = DistributedDataParallel(objective, find_unused_parameters=True)
+        done = len(report.epochs)
+        orders = (plan.order(processes) for plan in self.plans.after(done))
+        batches = zip(self.plans.after(done), self.source.batches(orders), strict=False)
+        for epoch in range(done, recipe.epochs):
+            started = time.monotonic()
+            progress.start_epoch(epoch + 1, recipe.epochs, self.plans.steps)
+            losses = self._epoch(epoch, objective, islice(batches, self.plans.steps), progress)
+            figure = self._validated() if processes.first else None
+            latest = EpochReport(epoch + 1, losses, figure, time.monotonic() - started)
+            report.epochs.append(latest)
+            if processes.first:
+                self._save(report)
+            processes.wait()
+            progress.end_epoch(latest)
+
+    def _epoch(
+        self,
+        epoch: int,
+        objective: nn.Module,
+        batches: Iterator[tuple[BatchPlan, tuple[list[int], Tensor]]],
+        progress: Progress,
+    ) -> dict[str, float]:
+        """One epoch, 0-based; the means of the terms of the loss."""
+        recipe, steps, device = self.config.recipe, self.plans.steps, self.setting.device
+        processes = self.setting.processes
+        generator = torch.Generator().manual_seed(epoch_seed(self.config.seed, epoch) + 1)
+        set_mode(self.model, recipe)
         sums: dict[str, float] = {}
-        for step in range(plans.steps):
-            set_learning_rate(optimizer, recipe, epoch * plans.steps + step, plans.steps)
-            plan = next(coming)
-            inputs, known = lay_out(plan.rows[plan.own(processes)], *next(batches))
+        for step, (plan, read) in enumerate(batches):
+            set_learning_rate(self.optimizer, recipe, epoch * steps + step, steps)
+            inputs, known = lay_out(plan.rows[plan.own(processes)], *read)
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
+            labels, category, shows = self._labels, self._category, self._shows
             batch = make_batch(plan, inputs, known, labels, category, shows, device)
-            losses = train_step(objective, optimizer, batch, generator)
+            losses = train_step(objective, self.optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(
                     f"the loss became {losses['total']} in epoch {epoch + 1}, step {step + 1}; "
@@ -125,105 +158,111 @@ def train(
                 )
             sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
             progress.step(losses)
-        model.eval()
-        figure = None
-        if processes.first:
-            if not recipe.freeze_backbone:
-                _fit_garment_nuance(model, source, seed, device)
-            bank = source.validation_bank(model)
-            figure = None if bank is None else validate(*bank)
-        epoch_report = EpochReport(
-            epoch + 1,
-            {k: v / plans.steps for k, v in sums.items()},
-            figure,
-            time.monotonic() - started,
-        )
-        report.epochs.append(epoch_report)
-        if processes.first:
-            _save(model, optimizer, dataset, preprocessing, recipe, seed, len(rows), report)
-        processes.wait()
-        progress.end_epoch(epoch_report)
-    return report
+        return {k: v / steps for k, v in sums.items()}
 
+    def _validated(self) -> float | None:
+        self.model.eval()
+        if not self.config.recipe.freeze_backbone:
+            self._fit_garment_nuance()
+        bank = self.source.validation_bank(self.model) if self.setting.validate else None
+        if bank is None or self.setting.validate is None:
+            return None
+        return self.setting.validate(bank, bank.dataset)
 
-CALIBRATION = 1024
-"""Training images that the scales of the stages are measured on."""
-
-
-def _calibrate(model: ConditionedEmbedder, source: Source, seed: int, device: str) -> None:
-    """Measure the mean and the variance of each channel of F, which then stay."""
-    norm = model.standardise
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    model.eval()
-    sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
-    count = 0
-    with torch.inference_mode():
-        for inputs in _sample(source, seed, CALIBRATION):
-            trunk = inputs if source.frozen else model.trunk(inputs.to(device)).cpu()
-            flat = trunk.double().transpose(0, 1).flatten(1)
+    def _calibrate(self) -> None:
+        """Measure the mean and the variance of each channel of F, which then stay."""
+        norm = self.model.standardise
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        sums = torch.zeros(2, norm.num_features, dtype=torch.float64)
+        count = 0
+        for trunk in self._sample(CALIBRATION):
+            flat = trunk.cpu().double().transpose(0, 1).flatten(1)
             sums += torch.stack([flat.sum(1), flat.square().sum(1)])
             count += flat.shape[1]
-    if count == 0:
-        raise DataError(
-            f"none of {min(CALIBRATION, len(source.rows))} training images could be read; "
-            "`retrieve inspect` lists them"
+        if count == 0:
+            raise DataError(
+                f"none of {min(CALIBRATION, len(self.source.rows))} training images could be read; "
+                "`retrieve inspect` lists them"
+            )
+        mean = sums[0] / count
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
+
+    def _fit_garment_nuance(self) -> None:
+        nuance = self.model.garment_nuance
+        if not nuance.numbers:
+            return
+        with torch.inference_mode():
+            found = [
+                nuance.statistics(self.model.standardise(trunk.float()))
+                for trunk in self._sample(FITTED)
+            ]
+        if found:  # else the training ends for want of readable images
+            nuance.fit(torch.cat(found))
+
+    @torch.inference_mode()
+    def _sample(self, images: int) -> Iterator[Tensor]:
+        """F of at most so many training images, drawn, batch by batch; none of them changed."""
+        self.model.eval()
+        drawn = np.random.default_rng(self.config.seed).permutation(self.source.rows)[:images]
+        for _, inputs in self.source.batches(plain(drawn, CHUNK)):
+            if len(inputs):  # else none of them could be read
+                inputs = inputs.to(self.setting.device)
+                yield inputs if self.source.frozen else self.model.trunk(inputs)
+
+    def _save(self, report: TrainReport) -> None:
+        latest, dataset = report.epochs[-1], self.source.dataset
+        remarks = {
+            "dataset": dataset.name,
+            "images": len(self.source.rows),
+            "seed": self.config.seed,
+            "epoch": latest.epoch,
+            "validation": latest.validation,
+            "recipe": self.config.recipe.to_json(),
+        }
+        better = report.best_validation is None or (
+            latest.validation is not None and latest.validation > report.best_validation
         )
-    mean = sums[0] / count
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
+        if latest.validation is None or better:
+            report.best_epoch, report.best_validation = latest.epoch, latest.validation
+            shown, names = self.config.preprocessing, dataset.category_names
+            save_checkpoint(report.out / "best", self.model, shown, names, remarks)
+        save_last(report, self.model, self.optimizer, self._identity)
 
 
-FITTED = 4096
-"""Training images that the nuance of the whole garment is fitted on."""
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over the new layers and, if trained, the backbone.
+
+    Each parameter group's `peak` is the learning rate that the schedule scales.
+    """
+    rates = {False: recipe.learning_rate}
+    if not recipe.freeze_backbone:
+        rates[True] = recipe.backbone_learning_rate
+    groups = [
+        {
+            "params": [p for n, p in model.named_parameters() if n.startswith("backbone.") == old],
+            "lr": rate,
+            "peak": rate,
+        }
+        for old, rate in rates.items()
+    ]
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
 
 
-def _fit_garment_nuance(model: ConditionedEmbedder, source: Source, seed: int, device: str) -> None:
-    if not model.garment_nuance.numbers:
-        return
-    model.eval()
-    found = []
-    with torch.inference_mode():
-        for inputs in _sample(source, seed, FITTED):
-            trunk = inputs.to(device) if source.frozen else model.trunk(inputs.to(device))
-            found.append(model.garment_nuance.statistics(model.standardise(trunk.float())))
-    if found:  # else the training ends for want of readable images
-        model.garment_nuance.fit(torch.cat(found))
-
-
-def _sample(source: Source, seed: int, images: int) -> Iterator[Tensor]:
-    """Inputs of at most so many training images, drawn, batch by batch; none of them changed."""
-    order = np.random.default_rng(seed).permutation(source.rows)[:images]
-    parts = [order[i : i + 128].tolist() for i in range(0, len(order), 128)]
-    for _, inputs in source.batches(Order(part, [0] * len(part)) for part in parts):
-        if len(inputs):  # else none of them could be read
-            yield inputs
-
-
-def _save(
-    model: ConditionedEmbedder,
-    optimizer: torch.optim.Optimizer,
-    dataset: Dataset,
-    preprocessing: Preprocessing,
-    recipe: Recipe,
-    seed: int,
-    images: int,
-    report: TrainReport,
+def set_learning_rate(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps_per_epoch: int
 ) -> None:
-    latest = report.epochs[-1]
-    remarks: dict[str, Any] = {
-        "dataset": dataset.name,
-        "images": images,
-        "seed": seed,
-        "epoch": latest.epoch,
-        "validation": latest.validation,
-        "recipe": recipe.to_json(),
-    }
-    better = report.best_validation is None or (
-        latest.validation is not None and latest.validation > report.best_validation
-    )
-    if latest.validation is None or better:
-        report.best_epoch, report.best_validation = latest.epoch, latest.validation
-        save_checkpoint(report.out / "best", model, preprocessing, dataset.category_names, remarks)
-    save_last(report, model, optimizer, dataset, preprocessing, recipe, seed, remarks)
+    """Set the learning rate of step number `step` (0-based, over all epochs).
+
+    A pure function of the step, so that a resumed run needs no scheduler state.
+    """
+    total = recipe.epochs * steps_per_epoch
+    if recipe.schedule == "decay":
+        factor = recipe.decay ** (step // max(1, steps_per_epoch))
+    else:
+        warm_up = max(1, min(WARM_UP, total // 10))
+        factor = min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / total))
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

@@ -21,17 +21,11 @@ _Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Triplets:
-    """M triplets of images.
+    """M triplets of images."""
 
-    Args:
-        rows: anchor, positive and negative, dataset rows [3, M] int64.
-        attribute: number of the attribute they are compared in, [M] int64.
-        value: flat index of the value that anchor and positive have, [M] int64.
-    """
-
-    rows: _Numbers
-    attribute: _Numbers
-    value: _Numbers
+    rows: _Numbers  # anchor, positive and negative, dataset rows [3, M] int64
+    attribute: _Numbers  # number of the attribute they are compared in, [M] int64
+    value: _Numbers  # flat index of the value that anchor and positive have, [M] int64
 
 
 class TripletSampler:
@@ -88,12 +82,7 @@ class TripletSampler:
         self._gap = gap + np.repeat(np.arange(len(values)), gap_count) * self._span
 
     def sample(self, count: int, generator: torch.Generator) -> Triplets:
-        """Draw `count` triplets, with replacement.
-
-        Args:
-            count: M, how many.
-            generator: source of all draws.
-        """
+        """Draw `count` triplets, with replacement."""
         draws = torch.rand(5, count, dtype=torch.float64, generator=generator).numpy()
         number = _draw(draws[0], len(self._drawable))
         value = self._first[number] + _draw(draws[1], self._values[number])
@@ -116,28 +105,6 @@ class TripletSampler:
         place = rank + passed - self._gap_start[value]
         chosen: _Numbers = self._labelled[self._labelled_start[value] + place]
         return chosen
-
-
-def sample_triplets(
-    labels: NDArray[np.int8],
-    schema: Schema,
-    rows: _Numbers,
-    count: int,
-    generator: torch.Generator,
-) -> Triplets:
-    """Draw `count` triplets once; keep a `TripletSampler` to draw again and again.
-
-    Args:
-        labels: label states [N, K] int8 in {-1, 0, +1}.
-        schema: attributes and values.
-        rows: dataset rows to draw from, distinct, [R] int64.
-        count: M, how many.
-        generator: source of all draws.
-
-    Raises:
-        DataError: no triplet can be drawn.
-    """
-    return TripletSampler(labels, schema, rows).sample(count, generator)
 
 
 def _flat(lists: list[_Numbers]) -> tuple[_Numbers, _Numbers, _Numbers]:

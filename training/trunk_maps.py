@@ -8,13 +8,12 @@ of each image without a map, and why. One file, so that maps and places cannot c
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,85 +22,69 @@ import numpy as np
 import PIL
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from training.augmentation import Augmentation, augment, draw_augmentation
+from training.augmentation import augment, draw_augmentation
 from training.datasets.dataset import Dataset
-from training.decoding import read_batches
-from training.errors import DataError, ResourceError
+from training.decoding import Reading, read_batches
+from training.errors import DataError
+from training.files import TEMPORARY_PREFIX, commit, temporary_file
 from training.image_file import file_version
 from training.models.conditioned import ConditionedEmbedder
 from training.precision import autocast
-from training.preprocessing import Preprocessing
 
 CACHE = 1
 """To be counted up when code that turns an image file into F changes what it gives."""
 
-Tick = Callable[[int], None]
-"""Called with the number of images just done."""
+BATCH = 64
+"""Images of a forward pass."""
+
+_ABANDONED = 24 * 3600  # seconds without a write after which a temporary file is a dead process'
 
 
 @dataclass(frozen=True)
 class Copy:
-    """A changed copy of every image, the same whenever it is made.
+    """A changed copy of every image, the same whenever it is made."""
 
-    Args:
-        number: 1 and up, which draw.
-        flip: whether to mirror at random.
-        crop: smallest share of each side that is kept, in (0, 1].
-        precision: in which format the backbone computes, see `autocast`: nothing is evaluated on a
-            copy, so rounding adds to what it is made for.
-    """
-
-    number: int
-    flip: bool
-    crop: float
+    number: int  # 1 and up, which draw
+    flip: bool  # whether to mirror at random
+    crop: float  # smallest share of each side that is kept, in (0, 1]
+    # in which format the backbone computes, see `autocast`: nothing is evaluated on a copy, so
+    # rounding adds to what it is made for
     precision: str
 
 
 @dataclass(frozen=True)
 class TrunkMaps:
-    """F of the rows of a dataset.
+    """F of the rows of a dataset."""
 
-    Args:
-        maps: float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`.
-        rows: dataset rows that could be read, ascending [M] int64.
-        failures: (path, reason) of those that could not.
-    """
-
+    # float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`
     maps: NDArray[np.float16]
-    rows: NDArray[np.int64]
-    failures: tuple[tuple[str, str], ...]
+    rows: NDArray[np.int64]  # dataset rows that could be read, ascending [M] int64
+    failures: tuple[tuple[str, str], ...]  # (path, reason) of those that could not
 
 
 def trunk_maps(
     model: ConditionedEmbedder,
     dataset: Dataset,
     rows: NDArray[np.int64],
-    preprocessing: Preprocessing,
+    reading: Reading,
     cache: Path,
-    device: str,
-    workers: int,
-    tick: Tick,
     copy: Copy | None = None,
-    batch_size: int = 64,
     retry: bool = True,
 ) -> TrunkMaps:
     """Read the maps from the cache, or compute them.
 
-    Images that could not be read are tried again; if one of them can be read now, all maps are
-    computed anew.
+    Images that could not be read are tried again, for the disk or memory may have failed; if one of
+    them can be read now, all maps are computed anew.
 
     Args:
-        model: gives the backbone and the grid.
+        model: gives the backbone, the grid and the device.
         dataset: where the images are.
         rows: which of them, ascending.
-        preprocessing: size and mode; a copy is cropped from the whole picture.
+        reading: how they are read; a copy is cropped from the whole picture.
         cache: folder of the cache files.
-        device: where the backbone runs.
-        workers: decoding processes.
-        tick: progress.
         copy: which changed copy of the images; None are the images themselves.
-        batch_size: images a forward pass.
         retry: whether they are tried again. Of several processes that train together only the first
             one may: the others have to take the rows that it took.
 
@@ -109,73 +92,70 @@ def trunk_maps(
         DataError: if no image could be read.
         ResourceError: if the cache cannot be written.
     """
-    if copy is not None:
-        preprocessing = preprocessing.whole
+    shown = reading.preprocessing if copy is None else reading.preprocessing.whole
+    reading = Reading(shown, reading.workers, reading.tick)
     model.eval()  # before anything runs: in training mode batch norms would note what they see
-    path = cache / f"trunk-{_cache_key(model, dataset, rows, preprocessing, copy)}.npy"
+    path = cache / f"trunk-{_cache_key(model, dataset, rows, reading, copy)}.npy"
     kept = _kept_maps(path, dataset, rows)
-    if kept is not None and not (
-        retry and _any_readable(dataset, np.setdiff1d(rows, kept.rows), preprocessing, workers)
-    ):
-        tick(len(rows))
+    if kept is not None and not (retry and _any_readable(dataset, kept, rows, reading)):
+        reading.tick(len(rows))
         return kept
-    shape = (len(rows), *_map_shape(model, preprocessing, device))
-    with _temporary_file(path) as temporary:
-        with _as_resource_error(cache):
-            out = _reserve(temporary, shape)
+    device = next(model.parameters()).device
+    with torch.inference_mode(), temporary_file(cache) as temporary:
+        _remove_abandoned(cache)
+        shape = model.trunk(torch.zeros(1, 3, shown.size, shown.size, device=device)).shape[1:]
+        out = _reserve(temporary, (len(rows), *shape))
+        unread: list[tuple[int, str]] = []
         done = 0
-        failures: list[tuple[int, str]] = []
-        batches = [rows[i : i + batch_size].tolist() for i in range(0, len(rows), batch_size)]
-        change = _draw(len(rows), copy)
-        precision = "float32" if copy is None else copy.precision
-        with torch.inference_mode(), autocast(precision, device):
-            for batch in read_batches(dataset.root, dataset.paths, batches, preprocessing, workers):
-                failures += [(int(np.searchsorted(rows, n)), why) for n, why in batch.failures]
-                if batch.good:
-                    images = preprocessing.normalise(torch.from_numpy(batch.pixels).to(device))
-                    if change is not None:
-                        places = torch.from_numpy(np.searchsorted(rows, batch.good))
-                        images = augment(images, change.of(places))
-                    maps = model.trunk(images.contiguous(memory_format=torch.channels_last))
-                    out[done : done + len(batch.good)] = maps.half().cpu().numpy()
-                    done += len(batch.good)
-                tick(len(batch.images))
+        for good, maps in encoded(model, dataset, rows, reading, unread, copy):
+            out[done : done + len(good)] = maps.half().cpu().numpy()
+            done += len(good)
+        failures = [(int(np.searchsorted(rows, row)), reason) for row, reason in unread]
         found = _of_rows(out, failures, dataset, rows)
         if not done:
             first = found.failures[:1]
             raise DataError(f"no image of {dataset.root} could be read; first: {first}")
-        with _as_resource_error(cache):
-            out.flush()
-            with temporary.open("ab") as handle:
-                handle.write(json.dumps(failures).encode())
-            os.replace(temporary, path)
+        out.flush()
+        with temporary.open("ab") as handle:
+            handle.write(json.dumps(failures).encode())
+        commit(temporary, path)
     return found
 
 
-@contextmanager
-def _temporary_file(path: Path) -> Iterator[Path]:
-    """A new file beside `path`, locked; it is removed after the block unless it was renamed."""
-    temporary = path.with_suffix(f".{secrets.token_hex(6)}.tmp")
-    try:
-        with _as_resource_error(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _remove_temporaries(path.parent)
-            handle = temporary.open("wb")
-        with handle:
-            with suppress(OSError):  # not every file system has locks
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield temporary
-    finally:
-        with suppress(OSError):  # it must not hide what went wrong
-            temporary.unlink(missing_ok=True)
+def encoded(
+    model: ConditionedEmbedder,
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    reading: Reading,
+    failures: list[tuple[int, str]],
+    copy: Copy | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Run a backbone over images: of each batch the rows that could be read and their F
+    [B, channels, H, W]; row and reason of the others are added to `failures`."""
+    shown, device = reading.preprocessing, next(model.parameters()).device
+    change = None
+    if copy is not None:  # drawn for all at once, whatever the batches
+        generator = torch.Generator().manual_seed(copy.number)
+        change = draw_augmentation(len(rows), 1, copy.flip, copy.crop, 0.0, generator)
+    batches = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
+    with autocast("float32" if copy is None else copy.precision, str(device)):
+        for batch in read_batches(dataset.root, dataset.paths, batches, shown, reading.workers):
+            failures += batch.failures
+            if batch.good:
+                images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
+                if change is not None:
+                    places = torch.from_numpy(np.searchsorted(rows, batch.good))
+                    images = augment(images, change.of(places))
+                images = images.contiguous(memory_format=torch.channels_last)
+                yield batch.good, model.trunk(images)
+            reading.tick(len(batch.images))
 
 
-def _remove_temporaries(cache: Path) -> None:
-    """Remove what killed processes left: a live one holds a lock on its file."""
-    for path in cache.glob("trunk-*.tmp"):
-        with suppress(OSError), path.open("r+b") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_size:  # else it may be so new that its lock is yet to come
+def _remove_abandoned(cache: Path) -> None:
+    """Remove what killed processes left: gigabytes that nobody has written to for a day."""
+    for path in cache.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
 
 
@@ -188,34 +168,25 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.f
     return out
 
 
-@contextmanager
-def _as_resource_error(cache: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ResourceError(f"cannot write the map cache in {cache}: {error}") from error
-
-
 def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMaps | None:
     """What a file of the cache holds; None if it is missing or damaged."""
     try:
+        maps = np.load(path, mmap_mode="r")
         with path.open("rb") as handle:
-            np.lib.format.read_magic(handle)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(handle)
-            maps = np.memmap(handle, dtype, "r", handle.tell(), shape)
             handle.seek(maps.offset + maps.nbytes)
             failures = json.load(handle)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return _of_rows(maps, failures, dataset, rows)
 
 
 def _any_readable(
-    dataset: Dataset, rows: NDArray[np.int64], preprocessing: Preprocessing, workers: int
+    dataset: Dataset, kept: TrunkMaps, rows: NDArray[np.int64], reading: Reading
 ) -> bool:
-    """Whether an image that could not be read now can: the disk may have failed, or memory."""
-    singly = [[row] for row in rows.tolist()]
-    found = read_batches(dataset.root, dataset.paths, singly, preprocessing, workers)
+    """Whether an image without a map can be read now."""
+    singly = [[row] for row in np.setdiff1d(rows, kept.rows).tolist()]
+    shown, workers = reading.preprocessing, reading.workers
+    found = read_batches(dataset.root, dataset.paths, singly, shown, workers)
     return any(batch.good for batch in found)
 
 
@@ -231,27 +202,11 @@ def _of_rows(
     return TrunkMaps(maps[: len(good)], good, named)
 
 
-def _draw(count: int, copy: Copy | None) -> Augmentation | None:
-    """How each image is changed: drawn for all at once, whatever the batches."""
-    if copy is None:
-        return None
-    generator = torch.Generator().manual_seed(copy.number)
-    return draw_augmentation(count, 1, copy.flip, copy.crop, 0.0, generator)
-
-
-def _map_shape(
-    model: ConditionedEmbedder, preprocessing: Preprocessing, device: str
-) -> tuple[int, ...]:
-    side = preprocessing.size
-    with torch.inference_mode():
-        return tuple(model.trunk(torch.zeros(1, 3, side, side, device=device)).shape[1:])
-
-
 def _cache_key(
     model: ConditionedEmbedder,
     dataset: Dataset,
     rows: NDArray[np.int64],
-    preprocessing: Preprocessing,
+    reading: Reading,
     copy: Copy | None,
 ) -> str:
     digest = hashlib.sha256(repr((CACHE, torch.__version__, PIL.__version__)).encode())
@@ -260,15 +215,12 @@ def _cache_key(
         digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
     config = model.config
     digest.update(repr((config.backbone, config.stage, config.lower_stages, model.grid)).encode())
-    digest.update(preprocessing.hash.encode())
+    digest.update(reading.preprocessing.hash.encode())
     digest.update(repr(copy).encode())
     digest.update(str(dataset.root.resolve()).encode())
     for row in rows.tolist():
         path = dataset.paths[row]
         digest.update(path.encode("utf-8", "surrogateescape"))
-        try:
-            status = (dataset.root / path).stat()
-        except (OSError, ValueError):
-            continue  # missing: it will be listed among the failures
-        digest.update(repr(file_version(status)).encode())
+        with suppress(OSError, ValueError):  # missing: it will be listed among the failures
+            digest.update(repr(file_version((dataset.root / path).stat())).encode())
     return digest.hexdigest()[:24]

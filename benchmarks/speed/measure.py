@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import cores
-from indexer.measure_recall import recall_of, tenth_best
+from indexer.measure_recall import HITS, recall_of, tenth_best
 from indexer.store import Store
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UsageError
-from training.models.config import ModelConfig, from_mapping, variant
+from training.models.config import ModelConfig, variant
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig
+from training.validated import validated
 
 Options = dict[str, Any]
 
@@ -138,7 +139,7 @@ def row_config(
         recipe |= options
     if epochs is not None:
         recipe["epochs"] = min(epochs, recipe.get("epochs", Recipe().epochs))
-    base = from_mapping(
+    base = validated(
         ModelConfig, table.base.get("model", {}) | {"backbone": backbone}, f"{where}, base"
     )
     prepared = table.base.get("preprocessing", {})
@@ -146,8 +147,8 @@ def row_config(
         prepared = prepared | {"size": image_size}
     return RunConfig(
         _model(row, base),
-        from_mapping(Recipe, recipe, where),
-        Preprocessing.from_json(Preprocessing().to_json() | prepared),
+        validated(Recipe, recipe, where),
+        validated(Preprocessing, prepared, where),
         weights,
         seed,
     )
@@ -163,13 +164,13 @@ def with_row(config: RunConfig, row: Row) -> RunConfig:
     return replace(
         config,
         model=_model(row, config.model),
-        recipe=from_mapping(Recipe, recipe, f"row {row.name!r}"),
+        recipe=validated(Recipe, recipe, f"row {row.name!r}"),
     )
 
 
 def _model(row: Row, base: ModelConfig) -> ModelConfig:
     options = variant(row.variant, base).to_json() | row.model
-    return from_mapping(ModelConfig, options, f"row {row.name!r}")
+    return validated(ModelConfig, options, f"row {row.name!r}")
 
 
 def _row_file(data: Options, path: Path) -> RowFile:

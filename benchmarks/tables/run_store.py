@@ -1,6 +1,6 @@
 """Runs and what was measured on them, in a folder that all tables share.
 
-WORK/runs/asen-s0-1f2e3d4c5b6a/    config.toml, best/, last/, train.json, evaluation/
+WORK/runs/asen-s0-1f2e3d4c5b6a/    config.toml, best/, last.pt, train.json, evaluation/
 WORK/runs/cache/                   maps of the frozen backbone, shared by the runs
 WORK/measured/KEY.json             what was measured, by `evaluation_key`
 """

@@ -87,13 +87,13 @@ def command(
     from training.allocator import keep_freed_memory
     from training.datasets import load_dataset
     from training.distributed import joined
-    from training.models.config import VARIANTS, ModelConfig, from_mapping
+    from training.models.config import VARIANTS, ModelConfig
     from training.models.config import variant as with_variant
-    from training.preprocessing import Preprocessing
     from training.recipe import Recipe
-    from training.run import RunConfig, names_freezing, read_config, run_training
+    from training.run import RunConfig, Setting, names_freezing, read_config, run_training
     from training.sources import validation_rows
     from training.train_report import Progress
+    from training.validated import validated
 
     keep_freed_memory()
 
@@ -103,13 +103,13 @@ def command(
         if variant not in VARIANTS:
             raise UsageError(f"unknown variant {variant!r}; there are {', '.join(VARIANTS)}")
         model = with_variant(variant, model)
-    model = from_mapping(
+    model = validated(
         ModelConfig,
         model.to_json() | _given(backbone=backbone, stage=stage),
         "options",
     )
     chosen_weights = weights if weights is not None else base.weights
-    recipe = from_mapping(
+    recipe = validated(
         Recipe,
         base.recipe.to_json()
         | _given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
@@ -126,12 +126,10 @@ def command(
         )
     preprocessing = base.preprocessing
     if image_size is not None:
-        preprocessing = Preprocessing.from_json(preprocessing.to_json() | {"size": image_size})
+        preprocessing = replace(preprocessing, size=image_size)
     run = RunConfig(
         model, recipe, preprocessing, chosen_weights, base.seed if seed is None else seed
     )
-    if not 0 <= run.seed <= _LARGEST_SEED:  # of the config; the option is checked by its type
-        raise UsageError(f"seed must be 0..{_LARGEST_SEED}, got {run.seed}")
     dataset = load_dataset(name, root, _attributes(attributes), item_column)
     choice = choose_device(device)
     copies = run.recipe.stored_copies
@@ -142,26 +140,17 @@ def command(
         if not resume:
             _make_folder(out)
         with TrainingBars(images) as bars:
-            report, source = run_training(
-                dataset,
-                run,
-                out,
-                where,
-                workers,
-                validation_map,
-                bars if processes.first else Progress(),
-                bars.encoded if processes.first else lambda count: None,
-                resume,
-                processes,
-            )
+            setting = Setting(where, workers, resume, validation_map, processes)
+            told = bars if processes.first else Progress()
+            report = run_training(dataset, run, out, setting, told)
     if not processes.first:
         return 0
-    failures = sorted(set(source.failures))
+    failures = sorted(set(report.failures))
     for path, reason in failures[:5]:
         stderr.print(f"skipped {path}: {reason}", markup=False, soft_wrap=True)
     if failures:
         stderr.print(f"{len(failures)} images could not be read and were skipped", markup=False)
-    data = _to_json(report, run, len(source.rows), len(failures))
+    data = _to_json(report, run, len(failures))
     if as_json:
         print_json(data)
     else:
@@ -199,11 +188,11 @@ def _headline(run: RunConfig, images: int, device: str) -> str:
     )
 
 
-def _to_json(report: TrainReport, run: RunConfig, images: int, skipped: int) -> dict[str, Any]:
+def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any]:
     return {
         "run": str(report.out),
         "checkpoint": str(report.out / "best"),
-        "images": images,
+        "images": report.images,
         "skipped": skipped,
         "seed": run.seed,
         "best_epoch": report.best_epoch,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from retrieval.progress_bars import CountBar
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.errors import DataError, UsageError
-from training.map_bank import MapBank, bank_from_cache, bank_from_images
+from training.map_bank import MapBank, bank_from_images
 from training.models.conditioned import ConditionedEmbedder
 from training.preprocessing import Preprocessing
 
@@ -47,12 +48,8 @@ def encode_split(
         raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
     rows = part.rows_of("all")
     with CountBar(title, len(part)) as bar:
-        if cache is None:
-            bank, failures = bank_from_images(model, part, rows, preprocessing, workers, bar)
-        else:
-            bank, failures = bank_from_cache(model, part, rows, preprocessing, cache, workers, bar)
+        reading = Reading(preprocessing, workers, bar)
+        bank, failures = bank_from_images(model, part, rows, reading, cache)
     if len(bank.rows) == 0:
         raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
-    part = part.subset(bank.rows)
-    bank.renumber()
-    return EncodedSplit(part, bank, failures)
+    return EncodedSplit(bank.dataset, bank, failures)

@@ -15,6 +15,7 @@ from retrieval.evaluation.classification import classification_report, head_scor
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.map_bank import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -59,9 +60,7 @@ def test_rows_are_what_the_heads_say(catalogue: Path, tmp_path: Path, capsys) ->
     ]
     loaded = load_checkpoint(runs[0])
     every = dataset.rows_of("all")
-    bank, _ = bank_from_images(
-        loaded.model, dataset, every, loaded.preprocessing, 0, lambda count: None
-    )
+    bank, _ = bank_from_images(loaded.model, dataset, every, Reading(loaded.preprocessing))
     scores = head_scores(bank, dataset.labels * 0, chunk=7)
     report = classification_report(
         dataset.schema, dataset.labels, dataset.category, scores.attributes, scores.categories
@@ -92,7 +91,7 @@ def test_head_scores_are_the_heads_on_each_images_own_condition(catalogue, tmp_p
     loaded = load_checkpoint(save(dataset, tmp_path / "run", 0))
     model = loaded.model
     rows = np.arange(10)
-    bank, _ = bank_from_images(model, dataset, rows, loaded.preprocessing, 0, lambda count: None)
+    bank, _ = bank_from_images(model, dataset, rows, Reading(loaded.preprocessing))
     told = np.where(np.arange(10)[:, None] % 3 == 0, 0, dataset.labels[:10]).astype(np.int8)
     scores = head_scores(bank, told, chunk=4)
     for n in range(10):

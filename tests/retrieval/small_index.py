@@ -25,8 +25,7 @@ from training.datasets import load_dataset
 from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.run import RunConfig, run_training
-from training.train_report import Progress
+from training.run import RunConfig, Setting, run_training
 
 ODD_NAMES = ("[red]x[/].jpg", "blå kjole 旗袍.jpg", ":smile:.jpg", "two\nlines\x1b[31m.jpg")
 COPIES = {"images/000.png": ("copy-a.png", "copy-b.png"), "images/004.png": ("z.png", "y.png")}
@@ -65,9 +64,7 @@ def make_shop(root: Path) -> Shop:
     dataset = load_dataset(str(shop.catalogue))
     recipe = Recipe(epochs=2, batch_size=20, freeze_backbone=False, crop=0.9)
     config = RunConfig(MODEL, recipe, Preprocessing(size=32))
-    run_training(
-        dataset, config, shop.run, "cpu", 0, validation_map, Progress(), lambda count: None
-    )
+    run_training(dataset, config, shop.run, Setting(validate=validation_map))
     checkpoint = load_checkpoint(shop.run)
     everything = np.arange(len(dataset))
     options = BuildOptions(workers=0, shard_rows=32)

@@ -12,7 +12,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import training.trainer
 from retrieval.validation import validation_map
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -20,8 +19,9 @@ from training.distributed import ALONE, Processes, joined
 from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.run import RunConfig, run_training
+from training.run import RunConfig, Setting, run_training
 from training.train_report import EpochReport, Progress
+from training.trainer import Trainer
 
 _RECIPE = Recipe(
     epochs=2,
@@ -79,10 +79,8 @@ def run_all(
     told = {}
     for name, config in shared_configs(weights).items():
         told[name] = Told()
-        run_training(
-            dataset, config, out / name / "run", "cpu", 0, validation_map, told[name],
-            lambda _: None, processes=processes,
-        )  # fmt: skip
+        setting = Setting(validate=validation_map, processes=processes)
+        run_training(dataset, config, out / name / "run", setting, told[name])
     return {name: one.to_json() for name, one in told.items()}
 
 
@@ -90,7 +88,7 @@ def _main(catalogue: str, weights: str, out: Path) -> None:
     with joined("cpu") as (processes, _):
         assert processes.count == 2
         if not processes.first:  # it must not write
-            training.trainer._save = None  # type: ignore[assignment]
+            Trainer._save = None  # type: ignore[assignment,method-assign]
         reports = run_all(load_dataset(catalogue), weights, out, processes)
         (out / f"report-{processes.rank}.json").write_text(json.dumps(reports))
 

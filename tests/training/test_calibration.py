@@ -19,9 +19,8 @@ from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.run import RunConfig, run_training
+from training.run import RunConfig, Setting, run_training
 from training.sources import Photographs
-from training.train_report import Progress
 
 SMALL = Preprocessing(size=32)
 CONFIG = RunConfig(
@@ -49,10 +48,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _train(dataset: Dataset, config: RunConfig, out: Path) -> ConditionedEmbedder:
-    run_training(
-        dataset, config, out, "cpu", 0, lambda *_: 0.0, Progress(), lambda _: None
-    )  # every epoch is as good: `best` is the first
-    return load_checkpoint(out / "last").model
+    run_training(dataset, config, out)  # without a figure the last epoch is the best
+    return load_checkpoint(out).model
 
 
 def _training_trunk(dataset: Dataset, model: ConditionedEmbedder) -> torch.Tensor:
@@ -90,11 +87,8 @@ def test_training_on_does_not_move_them_and_a_resumed_run_measures_nothing_anew(
     first = _train(dataset, config, tmp_path / "one").standardise.state_dict()
     last = _train(dataset, longer, tmp_path / "three").standardise.state_dict()
     assert all(torch.equal(first[key], last[key]) for key in first)
-    monkeypatch.setattr("training.trainer._calibrate", None)  # a call would fail
-    run_training(
-        dataset, longer, tmp_path / "three", "cpu", 0, lambda *_: 0.0, Progress(), lambda _: None,
-        resume=True,
-    )  # fmt: skip
+    monkeypatch.setattr("training.trainer.Trainer._calibrate", None)  # a call would fail
+    run_training(dataset, longer, tmp_path / "three", Setting(resume=True))
 
 
 def test_from_scratch_they_are_learned_with_the_network(dataset: Dataset, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
+from training.decoding import Reading
 from training.map_bank import bank_from_images
 from training.models.config import ModelConfig, variant
 from training.models.registry import build_model
@@ -29,7 +30,7 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(name: str, tmp_path: Path)
     config = variant(name, ModelConfig("resnet18", "layer1", 4))
     model = build_model(dataset.schema, config, 2).eval()
     rows = np.array([7, 2, 10], dtype=np.int64)
-    bank, failures = bank_from_images(model, dataset, rows, SMALL, 0, lambda _: None, batch_size=2)
+    bank, failures = bank_from_images(model, dataset, rows, Reading(SMALL))
     assert not failures
     assert (bank.maps.shape[1:], bank.keys.shape[1:]) == SHAPES[name]
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
@@ -39,6 +40,6 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(name: str, tmp_path: Path)
         z = model(images, torch.from_numpy(condition).float().unsqueeze(0)).numpy()
         chances = model.predict(model.features(images)).numpy()
         pooled = torch.nn.functional.normalize(model.trunk(images).mean((2, 3)), dim=-1).numpy()
-    np.testing.assert_allclose(bank.embed(condition, rows, chunk=2), z, atol=2e-3)
-    np.testing.assert_allclose(bank.chances[bank.places(rows)], chances, atol=2e-3)
+    np.testing.assert_allclose(bank.embed(condition, bank.rows, chunk=2), z, atol=2e-3)
+    np.testing.assert_allclose(bank.chances, chances, atol=2e-3)
     np.testing.assert_allclose(bank.pooled, pooled, atol=1e-6)

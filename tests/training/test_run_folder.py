@@ -1,71 +1,32 @@
 """What a run goes on from: killed anywhere, with other data or weights, damaged, on a full disk."""
 
 import errno
-import json
 import os
 import shutil
 import stat
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from test_trainer import CONFIG, _run
 from tiny_catalogue import write_tiny_catalogue
 
-from training import checkpoint, run_folder
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError, ResourceError
 from training.models.backbones import build_backbone
 from training.models.registry import build_model
-from training.optimisation import build_optimizer
 from training.run_folder import read_last, save_last
 from training.train_report import EpochReport, TrainReport
+from training.trainer import build_optimizer
 
 TWO = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=2))
 
 
 class _Killed(BaseException):
     """What a kill is to the code that it hits."""
-
-
-class _Killer:
-    """Kills at the n-th of the steps by which a folder changes."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.left = 0
-        for place, name in (
-            (run_folder, "save_checkpoint"),
-            (run_folder, "save"),
-            (checkpoint.os, "replace"),
-            (os, "rename"),
-        ):
-            monkeypatch.setattr(place, name, self._wrap(getattr(place, name)))
-        remove = shutil.rmtree
-
-        def removed(path: Path, ignore_errors: bool) -> None:
-            if Path(path).exists():
-                self._step(lambda: (Path(path) / "state.json").unlink(missing_ok=True))
-            remove(path, ignore_errors=ignore_errors)
-
-        monkeypatch.setattr(run_folder.shutil, "rmtree", removed)
-
-    def _wrap(self, function: Callable[..., object]) -> Callable[..., object]:
-        def called(*args: object, **options: object) -> object:
-            self._step(lambda: None)
-            return function(*args, **options)
-
-        return called
-
-    def _step(self, half: Callable[[], None]) -> None:
-        self.left -= 1
-        if self.left == 0:
-            half()
-            raise _Killed
 
 
 @pytest.fixture(scope="module")
@@ -92,50 +53,38 @@ class _Saved:
         self.report.epochs.append(EpochReport(done, {}, None, 1.0))
 
     def save(self) -> None:
-        save_last(
-            self.report, self.model, self.optimizer, self.dataset, CONFIG.preprocessing,
-            CONFIG.recipe, 0, {"epoch": len(self.report.epochs)},
-        )  # fmt: skip
+        save_last(self.report, self.model, self.optimizer, {})
 
 
-def _check(out: Path, allowed: set[int]) -> None:
+def _check(out: Path, done: int) -> None:
     """All that is read is of one and the same epoch."""
     found = read_last(out)
-    done = len(found.state["epochs"])
-    assert done in allowed
-    assert found.checkpoint.training["epoch"] == done
-    assert found.checkpoint.model.state_dict()["reduce.weight"].unique().tolist() == [done]
-    assert {int(t) for k, t in found.optimizer.items() if k.endswith(".step")} == {done}
+    assert len(found.epochs) == done
+    assert found.model["reduce.weight"].unique().tolist() == [done]
+    assert {int(state["step"]) for state in found.optimizer["state"].values()} == {done}
 
 
+@pytest.mark.parametrize("step", ["write_bytes", "fsync", "replace"])
 def test_killed_anywhere_in_a_save_an_epoch_is_there_as_a_whole(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
-    killer = _Killer(monkeypatch)
-    for number in range(1, 100):
-        out = tmp_path / f"killed-{number}"
-        saved = _Saved(dataset, out)
-        saved.epoch()
-        saved.save()
-        saved.epoch()
-        killer.left = number
-        try:
+    saved = _Saved(dataset, tmp_path)
+    saved.epoch()
+    saved.save()
+    saved.epoch()
+    place = Path if step == "write_bytes" else os
+
+    def killed(*_: object) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, step, killed)
+        with pytest.raises(_Killed):
             saved.save()
-        except _Killed:
-            killer.left = 0
-        else:
-            break
-        _check(out, {1, 2})
-        saved.epoch()
-        killer.left = number  # again, from what the first kill has left
-        with suppress(_Killed):
-            saved.save()
-        killer.left = 0
-        _check(out, {1, 2, 3})
-        saved.save()
-        _check(out, {3})
-        assert [path.name for path in out.iterdir()] == ["last"]
-    assert number > 8
+    _check(tmp_path, 1)
+    saved.save()
+    _check(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_other_images_or_labels_are_refused(dataset: Dataset, tmp_path: Path) -> None:
@@ -184,50 +133,57 @@ def test_other_weights_of_a_frozen_backbone_are_refused_before_the_maps_are_made
 
 def test_what_is_damaged_is_named(dataset: Dataset, tmp_path: Path) -> None:
     _run(dataset, tmp_path / "run", replace(TWO, recipe=replace(TWO.recipe, epochs=1)))
-    last = tmp_path / "run" / "last"
-    state, optimizer = last / "state.json", last / "optimizer.safetensors"
-    kept, tensors = state.read_text(), load_file(optimizer)
-    without = {k: v for k, v in json.loads(kept).items() if k != "best_epoch"}
-    for text in ("[]", "{}", "", json.dumps(without)):
-        state.write_text(text)
-        with pytest.raises(DataError, match=r"state\.json is damaged"):
+    last = tmp_path / "run" / "last.pt"
+    content = last.read_bytes()
+    kept = torch.load(last, weights_only=True)
+    kept["run"]["options"]["epochs"] = 2
+    for damaged in (b"", b"{}", content[:-1], content[: len(content) // 2]):
+        last.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"last\.pt is damaged"):
             _run(dataset, tmp_path / "run", TWO, resume=True)
-    state.write_text(kept.replace('"epochs": 1,', '"epochs": 2,'))
-    some = next(name for name in tensors if name.endswith(".exp_avg"))
+    optimizer = kept["optimizer"]
+    fewer = {**optimizer, "param_groups": optimizer["param_groups"][:1]}
     for changed in (
-        {k: v for k, v in tensors.items() if k != some},
-        tensors | {some: torch.zeros(3)},
-        tensors | {"x.step": torch.zeros(())},
+        {k: v for k, v in kept.items() if k != "best_epoch"},
+        kept | {"model": {}},
+        kept | {"optimizer": fewer},
     ):
-        save_file(changed, optimizer)
-        with pytest.raises(DataError, match="state of the optimizer is damaged"):
+        torch.save(changed, last)
+        with pytest.raises(DataError, match=r"last\.pt is damaged"):
             _run(dataset, tmp_path / "run", TWO, resume=True)
-    save_file(tensors, optimizer)
+    torch.save(kept, last)
     _run(dataset, tmp_path / "run", TWO, resume=True)
+
+
+def test_a_pickle_is_refused_and_does_not_run(dataset: Dataset, tmp_path: Path) -> None:
+    witness = tmp_path / "ran"
+
+    class _Malicious:
+        def __reduce__(self) -> tuple[object, tuple[str, str]]:
+            return (open, (str(witness), "w"))
+
+    torch.save({"run": _Malicious()}, tmp_path / "last.pt")
+    with pytest.raises(DataError, match=r"last\.pt is damaged"):
+        read_last(tmp_path)
+    assert not witness.exists()
 
 
 def test_a_full_disk_is_told_and_leaves_what_was_kept(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = Path.write_bytes
-    full = False
+    saved = _Saved(dataset, tmp_path)
+    saved.epoch()
+    saved.save()
+    saved.epoch()
 
-    def written(path: Path, content: bytes) -> int:
-        if full and path.name == "optimizer.safetensors":
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return write(path, content)
+    def full(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(Path, "write_bytes", written)
-    _run(dataset, tmp_path / "run", replace(TWO, recipe=replace(TWO.recipe, epochs=1)))
-    state = tmp_path / "run/last/state.json"
-    state.write_text(state.read_text().replace('"epochs": 1,', '"epochs": 2,'))
-    full = True
-    with pytest.raises(ResourceError, match="No space left"):
-        _run(dataset, tmp_path / "run", TWO, resume=True)
-    full = False
-    report, losses = _run(dataset, tmp_path / "run", TWO, resume=True)
-    assert [epoch.epoch for epoch in report.epochs] == [1, 2]
-    assert losses
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ResourceError, match="the disk is full"):
+            saved.save()
+    _check(tmp_path, 1)
 
 
 def test_others_may_read_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
@@ -238,4 +194,4 @@ def test_others_may_read_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
         os.umask(before)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
-    assert len(files) == 4 + 6
+    assert len(files) == 4 + 1

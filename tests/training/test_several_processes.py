@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from shared_runs import run_all, shared_configs
 from tiny_catalogue import write_tiny_catalogue
 
@@ -22,6 +22,7 @@ from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.distributed import ALONE, Processes, joined
 from training.models.backbones import build_backbone
+from training.run_folder import read_last
 
 HERE = Path(__file__).resolve()
 RUNS = tuple(shared_configs(""))
@@ -112,7 +113,7 @@ def test_the_first_process_validates_and_writes_what_one_would(both: Both, name:
     ours, theirs = both.alone_out / name / "run", both.shared_out / name / "run"
     files = [sorted(str(p.relative_to(run)) for p in run.rglob("*")) for run in (ours, theirs)]
     assert files[0] == files[1]
-    one, two = (load_file(run / "last/model.safetensors") for run in (ours, theirs))
+    one, two = (read_last(run).model for run in (ours, theirs))
     for key, tensor in one.items():
         torch.testing.assert_close(two[key], tensor, rtol=1e-3, atol=1e-4, msg=key)
 
@@ -200,10 +201,10 @@ def test_fault_34_when_a_rank_dies_all_end_and_the_last_checkpoint_loads(
         )
         for rank in range(2)
     ]  # fmt: skip
-    last = tmp_path / "run" / "last"
+    run = tmp_path / "run"
     try:
         stop = time.monotonic() + LIMIT
-        while not (last / "config.json").exists():
+        while not (run / "last.pt").exists():
             assert time.monotonic() < stop, "no epoch ended"
             assert all(process.poll() is None for process in processes)
             time.sleep(0.05)
@@ -217,4 +218,5 @@ def test_fault_34_when_a_rank_dies_all_end_and_the_last_checkpoint_loads(
         for process in processes:
             process.kill()
             process.wait()
-    assert load_checkpoint(last).training["epoch"] >= 1
+    assert len(read_last(run).epochs) >= 1
+    assert load_checkpoint(run).training["epoch"] >= 1

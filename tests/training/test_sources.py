@@ -8,9 +8,10 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from training.augmentation import augment, draw_augmentation
-from training.batch_plans import Order
+from training.batch_plans import BatchPlan
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.map_bank import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -34,27 +35,30 @@ def model(dataset: Dataset) -> M2Fashion:
 
 def test_pictures_in_memory_equal_pictures_read_anew(dataset: Dataset, model: M2Fashion) -> None:
     (dataset.root / "images/003.png").write_bytes(b"broken")
-    kept = Photographs(dataset, SMALL, 0, lambda _: None)
-    streamed = Photographs(dataset, SMALL, 0, lambda _: None, memory=0)
+    kept = Photographs(dataset, Reading(SMALL))
+    streamed = Photographs(dataset, Reading(SMALL), memory=0)
     assert 3 not in kept.rows
     assert 3 in streamed.rows  # not read yet
     assert kept.failures[0][0] == "images/003.png"
-    orders = [Order([5, 1, 9], [0, 1, 0]), Order([2, 7, 4], [0, 0, 0])]  # copies are for maps
+    orders = [
+        BatchPlan([5, 1, 9], [0, 1, 0]),
+        BatchPlan([2, 7, 4], [0, 0, 0]),
+    ]  # copies are for maps
     for (rows, images), (again, same) in zip(
         kept.batches(iter(orders)), streamed.batches(iter(orders)), strict=True
     ):
         assert rows == again
         assert torch.equal(images, same)
-    (rows, images) = next(streamed.batches(iter([Order([3, 8], [0, 0])])))
+    (rows, images) = next(streamed.batches(iter([BatchPlan([3, 8], [0, 0])])))
     assert rows == [8]
     assert len(images) == 1
     banks = [source.validation_bank(model) for source in (kept, streamed)]
     assert banks[0] is not None
     assert banks[1] is not None
     condition = dataset.schema.type_condition(0)
-    first, second = (bank.embed(condition, bank.rows) for bank, _ in banks)
+    first, second = (bank.embed(condition, bank.rows) for bank in banks)
     np.testing.assert_allclose(first, second, atol=1e-6)
-    assert len(banks[0][1]) == len(first) == 7
+    assert len(banks[0].dataset) == len(first) == 7
 
 
 def test_stored_maps_are_the_trunks_and_are_computed_once(
@@ -65,9 +69,11 @@ def test_stored_maps_are_the_trunks_and_are_computed_once(
     def source() -> StoredMaps:
         done.clear()
         recipe = Recipe(copies=0)
-        return StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, recipe)
+        return StoredMaps(
+            model, dataset, Reading(SMALL, 0, done.append), tmp_path / "cache", recipe
+        )
 
-    order = Order([4, 0, 11], [0, 0, 0])
+    order = BatchPlan([4, 0, 11], [0, 0, 0])
 
     fresh = source()
     assert sum(done) == len(fresh.rows) + 7
@@ -103,13 +109,13 @@ def test_copies_are_the_trunks_of_mirrored_and_cropped_pictures(
     (dataset.root / "images/003.png").write_bytes(b"broken")
     recipe = Recipe(copies=2, crop=0.6, precision="float32")
     done: list[int] = []
-    source = StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, recipe)
+    source = StoredMaps(model, dataset, Reading(SMALL, 0, done.append), tmp_path / "cache", recipe)
     train = dataset.rows_of("train")
     assert 3 in train
     assert source.rows.tolist() == [row for row in train if row != 3]
     assert sum(done) == len(train) + 7 + 2 * len(source.rows)
     rows, copies = [12, 0, 4, 12], [1, 2, 0, 2]
-    read, maps = next(source.batches(iter([Order(rows, copies)])))
+    read, maps = next(source.batches(iter([BatchPlan(rows, copies)])))
     assert read == rows
     for row, copy, found in zip(rows, copies, maps, strict=True):
         pixels = torch.from_numpy(SMALL.open(dataset.root / dataset.paths[row])).unsqueeze(0)
@@ -125,17 +131,17 @@ def test_copies_are_the_trunks_of_mirrored_and_cropped_pictures(
     assert not torch.equal(maps[0], maps[3])
     bank = source.validation_bank(model)
     assert bank is not None
-    assert len(bank[1]) == 7
+    assert len(bank.dataset) == 7
     # Another crop makes other copies; the pictures themselves are read from the cache.
     done.clear()
     other = replace(recipe, crop=0.9)
-    StoredMaps(model, dataset, SMALL, tmp_path / "cache", "cpu", 0, done.append, other)
+    StoredMaps(model, dataset, Reading(SMALL, 0, done.append), tmp_path / "cache", other)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 5
 
 
 def test_a_bank_embeds_and_predicts_as_the_model_does(dataset: Dataset, model: M2Fashion) -> None:
     rows = np.array([30, 2, 17], dtype=np.int64)
-    bank, failures = bank_from_images(model, dataset, rows, SMALL, 0, lambda _: None, batch_size=2)
+    bank, failures = bank_from_images(model, dataset, rows, Reading(SMALL))
     assert not failures
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
     condition = dataset.schema.condition(present=["red"], absent=["disc"])
@@ -146,12 +152,11 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(dataset: Dataset, model: M
         # The floor knows the last stage alone.
         last = torch.nn.functional.adaptive_avg_pool2d(model.backbone(images), 4)
         pooled = torch.nn.functional.normalize(last.mean((2, 3)), dim=-1).numpy()
-    order = np.array([17, 30], dtype=np.int64)
-    np.testing.assert_allclose(bank.embed(condition, order, chunk=1), z[[2, 0]], atol=2e-3)
-    np.testing.assert_allclose(bank.chances[bank.places(order)], chances[[2, 0]], atol=2e-3)
+    order = np.array([2, 0], dtype=np.int64)
+    assert bank.dataset.paths == [dataset.paths[row] for row in rows]
+    np.testing.assert_allclose(bank.embed(condition, order, chunk=1), z[order], atol=2e-3)
+    np.testing.assert_allclose(bank.chances, chances, atol=2e-3)
     np.testing.assert_allclose(bank.pooled, pooled, atol=1e-6)
-    with pytest.raises(KeyError):
-        bank.embed(condition, np.array([3], dtype=np.int64))
 
 
 def test_training_crops_the_whole_picture_and_an_index_shows_its_middle(
@@ -166,16 +171,15 @@ def test_training_crops_the_whole_picture_and_an_index_shows_its_middle(
 
     recipe = Recipe(batch_size=4, copies=1, crop=0.75)
     stored = [
-        StoredMaps(model, dataset, shown, tmp_path, "cpu", 0, lambda _: None, recipe)
-        for shown in (cut, whole)
+        StoredMaps(model, dataset, Reading(shown), tmp_path, recipe) for shown in (cut, whole)
     ]
-    order = [Order([0, 1], [1, 1]), Order([0, 1], [0, 0])]
+    order = [BatchPlan([0, 1], [1, 1]), BatchPlan([0, 1], [0, 0])]
     (_, copies), (_, own) = stored[0].batches(iter(order))
     (_, whole_copies), (_, whole_own) = stored[1].batches(iter(order))
     torch.testing.assert_close(copies, whole_copies, rtol=0, atol=0)
     assert not torch.equal(own, whole_own)
 
-    photographs = Photographs(dataset, cut, 0, lambda _: None)
-    (_, images), *_ = photographs.batches(iter([Order([0, 1], [0, 0])]))
+    photographs = Photographs(dataset, Reading(cut))
+    (_, images), *_ = photographs.batches(iter([BatchPlan([0, 1], [0, 0])]))
     expected = np.stack([whole.open(dataset.root / dataset.paths[n]) for n in (0, 1)])
     torch.testing.assert_close(images, whole.normalise(torch.from_numpy(expected)))

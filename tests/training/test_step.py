@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from training.batch_plans import BatchPlan
 from training.descriptor import GARMENT
 from training.models.conditioned import ConditionedEmbedder
-from training.models.config import ModelConfig, from_mapping, variant
+from training.models.config import ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
-from training.objective import draw_looks
 from training.recipe import Recipe
 from training.schema import Attribute, Schema
-from training.step import Batch, Objective, lay_out, make_batch, train_step
+from training.step import Batch, Objective, draw_looks, lay_out, make_batch, train_step
+from training.validated import validated
 
 SCHEMA = Schema(
     (
@@ -33,7 +33,7 @@ TRIPLETS = replace(PLAIN, sampling="triplets")
 def _model(name: str = "m2fashion") -> ConditionedEmbedder:
     torch.manual_seed(0)
     base = ModelConfig("small", "layer2", 3)
-    config = from_mapping(ModelConfig, variant(name, base).to_json() | {"dim": 8}, "test")
+    config = validated(ModelConfig, variant(name, base).to_json() | {"dim": 8}, "test")
     model = build_model(SCHEMA, config, categories=2)
     with torch.no_grad():
         for _ in range(20):  # batch norms that have seen something

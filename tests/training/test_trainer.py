@@ -17,7 +17,8 @@ from training.map_bank import MapBank
 from training.models.config import ModelConfig, variant
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.run import RunConfig, read_config, run_training
+from training.run import RunConfig, Setting, read_config, run_training
+from training.run_folder import read_last
 from training.sources import Photographs
 from training.train_report import Progress, TrainReport
 
@@ -56,13 +57,14 @@ def _validate(bank: MapBank, dataset: Dataset) -> float:
     return float(100 * np.mean(right))
 
 
+VALIDATED = Setting(validate=_validate)
+
+
 def _run(
     dataset: Dataset, out: Path, config: RunConfig, resume: bool = False
 ) -> tuple[TrainReport, list[float]]:
     recorder = _Recorder()
-    report, _ = run_training(
-        dataset, config, out, "cpu", 0, _validate, recorder, lambda _: None, resume
-    )
+    report = run_training(dataset, config, out, Setting("cpu", 0, resume, _validate), recorder)
     return report, recorder.losses
 
 
@@ -75,9 +77,7 @@ def test_training_learns_and_keeps_its_best_epoch(tmp_path: Path) -> None:
     dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 300)))
     config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=8, crop=1.0))
     recorder = _Recorder()
-    report, _ = run_training(
-        dataset, config, tmp_path / "run", "cpu", 0, _validate, recorder, lambda _: None
-    )
+    report = run_training(dataset, config, tmp_path / "run", VALIDATED, recorder)
     assert len(recorder.losses) == 8 * 10
     assert np.mean(recorder.value[-3:]) < 0.7 * np.mean(recorder.value[:3])
     assert report.best_validation is not None
@@ -112,14 +112,12 @@ def test_fault_33_resumed_training_goes_on_with_the_same_losses(
                 raise _Stop
 
     recorder = _StopAfterTwo()
-    arguments = (dataset, config, tmp_path / "part", "cpu", 0, _validate)
     with pytest.raises(_Stop):
-        run_training(*arguments, recorder, lambda _: None)
-    rest = _Recorder()
-    report, _ = run_training(*arguments, rest, lambda _: None, resume=True)
-    assert recorder.losses + rest.losses == whole
+        run_training(dataset, config, tmp_path / "part", VALIDATED, recorder)
+    report, rest = _run(dataset, tmp_path / "part", config, resume=True)
+    assert recorder.losses + rest == whole
     assert [e.epoch for e in report.epochs] == [1, 2, 3]
-    final = [load_checkpoint(tmp_path / r / "last").model.state_dict() for r in ("whole", "part")]
+    final = [read_last(tmp_path / r).model for r in ("whole", "part")]
     assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
 
 
@@ -131,9 +129,7 @@ def test_sampled_triplets_train_a_model_that_tells_the_attributes_apart(
     recipe = replace(CONFIG.recipe, epochs=6, sampling="triplets", triplets_per_epoch=200, crop=1.0)
     config = replace(CONFIG, model=variant(variant_name, CONFIG.model), recipe=recipe)
     recorder = _Recorder()
-    report, _ = run_training(
-        dataset, config, tmp_path / "run", "cpu", 0, _validate, recorder, lambda _: None
-    )
+    report = run_training(dataset, config, tmp_path / "run", VALIDATED, recorder)
     assert len(recorder.losses) == 6 * 10
     assert np.mean(recorder.losses[-10:]) < 0.6 * np.mean(recorder.losses[:5])
     assert report.best_validation is not None
@@ -158,17 +154,9 @@ def test_an_image_that_breaks_while_it_is_trained_on_is_left_out(
         triplets_per_epoch=20,
     )
     recorder = _Recorder()
-    _, source = run_training(
-        load_dataset(str(root)),
-        replace(CONFIG, recipe=recipe),
-        tmp_path / "run",
-        "cpu",
-        0,
-        _validate,
-        recorder,
-        lambda _: None,
-    )
-    assert {path for path, _ in source.failures} == {"images/005.png"}
+    config = replace(CONFIG, recipe=recipe)
+    report = run_training(load_dataset(str(root)), config, tmp_path / "run", VALIDATED, recorder)
+    assert {path for path, _ in report.failures} == {"images/005.png"}
     assert len(recorder.losses) == 12
     assert np.isfinite(recorder.losses).all()
 
@@ -208,9 +196,8 @@ def test_a_valid_split_that_tells_nothing_leaves_the_last_epoch(tmp_path: Path) 
     (root / "labels.csv").write_text("\n".join([head, *kept]) + "\n")
     dataset = load_dataset(str(root))
     assert len(dataset.rows_of("valid")) == 1
-    report, _ = run_training(
-        dataset, CONFIG, tmp_path / "run", "cpu", 0, validation_map, Progress(), lambda _: None
-    )
+    setting = Setting(validate=validation_map)
+    report = run_training(dataset, CONFIG, tmp_path / "run", setting)
     assert (report.best_epoch, report.best_validation) == (3, None)
     assert [e.validation for e in report.epochs] == [None] * 3
 
@@ -239,17 +226,9 @@ def test_a_broken_training_image_is_skipped_and_counted(tmp_path: Path) -> None:
     broken = load_dataset(str(root))
     for frozen in (True, False):
         recipe = replace(CONFIG.recipe, epochs=1, freeze_backbone=frozen)
-        report, source = run_training(
-            broken,
-            replace(CONFIG, recipe=recipe),
-            tmp_path / str(frozen),
-            "cpu",
-            0,
-            _validate,
-            Progress(),
-            lambda _: None,
-        )
-        assert {p for p, _ in source.failures} == {"images/005.png"}
+        config = replace(CONFIG, recipe=recipe)
+        report = run_training(broken, config, tmp_path / str(frozen), VALIDATED)
+        assert {p for p, _ in report.failures} == {"images/005.png"}
         assert len(report.epochs) == 1
 
 
@@ -257,8 +236,8 @@ def test_a_broken_training_image_is_skipped_and_counted(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[recipe]\nepoch = 3", "unknown option 'epoch'"),
-        ("[recipe]\nepochs = 'x'", "not of type int"),
-        ("recipe = 3", "must be a table"),
+        ("[recipe]\nepochs = 'x'", "epochs = 'x': Expected `int`, got `str`"),
+        ("recipe = 3", "recipe = 3: Expected `object`, got `int`"),
         ("[model", "cannot read"),
         ("[preprocessing]\nsize = 0", "size"),
         ("colour = 1", "unknown option 'colour'"),

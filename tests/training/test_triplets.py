@@ -9,7 +9,7 @@ import torch
 
 from training.errors import DataError
 from training.schema import Attribute, Schema
-from training.triplets import Triplets, TripletSampler, sample_triplets
+from training.triplets import Triplets, TripletSampler
 
 SCHEMA = Schema(
     (
@@ -67,7 +67,7 @@ def _drawn(triplets: Triplets, k: int) -> Counter[tuple[int, int, int]]:
 
 def test_every_possible_triplet_of_a_value_and_no_other_equally_often() -> None:
     count = 60_000
-    triplets = sample_triplets(LABELS, SCHEMA, ROWS, count, _generator())
+    triplets = TripletSampler(LABELS, SCHEMA, ROWS).sample(count, _generator())
     assert triplets.rows.shape == (3, count)
     assert triplets.rows.dtype == triplets.attribute.dtype == np.int64
     possible = _possible(LABELS, ROWS)
@@ -83,7 +83,7 @@ def test_every_possible_triplet_of_a_value_and_no_other_equally_often() -> None:
 
 def test_attributes_then_values_are_uniform_whatever_their_counts() -> None:
     count = 60_000
-    triplets = sample_triplets(LABELS, SCHEMA, ROWS, count, _generator(1))
+    triplets = TripletSampler(LABELS, SCHEMA, ROWS).sample(count, _generator(1))
     shares = {k: float((triplets.value == k).mean()) for k in (0, 1, 3, 4, 5)}
     for k, share in shares.items():
         expected = 1 / 2 / (2 if k < 3 else 3)  # two attributes; two values of one, three of one
@@ -112,7 +112,7 @@ def test_a_seed_gives_the_same_triplets_and_two_draws_differ() -> None:
     generator = _generator(7)
     first, second = sampler.sample(50, generator), sampler.sample(50, generator)
     assert not np.array_equal(first.rows, second.rows)
-    again = sample_triplets(LABELS, SCHEMA, ROWS, 50, _generator(7))
+    again = TripletSampler(LABELS, SCHEMA, ROWS).sample(50, _generator(7))
     np.testing.assert_array_equal(first.rows, again.rows)
     np.testing.assert_array_equal(first.attribute, again.attribute)
     assert sampler.sample(0, generator).rows.shape == (3, 0)
@@ -121,4 +121,4 @@ def test_a_seed_gives_the_same_triplets_and_two_draws_differ() -> None:
 @pytest.mark.parametrize("rows", [[], [0], [0, 1, 2], [0, 3]])
 def test_labels_without_a_triplet_are_refused(rows: list[int]) -> None:
     with pytest.raises(DataError, match=f"from {len(rows)} images"):
-        sample_triplets(LABELS[:, :3], Schema(SCHEMA.attributes[:1]), np.array(rows, int), 5, None)
+        TripletSampler(LABELS[:, :3], Schema(SCHEMA.attributes[:1]), np.array(rows, int))

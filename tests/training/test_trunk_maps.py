@@ -1,8 +1,8 @@
 """The cache of a frozen backbone's maps: what it may answer, and what becomes of it in need."""
 
 import errno
-import fcntl
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +12,14 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.decoding import Reading
 from training.distributed import Processes
 from training.errors import DataError, ResourceError
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
-from training.run import RunConfig, run_training
-from training.train_report import Progress
+from training.run import RunConfig, Setting, run_training
 from training.trunk_maps import CACHE, TrunkMaps, trunk_maps
 
 
@@ -49,12 +49,8 @@ class Cache:
             self.model,
             self.dataset if dataset is None else dataset,
             self.rows if rows is None else rows,
-            Preprocessing(size=32),
+            Reading(Preprocessing(size=32)),
             self.folder,
-            "cpu",
-            0,
-            lambda _: None,
-            batch_size=5,
             retry=retry,
         )
         return found, self.computed
@@ -117,7 +113,7 @@ def test_a_disk_that_is_full_is_found_before_anything_is_computed(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ResourceError, match=f"{cache.folder}.*No space left"):
+    with pytest.raises(ResourceError, match=f"disk is full: cannot write {cache.folder}"):
         cache.maps()
     assert not list(cache.folder.iterdir())
     monkeypatch.undo()
@@ -127,14 +123,13 @@ def test_a_disk_that_is_full_is_found_before_anything_is_computed(
 
 def test_only_what_dead_processes_left_is_removed(cache: Cache) -> None:
     cache.folder.mkdir()
-    dead, alive, new = (cache.folder / f"trunk-{name}.tmp" for name in ("dead", "alive", "new"))
+    dead, alive = (cache.folder / f".tmp-{name}" for name in ("dead", "alive"))
     dead.write_bytes(b"maps")
     alive.write_bytes(b"maps")
-    new.touch()  # its process is about to lock it
-    with alive.open("rb") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        cache.maps()
-    assert set(cache.folder.glob("*.tmp")) == {alive, new}
+    yesterday = time.time() - 25 * 3600
+    os.utime(dead, (yesterday, yesterday))
+    cache.maps()
+    assert set(cache.folder.glob(".tmp-*")) == {alive}
 
 
 @pytest.mark.parametrize("error", [DataError("input/output error"), MemoryError()])
@@ -214,8 +209,5 @@ def test_of_several_processes_only_the_first_one_tries_again(
     )
     for rank in (0, 1):
         with pytest.raises(Stop):
-            run_training(
-                dataset, config, tmp_path / "run", "cpu", 0, lambda *_: None, Progress(),
-                lambda _: None, processes=Processes(rank, 2),
-            )  # fmt: skip
+            run_training(dataset, config, tmp_path / "run", Setting(processes=Processes(rank, 2)))
     assert asked == [True, False]

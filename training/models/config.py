@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from training.errors import UsageError
-from training.ranges import Range, check_ranges
+from training.validated import check_fields
 
-T = TypeVar("T")
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
 Architecture = Literal["m2fashion", "triplet", "csn", "asen", "asenet-v2"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
-_RANGES = {
-    "grid": Range(1, 64),
-    "dim": Range(2, 16_384),
-    "nuance": Range(0, 1024),
-    "garment_nuance": Range(0, 1024),
-}
+_Numbers = Annotated[int, Meta(ge=0, le=1024)]
 
 
 @dataclass(frozen=True)
@@ -47,25 +42,25 @@ class ModelConfig:
         architecture: the model; `training.models.registry` has its class.
 
     Raises:
-        UsageError: `grid` is not 1..64, or `dim` not 2..16384.
+        UsageError: an option is of the wrong type or out of its range.
     """
 
     backbone: Backbone = "resnet50"
     stage: Stage = "layer3"
-    grid: int = 7
-    dim: int = 512
+    grid: Annotated[int, Meta(ge=1, le=64)] = 7
+    dim: Annotated[int, Meta(ge=2, le=16_384)] = 512
     embedding: Literal["tables", "paper"] = "tables"
     spatial: Literal["temperature", "tanh", "none"] = "temperature"
     pooling: Literal["max", "mean"] = "mean"
     channel: Literal["relu", "sigmoid", "none"] = "relu"
     readout: Literal["values", "none"] = "values"
     lower_stages: bool = True
-    nuance: int = 16
-    garment_nuance: int = 176
+    nuance: _Numbers = 16
+    garment_nuance: _Numbers = 176
     architecture: Architecture = "m2fashion"
 
     def __post_init__(self) -> None:
-        check_ranges(self, _RANGES)
+        check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
@@ -113,36 +108,3 @@ def variant(name: str, base: ModelConfig) -> ModelConfig:
         raise UsageError(f"unknown model variant {name!r}; there are {', '.join(VARIANTS)}")
     # A variant that names no architecture is one of M2Fashion, whatever `base` is.
     return replace(base, **({"architecture": "m2fashion"} | VARIANTS[name]))
-
-
-def from_mapping(kind: type[T], data: Mapping[str, Any], where: str) -> T:
-    """Build a flat config dataclass from a mapping, checking every name, type and choice.
-
-    Args:
-        kind: a dataclass whose fields are int, float, bool, str or Literal.
-        data: option names and values.
-        where: what is being read, for the message.
-
-    Raises:
-        UsageError: an unknown option, a value of the wrong type or out of its range; the message
-            names it.
-    """
-    hints = get_type_hints(kind)
-    names = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(names))
-    if unknown:
-        raise UsageError(f"{where}: unknown option {unknown[0]!r}; there are {', '.join(names)}")
-    for name, value in data.items():
-        hint = hints[name]
-        if get_origin(hint) is Literal:
-            if value not in get_args(hint):
-                choices = ", ".join(map(str, get_args(hint)))
-                raise UsageError(f"{where}: {name} = {value!r} is none of {choices}")
-        elif hint is float and isinstance(value, int) and not isinstance(value, bool):
-            continue
-        elif not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-            raise UsageError(f"{where}: {name} = {value!r} is not of type {hint.__name__}")
-    try:
-        return kind(**data)
-    except UsageError as error:
-        raise UsageError(f"{where}: {error}") from error

@@ -42,12 +42,11 @@ class Quick:
     def train(self, run: PlannedRun, config: Path, out: Path, resume: bool) -> dict[str, Any]:
         self.asked.append(("train", run.row.name, run.config.seed, resume))
         assert read_config(config) == run.config
-        (out / "last").mkdir(exist_ok=True)
         (out / "best").mkdir(exist_ok=True)
         (out / "best" / "config.json").write_text("{}")
         if self.kill == "early":
             raise Killed
-        (out / "last" / "state.json").write_text("{}")
+        (out / "last.pt").write_text("{}")
         if self.kill == "train":
             raise Killed
         return {

@@ -113,7 +113,7 @@ def test_wrong_files_are_refused(tmp_path: Path, before: str, after: str, messag
     ("before", "after", "message"),
     [
         ("margin = 0.4", "marginn = 0.4", "row 'plain': unknown option 'marginn'"),
-        ("dim = 64", 'dim = "64"', "row 'mean': dim = '64' is not of type int"),
+        ("dim = 64", 'dim = "64"', "row 'mean': dim = '64': Expected `int`, got `str`"),
         ('variant = "gmp"', 'variant = "gap"', "unknown model variant 'gap'"),
     ],
 )

@@ -10,6 +10,7 @@ from tiny_catalogue import write_tiny_catalogue
 from torch import Tensor
 
 from training.datasets import load_dataset
+from training.decoding import Reading
 from training.map_bank import bank_from_images
 from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
@@ -123,7 +124,7 @@ def test_the_floor_does_not_depend_on_them(tmp_path: Path) -> None:
         torch.manual_seed(0)
         config = replace(ModelConfig("small", "layer2", 3, 8), lower_stages=lower_stages)
         model = build_model(dataset.schema, config).eval()
-        bank, _ = bank_from_images(model, dataset, rows, Preprocessing(size=32), 0, lambda _: None)
+        bank, _ = bank_from_images(model, dataset, rows, Reading(Preprocessing(size=32)))
         pooled.append(bank.pooled)
     assert pooled[0].shape == (6, 96)
     np.testing.assert_allclose(pooled[0], pooled[1], atol=1e-6)

@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from training.errors import UsageError
-from training.models.config import VARIANTS, ModelConfig, from_mapping, variant
+from training.models.config import VARIANTS, ModelConfig, variant
 from training.models.m2fashion import M2Fashion
 from training.models.nuance import GarmentNuance
 from training.schema import Attribute, Schema
+from training.validated import validated
 
 SCHEMA = Schema(
     (
@@ -263,13 +264,13 @@ def test_grid_pools_the_backbone() -> None:
     [
         ({"backbon": "resnet18"}, "unknown option 'backbon'"),
         ({"backbone": "vgg"}, "none of resnet18"),
-        ({"dim": "512"}, "not of type int"),
-        ({"dim": True}, "not of type int"),
+        ({"dim": "512"}, "dim = '512': Expected `int`"),
+        ({"dim": True}, "dim = True: Expected `int`"),
     ],
 )
 def test_wrong_options_are_named(data: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        from_mapping(ModelConfig, data, "here")
+        validated(ModelConfig, data, "here")
 
 
 def test_the_garments_nuance_whitens_what_the_cells_say() -> None:

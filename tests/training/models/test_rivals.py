@@ -10,9 +10,10 @@ from torch import Tensor
 from training.models.asenet_v2 import ASENetV2
 from training.models.attribute_weights import attribute_weights
 from training.models.conditioned import ConditionedEmbedder
-from training.models.config import VARIANTS, ModelConfig, from_mapping, variant
+from training.models.config import VARIANTS, ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
 from training.schema import Attribute, Schema
+from training.validated import validated
 
 SCHEMA = Schema(
     (
@@ -29,7 +30,7 @@ def _model(name: str, lower_stages: bool = False) -> ConditionedEmbedder:
     torch.manual_seed(4)
     base = ModelConfig(backbone="resnet18", stage="layer1", grid=GRID)
     options = {"dim": DIM, "lower_stages": lower_stages}
-    config = from_mapping(ModelConfig, variant(name, base).to_json() | options, "test")
+    config = validated(ModelConfig, variant(name, base).to_json() | options, "test")
     model = build_model(SCHEMA, config, categories=4).double()
     with torch.no_grad():  # statistics and an affine map that a batch norm cannot do without
         for module in model.modules():
