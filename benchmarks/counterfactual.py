@@ -164,13 +164,13 @@ def command(
     limit = [] if epochs is None else ["--epochs", epochs]
     run = run_folder(work, variant, seed)
     config = config_of(variant, run)
-    garments = ["--dataset", "wardrobe", "--root", wardrobe]
+    garments = ["--dataset", wardrobe]
     train_or_resume(run, [*garments, "--config", config, "--seed", seed, *limit])
     folder, drawn = _drawn(work, queries, others, workers)
 
     loaded = load_checkpoint(run)
-    train = load_for("wardrobe", wardrobe, loaded.schema)
-    gallery = load_for("wardrobe", folder, loaded.schema)
+    train = load_for(str(wardrobe), None, loaded.schema)
+    gallery = load_for(str(folder), None, loaded.schema)
     encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, workers)
     measured = []
     for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.metrics import Interval, bootstrap_interval
-from training.datasets.category import CATEGORY_NAMES
+from training.datasets.label_states import CATEGORY_NAMES
 from training.errors import UsageError
 from training.schema import Schema, normalise_name
 
