@@ -26,7 +26,7 @@ SLOTS_OF_TYPE = {1: (0, 1, 2, 3, 6, 7), 2: (4, 5, 6, 7), 3: (0, 1, 2, 3, 4, 5, 6
 Slots mean the same for every garment: 0 left collar, 1 right collar, 2 left sleeve, 3 right sleeve,
 4 left waistline, 5 right waistline, 6 left hem, 7 right hem."""
 
-_STATES = {"1": 1, "0": 0, "-1": 0xFF}
+_STATES = {"1", "0", "-1"}
 
 
 class Names(NamedTuple):
@@ -129,14 +129,10 @@ def read_states(entries: Iterable[Entry], names: Names) -> NDArray[np.int8]:
     columns = np.argsort(names.types, kind="stable")
     found = bytearray()
     for _, line, fields in entries:
-        malformed = f"{len(columns)} states 1, 0 or -1 after a path"
-        if len(fields) != len(columns):
-            raise line.error(malformed)
-        try:
-            states = bytes(map(_STATES.__getitem__, fields))
-        except KeyError:
-            raise line.error(malformed) from None
-        found += np.frombuffer(states, np.int8)[columns].tobytes()
+        if len(fields) != len(columns) or not set(fields) <= _STATES:
+            raise line.error(f"{len(columns)} states 1, 0 or -1 after a path")
+        codes = "".join(fields).replace("-1", "/").encode()  # "/" comes before "0" and "1"
+        found += (np.frombuffer(codes, np.int8)[columns] - ord("0")).tobytes()
     return np.frombuffer(found, np.int8).reshape(-1, len(columns))
 
 
