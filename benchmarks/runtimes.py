@@ -52,7 +52,7 @@ from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
 from training.descriptor import Bytes
-from training.models.embedder import Embedder
+from training.models.conditioned import Embedder
 from training.schema import Condition
 
 BASE = "torch, channels-last"

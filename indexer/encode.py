@@ -16,7 +16,7 @@ from torch import Tensor
 
 from indexer.worker_pool import worker_pool
 from training.errors import DataError, ResourceError
-from training.models.embedder import Embedder
+from training.models.conditioned import Embedder
 from training.preprocessing import Preprocessing
 
 _UNBOUNDED = 1 << 30

@@ -8,8 +8,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import fuse_conv_bn_eval
 
 from indexer.encode import Forward, ModelOutput, output_of, torch_forward
-from training.models.conditioned import ConditionedEmbedder
-from training.models.embedder import Embedder
+from training.models.conditioned import ConditionedEmbedder, Embedder
 
 
 def fused_forward(model: Embedder) -> Forward:

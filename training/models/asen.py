@@ -13,8 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.attribute_weights import attribute_weights
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, attribute_weights
 from training.models.config import Architecture
 
 WIDTH = 512
@@ -45,14 +44,11 @@ class ASEN(ConditionedEmbedder):
         return torch.tanh(self.key(maps))
 
     def spatial_logits(self, keys: Tensor, weights: Tensor) -> Tensor:
-        """What the softmax over cells is taken of.
+        """What the softmax over cells is taken of, [B, C, H * W].
 
         Args:
             keys: P [B, 512, H, W].
             weights: of the attributes, [B or 1, C, T], see `attribute_weights`.
-
-        Returns:
-            [B, C, H * W].
         """
         # The convolution of P * t is P . (w * t): one product of matrices, and no [B, C, 512, L].
         u = torch.tanh(self.spatial_attribute(weights)) * self.logit.weight[0]
@@ -63,13 +59,7 @@ class ASEN(ConditionedEmbedder):
         return torch.relu(self.channel_attribute(weights))
 
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation [B, C, d].
-
-        Args:
-            maps: I [B, channels, H, W].
-            conditions: label states [B or 1, C, K] float.
-            keys: P [B, 512, H, W], if stored; computed from `maps` otherwise.
-        """
+        """Z before normalisation [B, C, d], of I [B, channels, H, W], P [B, 512, H, W]."""
         keys = self.keys(maps) if keys is None else keys
         weights = attribute_weights(conditions, self.schema)
         alpha = self.spatial_logits(keys, weights).softmax(-1)
