@@ -77,11 +77,7 @@ def load_dataset(
 def load_with_schema(
     schema: Schema, name_or_folder: str, root: Path | None = None, item_column: str | None = None
 ) -> Dataset:
-    """`load_dataset` with the attributes of a model's schema, or with its own where it lacks some.
-
-    Raises:
-        UsageError, DataError: as `load_dataset`.
-    """
+    """`load_dataset` with the attributes of a model's schema, or its own where it lacks some."""
     names = [attribute.name for attribute in schema.attributes]
     try:
         return load_dataset(name_or_folder, root, names, item_column)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLITS, Dataset, RetrievalList, RetrievalProtocol
 from training.datasets.label_lines import lines_of
-from training.datasets.label_states import category_of, states_of, with_multi
+from training.datasets.label_states import dataset_of
 from training.datasets.locate import expected
 from training.errors import DataError
 from training.schema import Attribute, Schema, normalise_name
@@ -120,28 +121,13 @@ class AsenFiles:
         listed = [lists for p in protocols.values() for lists in (p.queries, p.candidates)]
         if not labels and not listed:
             raise DataError(f"{self.root} has images but no label files; {expected(name)}")
-        states = states_of(schema, [*labels, *listed], len(self.paths))
-        categories = category_of(schema, states, self.paths)
-        return Dataset(
-            name=name,
-            root=self.root,
-            schema=with_multi(schema, states),
-            paths=self.paths,
-            labels=states,
-            category=categories.category,
-            category_names=categories.names,
-            splits=self.splits,
-            protocols=protocols,
-            notes=(*self.notes, *categories.notes),
-        )
+        stated = [*labels, *listed]
+        made = dataset_of(name, self.root, schema, self.paths, stated, self.splits)
+        return replace(made, protocols=protocols, notes=(*self.notes, *made.notes))
 
 
 def load_asen(root: Path, name: str, key: str) -> Dataset:
-    """Adapter `name`, whose name in `meta.json` is `key`, from ASEN's files alone.
-
-    Raises:
-        DataError: missing or malformed files.
-    """
+    """Adapter `name`, `key` in `meta.json`, from ASEN's files; DataError if they are malformed."""
     if not has_asen_files(root):
         raise DataError(f"{root} lists no images (filenames_*.txt); {expected(name)}")
     meta = read_meta(root, key)

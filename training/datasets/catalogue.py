@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.dataset import Dataset, RetrievalList
-from training.datasets.label_states import (
-    category_of,
-    grouped_split,
-    numbered,
-    states_of,
-    with_multi,
-)
+from training.datasets.label_states import dataset_of, grouped_split, numbered
 from training.datasets.locate import expected
 from training.errors import DataError, UsageError
 from training.relative_path import relative_path
@@ -104,34 +99,22 @@ def load(
     items = None if item is None else numbered([n.casefold() for n in table.column(item)])
     free = [c for c in range(len(table.columns)) if c not in (image, item, split)]
     chosen, notes = choose_columns(table, free, attributes)
-    schema, labels = _labels(table, chosen)
+    schema, stated = _labels(table, chosen)
     if split is None:
         splits = grouped_split(numbered(paths) if items is None else items)
         notes.append(f"no split column: cut 8:1:1 by {'image path' if items is None else 'item'}")
     else:
         splits = _splits(table, split)
-    categories = category_of(schema, labels, paths)
+    dataset = dataset_of(root.resolve().name, root, schema, paths, [stated], splits)
     others = (c for c in free if c not in chosen and table.columns[c])
-    return Dataset(
-        name=root.resolve().name,
-        root=root,
-        schema=schema,
-        paths=paths,
-        labels=labels,
-        category=categories.category,
-        category_names=categories.names,
-        splits=splits,
-        items=items,
-        payload={table.columns[c]: table.column(c) for c in others},
-        notes=(*notes, *categories.notes),
-    )
+    payload = {table.columns[c]: table.column(c) for c in others}
+    return replace(dataset, items=items, payload=payload, notes=(*notes, *dataset.notes))
 
 
 def read_table(file: Path) -> Table:
     """Read a CSV file with a header; blank lines are skipped.
 
-    Raises:
-        DataError: the file is absent, empty, not UTF-8 or has a row of another length.
+    DataError if it is absent, empty, not UTF-8 or has a row of another length.
     """
     table = Table(file, [], [], [])
     try:
@@ -166,16 +149,10 @@ def read_table(file: Path) -> Table:
 def choose_columns(
     table: Table, free: Sequence[int], attributes: Sequence[str] | None
 ) -> tuple[list[int], list[str]]:
-    """Columns that become attributes, and remarks on those that do not.
+    """Which columns of `free` become attributes, and remarks on those that do not.
 
-    Args:
-        table: the table.
-        free: columns that have no other meaning.
-        attributes: names of the columns to use, None for all that look like labels.
-
-    Raises:
-        UsageError: a name that no column bears.
-        DataError: no column is left.
+    Those that `attributes` names (UsageError for a name that no column bears), or all that look
+    like labels; DataError if there are none.
     """
     reasons: dict[int, str] = {}
     if attributes is None:
@@ -204,16 +181,14 @@ def _not_an_attribute(name: str, cells: list[str]) -> str | None:
         return "it has no name"
     if normalise_name(name) in TEXT_COLUMNS:
         return "text by its name"
-    known = [cell for cell in cells if values_of(cell)]
-    distinct = len({value for cell in known for value in values_of(cell)})
-    if not known:
-        return "every cell is empty"
+    known = [values for cell in cells if (values := values_of(cell))]
+    distinct = len({value for values in known for value in values})
     if distinct > MOST_VALUES and distinct > len(known) / 2:
         return f"{distinct} different values in {len(known)} rows look like text"
-    return None
+    return None if known else "every cell is empty"
 
 
-def _labels(table: Table, chosen: list[int]) -> tuple[Schema, NDArray[np.int8]]:
+def _labels(table: Table, chosen: list[int]) -> tuple[Schema, RetrievalList]:
     attributes: list[Attribute] = []
     found: list[tuple[int, int, int]] = []
     for number, column in enumerate(chosen):
@@ -233,18 +208,16 @@ def _labels(table: Table, chosen: list[int]) -> tuple[Schema, NDArray[np.int8]]:
             for row, cell in enumerate(cells)
             for value in cell
         ]
-    schema = Schema(tuple(attributes))
     stated = RetrievalList(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
-    labels = states_of(schema, [stated], len(table.rows))
-    return with_multi(schema, labels), labels
+    return Schema(tuple(attributes)), stated
 
 
 def _splits(table: Table, column: int) -> NDArray[np.str_]:
     names = [SPLIT_NAMES.get(cell.casefold(), cell) for cell in table.column(column)]
-    for name in RESERVED_SPLITS:
-        if name in names:
+    for name, line in zip(names, table.lines, strict=True):
+        if name in RESERVED_SPLITS:
             raise DataError(
-                f"{table.file}, line {table.lines[names.index(name)]}: {name!r} is no name of a "
-                "split, it has a meaning of its own; call the split otherwise"
+                f"{table.file}, line {line}: {name!r} is no name of a split, it has a meaning of "
+                "its own; call the split otherwise"
             )
     return np.array(names, dtype=np.str_)

@@ -24,12 +24,9 @@ def load(root: Path, item_grouped: bool = False) -> Dataset:
     """Read DARN's label files; splits that are absent are left out.
 
     Args:
-        root: folder with the label files and `pic/`.
+        root: folder with the label files and `pic/`; DataError if they are missing or malformed.
         item_grouped: cut 8:1:1, so that no item straddles. The published query and candidate lists
             belong to the published splits and are then left out.
-
-    Raises:
-        DataError: missing or malformed files.
     """
     dataset = load_asen(root, "darn", "DARN")
     matches = [(p, re.fullmatch(r"(.*?[^_/]+_[^_/]+)_[^_/]+\.[^./]+", p)) for p in dataset.paths]

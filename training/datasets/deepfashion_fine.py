@@ -37,10 +37,8 @@ def load_fine(folder: Path, images: Path) -> Dataset:
     """Read `Anno_fine/`; image paths are relative to `images`.
 
     In an attribute of which an image has a value its other values count as absent; one of which
-    it has none is unknown. A split without boxes or landmarks has NaN.
-
-    Raises:
-        DataError: missing or malformed files, or files of a split that differ in length.
+    it has none is unknown. A split without boxes or landmarks has NaN. DataError if files are
+    missing, malformed or differ in length from the images of their split.
     """
     paths: list[str] = []
     rows: dict[str, range] = {}

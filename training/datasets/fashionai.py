@@ -31,8 +31,7 @@ STATES = {"y": 1, "n": -1, "m": 0}
 def load(root: Path) -> Dataset:
     """Read ASEN's files where the folder has them, else the raw form, cut 8:1:1 by path.
 
-    Raises:
-        DataError: missing or malformed files.
+    DataError if files are missing or malformed.
     """
     if has_asen_files(root):
         return load_asen(root, "fashionai", "FashionAI")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.dataset import SPLITS, RetrievalList
+from training.datasets.dataset import SPLITS, Dataset, RetrievalList
 from training.schema import Schema, normalise_name
 
 CATEGORY_NAMES = ("category", "clothes-category")
@@ -41,35 +41,38 @@ def with_multi(schema: Schema, states: NDArray[np.int8]) -> Schema:
     return Schema(tuple(attributes))
 
 
-class Categories(NamedTuple):
-    """`Dataset.category` and `category_names`, and a remark on rows of several, if any."""
+def dataset_of(
+    name: str,
+    root: Path,
+    schema: Schema,
+    paths: Sequence[str],
+    statements: Sequence[RetrievalList],
+    splits: NDArray[np.str_],
+) -> Dataset:
+    """The dataset of statements; its category is the attribute so called.
 
-    category: NDArray[np.int64]
-    names: tuple[str, ...]
-    notes: tuple[str, ...] = ()
-
-
-def category_of(schema: Schema, labels: NDArray[np.int8], paths: Sequence[str]) -> Categories:
-    """Category of each of N rows, from the attribute so called.
-
-    -1 for a row without a category, or with several. A schema without a category attribute, or
-    with one of which no row has a single value, gives -1 everywhere and no names.
+    -1 for a row without a category, or with several, which is noted. A schema without a category
+    attribute, or with one of which no row has a single value, gives -1 everywhere and no names.
     """
-    folded = [normalise_name(a.name) for a in schema.attributes]
+    labels = states_of(schema, statements, len(paths))
+    schema = with_multi(schema, labels)
+    category = np.full(len(paths), -1, dtype=np.int64)
+    names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    folded = [normalise_name(a.name) for a in schema.attributes]
     for number in (folded.index(n) for n in CATEGORY_NAMES if n in folded):
-        states = labels[:, schema.slice_of(number)] == 1
+        attribute, states = schema.attributes[number], labels[:, schema.slice_of(number)] == 1
         counts = states.sum(axis=1)
         several = np.flatnonzero(counts > 1)
         if len(several):
             notes = (
-                f"{schema.attributes[number].name!r}: images of several values, whose category "
-                f"counts as unknown: {len(several):,}, first {paths[several[0]]!r}",
+                f"{attribute.name!r}: images of several values, whose category counts as unknown: "
+                f"{len(several):,}, first {paths[several[0]]!r}",
             )
         if np.any(counts == 1):
-            category = np.where(counts == 1, states.argmax(axis=1), -1).astype(np.int64)
-            return Categories(category, schema.attributes[number].values, notes)
-    return Categories(np.full(len(labels), -1, dtype=np.int64), (), notes)
+            category[counts == 1], names = states.argmax(axis=1)[counts == 1], attribute.values
+            break
+    return Dataset(name, root, schema, paths, labels, category, names, splits, notes=notes)
 
 
 def grouped_split(groups: NDArray[np.int64], seed: int = 0) -> NDArray[np.str_]:

@@ -48,11 +48,8 @@ def expected(name: str) -> str:
 def find_root(name: str, root: Path | None = None) -> Path:
     """The folder of dataset `name`: `root`, else `$RETRIEVE_DATA/<name>`, else `data/<name>`.
 
-    The name of a folder is matched whatever its case (`DARN` serves `darn`).
-
-    Raises:
-        DataError: if there is no such folder; the message says which files are expected and where
-            the dataset is to be had.
+    The name of a folder is matched whatever its case (`DARN` serves `darn`). DataError, which says
+    where the dataset is to be had, if there is no such folder.
     """
     if root is not None:
         if root.is_dir():

@@ -13,7 +13,7 @@ from training.schema import Schema
 
 
 def category_loss(logits: Tensor, category: Tensor) -> Tensor:
-    """Softmax cross-entropy of logits [B, C] over categories [B] int64, without unknown ones, -1."""
+    """Softmax cross-entropy of logits [B, C] over categories [B] int64, without -1, unknown."""
     known = category >= 0
     if not bool(known.any()):
         return logits.sum() * 0

@@ -47,14 +47,7 @@ def triplet_loss(
 def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """Mean over triplets of max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included.
 
-    Args:
-        anchor: embeddings [M, d], of any length: the cosine sees directions alone.
-        positive: [M, d], alike the anchor.
-        negative: [M, d], unlike it.
-        margin: m, in units of cosine.
-
-    Returns:
-        Scalar; 0 (with a gradient of 0) when M is 0.
+    Of embeddings [M, d], whose length does not matter; 0 (with a gradient of 0) when M is 0.
     """
     if len(anchor) == 0:
         return anchor.sum() * 0

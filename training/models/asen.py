@@ -58,11 +58,15 @@ class ASEN(ConditionedEmbedder):
         """What stands beside the feature in the channel attention: [*, T] -> [*, M], >= 0."""
         return torch.relu(self.channel_attribute(weights))
 
+    def _alpha(self, maps: Tensor, weights: Tensor, keys: Tensor | None) -> Tensor:
+        """The spatial attention [B, C, H * W]; each row sums to 1."""
+        keys = self.keys(maps) if keys is None else keys
+        return self.spatial_logits(keys, weights).softmax(-1)
+
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Z before normalisation [B, C, d], of I [B, channels, H, W], P [B, 512, H, W]."""
-        keys = self.keys(maps) if keys is None else keys
         weights = attribute_weights(conditions, self.schema)
-        alpha = self.spatial_logits(keys, weights).softmax(-1)
+        alpha = self._alpha(maps, weights, keys)
         attended = alpha @ maps.flatten(2).transpose(1, 2)  # [B, C, channels]
         steering = self.beside(weights).expand(len(maps), -1, -1)
         hidden = torch.relu(self.squeeze(torch.cat([attended, steering], -1)))
@@ -72,7 +76,5 @@ class ASEN(ConditionedEmbedder):
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The spatial attention map alpha [B, H, W] under a condition [B or 1, K]; sums to 1."""
-        keys = self.keys(maps) if keys is None else keys
         weights = attribute_weights(condition.unsqueeze(1), self.schema)
-        alpha = self.spatial_logits(keys, weights).softmax(-1)
-        return alpha.reshape(len(maps), *maps.shape[2:])
+        return self._alpha(maps, weights, keys).reshape(len(maps), *maps.shape[2:])

@@ -148,8 +148,7 @@ def _enum_weights(name: str, weights: str) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; every other floating point becomes float32.
 
-    Raises:
-        DataError: if the file is missing, no safetensors, or holds NaN or infinity.
+    DataError if it is missing, no safetensors, or holds NaN or infinity.
     """
     if not path.is_file():
         raise DataError(f"weights file {path} does not exist")
@@ -164,11 +163,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load `state` into `network`; keys of later stages and of the classifier are ignored.
-
-    Raises:
-        DataError: if a tensor of the network is missing or of another shape.
-    """
+    """Load `state`, whose keys of later stages and of the classifier are ignored."""
     wanted = network.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     if missing:

@@ -59,20 +59,16 @@ class Embedder(Protocol):
     @property
     def schema(self) -> Schema:
         """The K values that chances are given of."""
-        ...
 
     @property
     def layout(self) -> DescriptorLayout:
         """What the bytes of its descriptors are."""
-        ...
 
     def trunk(self, images: Tensor) -> Tensor:
         """Normalised images [B, 3, S, S] -> F, the backbone's output [B, channels, H, W]."""
-        ...
 
     def describe(self, trunk: Tensor) -> Described:
         """What descriptors are packed from, of F [B, channels, H, W]."""
-        ...
 
 
 class ConditionedEmbedder(nn.Module, ABC):

@@ -72,23 +72,13 @@ class ModelConfig:
         return asdict(self)
 
 
-_PLAIN: dict[str, Any] = {
-    "readout": "none",
-    "lower_stages": False,
-    "nuance": 0,
-    "garment_nuance": 0,
-}
+_PLAIN = {"readout": "none", "lower_stages": False, "nuance": 0, "garment_nuance": 0}
 """Without what is not in any of the papers."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "m2fashion": {},
     "paper": _PLAIN
-    | {
-        "embedding": "paper",
-        "spatial": "tanh",
-        "pooling": "max",
-        "channel": "sigmoid",
-    },
+    | {"embedding": "paper", "spatial": "tanh", "pooling": "max", "channel": "sigmoid"},
     "without-asa": {"spatial": "none"},
     "without-aca": {"channel": "none"},
     "gmp": {"pooling": "max"},
