@@ -202,7 +202,7 @@ def config_of(variant: str, run: Path) -> Path:
     """The demo's config, or a file beside the run with what a variant changes in it."""
     from benchmarks.tables.config_toml import config_toml
     from benchmarks.tables.row_file import read_row_file, with_row
-    from indexer.atomic import write_file
+    from training.files import write_file
     from training.run import read_config
 
     if variant == WHOLE:

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file, save
 from benchmarks.adde import Adde, AddeRecipe, AddeScorer, States, block_embed, train_adde
 from benchmarks.pooled_features import Scale, pooled_stages
 from benchmarks.shop import ShopScorer
-from indexer.atomic import write_file
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import Scorer
@@ -25,6 +24,7 @@ from training.checkpoint import Checkpoint
 from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
+from training.files import write_file
 from training.schema import Schema
 from training.sources import validation_rows
 

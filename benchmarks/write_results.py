@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from indexer.atomic import as_resource_error
+from training.files import as_resource_error
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
-from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.build_search import build_search
 from indexer.calibration_images import calibration_images
 from indexer.choose_forward import choose_forward
@@ -48,6 +47,7 @@ from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.decoding import default_workers
 from training.errors import CorruptStoreError, DataError, UsageError
+from training.files import as_resource_error, remove_temporaries
 
 BATCH_ON_CPU, BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller ones on a GPU are
 

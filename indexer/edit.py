@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.commit_edit import Edit, Part, commit_edit
 from indexer.lock import writer_lock
 from indexer.progress import Progress, Silent
@@ -22,6 +21,7 @@ from indexer.store import Store, open_store
 from training.checkpoint import load_checkpoint
 from training.decoding import read_image
 from training.errors import DataError, UsageError
+from training.files import as_resource_error, remove_temporaries
 from training.image_file import shown_path
 from training.schema import Condition
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.array_file import write_arrays
-from indexer.atomic import temporary_file
 from indexer.manifest import FileEntry
 from indexer.mapped_hdf5 import map_arrays
 from indexer.path_list import PathList
@@ -24,6 +23,7 @@ from indexer.shard import ShardFile
 from indexer.store_file import check_quickly, commit_file, open_file
 from training.datasets.dataset import SPLITS
 from training.errors import CorruptStoreError
+from training.files import temporary_file
 
 _SPLIT_NAMES = np.array(["", *SPLITS])
 

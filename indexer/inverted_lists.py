@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.atomic import as_resource_error, temporary_file
 from indexer.faiss_module import load_faiss
 from indexer.flat_bytes import Allowed, Bytes, Weights, byte_quantiser, selection
 from indexer.manifest import FileEntry, SearchEntry
 from indexer.store_file import check_quickly, commit_file
 from training.errors import CorruptStoreError
+from training.files import as_resource_error, temporary_file
 
 _SEED = 0
 _CHUNK = 16_384  # rows at a time

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from indexer.atomic import as_resource_error
 from training.errors import LockedError
+from training.files import as_resource_error
 
 LOCK_NAME = "lock"
 

@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from indexer.atomic import write_file
 from training.descriptor import ROOT, DescriptorLayout
 from training.errors import CorruptStoreError, DataError
+from training.files import write_file
 
 FORMAT = 3
 """3: descriptors and one index over them. Formats 1 and 2 held feature maps and are not read."""

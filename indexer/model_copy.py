@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from indexer.atomic import write_file
 from indexer.manifest import FileEntry
 from training.errors import DataError
+from training.files import write_file
 
 MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
 """Files of a checkpoint that are copied, as far as they are there."""

@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from indexer.atomic import temporary_file
 from indexer.encode import Forward, ModelOutput, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
 from training.errors import DataError, ResourceError, UsageError
+from training.files import temporary_file
 from training.models.conditioned import Embedder
 
 Runtime = Literal["torch", "onnx", "onnx-int8"]

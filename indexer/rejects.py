@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from indexer.atomic import write_file
 from indexer.manifest import Manifest, Reject
 from training.errors import DataError
+from training.files import write_file
 
 REJECTS_NAME = "rejects.jsonl"
 

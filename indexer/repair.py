@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.align_labels import align_labels
-from indexer.atomic import as_resource_error, remove_temporaries
 from indexer.build_search import build_search
 from indexer.committed import commit_manifest
 from indexer.gallery import Gallery, Known, known_of, open_gallery, write_gallery
@@ -31,6 +30,7 @@ from indexer.verify import Verification, verify_index
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
+from training.files import as_resource_error, remove_temporaries
 from training.schema import Schema
 
 

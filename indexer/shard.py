@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.array_file import write_arrays
-from indexer.atomic import temporary_file
 from indexer.manifest import FileEntry, ShardEntry
 from indexer.mapped_hdf5 import map_arrays
 from indexer.open_files import allow_open_files
 from indexer.path_list import PathList
 from indexer.store_file import check_quickly, commit_file, open_file
 from training.errors import CorruptStoreError
+from training.files import temporary_file
 
 SHARD_ROWS = 1024
 """Images a shard, at least: what an interrupted build loses at most."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import xxhash
 
-from indexer.atomic import commit
 from indexer.manifest import ArrayPlace, FileEntry
 from indexer.open_files import too_many_files
 from training.errors import CorruptStoreError
+from training.files import commit
 
 _BLOCK = 1 << 20  # bytes read at a time: they stay in the cache for the hash
 

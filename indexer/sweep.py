@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from indexer.atomic import as_resource_error
 from indexer.manifest import Manifest
+from training.files import as_resource_error
 
 _OURS = ("shards/*.h5", "gallery-*.h5", "search-*.faiss", "model/*/*")
 

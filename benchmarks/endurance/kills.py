@@ -23,9 +23,9 @@ from benchmarks.endurance.small_gallery import (
     write_labels,
     write_pictures,
 )
-from indexer.atomic import TEMPORARY_PREFIX
 from indexer.edit import add_images, remove_images
 from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, read_manifest
+from training.files import TEMPORARY_PREFIX
 
 _COUNT = 40
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC

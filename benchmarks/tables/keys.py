@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables.config_toml import config_tables
-from indexer.atomic import file_sha256
 from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
 from training.errors import DataError
+from training.files import file_sha256
 from training.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.tables.plan import PlannedRun
-from indexer.atomic import write_file
+from training.files import write_file
 from training.run_folder import whole_last
 
 

@@ -15,9 +15,9 @@ from benchmarks.endurance.flips import FACTORY
 from benchmarks.endurance.forked import run_forked
 from benchmarks.endurance.read_everything import read_everything
 from benchmarks.endurance.small_gallery import SmallGallery, make_gallery
-from indexer import atomic
 from retrieval.build_progress import BuildProgress
 from retrieval.cli import main
+from training import files as atomic
 from training.errors import ResourceError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def test_fault_05_a_disk_that_is_full_at_any_write(
     for writes in range(7):
         left = writes
         with monkeypatch.context() as patch:
-            for module in ("indexer.atomic", "indexer.store_file"):
+            for module in ("training.files", "indexer.store_file"):
                 patch.setattr(f"{module}.commit", full)
             with pytest.raises(ResourceError, match="disk is full") as caught:
                 own.build(index, index_factory=FACTORY)

@@ -13,13 +13,13 @@ import pytest
 from benchmarks.endurance.flips import FACTORY, KINDS, trouble_with
 from benchmarks.endurance.read_everything import read_everything
 from benchmarks.endurance.small_gallery import SmallGallery, write_labels
-from indexer import atomic
 from indexer.array_file import write_arrays
 from indexer.committed import COPY_NAME
 from indexer.manifest import MANIFEST_NAME, _checksum, read_manifest
 from indexer.mapped_hdf5 import map_arrays
 from indexer.store import open_store
 from indexer.store_file import open_file
+from training import files as atomic
 from training.errors import CorruptStoreError, DataError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,10 +17,7 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
-    """A name in `folder` for a file that is being written; nothing of it stays after the block.
-
-    The caller writes to the name and hands it to `commit`; whatever else happens the file is
-    removed. The folder is made if it is missing.
+    """A name in `folder` (made if missing) to write to and hand to `commit`; else it is removed.
 
     Raises:
         ResourceError: instead of any OSError within the block: disk full, read-only, no permission.
