@@ -164,13 +164,13 @@ def command(
     limit = [] if epochs is None else ["--epochs", epochs]
     run = run_folder(work, variant, seed)
     config = config_of(variant, run)
-    garments = ["--dataset", "wardrobe", "--root", wardrobe]
+    garments = ["--dataset", wardrobe]
     train_or_resume(run, [*garments, "--config", config, "--seed", seed, *limit])
     folder, drawn = _drawn(work, queries, others, workers)
 
     loaded = load_checkpoint(run)
-    train = align_dataset(load_dataset("wardrobe", wardrobe), loaded.schema).dataset
-    gallery = align_dataset(load_dataset("wardrobe", folder), loaded.schema).dataset
+    train = align_dataset(load_dataset(str(wardrobe)), loaded.schema).dataset
+    gallery = align_dataset(load_dataset(str(folder)), loaded.schema).dataset
     encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, workers)
     measured = []
     for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):

@@ -39,7 +39,7 @@ def command(
     retrieve("wardrobe", train, "--count", train_count, "--seed", 2 * seed, *size)
     retrieve("wardrobe", gallery, "--count", gallery_count, "--seed", 2 * seed + 1, *size)
     limit = [] if epochs is None else ["--epochs", epochs]
-    garments = ["--dataset", "wardrobe" if layout == "catalogue" else layout, "--root"]
+    garments = ["--dataset", layout, "--root"]
     options = ["--config", CONFIG, "--seed", seed, *limit]
     retrieve("train", *garments, train, *options, "--out", run)
     retrieve("build-index", *garments, gallery, "--checkpoint", run, "--out", index)

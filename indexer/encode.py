@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.errors import DataError, ResourceError
-from training.models.conditioned import Described
-from training.models.embedder import Embedder
+from training.models.conditioned import Described, Embedder
 from training.precision import autocast
 from training.preprocessing import Preprocessing
 

@@ -21,8 +21,7 @@ from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
 from training.errors import DataError, ResourceError
 from training.files import temporary_file
-from training.models.conditioned import Described
-from training.models.embedder import Embedder
+from training.models.conditioned import Described, Embedder
 
 Runtime = Literal["torch", "onnx", "onnx-int8"]
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.dataset import SPLITS, Dataset
-from training.datasets.straddling import straddling_notes
+from training.datasets.dataset import SPLITS, Dataset, straddling_notes
 from training.errors import DataError
 
 

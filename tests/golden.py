@@ -86,8 +86,8 @@ def measure(work: Path) -> dict[str, Any]:
         "[recipe]\nepochs = 3\nfreeze_backbone = false\nfreeze_norm = false\n"
     )
     options = ["--config", config, "--workers", 0, "--device", "cpu"]
-    retrieve("train", "--dataset", "wardrobe", "--root", train, *options, "--out", run)
-    garments = ["--dataset", "wardrobe", "--root", gallery, "--checkpoint", run]
+    retrieve("train", "--dataset", train, *options, "--out", run)
+    garments = ["--dataset", gallery, "--checkpoint", run]
     retrieve("build-index", *garments, "--out", index, "--workers", 0, "--device", "cpu")
     evaluated = json.loads(
         retrieve("evaluate", *garments, "--split", "all", "--json", "--workers", 0, "--out", work)

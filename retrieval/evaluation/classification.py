@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.metrics import Interval, bootstrap_interval
-from retrieval.metrics.ranking import sort_keys
-from training.datasets.category import CATEGORY_NAMES
+from training.datasets.label_states import CATEGORY_NAMES
 from training.map_bank import MapBank
 from training.schema import Schema, normalise_name
 

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.datasets.attribute_selection import select_attributes
-from training.datasets.dataset import Dataset
-from training.datasets.detect import detect
-from training.datasets.locate import find_root
-from training.errors import UsageError
+from training.datasets import catalogue, darn, deepfashion, fashionai
+from training.datasets.asen_files import has_asen_files
+from training.datasets.dataset import SPLITS, Dataset
+from training.datasets.label_lines import lines_of
+from training.datasets.locate import expected, find_root
+from training.errors import DataError, UsageError
 from training.schema import Schema
 
-ADAPTERS = {
-    "catalogue": "training.datasets.catalogue:load",
-    "darn": "training.datasets.darn:load",
-    "deepfashion": "training.datasets.deepfashion:load",
-    "fashionai": "training.datasets.fashionai:load",
-    "wardrobe": "training.datasets.wardrobe:load",
+ADAPTERS: dict[str, Callable[[Path], Dataset]] = {
+    "catalogue": catalogue.load,
+    "darn": darn.load,
+    "deepfashion": deepfashion.load,
+    "fashionai": fashionai.load,
 }
-"""Adapter name -> `module:function`; the function takes the root folder and gives a `Dataset`."""
+"""Name -> what reads a folder; `locate.SOURCES` says which files each expects."""
 
-
-def adapter(name: str) -> Callable[[Path], Dataset]:
-    """Import the loader of adapter `name`, a key of `ADAPTERS`."""
-    module, _, function = ADAPTERS[name].partition(":")
-    loader: Callable[[Path], Dataset] = getattr(importlib.import_module(module), function)
-    return loader
+PREFIXES = {"pic/": "darn", "img/": "deepfashion", "fashionAI_attributes_": "fashionai"}
+"""How image paths begin in the published ASEN files, which are otherwise alike."""
 
 
 def load_dataset(
@@ -70,27 +65,50 @@ def load_dataset(
         name, root = detect(folder), folder
     found = find_root(name, root)
     if name == "catalogue":
-        from training.datasets import catalogue
-
-        return catalogue.load(found, attributes, item_column=item_column)
+        return catalogue.load(found, attributes, item_column)
     if item_column is not None:
         raise UsageError(
             f"{name} has no item column {item_column!r}: only a catalogue's labels.csv has columns"
         )
-    dataset = adapter(name)(found)
-    return dataset if attributes is None else select_attributes(dataset, attributes)
+    dataset = ADAPTERS[name](found)
+    return dataset if attributes is None else dataset.select_attributes(attributes)
 
 
 def load_with_schema(
     schema: Schema, name_or_folder: str, root: Path | None = None, item_column: str | None = None
 ) -> Dataset:
-    """`load_dataset` with the attributes of a model's schema, or with its own where it lacks some.
-
-    Raises:
-        UsageError, DataError: as `load_dataset`.
-    """
+    """`load_dataset` with the attributes of a model's schema, or its own where it lacks some."""
     names = [attribute.name for attribute in schema.attributes]
     try:
         return load_dataset(name_or_folder, root, names, item_column)
     except UsageError:
         return load_dataset(name_or_folder, root, None, item_column)  # raises if that is not it
+
+
+def detect(folder: Path) -> str:
+    """Name of the adapter for a folder.
+
+    `labels.csv` is a catalogue, DeepFashion's lists and FashionAI's label files are those; ASEN's
+    files are told apart by the name of the folder, else by how their image paths begin.
+
+    Raises:
+        DataError: if no adapter reads such files; the message lists what each expects.
+    """
+    if (folder / "labels.csv").is_file():
+        return "catalogue"
+    lists = ("Anno_coarse", "Anno", "Anno_fine", ".")
+    if any((folder / name / "list_attr_cloth.txt").is_file() for name in lists):
+        return "deepfashion"
+    if has_asen_files(folder):
+        name = folder.resolve().name.casefold()
+        if name in PREFIXES.values():
+            return name
+        file = next(f for s in SPLITS if (f := folder / f"filenames_{s}.txt").is_file())
+        first = next((line.text for line in lines_of(file)), "")
+        for prefix, name in PREFIXES.items():
+            if first.startswith(prefix):
+                return name
+    elif fashionai.label_files(folder):
+        return "fashionai"
+    formats = ". ".join(f"{n}: {expected(n)}" for n in ("catalogue", "darn", "deepfashion"))
+    raise DataError(f"{folder} holds no dataset that an adapter reads. {formats}")

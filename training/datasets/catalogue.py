@@ -11,29 +11,24 @@ from __future__ import annotations
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.category import category_of
-from training.datasets.dataset import Dataset
-from training.datasets.grouped_split import grouped_split, numbered
-from training.datasets.label_states import states_from_statements, with_multi
+from training.datasets.dataset import Dataset, RetrievalList
+from training.datasets.label_states import dataset_of, grouped_split, numbered
 from training.datasets.locate import expected
 from training.errors import DataError, UsageError
 from training.relative_path import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename")
-SPLIT_NAMES = {
-    "train": "train",
-    "valid": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "test": "test",
-}
+SPLIT_NAMES = {"train": "train", "valid": "valid", "test": "test"} | dict.fromkeys(
+    ("val", "validation"), "valid"
+)
 """What these names of splits mean, in any case; any other name is a split of its own."""
 
 RESERVED_SPLITS = ("all", "unassigned")
@@ -48,16 +43,8 @@ MOST_VALUES = 50
 """A column with more distinct values than this *and* than half its rows is text, not labels."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """A `labels.csv` as read.
-
-    Args:
-        file: where it was read from.
-        columns: names of the columns.
-        lines: last line of each row in the file, 1-based.
-        rows: cells, stripped, one list of `len(columns)` a row.
-    """
+class Table(NamedTuple):
+    """A CSV file as read: its header, and of each row the cells, stripped, and its last line."""
 
     file: Path
     columns: list[str]
@@ -67,7 +54,7 @@ class Table:
     def find(self, *names: str) -> int | None:
         """Number of the first column that bears one of the names, tried in their order."""
         folded = [normalise_name(c) for c in self.columns]
-        return next((folded.index(name) for name in names if name in folded), None)
+        return next((folded.index(n) for n in map(normalise_name, names) if n in folded), None)
 
     def column(self, number: int) -> list[str]:
         """Cells of one column."""
@@ -75,17 +62,13 @@ class Table:
 
 
 def load(
-    root: Path,
-    attributes: Sequence[str] | None = None,
-    seed: int = 0,
-    item_column: str | None = None,
+    root: Path, attributes: Sequence[str] | None = None, item_column: str | None = None
 ) -> Dataset:
-    """Read `root/labels.csv`.
+    """Read `root/labels.csv`; without a `split` column rows are cut 8:1:1 by item, else by path.
 
     Args:
         root: folder with `labels.csv`; image paths are relative to it.
         attributes: the columns to use, in this order; None takes all that look like labels.
-        seed: seed of the 8:1:1 cut (by item, else by path) of a file without a `split` column.
         item_column: the column that tells which images show one item, whatever it is called; it is
             no attribute. None: `item`, if there is one.
 
@@ -99,113 +82,93 @@ def load(
         UsageError: `attributes` or `item_column` names a column that is not there.
     """
     table = read_table(root / "labels.csv")
-    image = table.find(*IMAGE_COLUMNS)
+    image, split = table.find(*IMAGE_COLUMNS), table.find("split")
+    item = table.find(item_column or "item")
     if image is None:
         raise DataError(
             f"{table.file} has no column called {', '.join(IMAGE_COLUMNS)}; its columns are "
             f"{', '.join(table.columns)}"
         )
-    places = [f"{table.file}, line {line}" for line in table.lines]
-    paths = [relative_path(p, w) for p, w in zip(table.column(image), places, strict=True)]
-    item, split = table.find(normalise_name(item_column or "item")), table.find("split")
     if item_column is not None and item is None:
         raise UsageError(
             f"{table.file} has no column {item_column!r} that could name items; it has "
             f"{', '.join(table.columns)}"
         )
+    places = (f"{table.file}, line {line}" for line in table.lines)
+    paths = [relative_path(p, w) for p, w in zip(table.column(image), places, strict=True)]
     items = None if item is None else numbered([n.casefold() for n in table.column(item)])
-    taken = {c for c in (image, item, split) if c is not None}
-    chosen, notes = choose_columns(table, taken, attributes)
-    schema, labels = _labels(table, chosen)
+    free = [c for c in range(len(table.columns)) if c not in (image, item, split)]
+    chosen, notes = choose_columns(table, free, attributes)
+    schema, stated = _labels(table, chosen)
     if split is None:
-        splits = grouped_split(numbered(paths) if items is None else items, seed=seed)
-        by = "image path" if items is None else "item"
-        notes.append(f"no split column: cut 8:1:1 by {by} with seed {seed}")
+        splits = grouped_split(numbered(paths) if items is None else items)
+        notes.append(f"no split column: cut 8:1:1 by {'image path' if items is None else 'item'}")
     else:
         splits = _splits(table, split)
-    categories = category_of(schema, labels, paths)
-    others = (c for c in range(len(table.columns)) if c not in taken and c not in chosen)
-    payload = {table.columns[c]: table.column(c) for c in others if table.columns[c]}
-    return Dataset(
-        name=root.resolve().name,
-        root=root,
-        schema=schema,
-        paths=paths,
-        labels=labels,
-        category=categories.category,
-        category_names=categories.names,
-        splits=splits,
-        items=items,
-        payload=payload,
-        notes=(*notes, *categories.notes),
-    )
+    dataset = dataset_of(root.resolve().name, root, schema, paths, [stated], splits)
+    others = (c for c in free if c not in chosen and table.columns[c])
+    payload = {table.columns[c]: table.column(c) for c in others}
+    return replace(dataset, items=items, payload=payload, notes=(*notes, *dataset.notes))
 
 
 def read_table(file: Path) -> Table:
     """Read a CSV file with a header; blank lines are skipped.
 
-    Raises:
-        DataError: the file is absent, empty, not UTF-8 or has a row of another length.
+    DataError if it is absent, empty, not UTF-8 or has a row of another length.
     """
-    lines: list[int] = []
-    rows: list[list[str]] = []
+    table = Table(file, [], [], [])
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
-            filled = (row for row in reader if any(cell.strip() for cell in row))
-            header = [cell.strip() for cell in next(filled, [])]
-            for row in filled:
-                if len(row) != len(header):
+            for row in reader:
+                cells = [cell.strip() for cell in row]
+                if not any(cells):
+                    continue
+                if not table.columns:
+                    table.columns.extend(cells)
+                    continue
+                if len(cells) != len(table.columns):
                     raise DataError(
-                        f"{file}, line {reader.line_num}: {len(row)} cells where the header has "
-                        f"{len(header)}: {','.join(row)[:80]!r}; quote cells that hold a comma"
+                        f"{file}, line {reader.line_num}: {len(cells)} cells where the header has "
+                        f"{len(table.columns)}: {','.join(row)[:80]!r}; quote cells that hold a "
+                        "comma"
                     )
-                lines.append(reader.line_num)
-                rows.append([cell.strip() for cell in row])
+                table.lines.append(reader.line_num)
+                table.rows.append(cells)
     except FileNotFoundError:
         raise DataError(f"{file} is missing; {expected('catalogue')}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    if not rows:
+    if not table.rows:
         raise DataError(f"{file} lists no images; {expected('catalogue')}")
-    return Table(file, header, lines, rows)
+    return table
 
 
 def choose_columns(
-    table: Table, taken: set[int], attributes: Sequence[str] | None
+    table: Table, free: Sequence[int], attributes: Sequence[str] | None
 ) -> tuple[list[int], list[str]]:
-    """Columns that become attributes, and remarks on those that do not.
+    """Which columns of `free` become attributes, and remarks on those that do not.
 
-    Args:
-        table: the table.
-        taken: columns that have another meaning.
-        attributes: names of the columns to use, None for all that look like labels.
-
-    Raises:
-        UsageError: a name that no column bears.
-        DataError: no column is left.
+    Those that `attributes` names (UsageError for a name that no column bears), or all that look
+    like labels; DataError if there are none.
     """
-    free = [c for c in range(len(table.columns)) if c not in taken]
-    notes: list[str] = []
-    if attributes is not None:
-        chosen: list[int] = []
+    reasons: dict[int, str] = {}
+    if attributes is None:
+        found = {c: _not_an_attribute(table.columns[c], table.column(c)) for c in free}
+        reasons = {c: reason for c, reason in found.items() if reason}
+        chosen = [c for c in free if c not in reasons]
+    else:
+        number_of = {normalise_name(table.columns[c]): c for c in reversed(free)}
         for name in attributes:
-            found = [c for c in free if normalise_name(table.columns[c]) == normalise_name(name)]
-            if not found:
+            if normalise_name(name) not in number_of:
                 columns = ", ".join(table.columns[c] for c in free)
                 raise UsageError(f"{table.file} has no attribute column {name!r}; it has {columns}")
-            chosen += [c for c in found[:1] if c not in chosen]
-    else:
-        reasons = {c: _not_an_attribute(table.columns[c], table.column(c)) for c in free}
-        chosen = [c for c, reason in reasons.items() if reason is None]
-        notes = [
-            f"column {table.columns[c]!r} is no attribute: {r}" for c, r in reasons.items() if r
-        ]
+        chosen = list(dict.fromkeys(number_of[normalise_name(name)] for name in attributes))
     if not chosen:
         raise DataError(f"{table.file} has no attribute column; {expected('catalogue')}")
-    return chosen, notes
+    return chosen, [f"column {table.columns[c]!r} is no attribute: {r}" for c, r in reasons.items()]
 
 
 def values_of(cell: str) -> list[str]:
@@ -218,16 +181,14 @@ def _not_an_attribute(name: str, cells: list[str]) -> str | None:
         return "it has no name"
     if normalise_name(name) in TEXT_COLUMNS:
         return "text by its name"
-    known = [cell for cell in cells if values_of(cell)]
-    distinct = len({value for cell in known for value in values_of(cell)})
-    if not known:
-        return "every cell is empty"
+    known = [values for cell in cells if (values := values_of(cell))]
+    distinct = len({value for values in known for value in values})
     if distinct > MOST_VALUES and distinct > len(known) / 2:
         return f"{distinct} different values in {len(known)} rows look like text"
-    return None
+    return None if known else "every cell is empty"
 
 
-def _labels(table: Table, chosen: list[int]) -> tuple[Schema, NDArray[np.int8]]:
+def _labels(table: Table, chosen: list[int]) -> tuple[Schema, RetrievalList]:
     attributes: list[Attribute] = []
     found: list[tuple[int, int, int]] = []
     for number, column in enumerate(chosen):
@@ -247,18 +208,16 @@ def _labels(table: Table, chosen: list[int]) -> tuple[Schema, NDArray[np.int8]]:
             for row, cell in enumerate(cells)
             for value in cell
         ]
-    schema = Schema(tuple(attributes))
-    rows, numbers, indices = np.array(found, dtype=np.int64).reshape(-1, 3).T
-    labels = states_from_statements(schema, rows, numbers, indices, len(table.rows))
-    return with_multi(schema, labels), labels
+    stated = RetrievalList(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
+    return Schema(tuple(attributes)), stated
 
 
 def _splits(table: Table, column: int) -> NDArray[np.str_]:
     names = [SPLIT_NAMES.get(cell.casefold(), cell) for cell in table.column(column)]
-    for name in RESERVED_SPLITS:
-        if name in names:
+    for name, line in zip(names, table.lines, strict=True):
+        if name in RESERVED_SPLITS:
             raise DataError(
-                f"{table.file}, line {table.lines[names.index(name)]}: {name!r} is no name of a "
-                "split, it has a meaning of its own; call the split otherwise"
+                f"{table.file}, line {line}: {name!r} is no name of a split, it has a meaning of "
+                "its own; call the split otherwise"
             )
     return np.array(names, dtype=np.str_)

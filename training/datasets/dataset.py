@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +18,26 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class RetrievalList:
-    """Rows that take part in attribute-specific retrieval, one attribute and value each.
+    """Statements that a row has a value of an attribute.
 
     Args:
         rows: row of the dataset, [M] int64.
-        attributes: number of the attribute that the row is queried or searched in, [M] int64.
+        attributes: number of the attribute, [M] int64.
         values: value of that attribute, 0-based *within the attribute*, [M] int64.
     """
 
     rows: NDArray[np.int64]
     attributes: NDArray[np.int64]
     values: NDArray[np.int64]
+
+    def renumbered(
+        self, rows: NDArray[np.int64] | None = None, attributes: NDArray[np.int64] | None = None
+    ) -> RetrievalList:
+        """With the new number of each row or attribute; -1 drops what is stated of it."""
+        new_rows = self.rows if rows is None else rows[self.rows]
+        new = self.attributes if attributes is None else attributes[self.attributes]
+        kept = (new_rows >= 0) & (new >= 0)
+        return RetrievalList(new_rows[kept], new[kept], self.values[kept])
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,12 @@ class RetrievalProtocol:
 
     queries: RetrievalList
     candidates: RetrievalList
+
+    def renumbered(self, **numbers: NDArray[np.int64]) -> RetrievalProtocol:
+        """Both lists, see `RetrievalList.renumbered`."""
+        return RetrievalProtocol(
+            self.queries.renumbered(**numbers), self.candidates.renumbered(**numbers)
+        )
 
 
 @dataclass(frozen=True)
@@ -51,7 +68,7 @@ class Dataset:
         category_names: names of the categories, C of them (empty: the dataset has none).
         splits: `train`, `valid`, `test`, a name of the user's or empty for each image, [N] unicode.
         items: number of the item that each image shows [N] int64, None if unknown. Where files
-            state the splits an item may be in several of them (`straddling`).
+            state the splits an item may be in several of them (`straddling_notes`).
         boxes: x1 y1 x2 y2 in pixels [N, 4] float32, None if the dataset has none.
         landmarks: visibility x y [N, L, 3] float32, NaN where there is none; None if no file.
         payload: columns that are no attributes (sku, price, title) by name, N cells each, as text.
@@ -96,51 +113,63 @@ class Dataset:
 
         Published lists lose the entries whose row is not kept.
         """
-        place = np.full(len(self), -1, dtype=np.int64)
-        place[rows] = np.arange(len(rows))
-
-        def kept(entries: RetrievalList) -> RetrievalList:
-            new = place[entries.rows]
-            inside = new >= 0
-            return RetrievalList(new[inside], entries.attributes[inside], entries.values[inside])
-
+        new = np.full(len(self), -1, dtype=np.int64)
+        new[rows] = np.arange(len(rows))
+        chosen = rows.tolist()
+        arrays = ("labels", "category", "splits", "items", "boxes", "landmarks")
+        changed = {n: a[rows] for n in arrays if (a := getattr(self, n)) is not None}
         return replace(
             self,
-            paths=[self.paths[row] for row in rows.tolist()],
-            labels=self.labels[rows],
-            category=self.category[rows],
-            splits=self.splits[rows],
-            items=None if self.items is None else self.items[rows],
-            boxes=None if self.boxes is None else self.boxes[rows],
-            landmarks=None if self.landmarks is None else self.landmarks[rows],
-            payload={
-                name: [cells[row] for row in rows.tolist()] for name, cells in self.payload.items()
-            },
-            protocols={
-                name: RetrievalProtocol(kept(p.queries), kept(p.candidates))
-                for name, p in self.protocols.items()
-            },
+            paths=[self.paths[row] for row in chosen],
+            payload={name: [cells[r] for r in chosen] for name, cells in self.payload.items()},
+            protocols={split: p.renumbered(rows=new) for split, p in self.protocols.items()},
+            **changed,
+        )
+
+    def select_attributes(self, names: Sequence[str]) -> Dataset:
+        """The dataset with the named attributes only, in the order of the names.
+
+        Published lists keep the statements about kept attributes, renumbered. Rows without any
+        label left stay. The category is not touched.
+
+        Raises:
+            UsageError: an unknown attribute; the message lists the nearest names.
+        """
+        kept = list(dict.fromkeys(self.schema.attribute(name) for name in names))
+        new = np.full(len(self.schema.attributes), -1, dtype=np.int64)
+        new[kept] = np.arange(len(kept))
+        return replace(
+            self,
+            schema=Schema(tuple(self.schema.attributes[a] for a in kept)),
+            labels=np.hstack([self.labels[:, self.schema.slice_of(a)] for a in kept]),
+            protocols={split: p.renumbered(attributes=new) for split, p in self.protocols.items()},
         )
 
 
-def states_from_values(
-    schema: Schema, attributes: NDArray[np.int64], values: NDArray[np.int64], rows: int
-) -> NDArray[np.int8]:
-    """Label states of single-valued attributes: +1 for the value, -1 for its siblings.
+def straddling_notes(dataset: Dataset) -> list[str]:
+    """Remarks on paths listed more than once, and on paths and items in more than one split.
 
-    Args:
-        schema: attributes and values.
-        attributes: attribute number of each column of `values`, [M].
-        values: value within the attribute [rows, M] int64, -1 unknown.
-        rows: N.
-
-    Returns:
-        [N, K] int8.
+    An adapter that cuts a dataset keeps them together; the splits that files state may not.
     """
-    states = np.zeros((rows, schema.size), dtype=np.int8)
-    for column, attribute in enumerate(attributes):
-        where = schema.slice_of(int(attribute))
-        known = np.flatnonzero(values[:, column] >= 0)
-        states[known, where] = -1
-        states[known, where.start + values[known, column]] = 1
-    return states
+    found = {
+        "image paths listed more than once": [
+            p for p, n in Counter(dataset.paths).items() if n > 1
+        ],
+        "image paths in more than one split": _straddling(dataset.paths, dataset.splits),
+    }
+    notes = [f"{what}: {len(p):,}, first {p[0]!r}" for what, p in found.items() if p]
+    if dataset.items is not None:
+        items = dataset.items.tolist()
+        if straddling := _straddling(items, dataset.splits):
+            first = dataset.paths[items.index(straddling[0])]
+            notes.append(f"items in more than one split: {len(straddling):,}, first of {first!r}")
+    return notes
+
+
+def _straddling(keys: Sequence[Any], splits: NDArray[np.str_]) -> list[Any]:
+    """Keys of rows in several splits, in the order of their first row; no split is none."""
+    seen: dict[Any, set[str]] = {}
+    for key, split in zip(keys, splits.tolist(), strict=True):
+        if split:
+            seen.setdefault(key, set()).add(split)
+    return [key for key, own in seen.items() if len(own) > 1]

@@ -8,129 +8,92 @@ landmarks, packed and filled up with zeros to 16 numbers, without visibility.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.attribute_states import AttributeStates, read_attribute_states
 from training.datasets.dataset import Dataset
-from training.datasets.deepfashion_landmarks import SLOTS_OF_TYPE
 from training.datasets.deepfashion_lists import (
     PARTITIONS,
-    columns_of,
-    numbers_of,
+    SLOTS_OF_TYPE,
+    Entry,
+    in_order,
+    read_category,
+    read_coordinates,
     read_names,
+    read_states,
     schema_of,
 )
-from training.datasets.label_lines import bad_line, lines_of, whole_number
+from training.datasets.label_lines import lines_of
 from training.datasets.label_states import with_multi
 from training.errors import DataError
-from training.relative_path import relative_path
 
 FINE_TYPES = ("texture", "sleeve", "length", "neckline", "fabric", "fit")
 
 
-def load_fine(root: Path, images: Path) -> Dataset:
-    """Read `root/Anno_fine/`.
+def load_fine(folder: Path, images: Path) -> Dataset:
+    """Read `Anno_fine/`; image paths are relative to `images`.
 
     In an attribute of which an image has a value its other values count as absent; one of which
-    it has none is unknown.
-
-    Args:
-        root: folder of the dataset.
-        images: folder that the image paths are relative to.
-
-    Raises:
-        DataError: missing or malformed files, or files of a split that differ in length.
+    it has none is unknown. A split without boxes or landmarks has NaN. DataError if files are
+    missing, malformed or differ in length from the images of their split.
     """
-    folder = root / "Anno_fine"
-    splits = [s for s in PARTITIONS if (folder / f"{s}.txt").is_file()]
-    if not splits:
+    paths: list[str] = []
+    rows: dict[str, range] = {}
+    for split in (s for s in PARTITIONS if (folder / f"{s}.txt").is_file()):
+        start = len(paths)
+        paths += [line.path(line.text.strip()) for line in lines_of(folder / f"{split}.txt")]
+        rows[split] = range(start, len(paths))
+    if not rows:
         raise DataError(
             f"{folder} has no train.txt, val.txt or test.txt; expected those and for each "
             "<split>_attr.txt, <split>_cate.txt (and <split>_bbox.txt, <split>_landmarks.txt), "
             "list_attr_cloth.txt and list_category_cloth.txt"
         )
+
+    def entries(kind: str, required: bool = True) -> Iterator[Entry]:
+        for split, own in rows.items():
+            file = folder / f"{split}_{kind}.txt"
+            if required or file.is_file():
+                yield from in_order(file, own)
+
+    def coordinates(kind: str, count: int) -> NDArray[np.float32] | None:
+        if not any((folder / f"{split}_{kind}.txt").is_file() for split in rows):
+            return None
+        return read_coordinates(entries(kind, required=False), len(paths), count)
+
     names = read_names(folder / "list_attr_cloth.txt", len(FINE_TYPES))
     categories = read_names(folder / "list_category_cloth.txt", 3)
     schema = schema_of(names, FINE_TYPES, multi=False)
-    parts: list[AttributeStates] = []
-    category: list[int] = []
-    for split in splits:
-        paths = _paths(folder / f"{split}.txt")
-        file = folder / f"{split}_attr.txt"
-        parts.append(read_attribute_states(file, columns_of(names), paths))
-        category += _categories(folder / f"{split}_cate.txt", len(paths), len(categories.names))
-    labels = np.concatenate([p.states for p in parts])
+    labels = read_states(entries("attr"), names)
     for number in range(len(schema.attributes)):
         states = labels[:, schema.slice_of(number)]
         known = (states == 1).any(axis=1, keepdims=True)
         states[:] = np.where(known, np.where(states == 1, 1, -1), 0)
-    sizes = [len(p.paths) for p in parts]
-    kinds = categories.types[np.array(category, dtype=np.int64)]
+    category = read_category(entries("cate"), len(paths), len(categories.names))
+    landmarks = coordinates("landmarks", 16)
     return Dataset(
         name="deepfashion",
         root=images,
         schema=with_multi(schema, labels),
-        paths=[path for part in parts for path in part.paths],
+        paths=paths,
         labels=labels,
-        category=np.array(category, dtype=np.int64),
+        category=category,
         category_names=categories.names,
-        splits=np.repeat(np.array([PARTITIONS[s] for s in splits], dtype="<U5"), sizes),
-        boxes=_tables(folder, splits, sizes, "bbox", 4),
-        landmarks=_slotted(_tables(folder, splits, sizes, "landmarks", 16), kinds),
+        splits=np.repeat([PARTITIONS[s] for s in rows], [len(r) for r in rows.values()]),
+        boxes=coordinates("bbox", 4),
+        landmarks=None if landmarks is None else _slotted(landmarks, categories.types[category]),
         notes=("Anno_fine: 26 relabelled attributes",),
     )
 
 
-def _paths(file: Path) -> list[str]:
-    return [relative_path(text.strip(), f"{file}, line {line}") for line, text in lines_of(file)]
-
-
-def _categories(file: Path, count: int, names: int) -> list[int]:
-    out: list[int] = []
-    for line, text in lines_of(file):
-        number = whole_number(text)
-        if number is None or not 1 <= number <= names:
-            raise bad_line(file, line, text, f"a category from 1 to {names}")
-        out.append(number - 1)
-    _same_length(file, len(out), count)
-    return out
-
-
-def _tables(
-    folder: Path, splits: list[str], sizes: list[int], kind: str, columns: int
-) -> NDArray[np.float32] | None:
-    """Rows of all splits [N, columns], NaN for a split without the file; None if none has it."""
-    files = [folder / f"{split}_{kind}.txt" for split in splits]
-    if not any(file.is_file() for file in files):
-        return None
-    parts: list[NDArray[np.float32]] = []
-    for file, size in zip(files, sizes, strict=True):
-        part = np.full((size, columns), np.nan, dtype=np.float32)
-        if file.is_file():
-            rows: list[list[float]] = []
-            for line, text in lines_of(file):
-                fields = text.split()
-                if len(fields) != columns:
-                    raise bad_line(file, line, text, f"{columns} numbers")
-                rows.append(numbers_of(file, line, text, fields))
-            _same_length(file, len(rows), size)
-            part[:] = np.array(rows, dtype=np.float32).reshape(-1, columns)
-        parts.append(part)
-    return np.concatenate(parts)
-
-
-def _slotted(
-    packed: NDArray[np.float32] | None, kinds: NDArray[np.int64]
-) -> NDArray[np.float32] | None:
+def _slotted(packed: NDArray[np.float32], kinds: NDArray[np.int64]) -> NDArray[np.float32]:
     """[N, 8, 3] from [N, 16]: the category's type says which landmarks are listed.
 
     Visibility is not published here: 0 (visible) where there are coordinates, 2 (cut off) at 0, 0.
     """
-    if packed is None:
-        return None
     out = np.full((len(packed), 8, 3), np.nan, dtype=np.float32)
     for kind, slots in SLOTS_OF_TYPE.items():
         rows = np.flatnonzero(kinds == kind)
@@ -139,8 +102,3 @@ def _slotted(
         seen = np.where(np.isnan(points[..., :1]), np.nan, cut_off)
         out[rows[:, None], list(slots)] = np.concatenate([seen, points], axis=2)
     return out
-
-
-def _same_length(file: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise DataError(f"{file} has {found} lines, the list of its images has {expected}")

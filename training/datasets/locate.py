@@ -3,85 +3,53 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import DataError
 
-
-@dataclass(frozen=True)
-class Source:
-    """What an adapter expects to find, and where the dataset is to be had.
-
-    Args:
-        files: expected files, relative to the dataset's folder.
-        origin: one sentence on where to get it.
-    """
-
-    files: tuple[str, ...]
-    origin: str
-
-
+_ASEN = (
+    "meta.json (here or in the parent folder), filenames_{train,valid,test}.txt, label_train.txt, "
+    "query_{valid,test}.txt and candidate_{valid,test}.txt"
+)
 SOURCES = {
-    "catalogue": Source(
-        ("labels.csv (columns: image, optional split and item, then one per attribute)",),
+    "catalogue": (
+        "labels.csv (columns: image, optional split and item, then one per attribute)",
         "A catalogue is your own folder of images with a labels.csv.",
     ),
-    "darn": Source(
-        (
-            "meta.json (here or in the parent folder)",
-            "filenames_{train,valid,test}.txt",
-            "label_train.txt",
-            "query_{valid,test}.txt and candidate_{valid,test}.txt",
-            "pic/<dir>/<a>_<b>_<c>.jpg",
-        ),
+    "darn": (
+        f"{_ASEN}; pic/<dir>/<a>_<b>_<c>.jpg",
         "The label files circulate with the ASEN and ASEN++ projects (Ma et al., AAAI 2020); the "
         "images come from the authors of DARN (Huang et al., ICCV 2015).",
     ),
-    "deepfashion": Source(
-        (
-            "Anno_coarse/ or Anno/: list_attr_cloth.txt, list_attr_img.txt, "
-            "list_category_cloth.txt, list_category_img.txt (list_bbox.txt, list_landmarks.txt)",
-            "Eval/list_eval_partition.txt",
-            "Img/img/ or img/",
-            "or, without Anno, the ASEN files filenames_*, label_*, query_*, candidate_*.txt",
-            "or Anno_fine/ alone: list_attr_cloth.txt, list_category_cloth.txt and "
-            "{train,val,test}.txt with _attr.txt and _cate.txt",
-        ),
+    "deepfashion": (
+        "Anno_coarse/ or Anno/: list_attr_cloth.txt, list_attr_img.txt, list_category_cloth.txt, "
+        "list_category_img.txt (list_bbox.txt, list_landmarks.txt); Eval/list_eval_partition.txt; "
+        "Img/img/ or img/; or, without Anno, the ASEN files filenames_*, label_*, query_*, "
+        "candidate_*.txt; or Anno_fine/ alone: list_attr_cloth.txt, list_category_cloth.txt and "
+        "{train,val,test}.txt with _attr.txt and _cate.txt",
         "DeepFashion, Category and Attribute Prediction Benchmark, from the project page of the "
         "Multimedia Laboratory, CUHK (Liu et al., CVPR 2016); its ASEN files from ASEN's project.",
     ),
-    "fashionai": Source(
-        (
-            "the ASEN files: meta.json, filenames_{train,valid,test}.txt, label_train.txt, "
-            "query_{valid,test}.txt, candidate_{valid,test}.txt",
-            "or the raw form: Annotations/label.csv and Images/ (also one folder deeper)",
-        ),
+    "fashionai": (
+        f"the ASEN files: {_ASEN}; or the raw form: Annotations/label.csv and Images/ (also one "
+        "folder deeper)",
         "FashionAI attributes, from the FashionAI Global Challenge 2018 of Alibaba Tianchi; its "
         "ASEN files from ASEN's project (Ma et al., AAAI 2020).",
     ),
-    "wardrobe": Source(
-        ("the files that `retrieve wardrobe` writes",),
-        "The project draws it itself: run `retrieve wardrobe`.",
-    ),
 }
-"""Adapter name -> what it expects."""
+"""Adapter name -> the files that it expects, and where the dataset is to be had."""
 
 
 def expected(name: str) -> str:
     """The part of a message that says which files adapter `name` expects and where to get them."""
-    source = SOURCES[name]
-    return "expected files: " + "; ".join(source.files) + ". " + source.origin
+    return "expected files: {}. {}".format(*SOURCES[name])
 
 
 def find_root(name: str, root: Path | None = None) -> Path:
     """The folder of dataset `name`: `root`, else `$RETRIEVE_DATA/<name>`, else `data/<name>`.
 
-    The name of a folder is matched whatever its case (`DARN` serves `darn`).
-
-    Raises:
-        DataError: if there is no such folder; the message says which files are expected and where
-            the dataset is to be had.
+    The name of a folder is matched whatever its case (`DARN` serves `darn`). DataError, which says
+    where the dataset is to be had, if there is no such folder.
     """
     if root is not None:
         if root.is_dir():

@@ -1,4 +1,7 @@
-"""The multi-task losses: category (Eq. 10), attributes (Eqs. 11, 12), and values by type."""
+"""The multi-task losses: category (Eq. 10), attributes (Eqs. 11, 12), and values by type.
+
+Each is a scalar; 0, with a gradient of 0, where nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,7 @@ from training.schema import Schema
 
 
 def category_loss(logits: Tensor, category: Tensor) -> Tensor:
-    """Softmax cross-entropy over categories.
-
-    Args:
-        logits: [B, C].
-        category: [B] int64, -1 unknown (left out).
-
-    Returns:
-        Scalar; 0 when no category is known.
-    """
+    """Softmax cross-entropy of logits [B, C] over categories [B] int64, without -1, unknown."""
     known = category >= 0
     if not bool(known.any()):
         return logits.sum() * 0
@@ -26,15 +21,12 @@ def category_loss(logits: Tensor, category: Tensor) -> Tensor:
 
 
 def masked_attribute_loss(logits: Tensor, labels: Tensor, shown: Tensor) -> Tensor:
-    """Binary cross-entropy on the labels that were hidden, given those that were shown.
+    """Mean binary cross-entropy on the labels that were hidden, given those that were shown.
 
     Args:
         logits: [B, K].
         labels: label states [B, K] in {-1, 0, +1}.
         shown: label states after masking [B, K].
-
-    Returns:
-        Scalar, the mean over hidden known labels; 0 when there are none.
     """
     scored = (labels != 0) & (shown == 0)
     if not bool(scored.any()):
@@ -43,26 +35,21 @@ def masked_attribute_loss(logits: Tensor, labels: Tensor, shown: Tensor) -> Tens
 
 
 def value_loss(logits: Tensor, labels: Tensor, schema: Schema, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy over the values of each attribute, read under its type condition.
+    """Cross-entropy over the values of each attribute, mean over those that have a labelled image.
 
     Args:
         logits: [B, K], each value's logit under its attribute's type condition.
         labels: label states [B, K].
         schema: single-valued attributes get a softmax, multi-valued ones a sigmoid for each value.
         smoothing: label smoothing of the softmax, 0..1.
-
-    Returns:
-        Scalar, the mean over attributes that have a labelled image in the batch.
     """
     losses = []
     for number, attribute in enumerate(schema.attributes):
         where = schema.slice_of(number)
         own, states = logits[:, where], labels[:, where]
         if attribute.multi:
-            known = states != 0
-            if bool(known.any()):
-                target = (states[known] > 0).float()
-                losses.append(F.binary_cross_entropy_with_logits(own[known], target))
+            if bool(states.any()):
+                losses.append(masked_attribute_loss(own, states, torch.zeros_like(states)))
             continue
         labelled = (states == 1).any(1)
         if bool(labelled.any()):

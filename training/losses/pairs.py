@@ -29,68 +29,56 @@ def type_pairs(labels: Tensor, schema: Schema) -> Pairs:
 
     Args:
         labels: label states [B, K].
-        schema: attributes and values.
-
-    Returns:
-        Pairs for C = number of attributes.
+        schema: attributes and values; C is the number of attributes.
     """
-    positives, negatives = [], []
-    for number in range(len(schema.attributes)):
-        own = labels[:, schema.slice_of(number)]
-        has = (own == 1).float()
-        labelled = (own == 1).any(1)
-        share = (has @ has.T) > 0
-        both = labelled[:, None] & labelled[None, :]
-        positives.append(share)
-        negatives.append(both & ~share)
-    return Pairs(_without_self(torch.stack(positives)), torch.stack(negatives))
+    own = [labels[:, schema.slice_of(number)] == 1 for number in range(len(schema.attributes))]
+    share = torch.stack([_share(has) for has in own])
+    return _pairs(share, torch.stack([has.any(1) for has in own]))
 
 
 def value_pairs(fits: Tensor) -> Pairs:
-    """Under value conditions: an image that fits is alike another that fits, unlike one that does
-    not. Images that do not fit anchor nothing: they may differ in every way.
+    """Under C value conditions: an image that fits is alike another that fits, unlike one that
+    does not. Images that do not fit anchor nothing: they may differ in every way.
 
     Args:
-        fits: [B, M] int8 in {1, 0, -1}.
-
-    Returns:
-        Pairs for C = M.
+        fits: [B, C] int8 in {1, 0, -1}.
     """
     yes, no = (fits == 1).T, (fits == 0).T
     return Pairs(_without_self(yes[:, :, None] & yes[:, None, :]), yes[:, :, None] & no[:, None, :])
 
 
 def literal_pairs(labels: Tensor, conditions: int) -> Pairs:
-    """The paper's literal rule: alike when any value at all is shared, unlike when none is.
+    """The paper's literal rule, repeated for C conditions: alike when any value at all is shared.
 
     Args:
         labels: label states [B, K].
-        conditions: C, how many conditions the rule is repeated for.
-
-    Returns:
-        Pairs for C conditions.
+        conditions: C.
     """
-    has = (labels == 1).float()
-    share = (has @ has.T) > 0
-    labelled = (labels == 1).any(1)
-    both = labelled[:, None] & labelled[None, :]
-    positive = _without_self(share[None]).expand(conditions, -1, -1)
-    return Pairs(positive, (both & ~share)[None].expand(conditions, -1, -1))
+    has = labels == 1
+    pairs = _pairs(_share(has)[None], has.any(1)[None])
+    shape = (conditions, -1, -1)
+    return Pairs(pairs.positive.expand(shape), pairs.negative.expand(shape))
 
 
 def item_pairs(shows: Tensor) -> Pairs:
-    """Pictures of one thing are alike, whatever its values; all others are unlike.
+    """Pictures of one thing are alike, whatever its values; all others are unlike; C = 1.
 
     Args:
         shows: number of what each picture shows [B] int64, -1 where that is not known.
-
-    Returns:
-        Pairs for C = 1.
     """
     known = shows >= 0
-    both = known[:, None] & known[None, :]
-    same = shows[:, None] == shows[None, :]
-    return Pairs(_without_self((both & same)[None]), (both & ~same)[None])
+    return _pairs((known[:, None] & (shows[:, None] == shows))[None], known[None])
+
+
+def _share(has: Tensor) -> Tensor:
+    """Whether two images share a value: [B, values] bool -> [B, B]."""
+    return (has.float() @ has.float().T) > 0
+
+
+def _pairs(alike: Tensor, known: Tensor) -> Pairs:
+    """Unlike [C, B, B] is what is not alike, of two images [C, B] of which something is known."""
+    both = known[:, :, None] & known[:, None, :]
+    return Pairs(_without_self(alike), both & ~alike)
 
 
 def _without_self(pairs: Tensor) -> Tensor:

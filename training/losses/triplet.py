@@ -21,7 +21,9 @@ def triplet_loss(
     positives: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Mean hinge over the violating triplets, averaged over the conditions that have any.
+    """Mean hinge over the violating triplets; 0 (with a gradient of 0) when there are none.
+
+    Averaging over violating triplets only keeps the loss from fading as most become easy.
 
     Args:
         similarities: cosine similarities [C, B, B].
@@ -29,39 +31,23 @@ def triplet_loss(
         margin: m, in units of cosine.
         positives: positives drawn for each anchor (with replacement); all its negatives are used.
         generator: source of the draws.
-
-    Returns:
-        Scalar; 0 (with a gradient of 0) when no triplet violates the margin. Averaging over
-        violating triplets only keeps the loss from fading as most triplets become easy.
     """
-    weights = pairs.positive.flatten(0, 1).float()  # [C * B, B]
-    anchors = torch.nonzero((weights.sum(1) > 0) & pairs.negative.flatten(0, 1).any(1)).flatten()
-    if len(anchors) == 0:
+    anchors = pairs.positive.any(-1) & pairs.negative.any(-1)
+    if not bool(anchors.any()):
         return similarities.sum() * 0
-    flat = similarities.flatten(0, 1)[anchors]  # [A, B]
-    negative = pairs.negative.flatten(0, 1)[anchors]
-    draw_weights = weights[anchors]
-    picked = torch.multinomial(
-        draw_weights.cpu(), positives, replacement=True, generator=generator
-    ).to(flat.device)
-    near = flat.gather(1, picked)  # sim(a, p) [A, positives]
-    hinge = (margin - near.unsqueeze(2) + flat.unsqueeze(1)).clamp(min=0)  # [A, positives, B]
+    own, negative = similarities[anchors], pairs.negative[anchors]  # [A, B]
+    weights = pairs.positive[anchors].float().cpu()
+    picked = torch.multinomial(weights, positives, replacement=True, generator=generator)
+    near = own.gather(1, picked.to(own.device))  # sim(a, p) [A, positives]
+    hinge = (margin - near.unsqueeze(2) + own.unsqueeze(1)).clamp(min=0)  # [A, positives, B]
     hinge = hinge * negative.unsqueeze(1)
-    violations = (hinge > 0).sum()
-    return hinge.sum() / violations.clamp(min=1)
+    return hinge.sum() / (hinge > 0).sum().clamp(min=1)
 
 
 def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
     """Mean over triplets of max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included.
 
-    Args:
-        anchor: embeddings [M, d], of any length: the cosine sees directions alone.
-        positive: [M, d], alike the anchor.
-        negative: [M, d], unlike it.
-        margin: m, in units of cosine.
-
-    Returns:
-        Scalar; 0 (with a gradient of 0) when M is 0.
+    Of embeddings [M, d], whose length does not matter; 0 (with a gradient of 0) when M is 0.
     """
     if len(anchor) == 0:
         return anchor.sum() * 0

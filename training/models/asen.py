@@ -13,8 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.attribute_weights import attribute_weights
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, attribute_weights
 from training.models.config import Architecture
 
 WIDTH = 512
@@ -45,14 +44,11 @@ class ASEN(ConditionedEmbedder):
         return torch.tanh(self.key(maps))
 
     def spatial_logits(self, keys: Tensor, weights: Tensor) -> Tensor:
-        """What the softmax over cells is taken of.
+        """What the softmax over cells is taken of, [B, C, H * W].
 
         Args:
             keys: P [B, 512, H, W].
             weights: of the attributes, [B or 1, C, T], see `attribute_weights`.
-
-        Returns:
-            [B, C, H * W].
         """
         # The convolution of P * t is P . (w * t): one product of matrices, and no [B, C, 512, L].
         u = torch.tanh(self.spatial_attribute(weights)) * self.logit.weight[0]
@@ -62,17 +58,15 @@ class ASEN(ConditionedEmbedder):
         """What stands beside the feature in the channel attention: [*, T] -> [*, M], >= 0."""
         return torch.relu(self.channel_attribute(weights))
 
-    def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation [B, C, d].
-
-        Args:
-            maps: I [B, channels, H, W].
-            conditions: label states [B or 1, C, K] float.
-            keys: P [B, 512, H, W], if stored; computed from `maps` otherwise.
-        """
+    def _alpha(self, maps: Tensor, weights: Tensor, keys: Tensor | None) -> Tensor:
+        """The spatial attention [B, C, H * W]; each row sums to 1."""
         keys = self.keys(maps) if keys is None else keys
+        return self.spatial_logits(keys, weights).softmax(-1)
+
+    def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Z before normalisation [B, C, d], of I [B, channels, H, W], P [B, 512, H, W]."""
         weights = attribute_weights(conditions, self.schema)
-        alpha = self.spatial_logits(keys, weights).softmax(-1)
+        alpha = self._alpha(maps, weights, keys)
         attended = alpha @ maps.flatten(2).transpose(1, 2)  # [B, C, channels]
         steering = self.beside(weights).expand(len(maps), -1, -1)
         hidden = torch.relu(self.squeeze(torch.cat([attended, steering], -1)))
@@ -82,7 +76,5 @@ class ASEN(ConditionedEmbedder):
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The spatial attention map alpha [B, H, W] under a condition [B or 1, K]; sums to 1."""
-        keys = self.keys(maps) if keys is None else keys
         weights = attribute_weights(condition.unsqueeze(1), self.schema)
-        alpha = self.spatial_logits(keys, weights).softmax(-1)
-        return alpha.reshape(len(maps), *maps.shape[2:])
+        return self._alpha(maps, weights, keys).reshape(len(maps), *maps.shape[2:])

@@ -16,21 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from training.models.asen import ASEN, WIDTH
-from training.models.backbones import backbone_channels
+from training.models.backbones import backbone_channels, lower_channels
 from training.models.config import Architecture, ModelConfig
-from training.models.lower_stages import lower_channels
 from training.schema import Schema
 
 
 class ASENetV2(ASEN):
-    """As ASEN; whatever `config.dim` says, d is the channels of F.
-
-    Args:
-        schema: attributes and values; K.
-        config: the architecture; the model's own `config` says what d is.
-        categories: C, the number of categories (0: no category head).
-        weights: backbone weights, see `build_backbone`.
-    """
+    """As ASEN; whatever `config.dim` says, d is the channels of F, and so `config` of a model."""
 
     architecture: ClassVar[Architecture] = "asenet-v2"
     title = "ASENet V2"

@@ -1,4 +1,4 @@
-"""Backbones: torchvision ResNets by stage, and the pre-activation ResNet-50 v2.
+"""Backbones cut after a stage: torchvision's ResNets, a pre-activation ResNet-50, a small network.
 
 A backbone maps normalised images [B, 3, S, S] to F [B, channels, S / stride, S / stride].
 """
@@ -6,7 +6,6 @@ A backbone maps normalised images [B, 3, S, S] to F [B, channels, S / stride, S 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,40 +13,46 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.errors import DataError, ResourceError, UsageError
-from training.models import resnet50v2, small_cnn
 
-NAMES = ("resnet18", "resnet34", "resnet50", "resnet50v2", "small")
-_EXPANSION = {"resnet18": 1, "resnet34": 1, "resnet50": 4}
-_WIDTH = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
+CHANNELS = {
+    "resnet18": {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512},
+    "resnet34": {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512},
+    "resnet50": {"layer1": 256, "layer2": 512, "layer3": 1024, "layer4": 2048},
+    "resnet50v2": {"layer1": 256, "layer2": 512, "layer3": 1024},
+    "small": {"layer1": 48, "layer2": 96, "layer3": 128},
+}
+"""Channels of F at the end of each stage of each backbone."""
+
+_SMALL = {
+    "layer1": ((5, 24, 2), (24, 48, 2)),
+    "layer2": ((48, 96, 2),),
+    "layer3": ((96, 128, 1), (128, 128, 2)),
+}
+"""Input channels, output channels and stride of the 3x3 convolutions of each stage of `small`."""
+
+PIXELS = 6
+"""Channels of the pixels' mean and deviation."""
+
+FLAT = 0.01
+"""Least deviation, about half a grey level: below it float32 and other runtimes see noise."""
 
 
 def backbone_channels(name: str, stage: str) -> int:
-    """Channels of F at the end of `stage`.
-
-    Raises:
-        UsageError: if the backbone has no such stage.
-    """
-    if name == "resnet50v2":
-        _check_stage(name, stage, resnet50v2.STAGES)
-        return resnet50v2.STAGES[stage][1]
-    if name == "small":
-        _check_stage(name, stage, small_cnn.STAGES)
-        return small_cnn.STAGES[stage][-1][1]
-    if name not in _EXPANSION or stage not in _WIDTH:
-        raise UsageError(
-            f"no backbone {name!r} with stage {stage!r}; backbones: {', '.join(NAMES)}; "
-            f"stages: {', '.join(_WIDTH)}"
-        )
-    return _WIDTH[stage] * _EXPANSION[name]
+    """Channels of F at the end of `stage`; UsageError if the backbone has no such stage."""
+    if name not in CHANNELS or stage not in CHANNELS[name]:
+        known = "; ".join(f"{one} ({', '.join(stages)})" for one, stages in CHANNELS.items())
+        raise UsageError(f"no backbone {name!r} with stage {stage!r}; there are {known}")
+    return CHANNELS[name][stage]
 
 
 def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Module:
     """A backbone cut after `stage`.
 
     Args:
-        name: one of `NAMES`.
+        name: a key of `CHANNELS`.
         stage: `layer1` to `layer4`.
         weights: None (random), the path of a `.safetensors` file with torchvision's keys (for
             resnet50v2: its own), `imagenet` (torchvision's default weights) or the name of one of
@@ -61,40 +66,65 @@ def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Modu
     """
     backbone_channels(name, stage)
     if name == "resnet50v2":
-        network: nn.Module = resnet50v2.ResNet50V2(stage)
+        network: nn.Module = ResNet50V2(stage)
     elif name == "small":
-        network = small_cnn.small_cnn(stage)
+        network = _small_cnn(stage)
     else:
-        network = _torchvision_until(name, stage)
+        from training.torchvision_shim import models
+
+        whole = list(models.get_model(name, weights=None).named_children())
+        last = [child for child, _ in whole].index(stage)
+        network = nn.Sequential(OrderedDict(whole[: last + 1]))
     if weights is None:
         return network
     if weights.endswith(".safetensors") or "/" in weights:
         state = read_weights(Path(weights))
     else:
         state = _enum_weights(name, weights)
-    load_backbone_weights(network, state, weights)
+    _load(network, state, weights)
     return network
 
 
-def _check_stage(name: str, stage: str, stages: Collection[str]) -> None:
-    if stage not in stages:
-        raise UsageError(f"{name} has the stages {', '.join(stages)}, not {stage!r}")
+def lower_channels(backbone: str, stage: str) -> int:
+    """Channels that `with_lower_stages` puts before the last stage's own."""
+    stages = CHANNELS[backbone]
+    return PIXELS + sum(list(stages.values())[: list(stages).index(stage)])
 
 
-def _torchvision_until(name: str, stage: str) -> nn.Module:
-    from training.torchvision_shim import models
+def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Mean and deviation of the pixels, and the maps of all stages, averaged over cells.
 
-    network = cast(nn.Module, models.get_model(name, weights=None))
-    kept: OrderedDict[str, nn.Module] = OrderedDict()
-    for child, module in network.named_children():
-        kept[child] = module
-        if child == stage:
-            break
-    return nn.Sequential(kept)
+    Not in the paper. A backbone trained to tell objects apart forgets colour on its way up: on
+    colour its last stages do worse than random features. What its lower stages saw is kept.
+
+    Args:
+        backbone: of `build_backbone`.
+        images: normalised [B, 3, S, S].
+        grid: (H, W).
+
+    Returns:
+        [B, lower channels + channels of the last stage, H, W].
+    """
+    mean = F.adaptive_avg_pool2d(images, grid)
+    square = F.adaptive_avg_pool2d(images.square(), grid)
+    deviation = (square - mean.square()).clamp(min=FLAT**2).sqrt()
+    maps = [F.adaptive_avg_pool2d(x, grid) for x in _stages(backbone, images)]
+    return torch.cat([mean, deviation, *(m.to(mean.dtype) for m in maps)], 1)
+
+
+def _stages(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    if isinstance(backbone, ResNet50V2):
+        return backbone.stages(images)
+    found, x = [], images
+    for name, module in backbone.named_children():
+        x = module(x)
+        if name.startswith("layer"):
+            found.append(x)
+    return found
 
 
 def _enum_weights(name: str, weights: str) -> dict[str, Tensor]:
-    if name not in _EXPANSION:
+    if name in ("resnet50v2", "small"):
         raise UsageError(f"torchvision has no weights for {name}; pass a .safetensors file")
     from training.torchvision_shim import models
 
@@ -118,8 +148,7 @@ def _enum_weights(name: str, weights: str) -> dict[str, Tensor]:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file; every other floating point becomes float32.
 
-    Raises:
-        DataError: if the file is missing, no safetensors, or holds NaN or infinity.
+    DataError if it is missing, no safetensors, or holds NaN or infinity.
     """
     if not path.is_file():
         raise DataError(f"weights file {path} does not exist")
@@ -133,12 +162,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def load_backbone_weights(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load `state` into `network`; keys of later stages and of the classifier are ignored.
-
-    Raises:
-        DataError: if a tensor of the network is missing or of another shape.
-    """
+def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Load `state`, whose keys of later stages and of the classifier are ignored."""
     wanted = network.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     if missing:
@@ -153,3 +178,97 @@ def load_backbone_weights(network: nn.Module, state: dict[str, Tensor], where: s
                 f"the backbone needs {tuple(tensor.shape)}"
             )
     network.load_state_dict({k: state.get(k, t) for k, t in wanted.items()})
+
+
+class ResNet50V2(nn.Module):
+    """Pre-activation ResNet-50 (v2) up to `stage`, with its closing batch norm `post` and ReLU.
+
+    He et al., Identity Mappings in Deep Residual Networks (ECCV 2016), in the form of the Gluon and
+    ONNX model zoos. Differs from torchvision's ResNet: each convolution is preceded by batch norm
+    and ReLU, the raw input passes a batch norm, and a stage's first shortcut branches off after
+    the first batch norm and ReLU. Pretrained weights of `post` exist for `layer3`.
+    """
+
+    def __init__(self, stage: str = "layer3") -> None:
+        super().__init__()
+        self.bn0 = nn.BatchNorm2d(3)
+        self.conv0 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        inputs = 64
+        self._stages = tuple(f"stage{n}" for n in range(1, int(stage.removeprefix("layer")) + 1))
+        channels = CHANNELS["resnet50v2"].values()
+        for name, depth, outputs in zip(self._stages, (3, 4, 6), channels, strict=False):
+            first = PreActivationBottleneck(inputs, outputs, 1 if inputs == 64 else 2, project=True)
+            rest = (PreActivationBottleneck(outputs, outputs) for _ in range(depth - 1))
+            self.add_module(name, nn.Sequential(first, *rest))
+            inputs = outputs
+        self.post = nn.BatchNorm2d(inputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> [B, channels, S / 16, S / 16] (layer3)."""
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The output of every stage, lowest first; only the last has passed `post` and ReLU."""
+        x = F.relu(self.bn1(self.conv0(self.bn0(images))))
+        x = F.max_pool2d(x, 3, 2, 1)
+        out = []
+        for name in self._stages:
+            x = self.get_submodule(name)(x)
+            out.append(x)
+        out[-1] = F.relu(self.post(x))
+        return out
+
+
+class PreActivationBottleneck(nn.Module):
+    """1x1, 3x3 (with the stride), 1x1, each after batch norm and ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, project: bool = False) -> None:
+        super().__init__()
+        width = outputs // 4
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
+        self.down = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H / stride, W / stride]."""
+        activated = F.relu(self.bn1(x))
+        shortcut = x if self.down is None else self.down(activated)
+        out = self.conv1(activated)
+        out = self.conv2(F.relu(self.bn2(out)))
+        out = self.conv3(F.relu(self.bn3(out)))
+        return out + shortcut  # type: ignore[no-any-return]
+
+
+def _small_cnn(stage: str) -> nn.Sequential:
+    """A plain convolutional network for the demo and for tests, which learns from scratch.
+
+    Stages have the strides of a ResNet's (4, 8, 16). Two further input channels say where a pixel
+    is (CoordConv, Liu et al., NeurIPS 2018): so few layers see too little of the picture to tell.
+    """
+    stages: OrderedDict[str, nn.Module] = OrderedDict(coordinates=Coordinates())
+    for name, convolutions in _SMALL.items():
+        layers: list[nn.Module] = []
+        for inputs, outputs, stride in convolutions:
+            convolution = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        stages[name] = nn.Sequential(*layers)
+        if name == stage:
+            break
+    return nn.Sequential(stages)
+
+
+class Coordinates(nn.Module):
+    """Append the coordinates of each pixel, from -1 to 1: [B, 3, H, W] -> [B, 5, H, W]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """x, then y, after the image's own channels."""
+        batch, _, height, width = images.shape
+        x = torch.linspace(-1, 1, width, dtype=images.dtype, device=images.device)
+        y = torch.linspace(-1, 1, height, dtype=images.dtype, device=images.device)
+        grid = torch.stack([x.expand(height, width), y.unsqueeze(1).expand(height, width)])
+        return torch.cat([images, grid.unsqueeze(0).expand(batch, -1, -1, -1)], 1)

@@ -9,19 +9,23 @@ one trainer, one bank of stored maps and one evaluation serve them all.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.descriptor import GARMENT, DescriptorLayout
-from training.models.backbones import backbone_channels, build_backbone
+from training.models.backbones import (
+    backbone_channels,
+    build_backbone,
+    lower_channels,
+    with_lower_stages,
+)
 from training.models.config import Architecture, ModelConfig
-from training.models.lower_stages import lower_channels, with_lower_stages
 from training.models.nuance import AttributeNuance, GarmentNuance
-from training.models.value_readout import ValueReadout
 from training.schema import Schema
 
 
@@ -47,6 +51,24 @@ class Described(NamedTuple):
 
     chances: Tensor
     nuance: Tensor
+
+
+class Embedder(Protocol):
+    """What the index asks of a model; any `torch.nn.Module` with these members fits."""
+
+    @property
+    def schema(self) -> Schema:
+        """The K values that chances are given of."""
+
+    @property
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of its descriptors are."""
+
+    def trunk(self, images: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> F, the backbone's output [B, channels, H, W]."""
+
+    def describe(self, trunk: Tensor) -> Described:
+        """What descriptors are packed from, of F [B, channels, H, W]."""
 
 
 class ConditionedEmbedder(nn.Module, ABC):
@@ -97,12 +119,12 @@ class ConditionedEmbedder(nn.Module, ABC):
             self.standardise = nn.BatchNorm2d(lower + own, affine=False)
         self.last_stage = slice(lower, lower + own)
         self.build(lower + own)
-        self.values: ValueReadout | None = None
-        if config.readout == "values":
-            self.values = ValueReadout(schema, self.dim)
+        self.values = ValueReadout(schema, self.dim) if config.readout == "values" else None
         self.category_head = nn.Linear(config.dim, categories) if categories else None
         self.attribute_head = nn.Linear(config.dim, schema.size)
-        self.register_buffer("type_conditions", type_conditions(schema), persistent=False)
+        types = [torch.from_numpy(schema.type_condition(i)) for i in range(len(schema.attributes))]
+        types = types or [torch.zeros(0, schema.size)]
+        self.register_buffer("type_conditions", torch.stack(types).float(), persistent=False)
         self.type_conditions: Tensor
         self.nuance = AttributeNuance(len(schema.attributes), 2 * config.dim, config.nuance)
         self.garment_nuance = GarmentNuance(lower + own, config.garment_nuance)
@@ -127,15 +149,12 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     @abstractmethod
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation, for several conditions of each image.
+        """Z before normalisation [B, C, d], for several conditions of each image.
 
         Args:
             maps: I [B, *, h, w].
             conditions: label states [B or 1, C, K] float.
             keys: P, if stored; computed from `maps` otherwise.
-
-        Returns:
-            [B, C, d].
         """
 
     def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
@@ -155,30 +174,17 @@ class ConditionedEmbedder(nn.Module, ABC):
         """F, the backbone's output pooled to the grid: [B, 3, S, S] -> [B, channels, H, W]."""
         if self.config.lower_stages:
             return with_lower_stages(self.backbone, images, self.grid)
-        out: Tensor = self.backbone(images)
-        return F.adaptive_avg_pool2d(out, self.grid)
+        return F.adaptive_avg_pool2d(self.backbone(images), self.grid)
 
     def features(self, images: Tensor) -> Tensor:
         """I, independent of any condition: normalised images [B, 3, S, S] -> [B, *, h, w]."""
-        return self.condense(self.trunk(images))
-
-    def condense(self, trunk: Tensor) -> Tensor:
-        """I of F: [B, channels, H, W] -> [B, *, h, w]."""
-        maps: Tensor = self.reduce(self.standardise(trunk))
+        maps: Tensor = self.reduce(self.standardise(self.trunk(images)))
         return maps
 
     @property
     def width(self) -> int:
         """Numbers of an embedding: K with the readout of values, else d."""
         return self.dim if self.values is None else self.schema.size
-
-    def readout(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Z before normalisation [B, C, d] to embeddings under conditions [B or 1, C, K] float:
-        [B, C, width]."""
-        if self.values is None:
-            return F.normalize(z, dim=-1)
-        out: Tensor = self.values(z, conditions)
-        return out
 
     def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """The embedding under a condition; two images are compared by the inner product.
@@ -193,20 +199,19 @@ class ConditionedEmbedder(nn.Module, ABC):
             of, see `ValueReadout`.
         """
         conditions = condition.unsqueeze(1)
-        return self.readout(self.attend_raw(maps, conditions, keys), conditions).squeeze(1)
+        z = self.attend_raw(maps, conditions, keys)
+        z = F.normalize(z, dim=-1) if self.values is None else self.values(z, conditions)
+        return z.squeeze(1)
 
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """The embedding [B, width] of images [B, 3, S, S] under a condition [B or 1, K]."""
         return self.attend(self.features(images), condition)
 
     def value_logits(self, by_type: Tensor) -> Tensor:
-        """Logits of each value, read under its own attribute's type condition.
+        """Logits of each value [B, K], read under its own attribute's type condition.
 
         Args:
             by_type: Z before normalisation under every type condition [B, T, d].
-
-        Returns:
-            [B, K].
         """
         types = range(len(self.schema.attributes))
         return torch.cat([self.logits_of(by_type[:, n], n) for n in types], -1)
@@ -223,10 +228,9 @@ class ConditionedEmbedder(nn.Module, ABC):
 
         Softmax over the values of a single-valued attribute, sigmoid for a multi-valued one.
         """
-        logits = self.value_logits(by_type)
         out = []
         for number, attribute in enumerate(self.schema.attributes):
-            own = logits[:, self.schema.slice_of(number)]
+            own = self.logits_of(by_type[:, number], number)
             out.append(own.sigmoid() if attribute.multi else own.softmax(-1))
         return torch.cat(out, -1)
 
@@ -252,13 +256,68 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     def parameters_of_embedder(self) -> int:
         """How many parameters an embedding needs: with the backbone, without the two heads."""
-        heads = [*self.attribute_head.parameters()]
-        if self.category_head is not None:
-            heads += self.category_head.parameters()
-        return sum(p.numel() for p in self.parameters()) - sum(p.numel() for p in heads)
+        heads = ("attribute_head.", "category_head.")
+        return sum(p.numel() for n, p in self.named_parameters() if not n.startswith(heads))
 
 
-def type_conditions(schema: Schema) -> Tensor:
-    """Every type condition, [number of attributes, K] float."""
-    rows = [torch.from_numpy(schema.type_condition(i)) for i in range(len(schema.attributes))]
-    return torch.stack(rows).float() if rows else torch.zeros(0, schema.size)
+class ValueReadout(nn.Module):
+    """What Z says of the values that are asked for: their prototypes, and a classifier over them.
+
+    Not in the paper. Ranking by the cosine of Z finds much less than a classifier on the same Z
+    knows (benchmarks/NOTES.md): most directions of Z say nothing about the attribute asked for.
+    Candidates are best ranked by the probability p . p' that their value is the query's, an inner
+    product. So the embedding under a condition is p, of the attributes that it speaks of.
+    """
+
+    def __init__(self, schema: Schema, dim: int) -> None:
+        super().__init__()
+        self.schema = schema
+        self.prototypes = nn.Parameter(torch.randn(schema.size, dim) / math.sqrt(dim))
+        self.bias = nn.Parameter(torch.zeros(schema.size))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))  # of cosines as logits
+
+    def logits(self, z: Tensor, number: int) -> Tensor:
+        """Logits of one attribute's values: [*, d] (of any length) -> [*, its values]."""
+        where = self.schema.slice_of(number)
+        near = F.normalize(z, dim=-1) @ F.normalize(self.prototypes[where], dim=-1).T
+        return near * self.log_scale.exp() + self.bias[where]
+
+    def forward(self, z: Tensor, conditions: Tensor) -> Tensor:
+        """Embeddings [B, C, K] whose inner product is how likely two images share a value.
+
+        Of several attributes that a condition speaks of it is the mean; of none, zeros.
+
+        Args:
+            z: [B, C, d], of any length.
+            conditions: label states [B or 1, C, K] float.
+        """
+        named = named_attributes(conditions, self.schema)
+        share = (named / named.sum(-1, keepdim=True).clamp(min=1)).sqrt()
+        parts = []
+        for number, attribute in enumerate(self.schema.attributes):
+            logits = self.logits(z, number)
+            likely = logits.sigmoid() if attribute.multi else logits.softmax(-1)
+            if attribute.multi:
+                likely = likely / likely.sum(-1, keepdim=True)  # of one of them, drawn
+            parts.append(share[..., number, None] * likely)
+        return torch.cat(parts, -1)
+
+
+def named_attributes(conditions: Tensor, schema: Schema) -> Tensor:
+    """Whether a condition speaks of each attribute, present or absent: [*, K] -> [*, T], 0 or 1."""
+    ranges = [schema.slice_of(number) for number in range(len(schema.attributes))]
+    return torch.stack([conditions[..., where].abs().amax(-1) for where in ranges], -1)
+
+
+def attribute_weights(conditions: Tensor, schema: Schema) -> Tensor:
+    """A condition to a model that knows attributes, not values: the mean of their one-hots.
+
+    An attribute counts once, however many of its values are named.
+
+    Returns:
+        [*, T] of label states [*, K]; rows are >= 0 and sum to 1. A condition that names nothing
+        gives 1 / T throughout.
+    """
+    named = named_attributes(conditions, schema)
+    named = named + (named.sum(-1, keepdim=True) == 0).to(named.dtype)
+    return named / named.sum(-1, keepdim=True)

@@ -35,10 +35,10 @@ class ModelConfig:
         pooling: `mean` (GAP, which is the sum of Eq. 5) or `max` (GMP) over the weighted map.
         channel: `relu` or `sigmoid` (Eq. 7 to the letter) inside ACA, or `none` (w/o ACA: Z = V_s).
         readout: `values` (an embedding is the chances of the values that the condition speaks of,
-            see `value_readout.py`) or `none` (it is Z).
+            see `ValueReadout`) or `none` (it is Z).
         nuance: numbers of each attribute's nuance, see `nuance.py`; 0: none.
         garment_nuance: numbers of the whole garment's nuance; 0: none.
-        lower_stages: F also holds the pixels and the stages below `stage`, see `lower_stages.py`.
+        lower_stages: F also holds the pixels and the stages below `stage`.
         architecture: the model; `training.models.registry` has its class.
 
     Raises:
@@ -67,23 +67,13 @@ class ModelConfig:
         return asdict(self)
 
 
-_PLAIN: dict[str, Any] = {
-    "readout": "none",
-    "lower_stages": False,
-    "nuance": 0,
-    "garment_nuance": 0,
-}
+_PLAIN = {"readout": "none", "lower_stages": False, "nuance": 0, "garment_nuance": 0}
 """Without what is not in any of the papers."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "m2fashion": {},
     "paper": _PLAIN
-    | {
-        "embedding": "paper",
-        "spatial": "tanh",
-        "pooling": "max",
-        "channel": "sigmoid",
-    },
+    | {"embedding": "paper", "spatial": "tanh", "pooling": "max", "channel": "sigmoid"},
     "without-asa": {"spatial": "none"},
     "without-aca": {"channel": "none"},
     "gmp": {"pooling": "max"},

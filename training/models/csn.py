@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.models.attribute_weights import attribute_weights
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, attribute_weights
 
 
 class CSN(ConditionedEmbedder):
@@ -28,13 +27,7 @@ class CSN(ConditionedEmbedder):
         self.masks = nn.Parameter(0.9 + 0.7 * torch.randn(len(self.schema.attributes), self.dim))
 
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation [B, C, d].
-
-        Args:
-            maps: I [B, channels, 1, 1].
-            conditions: label states [B or 1, C, K] float.
-            keys: not needed.
-        """
+        """Z before normalisation [B, C, d], of I [B, channels, 1, 1]."""
         mask = attribute_weights(conditions, self.schema) @ self.masks.relu()  # [B or 1, C, d]
         z: Tensor = self.output(maps.flatten(1)).unsqueeze(1)
         return z * mask

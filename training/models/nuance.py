@@ -23,12 +23,9 @@ _SMALLEST = 1e-3  # deviation of a principal component, of channels whose own is
 
 
 class AttributeNuance(nn.Module):
-    """Unit vectors of T attributes, side by side.
+    """Unit vectors of `numbers` (0: none) for each of T types, side by side.
 
-    Args:
-        types: T.
-        channels: what is known under a type condition.
-        numbers: of each vector, 0 for none.
+    They are read from the `channels` that are known under a type condition.
     """
 
     def __init__(self, types: int, channels: int, numbers: int) -> None:
@@ -46,18 +43,13 @@ class AttributeNuance(nn.Module):
 
 
 class GarmentNuance(nn.Module):
-    """A unit vector of the whole garment; `fit` sets it.
-
-    Args:
-        channels: of F.
-        numbers: of the vector, 0 for none.
-    """
+    """A unit vector of `numbers` (0: none) of the whole garment, from F; `fit` sets it."""
 
     def __init__(self, channels: int, numbers: int) -> None:
         super().__init__()
         self.numbers = numbers
-        self.register_buffer("mean", torch.zeros(STATISTICS * channels if numbers else 0))
-        rows = len(self.mean) if numbers else 0
+        rows = STATISTICS * channels if numbers else 0
+        self.register_buffer("mean", torch.zeros(rows))
         self.register_buffer("projection", torch.zeros(rows, numbers))
         self.mean: Tensor
         self.projection: Tensor

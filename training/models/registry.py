@@ -26,15 +26,6 @@ def build_model(
 ) -> ConditionedEmbedder:
     """A new model of `config.architecture`, its layers random.
 
-    Args:
-        schema: attributes and values; K.
-        config: all options.
-        categories: C, the number of categories (0: no category head).
-        weights: backbone weights, see `build_backbone`.
-
-    Raises:
-        UsageError: an unknown backbone, stage or weight enum.
-        DataError: a weights file that is missing, broken or does not fit.
-        ResourceError: torchvision could not download the weights.
+    Args and errors are those of `ConditionedEmbedder` and `build_backbone`.
     """
     return ARCHITECTURES[config.architecture](schema, config, categories, weights)

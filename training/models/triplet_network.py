@@ -24,12 +24,6 @@ class TripletNetwork(ConditionedEmbedder):
         self.output = nn.Linear(channels, self.dim)
 
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation [B, C, d], the same under each condition.
-
-        Args:
-            maps: I [B, channels, 1, 1].
-            conditions: label states [B or 1, C, K] float; only C matters.
-            keys: not needed.
-        """
+        """Z before normalisation [B, C, d], the same under each condition."""
         z: Tensor = self.output(maps.flatten(1)).unsqueeze(1)
         return z.expand(-1, conditions.shape[1], -1)

@@ -13,7 +13,8 @@ from retrieval.evaluation.combinations import (
 )
 from retrieval.evaluation.scorer import has_all
 from retrieval.evaluation.scoring import FloorScorer
-from training.datasets.dataset import Dataset, states_from_values
+from training.datasets.dataset import Dataset, RetrievalList
+from training.datasets.label_states import states_of
 from training.errors import DataError
 from training.schema import Attribute, Schema
 
@@ -45,13 +46,13 @@ SCHEMA = Schema(
 def dataset_of(values, splits=None):
     """One row an image: value of neck, pattern and length, -1 unknown."""
     values = np.array(values, dtype=np.int64)
-    n = len(values)
+    n, known = len(values), np.nonzero(values >= 0)
     return Dataset(
         name="toy",
         root=Path("."),
         schema=SCHEMA,
         paths=[f"{i}.jpg" for i in range(n)],
-        labels=states_from_values(SCHEMA, np.arange(3), values, n),
+        labels=states_of(SCHEMA, [RetrievalList(*known, values[known])], n),
         category=np.full(n, -1, dtype=np.int64),
         category_names=(),
         splits=np.full(n, "test") if splits is None else np.array(splits),

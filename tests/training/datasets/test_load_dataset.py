@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import ADAPTERS, load_dataset
-from training.datasets.detect import detect
+from training.datasets import ADAPTERS, detect, load_dataset
 from training.datasets.locate import SOURCES, find_root
 from training.errors import DataError, UsageError
 

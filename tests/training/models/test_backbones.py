@@ -5,14 +5,13 @@ import torch
 from safetensors.torch import save_file
 
 from training.errors import DataError, UsageError
-from training.models.backbones import NAMES, backbone_channels, build_backbone
-from training.models.resnet50v2 import ResNet50V2
+from training.models.backbones import CHANNELS, ResNet50V2, backbone_channels, build_backbone
 from training.torchvision_shim import models
 
 WEIGHTS = Path(__file__).resolve().parents[4] / "shared" / "weights"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CHANNELS)
 @pytest.mark.parametrize("stage", ["layer1", "layer2", "layer3"])
 def test_shapes_by_stage(name: str, stage: str) -> None:
     stride = {"layer1": 4, "layer2": 8, "layer3": 16}[stage]

@@ -12,9 +12,9 @@ from torch import Tensor
 from training.datasets import load_dataset
 from training.decoding import Reading
 from training.map_bank import bank_from_images
+from training.models.backbones import lower_channels
 from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
-from training.models.lower_stages import lower_channels
 from training.models.registry import build_model
 from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from training.models.asenet_v2 import ASENetV2
-from training.models.attribute_weights import attribute_weights
-from training.models.conditioned import ConditionedEmbedder
+from training.models.conditioned import ConditionedEmbedder, attribute_weights
 from training.models.config import VARIANTS, ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
 from training.schema import Attribute, Schema

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.spatial_attention import weighted_max
+from training.models.m2fashion import weighted_max
 
 
 def _inputs(kind: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
