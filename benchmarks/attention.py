@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from benchmarks.machine import commit_name
 from benchmarks.tables.markdown_grid import markdown_grid
 from benchmarks.write_results import RESULTS, write_results
+from retrieval.console import counting
 from retrieval.evaluation.attention import LOCATED_BELOW, AttentionReport, attention_report
 from retrieval.metrics import attention_share
-from retrieval.progress_bars import CountBar
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
 from training.schema import Schema, normalise_name
@@ -81,7 +81,7 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
     model, preprocessing = loaded.model, loaded.preprocessing
     conditions = torch.stack([model.type_conditions[n] for n in numbers.values()])
     inside, area, others = (np.full((images, len(names)), math.nan) for _ in range(3))
-    with CountBar("looking", images) as bar, torch.inference_mode():
+    with counting("looking", images) as bar, torch.inference_mode():
         for start in range(0, images, _BATCH):
             indices = range(start, min(start + _BATCH, images))
             specs = [sample_spec(seed, index) for index in indices]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.progress_bars import CountBar
+from retrieval.console import counting
 from training.datasets.dataset import Dataset
 from training.models.conditioned import ConditionedEmbedder
 from training.models.registry import build_model
@@ -65,7 +65,7 @@ def pooled_stages(
     whole = build_model(dataset.schema, config, 0, None)
     whole.backbone.load_state_dict(model.backbone.state_dict())
     whole.to(device)
-    with CountBar(title, len(rows)) as bar:
+    with counting(title, len(rows)) as bar:
         stored = trunk_maps(whole, dataset, rows, preprocessing, cache, str(device), workers, bar)
     parts = [
         stored.maps[i : i + _CHUNK].astype(np.float32).mean((2, 3))

@@ -20,6 +20,7 @@ from benchmarks.machine import commit_name, machine_name
 from benchmarks.tables.keys import data_hash
 from benchmarks.write_results import RESULTS, write_results
 from retrieval.engine import Engine
+from retrieval.request import Request
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 
@@ -82,7 +83,7 @@ def check_queries(dataset: Dataset, engine: Engine, text: str, most: int) -> dic
         precisions, unknown = [], []
         for row in queries.tolist():
             path = dataset.root.resolve() / dataset.paths[row]  # as the index has it
-            hits = engine.query(path, names, top_k=len(engine.store))
+            hits = engine.query(Request(path, names, top_k=len(engine.store)))
             found = [hit.row for hit in hits if hit.path != path]
             candidates = [n for n in found if known[n]]
             if found:

@@ -43,11 +43,10 @@ from indexer.encode import EncodedBatch, Forward, ModelOutput, encode, output_of
 from indexer.fused_forward import fused_forward
 from indexer.gpu_forward import gpu_forward
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
-from retrieval.console import print_json
+from retrieval.console import counting, print_json
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.attribute_map import Embed, MapReport, evaluate_attributes
-from retrieval.progress_bars import CountBar
-from retrieval.query_vector import formula_of
+from retrieval.query_vector import Asked, formula_of
 from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
@@ -190,7 +189,9 @@ def as_asked(model: Embedder, encoded: EncodedBatch) -> Embed:
     def embed(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         named = np.unique(schema.attribute_of[np.flatnonzero(condition)]).tolist()
         vectors = [
-            formula_of(layout, schema, encoded.chances[row], encoded.nuance[row], like=named).vector
+            formula_of(
+                layout, schema, encoded.chances[row], encoded.nuance[row], Asked(like=named)
+            ).vector
             for row in rows
         ]
         return np.stack([vector.weights for vector in vectors])
@@ -202,7 +203,7 @@ def _encode_all(
     forward: Forward, loaded: Checkpoint, pixels: NDArray[np.uint8], name: str
 ) -> EncodedBatch:
     parts: list[EncodedBatch] = []
-    with CountBar(f"encoding by {name}", len(pixels)) as bar:
+    with counting(f"encoding by {name}", len(pixels)) as bar:
         for start in range(0, len(pixels), 32):
             piece = pixels[start : start + 32]
             parts.append(encode(forward, piece, loaded.preprocessing, "cpu"))

@@ -26,9 +26,8 @@ from benchmarks.timed_training import Training
 from benchmarks.training_speed_markdown import markdown
 from benchmarks.write_results import RESULTS, write_results
 from indexer.device import choose_device
-from retrieval.console import print_json
+from retrieval.console import counting, print_json
 from retrieval.dataset_options import dataset_options
-from retrieval.progress_bars import CountBar
 from training.allocator import keep_freed_memory
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -98,7 +97,7 @@ def command(
         for setting, frozen in ((PHOTOGRAPHS, False), (MAPS, True)):
             recipe = _recipe(batch_size, frozen, weights)
             models = [_model(dataset, config, weights, seed, recipe, place) for _ in range(3)]
-            with CountBar("reading images", len(dataset)) as bar:
+            with counting("reading images", len(dataset)) as bar:
                 source: Source
                 if frozen:
                     folder = Path(cache)

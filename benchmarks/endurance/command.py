@@ -24,8 +24,7 @@ from benchmarks.endurance.kills import killed_steps, random_kills
 from benchmarks.endurance.outcome import Outcome
 from benchmarks.machine import commit_name, cores, machine_name
 from benchmarks.write_results import RESULTS, write_results
-from retrieval.console import print_json
-from retrieval.printable import printable
+from retrieval.console import print_json, printable
 
 KILLS, STEPS, FLIPS, VECTORS, IMAGES = 60, 240, 200, 5000, 1000
 

@@ -24,8 +24,7 @@ from benchmarks.speed.speed_markdown import draw_chart, markdown
 from benchmarks.write_results import RESULTS, write_results
 from indexer.manifest import Manifest
 from indexer.store import Store, open_store
-from retrieval.build_progress import BuildProgress
-from retrieval.console import stderr
+from retrieval.console import Bars, stderr
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 from training.descriptor import DescriptorLayout
@@ -74,7 +73,7 @@ def gallery_rows(real: Store, images: Images, size: int, work: Path) -> list[Row
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with BuildProgress(stderr) as progress:
+        with Bars() as progress:
             cost = export_gallery(
                 real.manifest, images, size, folder, real.model_folder, draw_requests, progress
             )
@@ -119,7 +118,7 @@ def made_layout_rows(draft: Manifest, work: Path) -> list[Row]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with BuildProgress(stderr) as progress:
+        with Bars() as progress:
             export_gallery(made, images, _DARN_SIZE, folder, None, draw_requests, progress)
         found = index_bytes(open_store(folder))
     finally:

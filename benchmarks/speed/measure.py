@@ -26,6 +26,7 @@ from retrieval.engine import Engine
 from retrieval.filters import allowed_rows, resolve_filters
 from retrieval.picture import Picture
 from retrieval.query_vector import CANDIDATES
+from retrieval.request import Request
 from training.descriptor import Floats
 from training.errors import ResourceError
 
@@ -154,7 +155,7 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
 
     def ask(number: int) -> object:
         place = number % len(pictures)
-        return engine.query(pictures[place], names[place])
+        return engine.query(Request(pictures[place], names[place]))
 
     def read_all(number: int) -> object:
         place = number % len(weights)
@@ -278,7 +279,7 @@ def _resident_after_queries(folder: Path) -> int:
     for place, own in enumerate(zip(chances, nuance, strict=True)):
         where = {attribute: "!=" + value} if place % 2 else {}
         for exact in (False, True):
-            engine.query(Picture(*own, None), [], where=where, exact=exact)
+            engine.query(Request(Picture(*own, None), [], where=where, exact=exact))
     status = Path("/proc/self/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(peak)

@@ -13,6 +13,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from retrieval.console import plain
 from retrieval.evaluation.attribute_map import MapReport, MapScore
 from retrieval.evaluation.combination_score import CombinationReport
 from retrieval.evaluation.evaluation import Evaluation
@@ -21,7 +22,6 @@ from retrieval.evaluation.likeness import LikenessReport, LikenessScore
 from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
 from retrieval.evaluation.report_grid import grids, published_beside
 from retrieval.metrics import Interval
-from retrieval.printable import plain
 
 
 def definition(report: MapReport) -> str:

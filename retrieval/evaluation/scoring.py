@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
-from retrieval.query_vector import formula_of, kept_likeness
+from retrieval.query_vector import Asked, formula_of
 from training.descriptor import DescriptorLayout, Floats
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
@@ -48,9 +48,8 @@ class DescriptorScorer:
     def kept(self, query: int, attributes: Sequence[int]) -> Floats:
         """Likeness in the attributes not given, and of the garment, [N]."""
         named = [self._schema.offsets[n] for n in attributes]
-        vector = kept_likeness(
-            self._layout, self._schema, self._chances[query], self._nuance[query], named
-        )
+        picture = self._chances[query], self._nuance[query]
+        vector = formula_of(self._layout, self._schema, *picture, Asked(named)).alike
         return self._bytes @ vector.weights + np.float32(vector.constant)
 
     def named(
@@ -62,7 +61,9 @@ class DescriptorScorer:
     ) -> Floats:
         """As the engine ranks, [N]."""
         picture = self._chances[query], self._nuance[query]
-        formula = formula_of(self._layout, self._schema, *picture, wanted, unwanted, keep=keep)
+        formula = formula_of(
+            self._layout, self._schema, *picture, Asked(wanted, unwanted, keep=keep)
+        )
         return formula.scores(self._bytes)
 
     def embed(self, condition: Condition, rows: NDArray[np.int64]) -> Floats:
@@ -74,7 +75,7 @@ class DescriptorScorer:
         as by `--like`."""
         spoken = np.unique(self._schema.attribute_of[np.flatnonzero(condition)]).tolist()
         vectors = [
-            formula_of(self._layout, self._schema, *picture, like=spoken).vector
+            formula_of(self._layout, self._schema, *picture, Asked(like=spoken)).vector
             for picture in zip(self._chances[rows], self._nuance[rows], strict=True)
         ]
         return np.stack([vector.weights for vector in vectors])

@@ -13,6 +13,7 @@ from benchmarks.queries import check_queries
 from indexer.build import BuildOptions, build_index
 from retrieval.cli import _run
 from retrieval.engine import Engine
+from retrieval.request import Request
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -45,7 +46,9 @@ def by_hand(dataset: Dataset, engine: Engine) -> float:
     right = (dataset.labels[:, wanted] == 1).all(axis=1)
     shares = []
     for row in rows[right[rows]]:
-        hits = engine.query(dataset.root / dataset.paths[row], TEXT.split(","), top_k=len(rows))
+        hits = engine.query(
+            Request(dataset.root / dataset.paths[row], TEXT.split(","), top_k=len(rows))
+        )
         others = [rows[hit.row] for hit in hits if rows[hit.row] != row]
         shares.append(right[others[:10]].mean())
     return float(np.mean(shares))
