@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from benchmarks.common import Bench, Data, Result, bench_command, table
+from retrieval.console import counting
 from retrieval.evaluation.attention import LOCATED_BELOW, AttentionReport, attention_report
 from retrieval.metrics import attention_share
-from retrieval.progress_bars import CountBar
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
 from training.wardrobe.render import render
@@ -52,7 +52,7 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
         )
     conditions = torch.stack([model.type_conditions[own[name]] for name in names])
     inside, area, others = (np.full((images, len(names)), math.nan) for _ in range(3))
-    with CountBar("looking", images) as bar, torch.inference_mode():
+    with counting("looking", images) as bar, torch.inference_mode():
         for start in range(0, images, _BATCH):
             indices = range(start, min(start + _BATCH, images))
             specs = [sample_spec(seed, index) for index in indices]

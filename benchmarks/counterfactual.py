@@ -224,14 +224,14 @@ def _drawn(
         read_counterfactuals,
     )
     from benchmarks.tables.keys import ROOT
-    from retrieval.progress_bars import CountBar
+    from retrieval.console import counting
     from training.code_hash import code_hash
 
     folder = work / f"counterfactual-{queries}-{others}-{code_hash(ROOT, CODE)[:8]}"
     if (folder / QUERIES).is_file():
         return folder, read_counterfactuals(folder)
     total = 3 * queries + others
-    with CountBar("drawing", total) as bar:
+    with counting("drawing", total) as bar:
 
         def one(done: int) -> None:
             bar(1)

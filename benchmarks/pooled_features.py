@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.progress_bars import CountBar
+from retrieval.console import counting
 from training.datasets.dataset import Dataset
 from training.decoding import Reading
 from training.models.conditioned import ConditionedEmbedder
@@ -62,7 +62,7 @@ def pooled_stages(
     whole = build_model(dataset.schema, replace(model.config, lower_stages=True), 0, None)
     whole.backbone.load_state_dict(model.backbone.state_dict())
     whole.to(device)
-    with CountBar(title, len(rows)) as bar:
+    with counting(title, len(rows)) as bar:
         stored = trunk_maps(whole, dataset, rows, Reading(preprocessing, workers, bar), cache)
     starts = range(0, len(stored.rows), 256)
     parts = [stored.maps[i : i + 256].astype(np.float32).mean((2, 3)) for i in starts]

@@ -1,7 +1,9 @@
-"""The query layer: engine, ranking, metrics, evaluation and the `retrieve` command."""
+"""Attribute-specific image retrieval: `Engine.open(index).query(Request(picture, ["floral"]))`."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,12 +20,27 @@ def __getattr__(name: str) -> Any:
         from retrieval.engine import Engine
 
         return Engine
-    if name in ("Hit", "QueryResult"):
-        from retrieval import hits
+    if name in __all__:
+        from retrieval import hits, request
 
-        return getattr(hits, name)
-    if name == "Request":
-        from retrieval.request import Request
-
-        return Request
+        return getattr(request if name == "Request" else hits, name)
     raise AttributeError(f"module 'retrieval' has no attribute {name!r}")
+
+
+def _check_packages() -> None:
+    """Name what hides a package of ours: `python -m` looks into the working folder first."""
+    home = Path(__file__).resolve().parents[1]
+    for name in ("training", "indexer", "benchmarks"):
+        spec = find_spec(name)
+        places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
+        place = next((Path(place).resolve() for place in places if place), None)
+        if place is not None and not place.is_relative_to(home / name):
+            what = place.parent if place.name == "__init__.py" else place
+            raise ImportError(
+                f"{what} hides the package {name!r} in {home}; call the command `retrieve`, or "
+                f"work in another folder",
+                name=__name__,
+            )
+
+
+_check_packages()

@@ -22,13 +22,8 @@ Search = Callable[[int], tuple[Rows, Floats]]
 
 @dataclass(frozen=True)
 class Found:
-    """What is shown of the best images.
-
-    Args:
-        rows: of the index, [n] int64, best first.
-        scores: [n] float32.
-        copies: copies of the query picture that were left out before the last of them.
-    """
+    """Rows [n] and scores [n] that are shown, best first, and how many copies of the query
+    picture were left out before the last of them."""
 
     rows: Rows
     scores: Floats
@@ -43,7 +38,6 @@ def first_fetch(request: Request, size: int) -> int:
 def choose_hits(
     request: Request,
     fetched: tuple[Rows, Floats],
-    fetch: int,
     size: int,
     search: Search,
     is_copy: Callable[[Rows], NDArray[np.bool_]] | None,
@@ -52,14 +46,11 @@ def choose_hits(
     """Leave out what is not asked for, and fetch more until there are enough or no more.
 
     Args:
-        request: what is asked.
-        fetched: the best `fetch` images: rows and scores.
-        fetch: how many were asked for.
-        size: images of the index.
-        search: fetches more.
+        fetched: the best `first_fetch` images of the `size` of the index: rows and scores.
         is_copy: whether each row is a copy of the query picture, which is left out; None: none.
         item_of: item of each row, -1 if unknown, of which one image is shown; None: all are.
     """
+    fetch = first_fetch(request, size)
     last = request.offset + request.top_k
     while True:
         rows, scores = fetched

@@ -10,17 +10,20 @@ import io
 import os
 import select
 import signal
+import subprocess
 import sys
 import traceback
+from contextlib import suppress
+from importlib import metadata
 from itertools import takewhile
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
-from retrieval.lasting_stderr import keep_stderr
-from retrieval.lazy_group import LazyGroup
-from retrieval.printable import printable
+from retrieval.console import printable
+from retrieval.dataset_options import LazyGroup
 from training.errors import ResourceError, RetrieveError, UsageError
 from training.worker_death import worker_death
 
@@ -32,7 +35,7 @@ COMMANDS = {
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
-    "doctor": ("retrieval.commands.doctor", "Check the installation, a dataset and an index."),
+    "doctor": ("retrieval.commands.doctor", "Print what a bug report needs; try a small search."),
     "inspect": (
         "retrieval.commands.inspect",
         "Print counts, splits and broken files of a dataset.",
@@ -43,18 +46,52 @@ COMMANDS = {
 """Subcommand name -> (module with a click command called `command`, one-line help)."""
 
 
+def version() -> str:
+    """The version, and the commit where it is known: of a checkout, or written into the wheel."""
+    here = Path(__file__).resolve()
+    commit = ""
+    with suppress(OSError, subprocess.CalledProcessError):
+        if (here.parents[1] / ".git").exists():
+            command = ["git", "-C", str(here.parent), "rev-parse", "--short=12", "HEAD"]
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        else:
+            commit = here.with_name("commit").read_text()
+    told = f" (commit {commit.strip()})" if commit.strip() else ""
+    return metadata.version("m2fashion-retrieval") + told
+
+
+def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"retrieve, version {version()}")
+        context.exit()
+
+
 @click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="m2fashion-retrieval", prog_name="retrieve")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-@click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:
+def cli(debug: bool) -> None:
     """Attribute-specific fashion image retrieval.
 
     \b
     retrieve build-index --dataset darn
     retrieve query img.jpg --attrs v-neckline,floral
     """
-    ctx.obj = {"debug": debug}
+
+
+class _Lasting(io.TextIOWrapper):
+    """Standard error that may be closed while a command works: what is said then is lost."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,13 +101,15 @@ def main(arguments: list[str] | None = None) -> None:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
-    keep_stderr()
-    for stream in (sys.stdout, sys.stderr):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         # A label that the terminal's encoding lacks is shown escaped, not an error.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stdout is None:  # closed by the caller
         sys.stdout = io.StringIO()
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        # Without a buffer: a signal's handler may write while a write goes on.
+        raw = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
+        sys.stderr = _Lasting(raw, sys.stderr.encoding, "backslashreplace", write_through=True)
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments, debug))
 
@@ -82,65 +121,63 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
-    for argument in arguments:
-        if "\0" in argument:
-            return _report(UsageError(f"{argument!r}: no name or number holds a NUL"), debug)
     try:
+        for argument in arguments:
+            if "\0" in argument:
+                raise UsageError(f"{argument!r}: no name or number holds a NUL")
         # Not `cli.main`: click turns a closed pipe into exit code 1, which is a bug's.
-        with cli.make_context("retrieve", list(arguments)) as context:
+        with cli.make_context("retrieve", list(arguments), obj=arguments) as context:
             result: Any = cli.invoke(context)
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as error:  # after --help or --version
         return error.exit_code
-    except RetrieveError as error:
-        return _report(error, debug)
-    except click.exceptions.Abort:
-        click.echo("retrieve: interrupted", err=True)
-        return 130
-    except click.ClickException as error:
-        message = io.StringIO()
-        error.show(message)
-        _say(message.getvalue().rstrip())
-        return 2
-    except KeyboardInterrupt:
-        click.echo("retrieve: interrupted", err=True)
-        return 130
-    except BrokenPipeError as error:
-        if _stdout_is_read():  # it was a pipe to a process of ours
-            return _report(ResourceError(f"a process of this command has ended: {error}"), debug)
-        return _reader_gone()
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # so rich ends a program
             return _reader_gone()
         raise
-    except MemoryError as error:
-        return _report(ResourceError(f"out of memory {error}".strip()), debug)
-    except OSError as error:
-        return _report(ResourceError(str(error)), debug)
-    except Exception as error:
-        death = worker_death(error)
-        if death is not None:
-            return _report(death, debug)
-        if _interrupted(error):
-            click.echo("retrieve: interrupted", err=True)
-            return 130
-        if debug:
-            _say(traceback.format_exc())
-        _say(
-            f"retrieve: internal error: {type(error).__name__}: {error}\n"
-            "This is a bug; `retrieve --debug ...` shows the traceback."
-        )
-        return 1
+    except BaseException as error:
+        return _failed(error, debug)
+
+
+def _failed(error: BaseException, debug: bool) -> int:
+    """Tell of an error; its exit code."""
+    if isinstance(error, BrokenPipeError) and not _stdout_is_read():
+        return _reader_gone()
+    if isinstance(error, click.exceptions.Abort) or _interrupted(error):
+        click.echo("retrieve: interrupted", err=True)
+        return 130
+    if isinstance(error, click.ClickException):
+        message = io.StringIO()
+        error.show(message)
+        _say(message.getvalue().rstrip())
+        return 2
+    if debug:
+        _say(traceback.format_exc())
+    told: RetrieveError | None = worker_death(error)
+    if isinstance(error, RetrieveError):
+        told = error
+    elif isinstance(error, BrokenPipeError):  # it was a pipe to a process of ours
+        told = ResourceError(f"a process of this command has ended: {error}")
+    elif isinstance(error, MemoryError):
+        told = ResourceError(f"out of memory {error}".strip())
+    elif isinstance(error, OSError):
+        told = ResourceError(str(error))
+    if told is not None:
+        _say(f"retrieve: {told}")
+        return told.exit_code
+    _say(
+        f"retrieve: internal error: {type(error).__name__}: {error}\n"
+        "This is a bug; `retrieve --debug ...` shows the traceback."
+    )
+    return 1
 
 
 def _interrupted(error: BaseException) -> bool:
     """Whether Ctrl-C is behind an error: an import that it hits may end in one of another kind."""
     chain: BaseException | None = error
-    while chain is not None:
-        if isinstance(chain, KeyboardInterrupt):
-            return True
+    while chain is not None and not isinstance(chain, KeyboardInterrupt):
         chain = chain.__cause__ or chain.__context__
-    return False
+    return chain is not None
 
 
 def _stdout_is_read() -> bool:
@@ -154,19 +191,9 @@ def _stdout_is_read() -> bool:
 
 
 def _reader_gone() -> int:
-    """End well when a reader such as `head` has closed the pipe; what is left is not written.
-
-    Results are printed when the work is done.
-    """
+    """End well when a reader such as `head` has closed the pipe: results come when work is done."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _report(error: RetrieveError, debug: bool) -> int:
-    if debug:
-        _say(traceback.format_exc())
-    _say(f"retrieve: {error}")
-    return error.exit_code
 
 
 def _say(text: str) -> None:

@@ -1,38 +1,194 @@
-"""`--dataset` and `--root`, which four commands share."""
+"""Options of the command line: a command's are one frozen dataclass, filled by click once.
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DatasetOptions):
+    top_k: Annotated[int, COUNT, "Hits at most."] = 10
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+import functools
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import click
 
 from training.datasets import ADAPTERS
+from training.errors import UsageError
+from training.relative_path import leaves_root
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+Options = TypeVar("Options")
+
+PATH = click.Path(path_type=Path)
+COUNT = click.IntRange(min=1)
+SHARE = click.FloatRange(0, 1)
+LARGEST_SEED = 2**32 - 1
+SEED = click.IntRange(0, LARGEST_SEED)
+
+DEVICE = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+ITEMS = "Column of a catalogue that tells which pictures show one product [default: item]."
+_DATASET = click.option(
+    "--dataset",
+    "name",
+    required=True,
+    metavar="NAME|FOLDER",
+    help=f"One of {', '.join(ADAPTERS)}, or a folder.",
+)
+_ROOT = click.option(
+    "--root",
+    type=PATH,
+    help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """`--dataset` and `--root`, which most commands begin with."""
+
+    name: Annotated[str, _DATASET]
+    root: Annotated[Path | None, _ROOT]
 
 
 def dataset_options(command: Command) -> Command:
-    """Add both options; the command gets `name` (str) and `root` (Path or None)."""
-    root = click.option(
-        "--root",
-        type=click.Path(path_type=Path),
-        help="The dataset's folder [default: $RETRIEVE_DATA/NAME, then data/NAME].",
-    )
-    dataset = click.option(
-        "--dataset",
-        "name",
-        required=True,
-        metavar="NAME|FOLDER",
-        help=f"One of {', '.join(ADAPTERS)}, or a folder.",
-    )
-    return dataset(root(command))
+    """Add both to a command, which gets `name` (str) and `root` (Path or None)."""
+    return _DATASET(_ROOT(command))
 
 
-item_option = click.option(
-    "--item-column",
-    metavar="COLUMN",
-    help="Column of a catalogue that tells which pictures show one product [default: item].",
-)
-"""`--item-column`, which three commands share; the command gets `item_column` (str or None)."""
+def filled(options: type[Options]) -> Callable[[Callable[[Options], Any]], Callable[..., Any]]:
+    """Give a command click's options of a dataclass' fields, handed over as one object.
+
+    Args:
+        options: each field is `Annotated[type, click type or help or both]`, and has its option's
+            name, type and default; or is annotated with a click option or argument.
+    """
+
+    def decorate(command: Callable[[Options], Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            return command(options(**given))
+
+        hints = get_type_hints(options, include_extras=True)
+        for own in reversed(fields(options)):  # type: ignore[arg-type]
+            _parameter(own, hints[own.name])(call)
+        return call
+
+    return decorate
+
+
+def _parameter(own: Field[Any], hint: Any) -> Callable[[Any], Any]:
+    """The click option of a field."""
+    kinds = [a for a in get_args(hint.__origin__) or (hint.__origin__,) if a is not type(None)]
+    kind: Any = PATH if Path in kinds else kinds[0]
+    name, help = "--" + own.name.replace("_", "-"), None
+    for note in hint.__metadata__:
+        if isinstance(note, click.ParamType):
+            kind = note
+        elif isinstance(note, str):
+            help = note
+        else:
+            return cast(Callable[[Any], Any], note)
+    if kind is bool:
+        names = name if own.default is False else f"{name}/--no-{name[2:]}"
+        return click.option(names, is_flag=True, default=own.default, help=help)
+    several = own.default == ()
+    return click.option(
+        name,
+        type=str if several else kind,
+        multiple=several,
+        default=None if own.default is MISSING else own.default,
+        required=own.default is MISSING,
+        show_default=own.default not in (MISSING, None, ()),
+        help=help,
+    )
+
+
+class LazyGroup(click.Group):
+    """Subcommands by the module that holds them, which is imported when one is called.
+
+    Args:
+        lazy: name -> (module with a click command called `command`, one-line help).
+        options: what `click.Group` takes.
+    """
+
+    def __init__(self, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(**options)
+        self._lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in the order given."""
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The `command` of a subcommand's module; a name that is not there tells the nearest."""
+        if cmd_name in self._lazy:
+            command: click.Command = importlib.import_module(self._lazy[cmd_name][0]).command
+            return command
+        if cmd_name.startswith("-"):
+            return None
+        near = difflib.get_close_matches(cmd_name, self._lazy, n=3, cutoff=0.4)
+        names = ", ".join(near or self._lazy)
+        raise UsageError(f"unknown command {cmd_name!r}; nearest: {names}")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands with their one-line help."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()])
+
+
+def split_names(option: str, given: Sequence[str]) -> list[str]:
+    """Names of a comma-separated option that may be given more than once.
+
+    Raises:
+        UsageError: if one of them is empty.
+    """
+    names = [part.strip() for text in given for part in text.split(",")]
+    if not all(names):
+        raise UsageError(
+            f"{option} {','.join(given)!r} holds an empty name; separate names by single commas"
+        )
+    return names
+
+
+def only_index(option: str) -> Path:
+    """The one index in indexes/; UsageError if there is none, or more than one.
+
+    Args:
+        option: what names another, for the message.
+    """
+    # By the copy too: a lost manifest does not hide an index.
+    found = sorted({path.parent for path in Path("indexes").glob("*/manifest*.json")})
+    if len(found) == 1:
+        return found[0]
+    if found:
+        choices = ", ".join(map(str, found))
+        raise UsageError(f"{len(found)} indexes in indexes/; choose with {option}: {choices}")
+    raise UsageError(
+        "no index in indexes/; build one with `retrieve build-index --dataset D`, "
+        f"or name one with {option}"
+    )
+
+
+def paths_in(root: Path, given: str) -> list[str]:
+    """What a path may mean relative to a gallery's folder, likeliest first; none if outside.
+
+    Args:
+        root: the gallery's folder, absolute.
+        given: relative to the working folder or to `root`, or absolute.
+    """
+    out = []
+    here = Path(os.path.abspath(given)) if "\0" not in given else Path(given)
+    for absolute in (here, here.parent.resolve() / here.name):  # the folder may be a link
+        if absolute.is_relative_to(root) and absolute != root:
+            out.append(absolute.relative_to(root).as_posix())
+    if not Path(given).is_absolute():
+        out.append(given)
+    return [path for path in dict.fromkeys(out) if not leaves_root(path)]

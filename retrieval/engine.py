@@ -8,8 +8,10 @@ Nothing is encoded for a request but its picture; every request is one search of
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +24,11 @@ from indexer.indexable import check_indexable
 from indexer.search import SearchIndex, open_search
 from indexer.store import Store, open_store
 from retrieval.candidates import Found, Rows, choose_hits, first_fetch
-from retrieval.describe import describe_hits, judged, likely_values
-from retrieval.filters import Filter, Filters, allowed_rows
-from retrieval.hits import QueryResult
+from retrieval.filters import Filter, allowed_rows, parts_by_labels
+from retrieval.hits import Hit, QueryResult, describe, judged, likely_values
 from retrieval.picture import Encoder, Picture
-from retrieval.query_vector import CANDIDATES, Formula, formula_of
-from retrieval.recent import Recent
+from retrieval.query_vector import CANDIDATES, Asked, Formula, formula_of
 from retrieval.request import QueryImage, Request, Terms, resolve
-from retrieval.trusted_labels import parts_by_labels
 from training.checkpoint import load_checkpoint
 from training.descriptor import Floats
 from training.errors import DataError, UsageError
@@ -38,15 +37,17 @@ from training.schema import Schema
 
 _BATCH = 64  # requests that are encoded and searched for together
 _MASK_BYTES = 64 * 2**20  # of filters' answers that are kept, a byte an image each
+_CHUNK = 1 << 16  # images that are scored at a time
 
 Allowed = NDArray[np.bool_] | None
 """Images that are searched, [M] bool; None: all."""
 
-_CHUNK = 1 << 16  # images that are scored at a time
+Ranked = tuple[Rows, Floats]
+"""Images best first, ties by row, and their scores."""
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Query:
     """A request on its way: what it means, its picture, and the images that it may find."""
 
     request: Request
@@ -54,12 +55,11 @@ class _Asked:
     picture: Picture
     formula: Formula
     allowed: Allowed
-    exact: bool
 
     @property
     def by_labels(self) -> bool:
         """Whether known labels settle something that is asked."""
-        return self.request.trust_labels and bool(self.terms.named)
+        return self.request.trust_labels and bool(self.terms.asked.named)
 
 
 class Engine:
@@ -75,9 +75,7 @@ class Engine:
     def __init__(self, store: Store, model: M2Fashion, index: SearchIndex, device: str) -> None:
         self.store, self.model, self.index, self.device = store, model, index, device
         self._encode = Encoder(model, store.preprocessing, device)
-        self._masks: Recent[tuple[Filter, ...], NDArray[np.bool_]] = Recent(
-            max(1, _MASK_BYTES // max(1, len(store)))
-        )
+        self._passing = lru_cache(max(1, _MASK_BYTES // max(1, len(store))))(self._allowed)
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "auto", verify: bool = True) -> Engine:
@@ -113,28 +111,8 @@ class Engine:
         """Attributes and values that can be named."""
         return self.store.schema
 
-    def query(
-        self,
-        image: QueryImage,
-        present: Sequence[str] = (),
-        absent: Sequence[str] = (),
-        like: Sequence[str] = (),
-        where: Filters | None = None,
-        top_k: int = 10,
-        keep: float | None = None,
-        offset: int = 0,
-        min_score: float = 0.0,
-        one_per_item: bool = False,
-        include_query: bool = False,
-        trust_labels: bool = False,
-        exact: bool = False,
-    ) -> QueryResult:
+    def query(self, request: Request) -> QueryResult:
         """Find the gallery images that are like a picture and have the named values.
-
-        Args:
-            image: a file, an RGB picture, or what `encode` gave.
-            present: and the rest but the last as in `Request`.
-            exact: score every image, also where an approximate index would be searched.
 
         Returns:
             Hits, best first. Without any name: likeness as a whole.
@@ -143,19 +121,12 @@ class Engine:
             UsageError: an unknown, repeated or contradictory name, or a number out of its range.
             DataError: the image cannot be read.
         """
-        request = Request(
-            image, present, absent, like, where or {}, top_k, keep, offset, min_score,
-            one_per_item, include_query, trust_labels,
-        )  # fmt: skip
-        return self.query_many([request], exact)[0]
+        return self.query_many([request])[0]
 
-    def query_many(self, requests: Sequence[Request], exact: bool = False) -> list[QueryResult]:
+    def query_many(self, requests: Sequence[Request]) -> list[QueryResult]:
         """Answer many requests: pictures are encoded, and vectors searched for, in batches.
 
-        Args:
-            requests: what is asked; see `query` for the errors, of which those of names come
-                before any work.
-            exact: as for `query`.
+        Raises as `query`, errors of names before any work.
         """
         resolved = [self._resolve(request) for request in requests]
         out = []
@@ -163,12 +134,13 @@ class Engine:
             some = requests[start : start + _BATCH]
             terms = resolved[start : start + _BATCH]
             pictures = self._pictures([request.image for request in some])
-            asked = [self._asked(*each, exact) for each in zip(some, terms, pictures, strict=True)]
-            out += [self._answer(*each) for each in zip(asked, self._fetch(asked), strict=True)]
+            queries = [self._query(*each) for each in zip(some, terms, pictures, strict=True)]
+            found = self._first(queries)
+            out += [self._answer(*each) for each in zip(queries, found, strict=True)]
         return out
 
     def encode(self, image: str | Path | Image.Image) -> Picture:
-        """What the model sees in one picture, for `query` and `Request`; raises DataError."""
+        """What the model sees in one picture, for `Request`; raises DataError."""
         return self._encode([image])[0]
 
     def _resolve(self, request: Request) -> Terms:
@@ -182,143 +154,102 @@ class Engine:
 
     def _pictures(self, images: Sequence[QueryImage]) -> list[Picture]:
         """The pictures, encoded where they are not yet."""
-        bare = [image for image in images if not isinstance(image, Picture)]
-        encoded = iter(self._encode(bare))
+        encoded = iter(self._encode([i for i in images if not isinstance(i, Picture)]))
         return [image if isinstance(image, Picture) else next(encoded) for image in images]
 
-    def _asked(self, request: Request, terms: Terms, picture: Picture, exact: bool) -> _Asked:
-        formula = self._formula(terms, picture, request.keep)
-        return _Asked(request, terms, picture, formula, self._allowed(terms), exact)
+    def _query(self, request: Request, terms: Terms, picture: Picture) -> _Query:
+        allowed = self._passing(terms.where) if terms.where else None
+        return _Query(request, terms, picture, self._formula(picture, terms.asked), allowed)
 
-    def _formula(
-        self,
-        terms: Terms,
-        picture: Picture,
-        keep: float | None,
-        known: Mapping[int, bool] | None = None,
-    ) -> Formula:
-        """All of a request; `known` as in `formula_of`."""
-        return formula_of(
-            self.store.layout,
-            self.schema,
-            picture.chances,
-            picture.nuance,
-            terms.wanted,
-            terms.unwanted,
-            terms.like,
-            keep,
-            known,
-        )
+    def _formula(self, picture: Picture, asked: Asked) -> Formula:
+        return formula_of(self.store.layout, self.schema, picture.chances, picture.nuance, asked)
 
-    def _allowed(self, terms: Terms) -> Allowed:
-        if not terms.where:
-            return None
-        mask = self._masks.get(terms.where)
-        if mask is None:
-            mask = allowed_rows(self.store, terms.where)
-            self._masks.put(terms.where, mask)
-        return mask
+    def _allowed(self, where: tuple[Filter, ...]) -> NDArray[np.bool_]:
+        return allowed_rows(self.store, where)
 
-    def _fetch(self, asked: Sequence[_Asked]) -> list[tuple[Rows, Floats]]:
+    def _first(self, queries: Sequence[_Query]) -> list[Ranked]:
         """The best images of each, those of one filter found in one search."""
-        groups: dict[tuple[object, ...], list[int]] = {}
-        for number, one in enumerate(asked):
+        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        for number, one in enumerate(queries):
             alone = number if one.by_labels else None
             fetch = first_fetch(one.request, len(self.store))
-            key = one.terms.where, fetch, alone, one.formula.linear
-            groups.setdefault(key, []).append(number)
-        out: dict[int, tuple[Rows, Floats]] = {}
+            key = one.terms.where, fetch, alone, one.formula.linear, one.request.exact
+            groups[key].append(number)
+        out: dict[int, Ranked] = {}
         for numbers in groups.values():
-            first = asked[numbers[0]]
-            fetch = first_fetch(first.request, len(self.store))
-            if first.by_labels:
-                out[numbers[0]] = self._by_labels(first, fetch)
-                continue
-            formulas = [asked[number].formula for number in numbers]
-            found = self._search(formulas, fetch, first.allowed, first.exact)
-            out |= zip(numbers, found, strict=True)
-        return [out[number] for number in range(len(asked))]
+            some = [queries[number] for number in numbers]
+            fetch = first_fetch(some[0].request, len(self.store))
+            out |= zip(numbers, self._search(some, fetch), strict=True)
+        return [out[number] for number in range(len(queries))]
 
-    def _search(
-        self, formulas: Sequence[Formula], k: int, allowed: Allowed, exact: bool
-    ) -> list[tuple[Rows, Floats]]:
-        """The best k images by each formula, fewer where there are no more.
-
-        Either all formulas are linear or none is.
-        """
-        if not formulas[0].linear:
-            if exact:
-                return [self._best(formula, k, self._every(allowed)) for formula in formulas]
-            # Where no image has all that is named, likeness alone decides.
-            sought = [vector for one in formulas for vector in (one.vector, one.alike)]
-            weights = np.stack([vector.weights for vector in sought])
-            found, _ = self.index.search(weights, max(k, CANDIDATES), allowed)
-            return [
-                self._best(formula, k, np.unique(rows[rows >= 0]))
-                for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
-            ]
+    def _search(self, queries: Sequence[_Query], k: int) -> list[Ranked]:
+        """The best k images of queries of one group, fewer where there are no more."""
+        first = queries[0]
+        if first.by_labels:
+            return [self._by_labels(first, k)]
+        formulas = [one.formula for one in queries]
+        if not first.formula.linear:
+            return self._by_formula(formulas, k, first)
         vectors = [formula.vector for formula in formulas]
         weights = np.stack([vector.weights for vector in vectors])
-        found, scores = self.index.search(weights, k, allowed, exact)
+        found, scores = self.index.search(weights, k, first.allowed, first.request.exact)
         return [
             (rows[rows >= 0], own[rows >= 0] + np.float32(vector.constant))
             for rows, own, vector in zip(found, scores, vectors, strict=True)
         ]
 
-    def _best(self, formula: Formula, k: int, rows: Rows) -> tuple[Rows, Floats]:
-        """The best k of some images, each scored by the formula; ties by row."""
+    def _by_formula(self, formulas: Sequence[Formula], k: int, like: _Query) -> list[Ranked]:
+        """By formulas that are more than a vector; exactness and filter as of the query."""
+        if like.request.exact:
+            every = (
+                np.arange(len(self.store)) if like.allowed is None else like.allowed.nonzero()[0]
+            )
+            return [self._best(formula, k, every) for formula in formulas]
+        # Where no image has all that is named, likeness alone decides.
+        sought = [vector for one in formulas for vector in (one.vector, one.alike)]
+        weights = np.stack([vector.weights for vector in sought])
+        found, _ = self.index.search(weights, max(k, CANDIDATES), like.allowed)
+        return [
+            self._best(formula, k, np.unique(rows[rows >= 0]))
+            for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
+        ]
+
+    def _best(self, formula: Formula, k: int, rows: Rows) -> Ranked:
+        """The best k of some images, each scored by the formula."""
         parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
         scored = [formula.scores(self.store.descriptors_of(part)) for part in parts]
-        scores = np.concatenate(scored or [np.zeros(0, np.float32)])
-        order = np.lexsort((rows, -scores))[:k]
-        return rows[order], scores[order]
+        return _sorted(rows, np.concatenate(scored or [np.zeros(0, np.float32)]), k)
 
-    def _every(self, allowed: Allowed) -> Rows:
-        if allowed is None:
-            return np.arange(len(self.store), dtype=np.int64)
-        return np.flatnonzero(allowed).astype(np.int64)
+    def _by_labels(self, query: _Query, k: int) -> Ranked:
+        """The best k images where known labels settle what is asked: a search a part."""
+        asked, rows, scores = query.terms.asked, [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
+        untrusting = replace(query.request, trust_labels=False)
+        parts = parts_by_labels(self.store.states(asked.named), asked.named, query.allowed)
+        for known, allowed in parts:
+            formula = self._formula(query.picture, replace(asked, known=known))
+            part = replace(query, request=untrusting, formula=formula, allowed=allowed)
+            ((found, own),) = self._search([part], k)
+            rows.append(found)
+            scores.append(own)
+        return _sorted(np.concatenate(rows), np.concatenate(scores), k)
 
-    def _by_labels(self, asked: _Asked, k: int) -> tuple[Rows, Floats]:
-        """The best k images where known labels settle what is asked."""
-        found = []
-        states = self.store.states(asked.terms.named)
-        for part in parts_by_labels(states, asked.terms.named, asked.allowed):
-            formula = self._formula(asked.terms, asked.picture, asked.request.keep, part.known)
-            found += self._search([formula], k, part.rows, asked.exact)
-        rows = np.concatenate([rows for rows, _ in found] or [np.zeros(0, np.int64)])
-        scores = np.concatenate([scores for _, scores in found] or [np.zeros(0, np.float32)])
-        order = np.lexsort((rows, -scores))[:k]
-        return rows[order], scores[order]
-
-    def _answer(self, asked: _Asked, fetched: tuple[Rows, Floats]) -> QueryResult:
-        found = self._choose(asked, fetched)
-        requested = [(v, True) for v in asked.terms.wanted]
-        requested += [(v, False) for v in asked.terms.unwanted]
+    def _answer(self, query: _Query, fetched: Ranked) -> QueryResult:
+        found, asked = self._choose(query, fetched), query.terms.asked
+        image, chances = query.request.image, query.picture.chances
         unknown = np.zeros(self.schema.size, dtype=np.int8)
-        chances, image = asked.picture.chances, asked.request.image
         return QueryResult(
             image=str(image) if isinstance(image, str | Path) else "image",
-            condition=self.schema.describe(asked.terms.condition),
-            requested=judged(self.schema, requested, unknown, chances),
+            condition=self.schema.describe(query.terms.condition),
+            requested=judged(self.schema, asked, unknown, chances),
             predicted=likely_values(self.schema, chances),
-            hits=describe_hits(
-                self.store, found, asked.formula.alike, requested, asked.request.offset
-            ),
+            hits=self._hits(query, found) if len(found.rows) else (),
             gallery=len(self.store),
-            searched=len(self.store)
-            if asked.allowed is None
-            else int(np.count_nonzero(asked.allowed)),
+            searched=len(self.store) if query.allowed is None else int(query.allowed.sum()),
             left_out=found.copies,
         )
 
-    def _choose(self, asked: _Asked, fetched: tuple[Rows, Floats]) -> Found:
-        request, own = asked.request, asked.picture.digest
-        size, items = len(self.store), self.store.items()
-
-        def search(k: int) -> tuple[Rows, Floats]:
-            if asked.by_labels:
-                return self._by_labels(asked, k)
-            return self._search([asked.formula], k, asked.allowed, asked.exact)[0]
+    def _choose(self, query: _Query, fetched: Ranked) -> Found:
+        own, items = query.picture.digest, self.store.items()
 
         def is_copy(rows: Rows) -> NDArray[np.bool_]:
             mine = np.frombuffer(own or b"", np.uint8)
@@ -326,11 +257,47 @@ class Engine:
             return same
 
         return choose_hits(
-            request,
+            query.request,
             fetched,
-            first_fetch(request, size),
-            size,
-            search,
-            None if own is None or request.include_query else is_copy,
-            (lambda rows: items[rows]) if request.one_per_item and items is not None else None,
+            len(self.store),
+            lambda k: self._search([query], k)[0],
+            None if own is None or query.request.include_query else is_copy,
+            (lambda rows: items[rows])
+            if query.request.one_per_item and items is not None
+            else None,
         )
+
+    def _hits(self, query: _Query, found: Found) -> tuple[Hit, ...]:
+        store, rows, items = self.store, found.rows, self.store.items()
+        likeness = query.formula.alike.scores(store.descriptors_of(rows))
+        return tuple(
+            Hit(
+                rank=query.request.offset + place,
+                score=min(max(float(score), 0.0), 1.0),
+                likeness=min(max(float(alike), 0.0), 1.0),
+                path=store.root / store.paths[row],
+                row=row,
+                known=known,
+                predicted=predicted,
+                requested=requested,
+                item=None if items is None or items[row] < 0 else int(items[row]),
+                payload={
+                    name: text for name in store.payload if (text := store.payload[name].text(row))
+                },
+            )
+            for place, (row, score, alike, (known, predicted, requested)) in enumerate(
+                zip(
+                    rows.tolist(),
+                    found.scores,
+                    likeness,
+                    describe(store, rows, query.terms.asked),
+                    strict=True,
+                ),
+                start=1,
+            )
+        )
+
+
+def _sorted(rows: Rows, scores: Floats, k: int) -> Ranked:
+    order = np.lexsort((rows, -scores))[:k]
+    return rows[order], scores[order]

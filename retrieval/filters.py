@@ -37,14 +37,8 @@ _COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater
 
 @dataclass(frozen=True)
 class Filter:
-    """One condition on one attribute or payload column.
-
-    Args:
-        name: the column's, or the attribute's folded one.
-        operator: how it is compared.
-        value: with what.
-        flat: flat index of the value if it is an attribute's, else None.
-    """
+    """One condition on a payload column, or on an attribute (by its folded name; `flat` is then
+    the flat index of the value)."""
 
     name: str
     operator: Operator
@@ -74,12 +68,7 @@ def parse_filters(texts: Sequence[str]) -> dict[str, list[str]]:
 def resolve_filters(
     schema: Schema, columns: Mapping[str, Column], where: Filters
 ) -> tuple[Filter, ...]:
-    """Look the names and values of filters up.
-
-    Args:
-        schema: the index's.
-        columns: its payload.
-        where: what is asked.
+    """Look the names and values of filters up in an index's schema and payload.
 
     Raises:
         UsageError: an unknown name or value (with the nearest ones), or a bound on what is no
@@ -163,6 +152,24 @@ def _in_column(store: Store, one: Filter) -> NDArray[np.bool_]:
     return passed
 
 
-def in_words(filters: Sequence[Filter]) -> Iterator[str]:
-    """Each filter as it is written: `price<50`."""
-    return (f"{one.name}{one.operator}{one.value}" for one in filters)
+def parts_by_labels(
+    states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
+) -> Iterator[tuple[dict[int, bool], NDArray[np.bool_]]]:
+    """Part images by what is known of the named values; each part is one search.
+
+    What is known counts as 255 or 0, which is one constant for all of a part.
+
+    Args:
+        states: label states of the named values [M, n].
+        named: flat indices of these values, n of them.
+        allowed: images to search, [M] bool; None: all.
+
+    Yields:
+        Of each part that is not empty: known values and whether its images have them; its rows
+        [M] bool. Together they are the allowed images.
+    """
+    codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
+    for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
+        rows = codes == code if allowed is None else (codes == code) & allowed
+        own = states[int(rows.argmax())].tolist()
+        yield {v: s > 0 for v, s in zip(named, own, strict=True) if s}, rows

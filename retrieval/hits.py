@@ -1,41 +1,52 @@
-"""What a query gives back."""
+"""What a query gives back: hits with what is known and predicted of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.query_vector import Asked
+from training.descriptor import Floats
+from training.schema import Schema, normalise_name
+
+if TYPE_CHECKING:
+    from indexer.store import Store
 
 Verdict = Literal["present", "absent", "predicted", "predicted-absent"]
 """`present` and `absent` are known labels, `predicted` and `predicted-absent` the model's guess
 (probability at least one half, or less)."""
 
+Predicted = dict[str, tuple[str, float]]
+"""The most likely value of each attribute, with its probability in 0..1."""
+
+_folded = lru_cache(maxsize=4096)(normalise_name)  # for each hit anew it takes the longest
+
 
 @dataclass(frozen=True)
 class RequestedValue:
-    """What is known of one requested value in one image.
-
-    Args:
-        name: the value.
-        wanted: whether it was asked to be present (else: absent).
-        verdict: known or predicted.
-        probability: the model's, in 0..1.
-    """
+    """One requested value in one image: whether it was asked to be present (else: absent), what
+    is known or predicted of it, and the model's probability, 0..1."""
 
     name: str
     wanted: bool
     verdict: Verdict
     probability: float
 
+    @property
+    def fits(self) -> bool:
+        """Whether the image is as was asked, as far as is known or predicted."""
+        return self.wanted == (self.verdict in ("present", "predicted"))
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict with stable keys."""
-        return {
-            "value": self.name,
-            "wanted": self.wanted,
-            "verdict": self.verdict,
-            "probability": round(self.probability, 4),
-        }
+        told = asdict(self) | {"probability": round(self.probability, 4)}
+        return {"value": told.pop("name"), **told}
 
 
 @dataclass(frozen=True)
@@ -61,27 +72,20 @@ class Hit:
     path: Path
     row: int
     known: dict[str, list[str]]
-    predicted: dict[str, tuple[str, float]]
+    predicted: Predicted
     requested: tuple[RequestedValue, ...]
     item: int | None = None
     payload: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict with stable keys."""
-        return {
-            "rank": self.rank,
+        """A JSON-ready dict with the fields' names as keys."""
+        return vars(self) | {
             "score": round(self.score, 6),
             "likeness": round(self.likeness, 6),
             # Names that are not UTF-8 keep their bytes as surrogates, which JSON escapes.
             "path": str(self.path),
-            "row": self.row,
-            "known": self.known,
-            "predicted": {
-                a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()
-            },
+            "predicted": _guesses(self.predicted),
             "requested": [value.to_json() for value in self.requested],
-            "item": self.item,
-            "payload": self.payload,
         }
 
 
@@ -103,7 +107,7 @@ class QueryResult(Sequence[Hit]):
     image: str
     condition: str
     requested: tuple[RequestedValue, ...]
-    predicted: dict[str, tuple[str, float]]
+    predicted: Predicted
     hits: tuple[Hit, ...]
     gallery: int
     searched: int
@@ -124,15 +128,55 @@ class QueryResult(Sequence[Hit]):
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict with stable keys."""
-        return {
-            "image": self.image,
-            "condition": self.condition,
-            "gallery": self.gallery,
-            "searched": self.searched,
-            "left_out": self.left_out,
+        names = ("image", "condition", "gallery", "searched", "left_out")
+        return {name: getattr(self, name) for name in names} | {
             "query_requested": [value.to_json() for value in self.requested],
-            "query_predicted": {
-                a: {"value": v, "probability": round(p, 4)} for a, (v, p) in self.predicted.items()
-            },
+            "query_predicted": _guesses(self.predicted),
             "hits": [hit.to_json() for hit in self.hits],
         }
+
+
+def describe(
+    store: Store, rows: NDArray[np.int64], asked: Asked
+) -> Iterator[tuple[dict[str, list[str]], Predicted, tuple[RequestedValue, ...]]]:
+    """Known values, predicted ones and the requested ones of rows of a gallery."""
+    schema = store.schema
+    all_chances = store.layout.chances(store.descriptors_of(rows))
+    for labels, chances in zip(store.labels_of(rows), all_chances, strict=True):
+        known: dict[str, list[str]] = {}
+        for value in np.flatnonzero(labels == 1).tolist():
+            number = int(schema.attribute_of[value])
+            own = schema.attributes[number]
+            name = own.values[value - schema.offsets[number]]
+            known.setdefault(_folded(own.name), []).append(name)
+        yield known, likely_values(schema, chances), judged(schema, asked, labels, chances)
+
+
+def likely_values(schema: Schema, chances: Floats) -> Predicted:
+    """The most likely value of each attribute, from the probabilities of all [K]."""
+    out = {}
+    for number, attribute in enumerate(schema.attributes):
+        own = chances[schema.slice_of(number)]
+        if len(own):
+            top = int(own.argmax())
+            out[_folded(attribute.name)] = (attribute.values[top], float(own[top]))
+    return out
+
+
+def judged(
+    schema: Schema, asked: Asked, labels: NDArray[np.int8], chances: Floats
+) -> tuple[RequestedValue, ...]:
+    """The requested values in one image, by its label states and probabilities, [K] each."""
+    out = []
+    for place, value in enumerate(asked.named):
+        chance = float(chances[value])
+        verdict: Verdict = "predicted" if chance >= 0.5 else "predicted-absent"
+        if labels[value]:
+            verdict = "present" if labels[value] > 0 else "absent"
+        wanted = place < len(asked.wanted)
+        out.append(RequestedValue(schema.value_names[value], wanted, verdict, chance))
+    return tuple(out)
+
+
+def _guesses(predicted: Predicted) -> dict[str, Any]:
+    return {a: {"value": v, "probability": round(p, 4)} for a, (v, p) in predicted.items()}

@@ -11,15 +11,8 @@ STRONGEST = 0.8
 
 _PLASMA = np.array(
     [
-        (13, 8, 135),
-        (75, 3, 161),
-        (125, 3, 168),
-        (168, 34, 150),
-        (203, 70, 121),
-        (229, 107, 93),
-        (248, 148, 65),
-        (253, 195, 40),
-        (240, 249, 33),
+        *((13, 8, 135), (75, 3, 161), (125, 3, 168), (168, 34, 150), (203, 70, 121)),
+        *((229, 107, 93), (248, 148, 65), (253, 195, 40), (240, 249, 33)),
     ],
     dtype=np.float64,
 )
@@ -31,16 +24,12 @@ def overlay(picture: Image.Image, alpha: NDArray[np.floating], offset: float = 0
     """Colour a picture where attention is above an even share; the rest stays as it is.
 
     The map is scaled to its own peak, so pictures compare in where, not in how much: `peak` tells
-    that.
+    that. Where attention is even everywhere: the picture.
 
     Args:
         picture: RGB, as the model saw it, of any size.
         alpha: attention weights [H, W] over the whole picture, at least 0.
-        offset: how far the cells' centres lie up and left of those of an even grid, as a share of
-            the picture's side, see `receptive_offset`.
-
-    Returns:
-        RGB of the picture's size. Where attention is even everywhere: the picture.
+        offset: see `receptive_offset`.
     """
     heat = smooth(strength(alpha), picture.size, offset)
     opacity = (STRONGEST * heat)[:, :, None]
@@ -70,17 +59,11 @@ def peak(alpha: NDArray[np.floating]) -> float:
 
 
 def receptive_offset(stride: int, side: int) -> float:
-    """How far up and left of an even grid's the centres of a convolutional network's cells lie.
+    """How far up and left of an even grid's the cells' centres lie, as a share of the side.
 
     With odd kernels and symmetric padding, as in every backbone here, cell i looks at pixel
-    `stride * i`, not at the middle of the i-th stretch of `stride` pixels.
-
-    Args:
-        stride: pixels from cell to cell of the last convolution.
-        side: of the picture, in pixels.
-
-    Returns:
-        A share of the side; the same after cells are averaged in groups.
+    `stride * i`, not at the middle of the i-th stretch of `stride` pixels; the same after cells
+    are averaged in groups. Both arguments are in pixels.
     """
     return (stride - 1) / 2 / side
 
@@ -88,16 +71,7 @@ def receptive_offset(stride: int, side: int) -> float:
 def smooth(
     cells: NDArray[np.float64], size: tuple[int, int], offset: float = 0.0
 ) -> NDArray[np.float64]:
-    """Enlarge a map smoothly, each value standing at the centre of its cell.
-
-    Args:
-        cells: [H, W] in 0..1.
-        size: width and height in pixels.
-        offset: as in `overlay`, at most the side of a cell.
-
-    Returns:
-        [height, width] in 0..1.
-    """
+    """Enlarge a map [H, W] to `size`, width and height, each value at the centre of its cell."""
     height, width = cells.shape
     # Framed by its own edge, so that the part that is moved in has a value.
     framed = Image.fromarray(np.pad(cells, 1, mode="edge").astype(np.float32))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from retrieval.recent import Recent
 from training.descriptor import Floats
 from training.image_file import read_image_file, shown_path
 from training.models.conditioned import ConditionedEmbedder
@@ -25,13 +25,8 @@ _BATCH = 32  # pictures that go through the model at a time
 
 @dataclass(frozen=True)
 class Picture:
-    """One encoded picture.
-
-    Args:
-        chances: probability of every value, [K] float32.
-        nuance: unit vectors side by side, [N] float32.
-        digest: SHA-256 of the file; None if it came as pixels.
-    """
+    """One encoded picture: probability of every value [K] and unit vectors side by side [N],
+    float32; SHA-256 of the file, None if it came as pixels."""
 
     chances: Floats
     nuance: Floats
@@ -43,27 +38,22 @@ class Encoder:
 
     Args:
         model: in inference mode, on `device`.
-        preprocessing: of its pictures.
-        device: where it runs.
     """
 
     def __init__(
         self, model: ConditionedEmbedder, preprocessing: Preprocessing, device: str
     ) -> None:
         self._model, self._preprocessing, self._device = model, preprocessing, device
-        self._recent: Recent[bytes, Picture] = Recent(_KEPT)
+        self._recent: dict[bytes, Picture] = {}
+        self._lock = Lock()
 
     def __call__(self, images: Sequence[str | Path | Image.Image]) -> list[Picture]:
-        """Encode files and RGB pictures of any size.
-
-        Raises:
-            DataError: a file cannot be read.
-        """
+        """Encode files and RGB pictures of any size; DataError if a file cannot be read."""
         out: dict[int, Picture] = {}
-        waiting: dict[int, tuple[NDArray[np.uint8], bytes | None]] = {}
+        waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
         for number, image in enumerate(images):
             if isinstance(image, Image.Image):
-                waiting[number] = self._preprocessing.fit(to_rgb(image)), None
+                waiting.append((number, self._preprocessing.fit(to_rgb(image)), None))
                 continue
             content = read_image_file(Path(image)).content
             digest = hashlib.sha256(content).digest()
@@ -72,25 +62,25 @@ class Encoder:
                 out[number] = known
             else:
                 pixels = self._preprocessing.decode(content, shown_path(Path(image)))
-                waiting[number] = pixels, digest
-        numbers = list(waiting)
-        for start in range(0, len(numbers), _BATCH):
-            some = numbers[start : start + _BATCH]
-            out |= zip(some, self._encode([waiting[number] for number in some]), strict=True)
+                waiting.append((number, pixels, digest))
+        for start in range(0, len(waiting), _BATCH):
+            numbers, arrays, digests = zip(*waiting[start : start + _BATCH], strict=True)
+            out |= zip(numbers, self._encode(np.stack(arrays), digests), strict=True)
         return [out[number] for number in range(len(images))]
 
-    def _encode(self, images: Sequence[tuple[NDArray[np.uint8], bytes | None]]) -> list[Picture]:
-        pixels = torch.from_numpy(np.stack([pixels for pixels, _ in images])).to(self._device)
+    def _encode(
+        self, pixels: NDArray[np.uint8], digests: Sequence[bytes | None]
+    ) -> Iterator[Picture]:
         with torch.inference_mode():
-            trunk = self._model.trunk(self._preprocessing.normalise(pixels))
-            described = self._model.describe(trunk)
+            batch = self._preprocessing.normalise(torch.from_numpy(pixels).to(self._device))
+            described = self._model.describe(self._model.trunk(batch))
             chances = described.chances.float().cpu().numpy()
             nuance = described.nuance.float().cpu().numpy()
-        found = [
-            Picture(own.copy(), vector.copy(), digest)
-            for own, vector, (_, digest) in zip(chances, nuance, images, strict=True)
-        ]
-        for picture in found:
-            if picture.digest is not None:
-                self._recent.put(picture.digest, picture)
-        return found
+        for own, vector, digest in zip(chances, nuance, digests, strict=True):
+            picture = Picture(own.copy(), vector.copy(), digest)
+            if digest is not None:
+                with self._lock:
+                    self._recent[digest] = picture
+                    if len(self._recent) > _KEPT:
+                        del self._recent[next(iter(self._recent))]
+            yield picture

@@ -14,7 +14,7 @@ scored by the formula.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,12 +59,7 @@ vector. Of 253,983 images they held all of the true first ten, for each of 40 re
 
 @dataclass(frozen=True)
 class QueryVector:
-    """A score that is linear in the bytes of a descriptor.
-
-    Args:
-        weights: of each byte, [width] float32.
-        constant: what is added.
-    """
+    """A score that is linear in the bytes of a descriptor, by weights [width] float32."""
 
     weights: Floats
     constant: float
@@ -123,24 +118,11 @@ class Formula:
         return scores
 
 
-def formula_of(
-    layout: DescriptorLayout,
-    schema: Schema,
-    chances: Floats,
-    nuance: Floats,
-    wanted: Sequence[int] = (),
-    unwanted: Sequence[int] = (),
-    like: Sequence[int] = (),
-    keep: float | None = None,
-    known: Mapping[int, bool] | None = None,
-) -> Formula:
-    """All of a request for a picture.
+@dataclass(frozen=True)
+class Asked:
+    """A request in the numbers of a schema.
 
     Args:
-        layout: of the descriptors.
-        schema: attributes and values.
-        chances: the picture's, [K].
-        nuance: the picture's, [N].
         wanted: flat indices of the values that hits should have.
         unwanted: of those that they should not have.
         like: attributes to compare by; empty: all that no value is named of.
@@ -148,61 +130,58 @@ def formula_of(
         known: named values of which the images to be ranked are known to have them or not: that
             settles the matter.
     """
-    alike = kept_likeness(layout, schema, chances, nuance, [*wanted, *unwanted], like)
-    if not wanted and not unwanted:
-        return Formula((), alike, 0.0, 1.0)
-    keep = KEEP if keep is None else keep
-    named = [presence(layout, value, True, known) for value in wanted]
-    named += [presence(layout, value, False, known) for value in unwanted]
-    shown = float(np.prod([*chances[list(wanted)], *(1 - chances[list(unwanted)])]))
-    return Formula(tuple(named), alike, (1 - keep) * (1 + SHOWN * shown), keep)
+
+    wanted: Sequence[int] = ()
+    unwanted: Sequence[int] = ()
+    like: Sequence[int] = ()
+    keep: float | None = None
+    known: Mapping[int, bool] = field(default_factory=dict)
+
+    @property
+    def named(self) -> list[int]:
+        """Flat indices of all named values; empty if hits are ranked by likeness alone."""
+        return [*self.wanted, *self.unwanted]
 
 
-def kept_likeness(
+def formula_of(
     layout: DescriptorLayout,
     schema: Schema,
     chances: Floats,
     nuance: Floats,
-    named: Sequence[int],
-    like: Sequence[int] = (),
+    asked: Asked,
+) -> Formula:
+    """All of a request for a picture of these chances [K] and this nuance [N]."""
+    wanted, unwanted = list(asked.wanted), list(asked.unwanted)
+    if asked.like:
+        alike = _likeness(layout, schema, chances, nuance, asked.like, COMPARED, whole=False)
+    else:
+        taken = {int(schema.attribute_of[v]) for v in asked.named}
+        kept = [n for n in range(len(schema.attributes)) if n not in taken]
+        alike = _likeness(layout, schema, chances, nuance, kept, NUANCE if taken else ALONE)
+    if not asked.named:
+        return Formula((), alike, 0.0, 1.0)
+    keep = KEEP if asked.keep is None else asked.keep
+    named = [_presence(layout, value, True, asked.known) for value in wanted]
+    named += [_presence(layout, value, False, asked.known) for value in unwanted]
+    shown = float(np.prod([*chances[wanted], *(1 - chances[unwanted])]))
+    return Formula(tuple(named), alike, (1 - keep) * (1 + SHOWN * shown), keep)
+
+
+def _presence(
+    layout: DescriptorLayout, value: int, wanted: bool, known: Mapping[int, bool]
 ) -> QueryVector:
-    """The likeness that a request asks for: in the attributes to compare by, else in all of which
-    no value is named, and of the whole garment; 0..1.
-
-    Args:
-        layout, schema, chances, nuance, like: as for `formula_of`.
-        named: flat indices of wanted and unwanted values.
-    """
-    if like:
-        return likeness(layout, schema, chances, nuance, like, COMPARED, whole=False)
-    taken = {int(schema.attribute_of[v]) for v in named}
-    kept = [n for n in range(len(schema.attributes)) if n not in taken]
-    return likeness(layout, schema, chances, nuance, kept, NUANCE if named else ALONE)
-
-
-def presence(
-    layout: DescriptorLayout, value: int, wanted: bool, known: Mapping[int, bool] | None = None
-) -> QueryVector:
-    """How surely an image has a value, or lacks it if it is not wanted: 0..1.
-
-    The chance, partly as its root.
-
-    Args:
-        layout: of the descriptors.
-        value: flat index.
-        wanted: whether it is.
-        known: as for `formula_of`.
-    """
+    """How surely an image has a value, or lacks it if it is not wanted, 0..1: the chance, partly
+    as its root, unless it is known."""
     weights = np.zeros(layout.width, dtype=np.float32)
     sign, constant = (1, 0.0) if wanted else (-1, 1.0)
-    if known is not None and value in known:
+    if value in known:
         return QueryVector(weights, constant + sign * known[value])
     weights[layout.roots][value] = sign * NAMED_ROOTS / 255
     weights[layout.plain][value] = sign * (1 - NAMED_ROOTS) / 255
     return QueryVector(weights, constant)
 
 
-def likeness(
+def _likeness(
     layout: DescriptorLayout,
     schema: Schema,
     chances: Floats,
@@ -215,16 +194,7 @@ def likeness(
 
     Of chances, the mean over the attributes of the sum over values of p q, p the picture's share of
     the value and q the image's chance, partly as its root where the whole garment is compared; of
-    nuance, the mean cosine, as 0..1.
-
-    Args:
-        layout: of the descriptors.
-        schema: attributes and values.
-        chances: the picture's, [K].
-        nuance: the picture's, [N].
-        attributes: numbers of the attributes that are compared.
-        share: of nuance, against chances.
-        whole: whether the whole garment is; else nothing but the attributes given.
+    nuance, which counts for `share`, the mean cosine, as 0..1.
     """
     by_chances = _by_chances(layout, schema, chances, attributes, ROOTS if whole else 0)
     of_garment = _by_nuance(layout, nuance, [GARMENT]) if whole else None

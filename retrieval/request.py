@@ -11,6 +11,7 @@ from PIL import Image
 from indexer.payload import Column
 from retrieval.filters import Filter, Filters, resolve_filters
 from retrieval.picture import Picture
+from retrieval.query_vector import Asked
 from training.errors import UsageError
 from training.schema import Condition, Schema, normalise_name
 
@@ -37,6 +38,7 @@ class Request:
         one_per_item: of each item only the best image.
         include_query: byte-equal copies of the picture may be hits, too.
         trust_labels: let known gallery labels settle whether a named value is present.
+        exact: score every image, also where an approximate index would be searched.
     """
 
     image: QueryImage
@@ -51,39 +53,21 @@ class Request:
     one_per_item: bool = False
     include_query: bool = False
     trust_labels: bool = False
+    exact: bool = False
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A request's names in the numbers of a schema.
-
-    Args:
-        condition: label states [K], for attention maps and in words.
-        wanted: flat indices of the values that hits should have, in the request's order.
-        unwanted: of those that they should not have.
-        like: attributes to compare by, in the request's order; none: all that are not named.
-        where: the filters.
-    """
+    """A request's names in the numbers of a schema: label states [K] for attention maps and in
+    words, what is asked, and the filters."""
 
     condition: Condition
-    wanted: tuple[int, ...]
-    unwanted: tuple[int, ...]
-    like: tuple[int, ...]
+    asked: Asked
     where: tuple[Filter, ...]
-
-    @property
-    def named(self) -> tuple[int, ...]:
-        """Flat indices of all named values; empty if hits are ranked by likeness alone."""
-        return self.wanted + self.unwanted
 
 
 def resolve(schema: Schema, columns: Mapping[str, Column], request: Request) -> Terms:
-    """Look a request's names up.
-
-    Args:
-        schema: the index's.
-        columns: its payload.
-        request: what is asked.
+    """Look a request's names up in an index's schema and payload.
 
     Raises:
         UsageError: an unknown, repeated or contradictory name, or a number out of its range.
@@ -96,18 +80,17 @@ def resolve(schema: Schema, columns: Mapping[str, Column], request: Request) -> 
         raise UsageError(f"keep must be 0..1, not {request.keep}")
     if not 0 <= request.min_score <= 1:
         raise UsageError(f"min_score must be 0..1, not {request.min_score}")
-    wanted = _distinct(request.present, schema.value)
-    unwanted = _distinct(request.absent, schema.value)
-    return Terms(
-        condition=schema.condition(request.present, request.absent, request.like),
-        wanted=tuple(wanted),
-        unwanted=tuple(unwanted),
-        like=tuple(_distinct(request.like, schema.attribute)),
-        where=resolve_filters(schema, columns, request.where),
+    asked = Asked(
+        _distinct(request.present, schema.value),
+        _distinct(request.absent, schema.value),
+        _distinct(request.like, schema.attribute),
+        request.keep,
     )
+    condition = schema.condition(request.present, request.absent, request.like)
+    return Terms(condition, asked, resolve_filters(schema, columns, request.where))
 
 
-def _distinct(names: Sequence[str], find: Callable[[str], int]) -> list[int]:
+def _distinct(names: Sequence[str], find: Callable[[str], int]) -> tuple[int, ...]:
     """Numbers of names, in their order; `floral` and `pattern:floral` are one name twice."""
     if isinstance(names, str):  # else its letters would be the names
         raise UsageError(f"give a list of names, [{names!r}], not {names!r} alone")
@@ -120,4 +103,4 @@ def _distinct(names: Sequence[str], find: Callable[[str], int]) -> list[int]:
             other = "" if found[number] == name else f" (also as {found[number]!r})"
             raise UsageError(f"{name!r} is named twice{other}; once is enough")
         found[number] = name
-    return list(found)
+    return tuple(found)

@@ -92,7 +92,7 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"cannot join the other processes ({error}); "
-            "start with `torchrun --nproc-per-node N -m retrieval.cli train ...`"
+            "start them with `retrieve train --processes N ...`"
         ) from error
     assert dist.group.WORLD is not None
     _KEPT.append(dist.group.WORLD)

@@ -29,8 +29,7 @@ from benchmarks.common import (
 from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
 from indexer.store import Store, open_store
-from retrieval.build_progress import BuildProgress
-from retrieval.console import stderr
+from retrieval.console import Bars, stderr
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 
@@ -42,7 +41,7 @@ def gallery_rows(real: Store, images: Images, size: int, folder: Path) -> list[R
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        with BuildProgress(stderr) as progress:
+        with Bars() as progress:
             seconds = export_gallery(
                 real.manifest, images, size, folder, real.model_folder, draw_requests, progress
             )

@@ -24,6 +24,7 @@ from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 from retrieval.picture import Picture
 from retrieval.query_vector import CANDIDATES
+from retrieval.request import Request
 from training.errors import ResourceError
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
@@ -118,7 +119,7 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
 
     def ask(number: int) -> object:
         place = number % len(pictures)
-        return engine.query(pictures[place], names[place])
+        return engine.query(Request(pictures[place], names[place]))
 
     def search(allowed: NDArray[np.bool_] | None, exact: bool, count: int, number: int) -> object:
         place = number % len(weights)
@@ -221,7 +222,7 @@ def _resident_after_queries(folder: Path) -> int:
         pictures_of(engine.store, np.arange(min(8, len(engine.store))))
     ):
         for exact in (False, True):
-            engine.query(picture, [], where=where if place % 2 else {}, exact=exact)
+            engine.query(Request(picture, where=where if place % 2 else {}, exact=exact))
     status = Path("/proc/self/status").read_text()
     (peak,) = (line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return 1024 * int(peak)

@@ -27,7 +27,7 @@ TRAINING_CODE = (
     "retrieval/validation.py",  # chooses the best epoch, through the three below
     "retrieval/evaluation/attribute_map.py",
     "retrieval/evaluation/protocol.py",
-    "retrieval/metrics/*.py",
+    "retrieval/metrics.py",
 )
 """What decides a checkpoint. `retrieve train` itself does not: it is given a full config."""
 

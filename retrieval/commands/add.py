@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import numpy as np
 
 from indexer.lock import check_unlocked
-from retrieval.build_progress import BuildProgress
-from retrieval.console import print_json, stderr
-from retrieval.gallery_paths import paths_in
-from retrieval.names import split_names
-from retrieval.printable import printable
-from retrieval.terminable import terminable
+from retrieval.console import Bars, print_json, printable
+from retrieval.dataset_options import DEVICE, JSON, PATH, paths_in, split_names
 from training.errors import DataError, UsageError
+from training.schema import Condition, Schema
 
 if TYPE_CHECKING:
     from indexer.edit import EditReport
 
 
 @click.command("add")
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index", type=PATH)
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option(
     "--labels",
-    multiple=True,
-    metavar="ATTRIBUTE=VALUE,...",
     help="What is known of all of these images; attributes that are not named stay as they were.",
+    metavar="ATTRIBUTE=VALUE,...",
+    multiple=True,
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@DEVICE
+@JSON
 def command(
     index: Path, images: tuple[str, ...], labels: tuple[str, ...], device: str, as_json: bool
 ) -> int:
@@ -49,42 +48,36 @@ def command(
     from indexer.device import choose_device
     from indexer.edit import add_images
     from indexer.store import open_store
-    from retrieval.stated_labels import stated_labels
 
     store = open_store(index)
     states = stated_labels(store.schema, stated) if stated else None
     paths = [_path(store.root, image) for image in images]
     choice = choose_device(device)
-    with terminable("nothing was added"), BuildProgress(stderr) as progress:
+    with Bars() as progress:
         if choice.remark:
             progress.say(choice.remark)
         report = add_images(index, paths, states, choice.device, progress)
+    return tell(
+        index,
+        report,
+        f"{report.added:,} added, {report.changed:,} changed, {report.unchanged:,} unchanged",
+        as_json,
+    )
+
+
+def tell(index: Path, report: EditReport, what: str, as_json: bool) -> int:
+    """Print what became of an index, as JSON or as `what` and a count."""
     if as_json:
-        print_json(to_json(index, report))
+        names = ("added", "changed", "unchanged", "removed", "images")
+        print_json({"index": str(index)} | {name: getattr(report, name) for name in names})
     else:
-        click.echo(
-            f"{report.added:,} added, {report.changed:,} changed, {report.unchanged:,} unchanged; "
-            f"{report.images:,} images in {printable(str(index))}"
-        )
+        click.echo(f"{what}; {report.images:,} images in {printable(str(index))}")
     return 0
-
-
-def to_json(index: Path, report: EditReport) -> dict[str, str | int]:
-    """An edit as a JSON-ready dict."""
-    return {
-        "index": str(index),
-        "added": report.added,
-        "changed": report.changed,
-        "unchanged": report.unchanged,
-        "removed": report.removed,
-        "images": report.images,
-    }
 
 
 def _path(root: Path, image: str) -> str:
     """The image relative to the gallery's folder."""
-    inside = paths_in(root, image)
-    for path in inside:
+    for path in paths_in(root, image):
         if os.path.lexists(root / path):
             return path
     if os.path.lexists(image):
@@ -92,3 +85,26 @@ def _path(root: Path, image: str) -> str:
             f"{image} does not lie in the gallery's folder {root}; copy it there first"
         )
     raise DataError(f"{image}: no such file, neither here nor in the gallery's folder {root}")
+
+
+def stated_labels(schema: Schema, given: Sequence[str]) -> Condition:
+    """Label states [K] from statements `attribute=value`; an attribute's other values are absent.
+
+    Raises:
+        UsageError: an unknown attribute or value (with the nearest names), no `=`, or two values
+            of an attribute of which an image has only one.
+    """
+    values = []
+    for text in given:
+        attribute, sign, value = text.partition("=")
+        if not sign:
+            raise UsageError(f"--labels {text!r} is not of the form attribute=value")
+        values.append(schema.value_of(attribute, value))
+    stated = schema.value_condition(values)
+    for number in np.unique(schema.attribute_of[stated == 1]).tolist():
+        where = schema.slice_of(number)
+        if stated[where].sum() > 1 and not schema.multi[number]:
+            name, said = schema.attributes[number].name, ", ".join(given)
+            raise UsageError(f"--labels {said}: an image has only one value of {name!r}")
+        stated[where] = np.where(stated[where] == 1, 1, -1)
+    return stated

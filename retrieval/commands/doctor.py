@@ -1,44 +1,120 @@
-"""`retrieve doctor`: check the installation, and a dataset and an index if they are named."""
+"""`retrieve doctor`: what a report of a bug needs: versions, the GPU, a small search."""
 
 from __future__ import annotations
 
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import click
+import numpy as np
 
-from retrieval.console import print_json, stderr, stdout
-from retrieval.printable import plain
-from training.errors import UsageError
+from retrieval.console import print_json, say, stdout
+from retrieval.dataset_options import JSON
+from training.errors import ResourceError, RetrieveError
 
-_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+PACKAGES = (
+    *("torch", "torchvision", "numpy", "pillow", "h5py", "safetensors", "msgspec", "xxhash"),
+    *("click", "rich", "onnx", "onnxruntime"),
+)
+_IMAGES, _SIZE = 24, 32  # of the small search
 
 
 @click.command("doctor")
-@click.option("--dataset", "name", metavar="NAME|FOLDER", help="A dataset to look at.")
-@click.option("--root", type=click.Path(path_type=Path), help="The dataset's folder.")
-@click.option("--index", type=click.Path(path_type=Path), help="An index to look at.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(name: str | None, root: Path | None, index: Path | None, as_json: bool) -> int:
-    """Check the installation with a small search from nothing, then a dataset and an index.
+@JSON
+def command(as_json: bool) -> int:
+    """Print what a bug report needs, and search some rendered garments from nothing.
 
-    Ends with 0 unless something failed; else with that failure's code.
+    Ends with 0 unless something failed; else with the first failure's code.
     """
-    if root is not None and name is None:
-        raise UsageError("--root goes with --dataset")
+    from retrieval.cli import version
 
-    from retrieval.doctor import examine
-
-    code, checks = 0, []
-    for check in examine(None if name is None else (name, root), index):
-        code = code or check.exit_code
-        checks.append(check)
-        if not as_json:
-            state = f"[{_COLOURS[check.state]}]{check.state:8}[/]"
-            stdout.print(f"{state} {check.name:12} {plain(check.detail)}", soft_wrap=True)
-    failed = [check.name for check in checks if check.exit_code]
-    if failed:
-        words = f"retrieve: {len(failed)} of {len(checks)} checks failed: {', '.join(failed)}"
-        stderr.print(words, markup=False, soft_wrap=True)
+    found = {
+        "retrieve": (version(), 0),
+        "python": (sys.version.split()[0], 0),
+        "packages": (", ".join(f"{name} {_installed(name)}" for name in PACKAGES), 0),
+    }
+    for name, look in (("faiss", _faiss), ("GPU", _gpu), ("search", _search)):
+        found[name] = checked(look)
     if as_json:
-        print_json({"sound": code == 0, "checks": [check.to_json() for check in checks]})
-    return code
+        print_json(
+            {name: {"detail": text, "exit_code": code} for name, (text, code) in found.items()}
+        )
+    else:
+        for name, (text, code) in found.items():
+            say(f"{'FAILED' if code else 'ok':8}{name:10}{text}", stdout)
+    return next((code for _, code in found.values() if code), 0)
+
+
+def checked(look: Callable[[], str]) -> tuple[str, int]:
+    """What a check finds, and an exit code: whatever it raises is its finding."""
+    try:
+        return look(), 0
+    except RetrieveError as error:
+        return str(error), error.exit_code
+    except Exception as error:  # a broken installation may raise anything
+        return f"{type(error).__name__}: {error}".splitlines()[0], ResourceError.exit_code
+
+
+def _installed(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+def _faiss() -> str:
+    from indexer.faiss_module import faiss_distributions, load_faiss
+
+    faiss = load_faiss()  # raises if two are installed, or if it gives wrong answers
+    names = faiss_distributions(d.metadata["Name"] or "" for d in metadata.distributions())
+    return f"{' '.join(names) or 'faiss'} {faiss.__version__}"
+
+
+def _gpu() -> str:
+    from indexer.device import choose_device
+
+    choice = choose_device("auto")
+    if choice.device == "cpu":
+        return choice.remark or "none"
+    import torch
+
+    name = torch.cuda.get_device_name(choice.device)
+    return f"{name}, CUDA {torch.version.cuda}, self-test passed"
+
+
+def _search() -> str:
+    """Render a few garments, index them with an untrained model, and search by one of them."""
+    from indexer.build import BuildOptions, build_index
+    from retrieval.engine import Engine
+    from retrieval.request import Request
+    from training.checkpoint import load_checkpoint, save_checkpoint
+    from training.datasets import load_dataset
+    from training.models.config import ModelConfig
+    from training.models.registry import build_model
+    from training.preprocessing import Preprocessing
+    from training.wardrobe.write_catalogue import write_catalogue
+
+    with tempfile.TemporaryDirectory(prefix="retrieve-doctor-") as temporary:
+        folder = Path(temporary)
+        write_catalogue(folder / "garments", _IMAGES, _SIZE, 0, 1, False)
+        dataset = load_dataset(str(folder / "garments"))
+        config = ModelConfig(backbone="resnet18", stage="layer1", dim=16, grid=2)
+        model = build_model(dataset.schema, config).eval()
+        save_checkpoint(folder / "run", model, Preprocessing(size=_SIZE), (), {})
+        rows = np.arange(len(dataset))
+        checkpoint = load_checkpoint(folder / "run")
+        build_index(dataset, rows, checkpoint, folder / "index", options=BuildOptions(workers=0))
+        engine = Engine.open(folder / "index", "cpu")
+        row, seen = np.array([3]), engine.encode(dataset.root / dataset.paths[3])
+        asked = engine.store.layout.pack(seen.chances[None], seen.nuance[None])
+        apart = np.abs(engine.store.descriptors_of(row).astype(int) - asked.astype(int)).max()
+        found = engine.query(Request(seen, top_k=_IMAGES, include_query=True))
+        if apart > 1 or len(found) != _IMAGES:  # of a byte, by the order of sums
+            raise ResourceError(
+                f"{len(found)} of {_IMAGES} images found; bytes of a picture seen twice differ by "
+                f"up to {apart}"
+            )
+    return f"{_IMAGES} garments drawn, encoded, indexed and found"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from retrieval.console import print_json, print_table, stderr, stdout
-from retrieval.dataset_options import dataset_options, item_option
+from retrieval.console import print_json, print_table, say, stdout
+from retrieval.dataset_options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -23,67 +24,41 @@ NO_ITEMS = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(DatasetOptions):
+    """What `retrieve evaluate` is told."""
+
+    checkpoint: Annotated[Path, "The trained model."]
+    split: Annotated[str, "A split of the dataset, or all."] = "test"
+    mode: Annotated[str, click.Choice(["type", "value"])] = "type"
+    floor: Annotated[bool, "Also the average-pooled features of this backbone."] = False
+    combinations: Annotated[
+        int,
+        click.IntRange(min=0),
+        "Combinations of two and three values to search by; 0: none.",
+    ] = 50
+    combination_queries: Annotated[int, COUNT] = 20
+    likeness_only: Annotated[
+        bool,
+        "Rank combinations by likeness under the named values and nothing else: for models whose "
+        "heads no loss has taught to predict values.",
+    ] = False
+    item_column: Annotated[str | None, ITEMS] = None
+    max_queries: Annotated[int | None, COUNT, "Of MAP, rank only about so many."] = None
+    seed: Annotated[int, SEED, "Of draws and intervals."] = 0
+    out: Annotated[Path | None, "Folder of the reports [default: RUN/evaluation]."] = None
+    cache: Annotated[
+        Path | None,
+        "Folder that keeps the backbone's maps for the next checkpoint of the same backbone.",
+    ] = None
+    device: Annotated[str, DEVICE]
+    workers: Annotated[int, click.IntRange(min=0), "Decoding processes."] = 2
+    as_json: Annotated[bool, JSON]
+
+
 @click.command("evaluate")
-@dataset_options
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--split", default="test", show_default=True, help="A split of the dataset, or all.")
-@click.option("--mode", type=click.Choice(["type", "value"]), default="type", show_default=True)
-@click.option("--floor", is_flag=True, help="Also the average-pooled features of this backbone.")
-@click.option(
-    "--combinations",
-    type=click.IntRange(min=0),
-    default=50,
-    show_default=True,
-    help="Combinations of two and three values to search by; 0: none.",
-)
-@click.option("--combination-queries", type=click.IntRange(min=1), default=20, show_default=True)
-@click.option(
-    "--likeness-only",
-    is_flag=True,
-    help="Rank combinations by likeness under the named values and nothing else: for models whose "
-    "heads no loss has taught to predict values.",
-)
-@item_option
-@click.option("--max-queries", type=click.IntRange(min=1), help="Of MAP, rank only about so many.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Of draws and intervals.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the reports [default: RUN/evaluation].",
-)
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path),
-    help="Folder that keeps the backbone's maps for the next checkpoint of the same backbone.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(
-    name: str,
-    root: Path | None,
-    checkpoint: Path,
-    split: str,
-    mode: str,
-    floor: bool,
-    combinations: int,
-    combination_queries: int,
-    likeness_only: bool,
-    item_column: str | None,
-    max_queries: int | None,
-    seed: int,
-    out: Path | None,
-    cache: Path | None,
-    device: str,
-    workers: int,
-    as_json: bool,
-) -> int:
+@filled(Options)
+def command(options: Options) -> int:
     """Measure attribute-specific MAP with chance and intervals, combinations, likeness, ties, and
     requests that exchange or exclude a value.
 
@@ -120,14 +95,16 @@ def command(
 
     keep_freed_memory()
 
-    choice = choose_device(device)
-    loaded = load_checkpoint(checkpoint, choice.device)
-    dataset = _load(name, root, loaded.schema, item_column)
-    split = SPLIT_NAMES.get(split.casefold(), split)
-    encoded = encode_split(loaded.model, dataset, split, loaded.preprocessing, workers, cache=cache)
+    seed, mode = options.seed, options.mode
+    loaded = load_checkpoint(options.checkpoint, choose_device(options.device).device)
+    dataset = _load(options, loaded.schema)
+    split = SPLIT_NAMES.get(options.split.casefold(), options.split)
+    encoded = encode_split(
+        loaded.model, dataset, split, loaded.preprocessing, options.workers, cache=options.cache
+    )
     part, bank, failures = encoded.dataset, encoded.bank, encoded.failures
     for path, reason in failures[:5]:
-        stderr.print(f"left out {path}: {reason}", markup=False, soft_wrap=True)
+        say(f"left out {path}: {reason}")
 
     described = DescriptorScorer.of(bank, part.schema)
     embed: Embed = bank.embed
@@ -140,37 +117,39 @@ def command(
         "value" if mode == "value" else "type",
         embed,
         seed,
-        max_queries,
+        options.max_queries,
         embed_queries,
     )
     floor_report = None
-    if floor:
+    if options.floor:
         floor_report = evaluate_attributes(
-            part, split, "type", floor_embed(bank), seed, max_queries
+            part, split, "type", floor_embed(bank), seed, options.max_queries
         )
-    scorer: Scorer = ConditionScorer(bank, part.schema) if likeness_only else described
-    drawn = draw_combinations(part, split, combinations, seed=seed) if combinations else []
+    scorer: Scorer = ConditionScorer(bank, part.schema) if options.likeness_only else described
+    wanted = options.combinations
+    drawn = draw_combinations(part, split, wanted, seed=seed) if wanted else []
     combined = None
     if drawn:
-        combined = evaluate_combinations(part, split, scorer, drawn, combination_queries, seed)
-    elif combinations:
-        stderr.print("no combination has enough images in this split; none measured")
+        each = options.combination_queries
+        combined = evaluate_combinations(part, split, scorer, drawn, each, seed)
+    elif wanted:
+        say("no combination has enough images in this split; none measured")
     likeness = None
     if part.items is None:
-        stderr.print(f"likeness not measured: {NO_ITEMS}", markup=False, soft_wrap=True)
+        say(f"likeness not measured: {NO_ITEMS}")
     else:
         likeness = evaluate_likeness(part, scorer, FloorScorer(bank.pooled), seed)
         if likeness is None:
-            stderr.print("likeness not measured: no image has 1 to 4 others of its item here")
+            say("likeness not measured: no image has 1 to 4 others of its item here")
     manipulation = evaluate_manipulation(part, scorer, seed)
     if manipulation is None:
-        stderr.print("manipulation not measured: no image has the labels of any other but one")
+        say("manipulation not measured: no image has the labels of any other but one")
     without = evaluate_exclusion(part, scorer, seed)
     if without is None:
-        stderr.print("requests without a value not measured: too few labelled images")
+        say("requests without a value not measured: too few labelled images")
     ties = near_ties(part, embed, seed, embed_queries)
     if ties is None:
-        stderr.print("ties not measured: fewer than eleven images")
+        say("ties not measured: fewer than eleven images")
     found = Evaluation(report, combined, floor_report, likeness, manipulation, without, ties)
 
     data: dict[str, Any] = to_json(found)
@@ -182,7 +161,7 @@ def command(
         "images": len(part),
         "unreadable": len(failures),
     }
-    folder = checkpoint / "evaluation" if out is None else out
+    folder = options.out or options.checkpoint / "evaluation"
     split_name = re.sub(r"[^\w.-]", "_", split)  # of the user's own choice
     stem = f"{dataset.name}-{split_name}-{mode}"
     try:
@@ -196,18 +175,18 @@ def command(
             save_combinations(drawn_file, drawn, part.schema, split, seed)
     except OSError as error:
         raise ResourceError(f"cannot write the reports to {folder}: {error}") from error
-    if as_json:
+    if options.as_json:
         print_json(data)
     else:
         for table in to_tables(found):
             print_table(table)
         trained = f"{loaded.training.get('seed', 'unknown')} (training), {seed} (evaluation)"
         stdout.print(f"{definition(report)} Seeds: {trained}.", markup=False)
-        stdout.print(f"written to {folder / stem}.json and .md", markup=False, soft_wrap=True)
+        say(f"written to {folder / stem}.json and .md", stdout)
     return 0
 
 
-def _load(name: str, root: Path | None, schema: Schema, item_column: str | None) -> Dataset:
+def _load(options: Options, schema: Schema) -> Dataset:
     """The dataset in the model's numbering; what only one of them knows is named on stderr.
 
     Raises:
@@ -216,13 +195,12 @@ def _load(name: str, root: Path | None, schema: Schema, item_column: str | None)
     from retrieval.evaluation.aligned_dataset import align_dataset
     from training.datasets import load_with_schema
 
-    dataset = load_with_schema(schema, name, root, item_column)
+    dataset = load_with_schema(schema, options.name, options.root, options.item_column)
     aligned = align_dataset(dataset, schema)
     for who, names in (
         ("the model does not know", aligned.unknown_to_model),
         (f"{dataset.name} does not know", aligned.unknown_to_dataset),
     ):
         if names:
-            text = f"left out, {who}: {', '.join(names)}"
-            stderr.print(text, markup=False, soft_wrap=True)
+            say(f"left out, {who}: {', '.join(names)}")
     return aligned.dataset

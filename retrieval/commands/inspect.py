@@ -2,116 +2,244 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated
 
 import click
-from rich.progress import Progress
+import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
+from training.datasets.straddling import straddling_notes
 
-from retrieval.console import print_json, print_table, stderr, stdout
-from retrieval.dataset_options import dataset_options
-from retrieval.inspection import (
-    BrokenImage,
-    Inspection,
-    broken_images,
-    inspect_dataset,
-)
-from retrieval.printable import plain
+from retrieval.console import counting, plain, print_json, print_table, stdout
+from retrieval.dataset_options import JSON, DatasetOptions, filled
 from training.datasets import load_dataset
-from training.datasets.dataset import Dataset
-from training.errors import UsageError
+from training.datasets.dataset import SPLITS, Dataset
+from training.errors import DataError, UsageError
 
 VALUES_SHOWN = 12
 PATHS_SHOWN = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options(DatasetOptions):
+    """What `retrieve inspect` is told."""
+
+    attributes: Annotated[str | None, "Only these attributes: A,B."] = None
+    images: Annotated[
+        bool,
+        click.option(
+            "--images/--no-images", default=False, help="Decode every image; find broken ones."
+        ),
+    ]
+    as_json: Annotated[bool, JSON]
+
+
+@dataclass(frozen=True)
+class ValueCount:
+    """One value and the number of images that have it, by split."""
+
+    name: str
+    images: dict[str, int]
+
+
+@dataclass(frozen=True)
+class AttributeCount:
+    """One attribute, whether an image can have several of its values, the images that have any,
+    by split, and its values in the schema's order."""
+
+    name: str
+    multi: bool
+    labelled: dict[str, int]
+    values: list[ValueCount]
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """An image that cannot be read, and why; the reason does not repeat the path."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that `retrieve inspect` tells.
+
+    Args:
+        images: by split: train, valid, test, others by name, `unassigned` (in none), `all`.
+        values: K, number of values of all attributes.
+        categories, items: how many; items None if unknown.
+        payload: columns that are no attributes; an index keeps and filters by them.
+        protocols: queries and candidates of published lists, by split.
+        notes: remarks of the adapter, and on what several splits share.
+        missing: paths of images that are not there.
+        broken: images that cannot be read; None if they were not opened.
+    """
+
+    dataset: str
+    root: str
+    images: dict[str, int]
+    values: int
+    attributes: list[AttributeCount]
+    categories: int
+    items: int | None
+    boxes: bool
+    landmarks: bool
+    payload: list[str]
+    protocols: dict[str, dict[str, int]]
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    broken: list[BrokenImage] | None = None
+
+
 @click.command("inspect")
-@dataset_options
-@click.option("--attributes", metavar="A,B", help="Only these attributes.")
-@click.option("--images/--no-images", default=False, help="Decode every image; find broken ones.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(
-    name: str, root: Path | None, attributes: str | None, images: bool, as_json: bool
-) -> None:
+@filled(Options)
+def command(options: Options) -> None:
     """Print counts, values, splits, missing and broken files of a dataset."""
     chosen: list[str] | None = None
-    if attributes is not None:
-        chosen = [part.strip() for part in attributes.split(",") if part.strip()]
+    if options.attributes is not None:
+        chosen = [part.strip() for part in options.attributes.split(",") if part.strip()]
         if not chosen:
-            raise UsageError(f"--attributes {attributes!r} names no attribute; give e.g. a,b")
-    dataset = load_dataset(name, root, chosen)
+            raise UsageError(
+                f"--attributes {options.attributes!r} names no attribute; give e.g. a,b"
+            )
+    dataset = load_dataset(options.name, options.root, chosen)
     found = inspect_dataset(dataset)
-    if images:
-        found = replace(found, broken=_open_all(dataset, found.missing))
-    if as_json:
-        print_json(found.to_json())
+    if options.images:
+        with counting("decoding", len(set(dataset.paths))) as tick:
+            found = replace(found, broken=broken_images(dataset, set(found.missing), tick))
+    if options.as_json:
+        print_json(asdict(found))
     else:
-        print_inspection(found)
+        _print(found)
 
 
-def print_inspection(found: Inspection) -> None:
-    """Write an inspection as tables to standard output, for a person."""
+def inspect_dataset(dataset: Dataset) -> Inspection:
+    """Count what the dataset holds and look whether its images are there; opens none of them."""
+    return Inspection(
+        dataset=dataset.name,
+        root=str(dataset.root),
+        images=_by_split(dataset, np.ones((len(dataset), 1), dtype=bool))[0],
+        values=dataset.schema.size,
+        attributes=count_attributes(dataset),
+        categories=len(dataset.category_names),
+        items=None if dataset.items is None else len(np.unique(dataset.items)),
+        boxes=dataset.boxes is not None,
+        landmarks=dataset.landmarks is not None,
+        payload=list(dataset.payload),
+        protocols={
+            split: {"queries": len(p.queries.rows), "candidates": len(p.candidates.rows)}
+            for split, p in dataset.protocols.items()
+        },
+        notes=[*dataset.notes, *straddling_notes(dataset)],
+        # os.path.isfile is False for a name that no file can have; Path.is_file raises.
+        missing=[p for p in dict.fromkeys(dataset.paths) if not os.path.isfile(dataset.root / p)],
+    )
+
+
+def count_attributes(dataset: Dataset) -> list[AttributeCount]:
+    """Images that have each value, and any value of each attribute, by split."""
+    counts: list[AttributeCount] = []
+    for number, attribute in enumerate(dataset.schema.attributes):
+        present = dataset.labels[:, dataset.schema.slice_of(number)] == 1
+        values = map(ValueCount, attribute.values, _by_split(dataset, present))
+        labelled = _by_split(dataset, present.any(axis=1, keepdims=True))[0]
+        counts.append(AttributeCount(attribute.name, attribute.multi, labelled, list(values)))
+    return counts
+
+
+def broken_images(
+    dataset: Dataset, skip: set[str], tick: Callable[[int], None]
+) -> list[BrokenImage]:
+    """Decode every image and tell which cannot be.
+
+    Args:
+        skip: paths that are not opened, since they are known to be missing.
+        tick: called with 1 after each image.
+    """
+    # Pillow is needed here only; counting works without loading it.
+    from training.image_file import shown_path
+    from training.images import open_rgb
+
+    broken: list[BrokenImage] = []
+    for path in dict.fromkeys(dataset.paths):
+        if path not in skip:
+            try:
+                open_rgb(dataset.root / path)
+            except DataError as error:
+                named = f"{shown_path(dataset.root / path)}: "
+                broken.append(BrokenImage(path, str(error).removeprefix(named)))
+            except MemoryError:
+                broken.append(BrokenImage(path, "out of memory while decoding"))
+        tick(1)
+    return broken
+
+
+def _by_split(dataset: Dataset, present: NDArray[np.bool_]) -> list[dict[str, int]]:
+    """Column sums of `present` [N, M] by split, M dicts."""
+    others = sorted({str(split) for split in dataset.splits} - {"", *SPLITS})
+    splits = {name: name for name in (*SPLITS, *others)} | {"unassigned": ""}
+    sums = [present[dataset.splits == split].sum(axis=0) for split in splits.values()]
+    table = np.stack([*sums, present.sum(axis=0)], axis=1)
+    return [dict(zip((*splits, "all"), row, strict=True)) for row in table.tolist()]
+
+
+def _print(found: Inspection) -> None:
     stdout.print(f"[bold]{plain(found.dataset)}[/bold]  {plain(found.root)}")
     columns = [c for c, count in found.images.items() if count or c == "all"]
-    overview = Table(title="images and labels by split", title_justify="left")
-    overview.add_column("attribute")
-    overview.add_column("values", justify="right")
-    for column in columns:
-        overview.add_column(column, justify="right")
-    overview.add_row("(images)", "", *(f"{found.images[c]:,}" for c in columns), end_section=True)
+
+    def table(title: str, second: str) -> Table:
+        out = Table(title=title, title_justify="left")
+        out.add_column("attribute")
+        out.add_column(second)
+        for column in columns:
+            out.add_column(column, justify="right")
+        return out
+
+    def row(first: str, second: str, images: dict[str, int]) -> list[str]:
+        return [first, second, *(f"{images[c]:,}" for c in columns)]
+
+    overview = table("images and labels by split", "values")
+    overview.add_row(*row("(images)", "", found.images), end_section=True)
+    values = table("images that have a value", "value")
     for a in found.attributes:
-        label = plain(a.name) + (" (multi)" if a.multi else "")
-        overview.add_row(label, str(len(a.values)), *(f"{a.labelled[c]:,}" for c in columns))
+        name = plain(a.name)
+        first = f"{name} (multi)" if a.multi else name
+        overview.add_row(*row(first, str(len(a.values)), a.labelled))
+        ranked = sorted(a.values, key=lambda v: -v.images["all"])
+        shown = ranked[:VALUES_SHOWN] if len(ranked) > VALUES_SHOWN + 1 else ranked
+        for place, value in enumerate(shown):
+            values.add_row(*row("" if place else name, plain(value.name), value.images))
+        if len(shown) < len(ranked):
+            values.add_row("", f"and {len(ranked) - len(shown)} more (all with --json)")
+        values.add_section()
     print_table(overview)
-    print_table(_values_table(found, columns))
+    print_table(values)
     for split, lists in found.protocols.items():
-        stdout.print(
-            f"published lists, {split}: {lists.queries:,} queries, {lists.candidates:,} candidates"
-        )
-    extras = [
+        sizes = f"{lists['queries']:,} queries, {lists['candidates']:,} candidates"
+        stdout.print(f"published lists, {split}: {sizes}")
+    extras = (
         f"{found.categories} categories" if found.categories else "",
         "" if found.items is None else f"{found.items:,} items",
         "boxes" if found.boxes else "",
         "landmarks" if found.landmarks else "",
         f"columns {plain(', '.join(found.payload))}" if found.payload else "",
-    ]
+    )
     if any(extras):
-        stdout.print("also: " + ", ".join(e for e in extras if e))
+        stdout.print("also: " + ", ".join(filter(None, extras)))
     for note in found.notes:
         stdout.print(f"note: {plain(note)}")
-    _print_unusable("missing", [plain(path) for path in found.missing])
+    _print_unusable("missing", found.missing)
     if found.broken is not None:
-        _print_unusable("broken", [f"{plain(b.path)}: {plain(b.reason)}" for b in found.broken])
-
-
-def _values_table(found: Inspection, columns: list[str]) -> Table:
-    table = Table(title="images that have a value", title_justify="left")
-    table.add_column("attribute")
-    table.add_column("value")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for a in found.attributes:
-        ranked = sorted(a.values, key=lambda v: -v.images["all"])
-        shown = ranked[:VALUES_SHOWN] if len(ranked) > VALUES_SHOWN + 1 else ranked
-        for place, value in enumerate(shown):
-            name = plain(a.name) if place == 0 else ""
-            table.add_row(name, plain(value.name), *(f"{value.images[c]:,}" for c in columns))
-        if len(shown) < len(ranked):
-            table.add_row("", f"and {len(ranked) - len(shown)} more (all with --json)")
-        table.add_section()
-    return table
+        _print_unusable("broken", [f"{b.path}: {b.reason}" for b in found.broken])
 
 
 def _print_unusable(what: str, lines: list[str]) -> None:
     stdout.print(f"{what} images: {len(lines):,}")
     for line in lines[:PATHS_SHOWN]:
-        stdout.print(f"  {line}")
+        stdout.print(f"  {plain(line)}")
     if len(lines) > PATHS_SHOWN:
         stdout.print(f"  and {len(lines) - PATHS_SHOWN:,} more (all with --json)")
-
-
-def _open_all(dataset: Dataset, missing: list[str]) -> list[BrokenImage]:
-    with Progress(console=stderr, transient=True) as progress:
-        task = progress.add_task("decoding", total=len(set(dataset.paths)))
-        return broken_images(dataset, set(missing), lambda: progress.advance(task))

@@ -3,101 +3,76 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 from rich.table import Table
 from rich.text import Text
 
-from retrieval.console import print_json, print_table, stderr, stdout
+from retrieval.console import print_json, print_table, printable, say, stdout
+from retrieval.dataset_options import (
+    COUNT,
+    DEVICE,
+    JSON,
+    PATH,
+    SHARE,
+    filled,
+    only_index,
+    split_names,
+)
 from retrieval.filters import parse_filters
-from retrieval.hits import Hit, QueryResult, RequestedValue
-from retrieval.index_folder import only_index
-from retrieval.names import split_names
-from retrieval.printable import printable
 from retrieval.query_vector import KEEP
 from training.errors import DataError, UsageError
 
+if TYPE_CHECKING:
+    from retrieval.hits import Hit, QueryResult
+
+_Names = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `retrieve query` is told; numbers and flags are those of `Request`."""
+
+    image: Annotated[Path, click.argument("image", type=PATH)]
+    attrs: Annotated[_Names, "Values that hits should have: A,B."] = ()
+    without: Annotated[_Names, "Values that hits should not have: C,D."] = ()
+    like: Annotated[_Names, "Attributes to compare by, such as colour."] = ()
+    keep: Annotated[
+        float | None,
+        SHARE,
+        "The dial: how much likeness is kept against having the named values; 0 asks for these "
+        f"alone, 1 for likeness alone [default: {KEEP}].",
+    ] = None
+    where: Annotated[
+        _Names,
+        "Search only images that pass: colour=red by known labels; given again for one name, "
+        "either will do. colour!=red: a label of colour is known, and it is not red. Columns "
+        "that are no attributes take = and !=, those of numbers also price<50, price>=10.",
+    ] = ()
+    top_k: Annotated[int, COUNT, "Hits at most."] = 10
+    offset: Annotated[int, click.IntRange(min=0), "Pass over so many of the best hits."] = 0
+    min_score: Annotated[float, SHARE, "Only hits of at least this."] = 0.0
+    one_per_item: Annotated[bool, "Of each item only its best image."] = False
+    include_query: Annotated[bool, "Let IMAGE and byte-equal copies of it be hits."] = False
+    trust_labels: Annotated[
+        bool, "Let known gallery labels settle whether a value is there, before predictions."
+    ] = False
+    exact: Annotated[bool, "Score every image, also where the index is approximate."] = False
+    index: Annotated[Path | None, "Folder of the index [default: the one in indexes/]."] = None
+    device: Annotated[str, DEVICE]
+    as_json: Annotated[bool, JSON]
+    sheet: Annotated[Path | None, "Write a contact sheet, such as hits.png."] = None
+    explain: Annotated[
+        Path | None, "Draw where the model looked, in the picture and in the hits."
+    ] = None
+
 
 @click.command("query")
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option("--attrs", multiple=True, metavar="A,B", help="Values that hits should have.")
-@click.option("--without", multiple=True, metavar="C,D", help="Values that hits should not have.")
-@click.option(
-    "--like", multiple=True, metavar="ATTRIBUTE", help="Attributes to compare by, such as colour."
-)
-@click.option(
-    "--keep",
-    type=click.FloatRange(0, 1),
-    metavar="0..1",
-    help="The dial: how much likeness is kept against having the named values; 0 asks for these "
-    f"alone, 1 for likeness alone [default: {KEEP}].",
-)
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Search only images that pass: colour=red by known labels; given again for one name, "
-    "either will do. colour!=red: a label of colour is known, and it is not red. Columns that are "
-    "no attributes take = and !=, those of numbers also price<50, price>=10.",
-)
-@click.option("--top-k", type=click.IntRange(min=1), default=10, show_default=True)
-@click.option(
-    "--offset", type=click.IntRange(min=0), default=0, help="Pass over so many of the best hits."
-)
-@click.option(
-    "--min-score", type=click.FloatRange(0, 1), default=0.0, help="Only hits of at least this."
-)
-@click.option("--one-per-item", is_flag=True, help="Of each item only its best image.")
-@click.option(
-    "--include-query",
-    is_flag=True,
-    help="Let IMAGE itself and byte-equal copies of it be hits.",
-)
-@click.option(
-    "--trust-labels",
-    is_flag=True,
-    help="Let known gallery labels settle whether a value is there, before predictions.",
-)
-@click.option(
-    "--exact", is_flag=True, help="Score every image, also where the index is approximate."
-)
-@click.option(
-    "--index",
-    type=click.Path(path_type=Path),
-    help="Folder of the index [default: the one in indexes/].",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-@click.option(
-    "--sheet", type=click.Path(path_type=Path), metavar="PNG", help="Write a contact sheet."
-)
-@click.option(
-    "--explain",
-    type=click.Path(path_type=Path),
-    metavar="PNG",
-    help="Draw where the model looked, in the picture and in the hits.",
-)
-def command(
-    image: Path,
-    attrs: tuple[str, ...],
-    without: tuple[str, ...],
-    like: tuple[str, ...],
-    keep: float | None,
-    where: tuple[str, ...],
-    top_k: int,
-    offset: int,
-    min_score: float,
-    one_per_item: bool,
-    include_query: bool,
-    trust_labels: bool,
-    exact: bool,
-    index: Path | None,
-    device: str,
-    as_json: bool,
-    sheet: Path | None,
-    explain: Path | None,
-) -> int:
+@filled(Options)
+def command(options: Options) -> int:
     """Find the gallery images that are like IMAGE and have the named values.
 
     \b
@@ -109,66 +84,53 @@ def command(
     their case, spaces, dashes and underscores; write attribute:value where a value name occurs in
     two attributes.
     """
-    present, absent = split_names("--attrs", attrs), split_names("--without", without)
-    types = split_names("--like", like)
-    filters = parse_filters(where)
-    folder = only_index("--index") if index is None else index
+    image, sheet, explain = options.image, options.sheet, options.explain
+    present = split_names("--attrs", options.attrs)
+    absent = split_names("--without", options.without)
+    types = split_names("--like", options.like)
+    where = parse_filters(options.where)
+    folder = options.index or only_index("--index")
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
-    if sheet is not None:
-        from retrieval.sheet import check_sheet_name, save_sheet
-
-        check_sheet_name(sheet, image)
-    if explain is not None:
-        from retrieval.explanation import conditions_of, save_explanation
+    if sheet is not None or explain is not None:
         from retrieval.sheet import check_sheet_name
 
-        check_sheet_name(explain, image, "explanation")
-        if sheet is not None and os.path.realpath(sheet) == os.path.realpath(explain):
-            raise UsageError(f"--sheet and --explain name one file, {explain}; name two")
+        if sheet is not None:
+            check_sheet_name(sheet, image)
+        if explain is not None:
+            check_sheet_name(explain, image, "explanation")
+            if sheet is not None and os.path.realpath(sheet) == os.path.realpath(explain):
+                raise UsageError(f"--sheet and --explain name one file, {explain}; name two")
 
     from retrieval.engine import Engine
+    from retrieval.request import Request
 
-    engine = Engine.open(folder, device)
+    engine = Engine.open(folder, options.device)
     for remark in engine.store.remarks:
-        stderr.print(printable(remark), markup=False, soft_wrap=True)
-    result = engine.query(
-        image,
-        present,
-        absent,
-        types,
-        filters,
-        top_k,
-        keep,
-        offset,
-        min_score,
-        one_per_item,
-        include_query,
-        trust_labels,
-        exact,
-    )
+        say(remark)
+    own = {f.name for f in fields(Request)} & set(vars(options)) - {"image", "like", "where"}
+    numbers: dict[str, Any] = {name: getattr(options, name) for name in own}
+    request = Request(image, present, absent, types, where, **numbers)
+    result = engine.query(request)
     if sheet is not None:
-        save_sheet(result, image, sheet)
-        stderr.print(f"contact sheet written to {sheet}", markup=False, soft_wrap=True)
+        from retrieval.sheet import contact_sheet, write_picture
+
+        write_picture(contact_sheet(result, image), sheet, "contact sheet")
+        say(f"contact sheet written to {sheet}")
     if explain is not None:
-        asked = conditions_of(engine.schema, present, absent, types)
-        save_explanation(engine, result, image, asked, explain)
-        stderr.print(f"explanation written to {explain}", markup=False, soft_wrap=True)
+        from retrieval.explanation import save_explanation
+
+        save_explanation(engine, request, result, explain)
+        say(f"explanation written to {explain}")
     if result.searched == 0:
-        stderr.print(
-            f"no gallery image passes --where {', '.join(where)}; nothing was searched",
-            markup=False,
-        )
-    if as_json:
+        say(f"no gallery image passes --where {', '.join(options.where)}; nothing was searched")
+    if options.as_json:
         print_json(result.to_json())
-    else:
-        print_table(_table(result))
-        if result.left_out:
-            copies = "copy" if result.left_out == 1 else "copies"
-            stdout.print(
-                f"left out {result.left_out} {copies} of the query picture (--include-query)",
-                soft_wrap=True,
-            )
+        return 0
+    print_table(_table(result))
+    if result.left_out:
+        copies = "copy" if result.left_out == 1 else "copies"
+        say(f"left out {result.left_out} {copies} of the query picture (--include-query)", stdout)
     return 0
 
 
@@ -179,50 +141,35 @@ def _table(result: QueryResult) -> Table:
     table.add_column("rank", justify="right")
     table.add_column("score", justify="right")
     table.add_column("path", overflow="fold", ratio=2)
-    if result.requested:
-        table.add_column("requested", overflow="fold")
-    table.add_column("known labels", overflow="fold")
-    table.add_column("predicted", overflow="fold")
-    payload = any(hit.payload for hit in result)
-    if payload:
-        table.add_column("other columns", overflow="fold")
+    columns = ["requested"] if result.requested else []
+    columns += ["known labels", "predicted"]
+    columns += ["other columns"] if any(hit.payload for hit in result) else []
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    here = Path.cwd()
     for hit in result:
-        cells = [Text(str(hit.rank)), Text(f"{hit.score:.3f}"), Text(_shown(hit.path))]
-        if result.requested:
-            cells.append(Text("\n").join(map(_mark, hit.requested)))
+        path = hit.path.relative_to(here) if hit.path.is_relative_to(here) else hit.path
+        cells = _cells(hit)
         # As Text: labels and paths may look like rich's markup.
-        cells += [Text(_known(hit)), Text(_guesses(hit))]
-        if payload:
-            cells.append(Text(_columns(hit)))
-        table.add_row(*cells)
+        first = map(Text, (str(hit.rank), f"{hit.score:.3f}", printable(str(path))))
+        table.add_row(*first, *(cells[name] for name in columns))
     return table
 
 
-def _shown(path: Path) -> str:
-    """The path, relative to the working folder if it lies below it."""
-    here = Path.cwd()
-    return printable(str(path.relative_to(here) if path.is_relative_to(here) else path))
-
-
-def _known(hit: Hit) -> str:
-    return printable(", ".join("|".join(values) for values in hit.known.values())) or "-"
-
-
-def _guesses(hit: Hit) -> str:
-    guesses = [
-        f"{value} {probability:.0%}"
-        for attribute, (value, probability) in hit.predicted.items()
-        if attribute not in hit.known
-    ]
-    return printable(", ".join(guesses)) or "-"
-
-
-def _columns(hit: Hit) -> str:
-    return printable(", ".join(f"{name}={text}" for name, text in hit.payload.items())) or "-"
-
-
-def _mark(value: RequestedValue) -> Text:
-    there = value.verdict in ("present", "predicted")
-    colour = "green" if there == value.wanted else "red"
-    known = f"{value.verdict}, " if value.verdict in ("present", "absent") else ""
-    return Text(f"{printable(value.name)} {known}{value.probability:.0%}", colour)
+def _cells(hit: Hit) -> dict[str, Text]:
+    marks = []
+    for value in hit.requested:
+        known = f"{value.verdict}, " if value.verdict in ("present", "absent") else ""
+        text = f"{printable(value.name)} {known}{value.probability:.0%}"
+        marks.append(Text(text, "green" if value.fits else "red"))
+    texts = {
+        "known labels": ["|".join(values) for values in hit.known.values()],
+        "predicted": [
+            f"{value} {probability:.0%}"
+            for attribute, (value, probability) in hit.predicted.items()
+            if attribute not in hit.known
+        ],
+        "other columns": [f"{name}={text}" for name, text in hit.payload.items()],
+    }
+    cells = {name: Text(printable(", ".join(parts)) or "-") for name, parts in texts.items()}
+    return cells | {"requested": Text("\n").join(marks)}

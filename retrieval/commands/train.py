@@ -2,169 +2,237 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from retrieval.console import print_json, stderr, stdout
-from retrieval.dataset_options import dataset_options, item_option
+from retrieval.console import Bars, print_json, say, stdout
+from retrieval.dataset_options import (
+    COUNT,
+    DEVICE,
+    ITEMS,
+    JSON,
+    SEED,
+    DatasetOptions,
+    filled,
+    split_names,
+)
 from training.errors import ResourceError, UsageError
+from training.train_report import EpochReport
+from training.train_report import Progress as TrainerProgress
 
 if TYPE_CHECKING:
     from training.run import RunConfig
     from training.train_report import TrainReport
 
-_LARGEST_SEED = 2**32 - 1
+_GRACE = 30.0  # seconds that other processes have when one has failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(DatasetOptions):
+    """What `retrieve train` is told; what is None is as the config or the default has it."""
+
+    attributes: Annotated[str | None, "Only these attributes of the dataset: A,B."] = None
+    item_column: Annotated[str | None, ITEMS] = None
+    out: Annotated[Path, "Folder of the run."]
+    config: Annotated[Path | None, "TOML file with options."] = None
+    variant: Annotated[
+        str | None,
+        "m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, "
+        "without-nuance, gmp; triplet, csn, asen or asenet-v2.",
+    ] = None
+    backbone: Annotated[
+        str | None, "resnet18, resnet34, resnet50 (the default), resnet50v2 or small."
+    ] = None
+    stage: Annotated[str | None, "Last stage of the backbone: layer1 to layer4."] = None
+    weights: Annotated[
+        str | None,
+        "Backbone weights: a .safetensors file, or imagenet (downloaded by torchvision).",
+    ] = None
+    freeze: Annotated[
+        bool | None,
+        "Keep the backbone as loaded and train on its stored maps [default: if --weights].",
+    ] = None
+    epochs: Annotated[int | None, COUNT] = None
+    batch_size: Annotated[int | None, click.IntRange(min=2)] = None
+    learning_rate: Annotated[float | None, click.FloatRange(min=0, min_open=True)] = None
+    image_size: Annotated[int | None, click.IntRange(min=32)] = None
+    seed: Annotated[int | None, SEED] = None
+    device: Annotated[str, DEVICE]
+    workers: Annotated[int, click.IntRange(min=0), "Decoding processes."] = 2
+    processes: Annotated[int, COUNT, "Train by so many processes, a GPU each if there are."] = 1
+    resume: Annotated[bool, "Go on after the last finished epoch of the run."] = False
+    as_json: Annotated[bool, JSON]
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those that were given on the command line."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @click.command("train")
-@dataset_options
-@click.option("--attributes", metavar="A,B", help="Only these attributes of the dataset.")
-@item_option
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the run.")
-@click.option("--config", type=click.Path(path_type=Path), help="TOML file with options.")
-@click.option(
-    "--variant",
-    help="m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, "
-    "without-nuance, gmp; triplet, csn, asen or asenet-v2.",
-)
-@click.option("--backbone", help="resnet18, resnet34, resnet50 (the default), resnet50v2 or small.")
-@click.option("--stage", help="Last stage of the backbone: layer1 to layer4.")
-@click.option(
-    "--weights",
-    metavar="FILE",
-    help="Backbone weights: a .safetensors file, or imagenet (downloaded by torchvision).",
-)
-@click.option(
-    "--freeze/--no-freeze",
-    default=None,
-    help="Keep the backbone as loaded and train on its stored maps [default: if --weights].",
-)
-@click.option("--epochs", type=click.IntRange(min=1))
-@click.option("--batch-size", type=click.IntRange(min=2))
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True))
-@click.option("--image-size", type=click.IntRange(min=32))
-@click.option("--seed", type=click.IntRange(0, _LARGEST_SEED))
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--workers", type=click.IntRange(min=0), default=2, show_default=True)
-@click.option("--resume", is_flag=True, help="Go on after the last finished epoch of the run.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(
-    name: str,
-    root: Path | None,
-    attributes: str | None,
-    item_column: str | None,
-    out: Path,
-    config: Path | None,
-    variant: str | None,
-    backbone: str | None,
-    stage: str | None,
-    weights: str | None,
-    freeze: bool | None,
-    epochs: int | None,
-    batch_size: int | None,
-    learning_rate: float | None,
-    image_size: int | None,
-    seed: int | None,
-    device: str,
-    workers: int,
-    resume: bool,
-    as_json: bool,
-) -> int:
+@filled(Options)
+def command(options: Options) -> int:
     """Train an embedder on the train split, choosing the best epoch on the valid split.
 
     \b
     retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
 
-    Several GPUs: torchrun --nproc-per-node 4 -m retrieval.cli train ... (each takes its share of
-    every batch; the losses are those of the whole batch).
+    With --processes 4 each takes its share of every batch; the losses are those of the whole batch.
+    On several machines: torchrun --nnodes 2 --nproc-per-node 4 ... -m retrieval.cli train ...
     """
+    run = _configured(options)
+    if options.processes > 1 and "LOCAL_RANK" not in os.environ:
+        words: list[str] = click.get_current_context().find_root().obj
+        return _start(words, options.processes)
+
     from indexer.device import choose_device
-    from retrieval.progress_bars import TrainingBars
     from retrieval.validation import validation_map
     from training.allocator import keep_freed_memory
     from training.datasets import load_dataset
     from training.distributed import joined
+    from training.run import Setting, run_training
+    from training.sources import validation_rows
+
+    keep_freed_memory()
+    chosen = None
+    if options.attributes is not None:
+        chosen = split_names("--attributes", [options.attributes])
+    dataset = load_dataset(options.name, options.root, chosen, options.item_column)
+    choice = choose_device(options.device)
+    copies = run.recipe.stored_copies
+    images = len(dataset.rows_of("train")) * (1 + copies) + len(validation_rows(dataset))
+    with joined(choice.device) as (processes, where):
+        if processes.first:
+            say(_headline(run, len(dataset), where))
+        if not options.resume:
+            _make_folder(options.out)
+        with TrainingBars(images) as bars:
+            setting = Setting(where, options.workers, options.resume, validation_map, processes)
+            told = bars if processes.first else TrainerProgress()
+            report = run_training(dataset, run, options.out, setting, told)
+    if not processes.first:
+        return 0
+    failures = sorted(set(report.failures))
+    for path, reason in failures[:5]:
+        say(f"skipped {path}: {reason}")
+    if failures:
+        say(f"{len(failures)} images could not be read and were skipped")
+    if options.as_json:
+        print_json(_to_json(report, run, len(failures)))
+        return 0
+    best = report.best_validation
+    figure = "" if best is None else f", valid MAP {best:.2f} %"
+    say(f"best epoch {report.best_epoch}{figure}; checkpoint {report.out / 'best'}", stdout)
+    return 0
+
+
+def _start(words: list[str], count: int) -> int:
+    """Run this command in `count` processes that join each other; the first exit code but 0.
+
+    When one has failed the others have a while to say so, and are then ended.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    home = str(Path(__file__).resolve().parents[2])
+    env = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
+    # -P: a folder `training` where one works is not ours.
+    command = [sys.executable, "-P", "-m", "retrieval.cli", *words]
+    children = [
+        subprocess.Popen(command, env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+        for rank in range(count)
+    ]
+    left = _GRACE
+    try:
+        while any(child.poll() is None for child in children) and left > 0:
+            time.sleep(0.1)
+            left -= 0.1 if any(child.poll() for child in children) else 0
+    finally:
+        for child in children:
+            child.terminate()
+        codes = [child.wait() for child in children]
+    return next((code if code > 0 else 128 - code for code in codes if code), 0)
+
+
+def _configured(options: Options) -> RunConfig:
+    """The config, changed by the options."""
     from training.models.config import VARIANTS, ModelConfig
     from training.models.config import variant as with_variant
     from training.recipe import Recipe
-    from training.run import RunConfig, Setting, names_freezing, read_config, run_training
-    from training.sources import validation_rows
-    from training.train_report import Progress
+    from training.run import RunConfig, names_freezing, read_config
     from training.validated import validated
 
-    keep_freed_memory()
-
-    base = read_config(config) if config is not None else RunConfig()
+    base = RunConfig() if options.config is None else read_config(options.config)
     model = base.model
-    if variant is not None:
-        if variant not in VARIANTS:
-            raise UsageError(f"unknown variant {variant!r}; there are {', '.join(VARIANTS)}")
-        model = with_variant(variant, model)
-    model = validated(
-        ModelConfig,
-        model.to_json() | _given(backbone=backbone, stage=stage),
-        "options",
-    )
-    chosen_weights = weights if weights is not None else base.weights
-    recipe = validated(
-        Recipe,
-        base.recipe.to_json()
-        | _given(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate),
-        "options",
-    )
-    if freeze is not None:
-        recipe = replace(recipe, freeze_backbone=freeze)
-    elif config is None or not names_freezing(config):
-        recipe = replace(recipe, freeze_backbone=chosen_weights is not None)
-    if recipe.freeze_backbone and chosen_weights is None:
+    if options.variant is not None:
+        if options.variant not in VARIANTS:
+            known = ", ".join(VARIANTS)
+            raise UsageError(f"unknown variant {options.variant!r}; there are {known}")
+        model = with_variant(options.variant, model)
+    model = validated(ModelConfig, model.to_json() | options.given("backbone", "stage"), "options")
+    weights = base.weights if options.weights is None else options.weights
+    given = options.given("epochs", "batch_size", "learning_rate")
+    recipe = validated(Recipe, base.recipe.to_json() | given, "options")
+    if options.freeze is not None:
+        recipe = replace(recipe, freeze_backbone=options.freeze)
+    elif options.config is None or not names_freezing(options.config):
+        recipe = replace(recipe, freeze_backbone=weights is not None)
+    if recipe.freeze_backbone and weights is None:
         raise UsageError(
             "a backbone with random weights is not worth freezing; pass --weights FILE, "
             "or --no-freeze to train it from scratch"
         )
     preprocessing = base.preprocessing
-    if image_size is not None:
-        preprocessing = replace(preprocessing, size=image_size)
-    run = RunConfig(
-        model, recipe, preprocessing, chosen_weights, base.seed if seed is None else seed
-    )
-    dataset = load_dataset(name, root, _attributes(attributes), item_column)
-    choice = choose_device(device)
-    copies = run.recipe.stored_copies
-    images = len(dataset.rows_of("train")) * (1 + copies) + len(validation_rows(dataset))
-    with joined(choice.device) as (processes, where):
-        if processes.first:
-            stderr.print(_headline(run, len(dataset), where), markup=False, soft_wrap=True)
-        if not resume:
-            _make_folder(out)
-        with TrainingBars(images) as bars:
-            setting = Setting(where, workers, resume, validation_map, processes)
-            told = bars if processes.first else Progress()
-            report = run_training(dataset, run, out, setting, told)
-    if not processes.first:
-        return 0
-    failures = sorted(set(report.failures))
-    for path, reason in failures[:5]:
-        stderr.print(f"skipped {path}: {reason}", markup=False, soft_wrap=True)
-    if failures:
-        stderr.print(f"{len(failures)} images could not be read and were skipped", markup=False)
-    data = _to_json(report, run, len(failures))
-    if as_json:
-        print_json(data)
-    else:
-        _print(report)
-    return 0
+    if options.image_size is not None:
+        preprocessing = replace(preprocessing, size=options.image_size)
+    seed = base.seed if options.seed is None else options.seed
+    return RunConfig(model, recipe, preprocessing, weights, seed)
 
 
-def _attributes(text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise UsageError(f"--attributes {text!r} holds an empty name; give e.g. colour,pattern")
-    return names
+class TrainingBars(Bars, TrainerProgress):
+    """A bar an epoch with the running losses, and a line an epoch with their means.
+
+    Args:
+        images: images that are read, or encoded by a frozen backbone, before the first epoch.
+    """
+
+    def __init__(self, images: int) -> None:
+        super().__init__(unit="")
+        self._images, self._title = images, ""
+
+    def encoded(self, count: int) -> None:
+        """Count images that were read before the first epoch."""
+        if not self._title:
+            self._title = "reading images"
+            self.start(self._title, self._images)
+        self.advance(count)
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Open the epoch's bar."""
+        self._title = f"epoch {epoch}/{epochs}"
+        self.start(self._title, steps)
+
+    def step(self, losses: dict[str, float]) -> None:
+        """Advance, and show the losses of the batch."""
+        self.advance(1, _shown(losses))
+
+    def end_epoch(self, report: EpochReport) -> None:
+        """Print the epoch's line."""
+        figure = "" if report.validation is None else f"  valid MAP {report.validation:.2f} %"
+        losses = _shown(report.losses)
+        self.say(f"{self._title}  {losses}{figure}  {report.seconds:.0f} s")
+
+
+def _shown(losses: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in losses.items() if value)
 
 
 def _make_folder(out: Path) -> None:
@@ -173,11 +241,6 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"cannot make the folder {out}: {error.strerror}") from error
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given on the command line."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _headline(run: RunConfig, images: int, device: str) -> str:
@@ -189,6 +252,15 @@ def _headline(run: RunConfig, images: int, device: str) -> str:
 
 
 def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any]:
+    epochs = [
+        {
+            "epoch": e.epoch,
+            "losses": {name: round(value, 6) for name, value in e.losses.items()},
+            "validation_map": e.validation,
+            "seconds": round(e.seconds, 3),
+        }
+        for e in report.epochs
+    ]
     return {
         "run": str(report.out),
         "checkpoint": str(report.out / "best"),
@@ -198,22 +270,5 @@ def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any
         "best_epoch": report.best_epoch,
         "validation_map": report.best_validation,
         "seconds": round(sum(e.seconds for e in report.epochs), 3),
-        "epochs": [
-            {
-                "epoch": e.epoch,
-                "losses": {k: round(v, 6) for k, v in e.losses.items()},
-                "validation_map": e.validation,
-                "seconds": round(e.seconds, 3),
-            }
-            for e in report.epochs
-        ],
+        "epochs": epochs,
     }
-
-
-def _print(report: TrainReport) -> None:
-    figure = "" if report.best_validation is None else f", valid MAP {report.best_validation:.2f} %"
-    stdout.print(
-        f"best epoch {report.best_epoch}{figure}; checkpoint {report.out / 'best'}",
-        markup=False,
-        soft_wrap=True,
-    )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
-from retrieval.build_progress import BuildProgress
-from retrieval.console import print_json, stderr, stdout
-from retrieval.index_folder import only_index
-from retrieval.printable import plain
+from retrieval.console import Bars, print_json, say, stdout
+from retrieval.dataset_options import DEVICE, JSON, PATH, filled, only_index
 from training.datasets import ADAPTERS, load_with_schema
 from training.errors import DataError, UsageError
 from training.schema import Schema
@@ -23,46 +22,38 @@ if TYPE_CHECKING:
     from training.datasets.dataset import Dataset
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What `retrieve verify` is told."""
+
+    index: Annotated[Path | None, click.argument("index", required=False, type=PATH)]
+    repair: Annotated[bool, "Restore what is damaged, then check again."] = False
+    dataset: Annotated[
+        str | None,
+        "With --repair: where labels come from [default: what the index was built from].",
+    ] = None
+    root: Annotated[Path | None, "With --repair: the folder of the images, if they have moved."] = (
+        None
+    )
+    checkpoint: Annotated[
+        Path | None, "With --repair: a copy of the model, should the index's own be damaged."
+    ] = None
+    device: Annotated[str, DEVICE]
+    as_json: Annotated[bool, JSON]
+
+
 @click.command("verify")
-@click.argument("index", required=False, type=click.Path(path_type=Path))
-@click.option("--repair", is_flag=True, help="Restore what is damaged, then check again.")
-@click.option(
-    "--dataset",
-    "name",
-    metavar="NAME|FOLDER",
-    help="With --repair: where labels come from [default: what the index was built from].",
-)
-@click.option(
-    "--root",
-    type=click.Path(path_type=Path),
-    help="With --repair: the folder of the images, if they have moved.",
-)
-@click.option(
-    "--checkpoint",
-    type=click.Path(path_type=Path),
-    metavar="RUN",
-    help="With --repair: a copy of the model, should the index's own be damaged.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-def command(
-    index: Path | None,
-    repair: bool,
-    name: str | None,
-    root: Path | None,
-    checkpoint: Path | None,
-    device: str,
-    as_json: bool,
-) -> int:
+@filled(Options)
+def command(options: Options) -> int:
     """Check every file of INDEX [default: the one in indexes/] against its manifest.
 
     Ends with 0 if all is sound and with 4 if something is damaged. --repair encodes damaged shards
     again from their images, and they alone, makes what searches them anew, and says what it could
     not restore.
     """
-    if not repair and (name or root or checkpoint):
+    if not options.repair and (options.dataset or options.root or options.checkpoint):
         raise UsageError("--dataset, --root and --checkpoint go with --repair")
-    folder = only_index("INDEX") if index is None else index
+    folder = options.index or only_index("INDEX")
     if not folder.is_dir():
         raise DataError(f"no index in {folder}: that is no folder")
 
@@ -70,90 +61,61 @@ def command(
 
     restored: list[str] = []
     why: dict[str, str] = {}
-    with BuildProgress(stderr) as progress:
-        if repair:
-            done = _repair(folder, name, root, checkpoint, device, progress)
+    with Bars() as progress:
+        if options.repair:
+            done = _repair(folder, options, progress)
             found, why = done.after, done.why
             restored = [file for file in done.before.damaged if file not in found.damaged]
         else:
             found = verify_index(folder, progress)
-    if as_json:
-        print_json(_to_json(folder, found, restored, why))
+    if options.as_json:
+        files = [
+            {"file": f.file, "kind": f.kind, "problem": f.problem, "why": why.get(f.file)}
+            for f in found.findings
+        ]
+        sound = not found.damaged
+        print_json({"index": str(folder), "sound": sound, "files": files, "restored": restored})
     else:
-        _print(folder, found, restored, why, repair)
+        for file in restored:
+            say(f"restored  {file}", stdout)
+        _print(folder, found, why if options.repair else None)
     return 4 if found.damaged else 0
 
 
-def _repair(
-    folder: Path,
-    name: str | None,
-    root: Path | None,
-    checkpoint: Path | None,
-    device: str,
-    progress: Progress,
-) -> Repair:
+def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
     from indexer.device import choose_device
     from indexer.repair import RepairOptions, repair_index
     from training.checkpoint import load_checkpoint
 
-    choice = choose_device(device)
-    options = RepairOptions(
-        lambda place: load_checkpoint(place, choice.device),
-        lambda manifest: _dataset(manifest, name, root),
-        root,
-        checkpoint,
-        choice.device,
+    def dataset(manifest: Manifest) -> Dataset:
+        """What the index was built from, with the attributes of its model."""
+        where, name = options.root or Path(manifest.root), options.dataset
+        if name is None:
+            name = manifest.dataset if manifest.dataset in ADAPTERS else str(where)
+        place = where if name.casefold() in ADAPTERS else None
+        return load_with_schema(Schema.from_json(manifest.schema), name, place)
+
+    device = choose_device(options.device).device
+    how = RepairOptions(
+        lambda place: load_checkpoint(place, device),
+        dataset,
+        options.root,
+        options.checkpoint,
+        device,
     )
-    return repair_index(folder, options, progress)
+    return repair_index(folder, how, progress)
 
 
-def _dataset(manifest: Manifest, name: str | None, root: Path | None) -> Dataset:
-    """The dataset that an index was built from, with the attributes of its model."""
-    where = root or Path(manifest.root)
-    if name is None:
-        name = manifest.dataset if manifest.dataset in ADAPTERS else str(where)
-    place = where if name.casefold() in ADAPTERS else None
-    return load_with_schema(Schema.from_json(manifest.schema), name, place)
-
-
-def _to_json(
-    folder: Path, found: Verification, restored: list[str], why: dict[str, str]
-) -> dict[str, Any]:
-    return {
-        "index": str(folder),
-        "sound": not found.damaged,
-        "files": [
-            {"file": f.file, "kind": f.kind, "problem": f.problem, "why": why.get(f.file)}
-            for f in found.findings
-        ],
-        "restored": restored,
-    }
-
-
-def _print(
-    folder: Path, found: Verification, restored: list[str], why: dict[str, str], repair: bool
-) -> None:
-    for file in restored:
-        stdout.print(f"restored  {plain(file)}", soft_wrap=True)
+def _print(folder: Path, found: Verification, why: dict[str, str] | None) -> None:
+    files = len(found.findings)
     if not found.damaged:
-        rows = f"{found.version.rows:,} images"
-        stdout.print(
-            f"{plain(str(folder))} is sound: {len(found.findings)} files, {rows}", soft_wrap=True
-        )
+        say(f"{folder} is sound: {files} files, {found.version.rows:,} images", stdout)
         return
-    for (
-        file,
-        finding,
-    ) in found.damaged.items():  # a line each: names stay whole in a narrow terminal
+    for file, finding in found.damaged.items():  # a line each: names stay whole when narrow
         line = f"damaged   {finding.kind} {file}: {finding.problem or 'damaged'}"
-        if repair:
+        if why is not None:
             line += f"; it stays so: {why.get(file, 'it depends on another damaged file')}"
-        stdout.print(plain(line), soft_wrap=True)
-    told = f"{len(found.damaged)} of {len(found.findings)} files of {folder} are damaged"
-    stdout.print(plain(told), soft_wrap=True)
-    if not repair:
-        stderr.print(
-            f"`retrieve verify {folder} --repair` restores what can be restored",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(line, stdout)
+    say(f"{len(found.damaged)} of {files} files of {folder} are damaged", stdout)
+    if why is None:
+        say(f"`retrieve verify {folder} --repair` restores what can be restored")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from retrieval.metrics import Interval, bootstrap_interval
+from retrieval.metrics import Interval, bootstrap_interval, sort_keys
 from training.datasets.label_states import CATEGORY_NAMES
 from training.map_bank import MapBank
 from training.schema import Schema, normalise_name

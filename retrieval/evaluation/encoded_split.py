@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.progress_bars import CountBar
+from retrieval.console import counting
 from training.datasets.dataset import Dataset
 from training.decoding import Reading
 from training.errors import DataError, UsageError
@@ -47,7 +47,7 @@ def encode_split(
         there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
         raise UsageError(f"no image in split {split!r}; splits of {dataset.name}: {there}, or all")
     rows = part.rows_of("all")
-    with CountBar(title, len(part)) as bar:
+    with counting(title, len(part)) as bar:
         reading = Reading(preprocessing, workers, bar)
         bank, failures = bank_from_images(model, part, rows, reading, cache)
     if len(bank.rows) == 0:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.scorer import Scorer, Values
-from retrieval.query_vector import formula_of, kept_likeness
+from retrieval.query_vector import Asked, formula_of
 from training.descriptor import DescriptorLayout, Floats
 from training.map_bank import MapBank
 from training.schema import Condition, Schema
@@ -39,7 +39,8 @@ class DescriptorScorer(Scorer):
     def kept(self, query: int, attributes: Values) -> Floats:
         """Likeness in the attributes not given, and of the garment, [N]."""
         named = [self._words[1].offsets[n] for n in attributes]
-        vector = kept_likeness(*self._words, self._chances[query], self._nuance[query], named)
+        picture = self._chances[query], self._nuance[query]
+        vector = formula_of(*self._words, *picture, Asked(named)).alike
         return self._bytes @ vector.weights + np.float32(vector.constant)
 
     def named(
@@ -47,7 +48,7 @@ class DescriptorScorer(Scorer):
     ) -> Floats:
         """As the engine ranks, [N]."""
         picture = self._chances[query], self._nuance[query]
-        formula = formula_of(*self._words, *picture, wanted, unwanted, keep=keep)
+        formula = formula_of(*self._words, *picture, Asked(wanted, unwanted, keep=keep))
         return formula.scores(self._bytes)
 
     def embed(self, condition: Condition, rows: NDArray[np.int64]) -> Floats:
@@ -59,7 +60,7 @@ class DescriptorScorer(Scorer):
         as by `--like`."""
         spoken = np.unique(self._words[1].attribute_of[np.flatnonzero(condition)]).tolist()
         pictures = zip(self._chances[rows], self._nuance[rows], strict=True)
-        formulas = (formula_of(*self._words, *picture, like=spoken) for picture in pictures)
+        formulas = (formula_of(*self._words, *picture, Asked(like=spoken)) for picture in pictures)
         return np.stack([formula.vector.weights for formula in formulas])
 
 

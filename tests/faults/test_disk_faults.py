@@ -15,8 +15,8 @@ from forked import run_forked
 from read_everything import read_everything
 from small_gallery import SmallGallery, make_gallery
 
-from retrieval.build_progress import BuildProgress
 from retrieval.cli import main
+from retrieval.console import Bars
 from training import files as atomic
 from training.errors import ResourceError
 
@@ -37,7 +37,7 @@ def test_fault_03_a_stopped_build_ends_cleanly_and_goes_on(
         if encoded >= 20:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(BuildProgress, "advance", advance)
+    monkeypatch.setattr(Bars, "advance", advance)
     words = ["--dataset", gallery.shop, "--checkpoint", gallery.model, "--out", out]
     options = ["--shard-rows", 8, "--batch-size", 4, "--workers", 0, "--device", "cpu"]
     ended = run_forked(lambda: main(["build-index", *map(str, [*words, *options])]), limit=120)

@@ -55,7 +55,7 @@ def test_hits_are_those_of_a_loop(share_of_copies, items_there, asked, per_item:
 
     fetch = first_fetch(request, SIZE)
     found = choose_hits(
-        request, search(fetch), fetch, SIZE, search,
+        request, search(fetch), SIZE, search,
         lambda rows: copies[rows], (lambda rows: items[rows]) if per_item else None,
     )  # fmt: skip
     hits, left_out = slow(request, order.tolist(), scores, copies, items)
@@ -67,5 +67,5 @@ def test_hits_are_those_of_a_loop(share_of_copies, items_there, asked, per_item:
 
 def test_no_images_at_all() -> None:
     nothing = np.zeros(0, np.int64), np.zeros(0, np.float32)
-    found = choose_hits(Request(""), nothing, 18, 18, lambda k: nothing, None, None)
+    found = choose_hits(Request(""), nothing, 18, lambda k: nothing, None, None)
     assert (len(found.rows), found.copies) == (0, 0)

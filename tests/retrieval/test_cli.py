@@ -15,7 +15,7 @@ import pytest
 from small_index import ODD_NAMES, Shop, run
 
 from retrieval import cli
-from retrieval.printable import printable
+from retrieval.console import printable
 from training import errors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -243,3 +243,14 @@ def test_every_listed_command_can_be_imported() -> None:
         if (REPOSITORY / (module.replace(".", "/") + ".py")).exists():
             assert isinstance(importlib.import_module(module).command, click.Command), name
         assert text.endswith(".")
+
+
+def test_a_folder_that_hides_a_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training/__init__.py").write_text("")
+    command = [sys.executable, "-m", "retrieval.cli", "--help"]
+    env = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'training'} hides the package 'training'" in done.stderr
+    assert "Traceback" not in done.stderr

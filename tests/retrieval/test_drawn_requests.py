@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval.drawn_requests import draw_requests
-from retrieval.query_vector import formula_of
+from retrieval.query_vector import Asked, formula_of
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Attribute, Schema
 
@@ -25,7 +25,7 @@ def test_each_kind_is_drawn_and_scores_are_within_0_and_1() -> None:
     np.testing.assert_array_equal(weights, draw_requests(LAYOUT, SCHEMA, descriptors, 1))
     assert not np.array_equal(weights, draw_requests(LAYOUT, SCHEMA, descriptors, 2))
     own = LAYOUT.chances(descriptors), LAYOUT.nuance_of(descriptors)
-    whole = formula_of(LAYOUT, SCHEMA, own[0][4], own[1][4])
+    whole = formula_of(LAYOUT, SCHEMA, own[0][4], own[1][4], Asked())
     np.testing.assert_array_equal(weights[4], whole.vector.weights)
     values = weights[:, : SCHEMA.size]
     assert (values[0::4] >= 0).all()

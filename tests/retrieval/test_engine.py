@@ -24,6 +24,7 @@ from retrieval.query_vector import (
     PART,
     ROOTS,
     SHOWN,
+    Asked,
     formula_of,
 )
 from retrieval.request import Request
@@ -127,7 +128,7 @@ def test_hits_are_those_of_a_slow_ranking(engine: Engine, shop: Shop, names, tru
     scores = slow_scores(engine, image, trust, **names)
     assert (scores > -1e-6).all()
     assert (scores < 1 + 1e-6).all()
-    result = engine.query(image, **names, trust_labels=trust, include_query=True)
+    result = engine.query(Request(image, **names, trust_labels=trust, include_query=True))
     assert_ranked(result, scores, np.arange(IMAGES), 10)
     assert (result.gallery, result.searched, result.left_out) == (IMAGES, IMAGES, 0)
 
@@ -182,10 +183,10 @@ def test_a_filter_keeps_what_labels_csv_says(engine: Engine, shop: Shop, where, 
     assert 0 < len(kept) < IMAGES
     image = shop.catalogue / "images/001.png"
     asked = {**names, "where": where, "include_query": True}
-    result = engine.query(image, **asked, top_k=IMAGES)
+    result = engine.query(Request(image, **asked, top_k=IMAGES))
     assert result.searched == len(kept)
     assert_ranked(result, slow_scores(engine, image, **names), np.array(kept), IMAGES)
-    cut = engine.query(image, **asked, top_k=3)
+    cut = engine.query(Request(image, **asked, top_k=3))
     assert [hit.row for hit in cut] == [hit.row for hit in result][:3]
 
 
@@ -194,7 +195,7 @@ def test_fault_30_a_filter_that_nothing_fits_gives_no_hits(engine: Engine, shop:
         for trust in (False, True):
             where = {"colour": "red", "category": "round", "shape": "square"}
             image = shop.catalogue / "images/000.png"
-            result = engine.query(image, **names, where=where, trust_labels=trust)
+            result = engine.query(Request(image, **names, where=where, trust_labels=trust))
             assert (len(result), result.searched, list(result)) == (0, 0, [])
 
 
@@ -204,7 +205,7 @@ def test_fault_30_top_k_beyond_the_gallery_gives_the_gallery(
     engine, shop: Shop, names, top_k
 ) -> None:
     image = shop.catalogue / "images/003.png"
-    result = engine.query(image, **names, top_k=top_k, include_query=True)
+    result = engine.query(Request(image, **names, top_k=top_k, include_query=True))
     assert len({hit.row for hit in result}) == len(result) == min(top_k, IMAGES)
     assert all(hit.row >= 0 for hit in result)
 
@@ -215,9 +216,9 @@ def test_fault_30_top_k_beyond_the_gallery_gives_the_gallery(
 def test_pages_are_cut_from_one_ranking(engine, shop: Shop, names, image: str, trust) -> None:
     # Both pictures are in the gallery three times: many a cut goes through a tie.
     asked = {**names, "trust_labels": trust, "include_query": True}
-    every = [h.row for h in engine.query(shop.catalogue / image, **asked, top_k=IMAGES)]
+    every = [h.row for h in engine.query(Request(shop.catalogue / image, **asked, top_k=IMAGES))]
     for start, k in ((0, 1), (0, 7), (1, 1), (3, 5), (30, 30), (60, 30), (IMAGES, 3)):
-        hits = engine.query(shop.catalogue / image, **asked, top_k=k, offset=start)
+        hits = engine.query(Request(shop.catalogue / image, **asked, top_k=k, offset=start))
         assert [hit.row for hit in hits] == every[start : start + k]
         assert [hit.rank for hit in hits] == list(range(start + 1, start + 1 + len(hits)))
 
@@ -227,7 +228,9 @@ def test_fault_24_copies_of_an_image_tie_by_row(engine: Engine, shop: Shop, name
     paths = list(engine.store.paths)
     copies = sorted(paths.index(p) for p in ("images/000.png", "copy-a.png", "copy-b.png"))
     for image in ("images/000.png", "images/030.png"):
-        result = engine.query(shop.catalogue / image, **names, top_k=IMAGES, include_query=True)
+        result = engine.query(
+            Request(shop.catalogue / image, **names, top_k=IMAGES, include_query=True)
+        )
         places = [(hit.row, hit.score) for hit in result if hit.row in copies]
         assert [row for row, _ in places] == copies
         assert len({score for _, score in places}) == 1
@@ -244,21 +247,21 @@ def test_the_picture_and_its_copies_are_left_out(
     copies = {paths.index(p) for p in ("images/000.png", "copy-a.png", "copy-b.png")}
     elsewhere = tmp_path / "mine.png"  # the bytes count, not the name
     shutil.copy(shop.catalogue / "images/000.png", elsewhere)
-    every = engine.query(elsewhere, **names, top_k=IMAGES, include_query=True)
-    found = engine.query(elsewhere, **names, top_k=top_k)
+    every = engine.query(Request(elsewhere, **names, top_k=IMAGES, include_query=True))
+    found = engine.query(Request(elsewhere, **names, top_k=top_k))
     others = [hit for hit in every if hit.row not in copies]
     assert [hit.row for hit in found] == [hit.row for hit in others][:top_k]
     last = found[-1].score if top_k < IMAGES else 0
     assert found.left_out == sum(h.row in copies for h in every if h.score >= last)
     with Image.open(elsewhere) as picture:  # of pixels alone nobody knows the file
-        assert engine.query(picture, **names, top_k=top_k).left_out == 0
+        assert engine.query(Request(picture, **names, top_k=top_k)).left_out == 0
 
 
 def test_one_hit_an_item_is_its_best(engine: Engine, shop: Shop) -> None:
     rows = shop.rows()
     for names in QUERIES.values():
         image = shop.catalogue / "images/002.png"
-        every = engine.query(image, **names, top_k=IMAGES)
+        every = engine.query(Request(image, **names, top_k=IMAGES))
         best, seen = [], set()
         for hit in every:
             item = rows[hit.row]["item"]
@@ -267,7 +270,7 @@ def test_one_hit_an_item_is_its_best(engine: Engine, shop: Shop) -> None:
             seen.add(item)
         assert len(best) < len(every)
         for k in (3, 20, IMAGES):
-            hits = engine.query(image, **names, top_k=k, one_per_item=True)
+            hits = engine.query(Request(image, **names, top_k=k, one_per_item=True))
             assert [hit.row for hit in hits] == best[:k]
     numbers = {rows[hit.row]["item"]: hit.item for hit in every if rows[hit.row]["item"]}
     assert len(set(numbers.values())) == len(numbers) > 10
@@ -278,26 +281,26 @@ def test_one_hit_an_item_is_its_best(engine: Engine, shop: Shop) -> None:
 
 def test_hits_below_a_score_are_left_out(engine: Engine, shop: Shop) -> None:
     image = shop.catalogue / "images/002.png"
-    every = engine.query(image, ["disc"], top_k=IMAGES)
+    every = engine.query(Request(image, ["disc"], top_k=IMAGES))
     for place in (0, 9, 40):
-        hits = engine.query(image, ["disc"], top_k=IMAGES, min_score=every[place].score)
+        hits = engine.query(Request(image, ["disc"], top_k=IMAGES, min_score=every[place].score))
         assert [hit.row for hit in hits] == [hit.row for hit in every[: place + 1]]
-    assert len(engine.query(image, ["disc"], min_score=1)) == 0
+    assert len(engine.query(Request(image, ["disc"], min_score=1))) == 0
 
 
 def test_repeated_queries_give_identical_results(engine: Engine, shop: Shop) -> None:
     image = shop.catalogue / "images/009.png"
-    first = [engine.query(image, **names).to_json() for names in QUERIES.values()]
-    assert [engine.query(image, **names).to_json() for names in QUERIES.values()] == first
+    first = [engine.query(Request(image, **names)).to_json() for names in QUERIES.values()]
+    assert [engine.query(Request(image, **names)).to_json() for names in QUERIES.values()] == first
 
 
 def test_a_picture_in_memory_or_encoded_before_is_the_file(engine: Engine, shop: Shop) -> None:
     path = shop.catalogue / "images/009.png"
     asked = {"present": ["disc"], "include_query": True}
-    expected = engine.query(str(path), **asked).to_json() | {"image": ""}
+    expected = engine.query(Request(str(path), **asked)).to_json() | {"image": ""}
     with Image.open(path) as picture:
-        assert engine.query(picture, **asked).to_json() | {"image": ""} == expected
-    assert engine.query(engine.encode(path), **asked).to_json() | {"image": ""} == expected
+        assert engine.query(Request(picture, **asked)).to_json() | {"image": ""} == expected
+    assert engine.query(Request(engine.encode(path), **asked)).to_json() | {"image": ""} == expected
 
 
 def test_a_picture_is_encoded_once(shop: Shop, tmp_path: Path, monkeypatch) -> None:
@@ -308,10 +311,10 @@ def test_a_picture_is_encoded_once(shop: Shop, tmp_path: Path, monkeypatch) -> N
     shutil.copy(shop.catalogue / "images/009.png", tmp_path / "other name.png")
     for path in (shop.catalogue / "images/009.png", tmp_path / "other name.png"):
         for names in QUERIES.values():
-            engine.query(path, **names)
+            engine.query(Request(path, **names))
     assert seen == [1]
     Image.new("RGB", (40, 40), "red").save(tmp_path / "other name.png")
-    engine.query(tmp_path / "other name.png")  # another picture now
+    engine.query(Request(tmp_path / "other name.png"))  # another picture now
     assert seen == [1, 1]
 
 
@@ -323,7 +326,11 @@ def test_several_values_are_scored_among_the_best_by_vector_and_by_likeness(
     names = ["colour:red", "gold"]
     schema, store = engine.schema, engine.store
     formula = formula_of(
-        store.layout, schema, picture.chances, picture.nuance, [schema.value(n) for n in names]
+        store.layout,
+        schema,
+        picture.chances,
+        picture.nuance,
+        Asked([schema.value(n) for n in names]),
     )
     descriptors, few = store.descriptors(), set()
     for vector in (formula.vector, formula.alike):
@@ -331,16 +338,16 @@ def test_several_values_are_scored_among_the_best_by_vector_and_by_likeness(
     assert 9 < len(few) <= 18
     scores = formula.scores(descriptors)
     expected = sorted(few, key=lambda row: (-scores[row], row))[:5]
-    found = engine.query(picture, names, top_k=5, include_query=True)
+    found = engine.query(Request(picture, names, top_k=5, include_query=True))
     assert [hit.row for hit in found] == expected
-    everyone = engine.query(picture, names, top_k=5, include_query=True, exact=True)
+    everyone = engine.query(Request(picture, names, top_k=5, include_query=True, exact=True))
     assert [hit.row for hit in everyone] == np.argsort(-scores, kind="stable")[:5].tolist()
 
 
 def test_known_labels_are_believed_when_asked(engine: Engine, shop: Shop) -> None:
     image = shop.catalogue / "images/001.png"  # a green disc
     labels = engine.store.labels()[:, engine.schema.value("colour:red")]
-    result = engine.query(image, ["colour:red"], trust_labels=True, top_k=IMAGES, keep=0)
+    result = engine.query(Request(image, ["colour:red"], trust_labels=True, top_k=IMAGES, keep=0))
     found = labels[[hit.row for hit in result]]
     assert (found[: (labels == 1).sum()] == 1).all()
     for hit in result:
@@ -350,7 +357,9 @@ def test_known_labels_are_believed_when_asked(engine: Engine, shop: Shop) -> Non
 
 
 def test_hits_tell_what_is_known_and_what_is_predicted(engine: Engine, shop: Shop) -> None:
-    result = engine.query(shop.catalogue / "images/000.png", ["gold"], ["disc"], top_k=IMAGES)
+    result = engine.query(
+        Request(shop.catalogue / "images/000.png", ["gold"], ["disc"], top_k=IMAGES)
+    )
     rows, schema = shop.rows(), engine.schema
     pictures = torch.from_numpy(
         np.stack([engine.store.preprocessing.open(hit.path) for hit in result])
@@ -413,7 +422,7 @@ def test_hits_tell_what_is_known_and_what_is_predicted(engine: Engine, shop: Sho
 )
 def test_fault_28_wrong_names_are_refused(engine: Engine, shop: Shop, names, words: str) -> None:
     with pytest.raises(UsageError) as error:
-        engine.query(shop.catalogue / "images/000.png", **names)
+        engine.query(Request(shop.catalogue / "images/000.png", **names))
     assert words in str(error.value)
 
 
@@ -421,14 +430,14 @@ def test_one_hit_an_item_needs_items(shop: Shop, monkeypatch) -> None:
     engine = Engine.open(shop.index, device="cpu")
     monkeypatch.setattr(engine.store, "gallery", replace(engine.store.gallery, items=None))
     with pytest.raises(UsageError, match="knows no items"):
-        engine.query(shop.catalogue / "images/000.png", one_per_item=True)
-    assert engine.query(shop.catalogue / "images/000.png")[0].item is None
+        engine.query(Request(shop.catalogue / "images/000.png", one_per_item=True))
+    assert engine.query(Request(shop.catalogue / "images/000.png"))[0].item is None
 
 
 def test_an_image_that_cannot_be_read(engine: Engine, shop: Shop) -> None:
     for name in ("broken.jpg", "images/gone.png", "images", "a\0b"):
         with pytest.raises(DataError):
-            engine.query(shop.catalogue / name)
+            engine.query(Request(shop.catalogue / name))
 
 
 def test_fault_07_damaged_descriptors_are_found_before_use(shop: Shop, tmp_path: Path) -> None:
@@ -439,7 +448,7 @@ def test_fault_07_damaged_descriptors_are_found_before_use(shop: Shop, tmp_path:
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(CorruptStoreError, match=shard.name):
-        Engine.open(folder, device="cpu").query(shop.catalogue / "images/000.png")
+        Engine.open(folder, device="cpu").query(Request(shop.catalogue / "images/000.png"))
 
 
 def test_many_requests_are_answered_as_one_by_one(engine: Engine, shop: Shop) -> None:

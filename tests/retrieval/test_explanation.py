@@ -15,14 +15,15 @@ from retrieval.engine import Engine
 from retrieval.explanation import (
     MOST_HITS,
     Explanation,
-    Panel,
     Seen,
     conditions_of,
     explain,
     explanation_sheet,
     save_explanation,
 )
-from retrieval.sheet import CELL, GAP, LINE
+from retrieval.hits import Hit, QueryResult
+from retrieval.request import Request
+from retrieval.sheet import CELL, GAP, LINE, cut
 from training.checkpoint import load_checkpoint
 from training.errors import ResourceError, UsageError
 
@@ -36,7 +37,7 @@ def _work_there(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def place(row: int, column: int, lines: int) -> tuple[int, int]:
     """Left and top of a picture of the sheet."""
-    return GAP + column * (CELL + GAP), 3 * LINE + GAP + row * (CELL + LINE * (2 + lines) + GAP)
+    return GAP + column * (CELL + GAP), 3 * LINE + GAP + row * (CELL + LINE * (2 + lines) + 2 * GAP)
 
 
 def picture_at(sheet: Image.Image, row: int, column: int, lines: int = 0) -> np.ndarray:
@@ -46,27 +47,28 @@ def picture_at(sheet: Image.Image, row: int, column: int, lines: int = 0) -> np.
 
 def test_maps_are_those_of_the_model_on_the_files(shop: Shop) -> None:
     engine = Engine.open("indexes/shop", "cpu")
-    asked = conditions_of(engine.schema, ["disc"], ["blue"], ["colour"])
+    request = Request(PICTURE, ["disc"], ["blue"], ["colour"], top_k=3)
+    asked = conditions_of(engine.schema, request)
     assert len(asked) == 4
-    result = engine.query(PICTURE, ["disc"], ["blue"], ["colour"], top_k=3)
-    found = explain(engine, result, Path(PICTURE), asked)
+    result = engine.query(request)
+    found = explain(engine, request, result)
     assert found.conditions[1:] == ("disc", "- blue", "colour=any")
     assert found.conditions[0] == result.condition
     model = load_checkpoint(shop.run).model
     preprocessing = engine.store.preprocessing
     paths = [Path(PICTURE), *(hit.path for hit in result)]
-    for panel, path in zip(found.panels, paths, strict=True):
+    for seen, path in zip(found.seen, paths, strict=True):
         pixels = preprocessing.open(path)
-        assert isinstance(panel.seen, Seen)
-        np.testing.assert_array_equal(np.asarray(panel.seen.picture), pixels.transpose(1, 2, 0))
+        assert isinstance(seen, Seen)
+        np.testing.assert_array_equal(np.asarray(seen.picture), pixels.transpose(1, 2, 0))
         maps = model.features(preprocessing.normalise(torch.from_numpy(pixels)[None]))
-        for condition, alpha in zip(asked, panel.seen.attention, strict=True):
+        for condition, alpha in zip(asked, seen.attention, strict=True):
             states = torch.from_numpy(condition).float()[None]
             expected = model.attention(maps, states)[0].numpy()
             np.testing.assert_allclose(alpha, expected, atol=1e-6)
             assert alpha.sum() == pytest.approx(1, abs=1e-4)
     # A hit's panel is its own: other pictures have other maps.
-    one, two = (panel.seen.attention for panel in found.panels[1:3])
+    one, two = (seen.attention for seen in found.seen[1:3])
     assert np.abs(one - two).max() > 1e-4
 
 
@@ -103,12 +105,14 @@ def test_the_png_opens_and_has_a_row_a_picture_and_a_column_a_condition(
 def test_the_overlay_is_where_alpha_is() -> None:
     picture = Image.new("RGB", (32, 32), (90, 120, 90))
     cells = [(0, 0), (2, 3), (3, 1)]
-    panels = []
+    seen = []
     for cell in cells:
         alpha = np.zeros((1, 4, 4), dtype=np.float32)
         alpha[(0, *cell)] = 1
-        panels.append(Panel(("1.  0.5", "a.jpg"), (), Seen(picture, alpha)))
-    sheet = explanation_sheet(Explanation("disc", ("disc",), tuple(panels)))
+        seen.append(Seen(picture, alpha))
+    hits = (Hit(1, 0.5, 0.5, Path("a.jpg"), 0, {}, {}, ()),) * 2
+    result = QueryResult("q.jpg", "disc", (), {}, hits, 2, 2)
+    sheet = explanation_sheet(Explanation(result, ("disc",), tuple(seen)))
     for row, cell in enumerate(cells):
         changed = np.abs(picture_at(sheet, row, 1) - (90, 120, 90)).sum(-1)
         means = changed.reshape(4, CELL // 4, 4, CELL // 4).mean((1, 3))
@@ -119,18 +123,18 @@ def test_pictures_that_are_gone_or_broken_have_an_empty_row_with_the_reason(
     shop: Shop, tmp_path: Path
 ) -> None:
     engine = Engine.open("indexes/shop", "cpu")
-    result = engine.query(PICTURE, ["disc"], top_k=3)
-    asked = conditions_of(engine.schema, ["disc"], [], [])
+    request = Request(PICTURE, ["disc"], top_k=3)
+    result = engine.query(request)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     names = [tmp_path / "gone.png", tmp_path / "broken.png", result.hits[2].path]
     hits = tuple(replace(hit, path=path) for hit, path in zip(result.hits, names, strict=True))
     result = replace(result, hits=hits)
-    seen = [panel.seen for panel in explain(engine, result, Path(PICTURE), asked).panels]
+    seen = explain(engine, request, result).seen
     assert [isinstance(one, Seen) for one in seen] == [True, False, False, True]
     assert "no such file" in str(seen[1])
     assert "not an image" in str(seen[2])
     assert str(tmp_path) not in f"{seen[1]}{seen[2]}"
-    save_explanation(engine, result, Path(PICTURE), asked, tmp_path / "where.png")
+    save_explanation(engine, request, result, tmp_path / "where.png")
     with Image.open(tmp_path / "where.png") as sheet:
         row = picture_at(sheet, 1, 0, 1)
         assert tuple(row[3, 3]) == (246, 248, 250)
@@ -140,17 +144,14 @@ def test_pictures_that_are_gone_or_broken_have_an_empty_row_with_the_reason(
 
 def test_no_hits_and_very_many(shop: Shop) -> None:
     engine = Engine.open("indexes/shop", "cpu")
-    asked = conditions_of(engine.schema, [], [], [])
-    every = explain(
-        engine, engine.query(PICTURE, top_k=68, include_query=True), Path(PICTURE), asked
-    )
-    assert len(every.panels) == MOST_HITS + 1
-    assert f"first {MOST_HITS} of 68 hits" in every.title
-    where = {"colour": "red", "shape": "square", "category": "round"}
-    none = engine.query(PICTURE, where=where)
-    found = explain(engine, none, Path(PICTURE), asked)
-    assert len(found.panels) == 1
+    many = Request(PICTURE, top_k=68, include_query=True)
+    every = explain(engine, many, engine.query(many))
+    assert len(every.seen) == MOST_HITS + 1
+    none = Request(PICTURE, where={"colour": "red", "shape": "square", "category": "round"})
+    found = explain(engine, none, engine.query(none))
+    assert len(found.seen) == 1
     assert explanation_sheet(found).height > CELL
+    assert cut(engine.query(many), MOST_HITS) == f" (first {MOST_HITS} of 68 hits)"
 
 
 @pytest.mark.parametrize(
@@ -174,8 +175,8 @@ def test_names_that_cannot_be_written(capsys, options: list[str], code: int, wor
 
 def test_a_folder_without_permission(shop: Shop, tmp_path: Path, monkeypatch) -> None:
     engine = Engine.open("indexes/shop", "cpu")
-    result = engine.query(PICTURE, top_k=1)
-    asked = conditions_of(engine.schema, [], [], [])
+    request = Request(PICTURE, top_k=1)
+    result = engine.query(request)
 
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -183,7 +184,7 @@ def test_a_folder_without_permission(shop: Shop, tmp_path: Path, monkeypatch) ->
     # A superuser may write anywhere, so the system's answer is given by hand.
     monkeypatch.setattr(Image.Image, "save", refuse)
     with pytest.raises(ResourceError, match="Permission denied") as caught:
-        save_explanation(engine, result, Path(PICTURE), asked, tmp_path / "x.png")
+        save_explanation(engine, request, result, tmp_path / "x.png")
     assert caught.value.exit_code == 6
     with pytest.raises(UsageError):
-        save_explanation(engine, result, Path(PICTURE), asked, tmp_path / "x.txt")
+        save_explanation(engine, request, result, tmp_path / "x.txt")

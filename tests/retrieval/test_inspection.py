@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from retrieval.cli import _run
-from retrieval.inspection import (
+from retrieval.commands.inspect import (
     BrokenImage,
     broken_images,
     count_attributes,
@@ -56,7 +56,7 @@ def test_missing_and_broken_images_are_told(folder: Path) -> None:
     assert found.missing == ["gone.png"]
     assert found.broken is None
     steps: list[int] = []
-    broken = broken_images(dataset, {"gone.png"}, lambda: steps.append(1))
+    broken = broken_images(dataset, {"gone.png"}, steps.append)
     assert [b.path for b in broken] == ["d.png"]
     assert broken[0].reason.startswith("not an image of a known format")
     assert len(steps) == 5
@@ -71,7 +71,7 @@ def test_an_image_that_does_not_fit_into_memory_does_not_end_the_rest(
 
     monkeypatch.setattr("training.images.open_rgb", open_rgb)
     steps: list[int] = []
-    broken = broken_images(load_dataset(str(folder)), {"gone.png"}, lambda: steps.append(1))
+    broken = broken_images(load_dataset(str(folder)), {"gone.png"}, steps.append)
     assert broken == [BrokenImage("b.png", "out of memory while decoding")]
     assert len(steps) == 5
 

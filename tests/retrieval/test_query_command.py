@@ -14,6 +14,7 @@ from PIL import Image
 from small_index import ODD_NAMES, Shop, run
 
 from retrieval.engine import Engine
+from retrieval.request import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURE = "shop/images/000.png"
@@ -50,7 +51,7 @@ def test_json_has_stable_keys_and_says_what_the_engine_says(shop: Shop, capsys) 
     assert set(found["query_predicted"]) == {"colour", "shape", "category", "trim"}
     assert set(found["query_predicted"]["colour"]) == {"value", "probability"}
     engine = Engine.open("indexes/shop", device="cpu")
-    direct = engine.query(PICTURE, ["disc", "gold"], ["blue"], ["colour"], top_k=4)
+    direct = engine.query(Request(PICTURE, ["disc", "gold"], ["blue"], ["colour"], top_k=4))
     assert found == direct.to_json()
 
 
@@ -84,10 +85,10 @@ def test_the_dial_and_the_bounds_reach_the_engine(capsys) -> None:
     code, out, _ = run(capsys, "query", PICTURE, *options, "--json")
     assert code == 0
     where = {"price": "<60", "colour": "!=red", "trim": ["gold", "lace"]}
-    direct = Engine.open("indexes/shop", device="cpu").query(
+    direct = Engine.open("indexes/shop", device="cpu").query(Request(
         PICTURE, ["disc"], where=where, top_k=4, keep=0.9, offset=2, min_score=0.1,
         one_per_item=True, include_query=True, trust_labels=True, exact=True,
-    )  # fmt: skip
+    ))  # fmt: skip
     assert len(direct) == 4
     assert json.loads(out) == direct.to_json()
 

@@ -15,6 +15,7 @@ from retrieval.query_vector import (
     PART,
     ROOTS,
     SHOWN,
+    Asked,
     formula_of,
 )
 from training.descriptor import GARMENT, ROOT, DescriptorLayout
@@ -99,7 +100,7 @@ def test_scores_are_those_of_the_formula(
 ) -> None:
     chances, nuance = _images()
     descriptors = LAYOUT.pack(chances, nuance)
-    formula = formula_of(LAYOUT, SCHEMA, chances[5], nuance[5], wanted, unwanted, like, keep)
+    formula = formula_of(LAYOUT, SCHEMA, chances[5], nuance[5], Asked(wanted, unwanted, like, keep))
     got = formula.scores(descriptors)
     if formula.linear:
         np.testing.assert_allclose(formula.vector.scores(descriptors), got, atol=1e-5)

@@ -17,7 +17,7 @@ from retrieval.sheet import (
     MOST_HITS,
     check_sheet_name,
     contact_sheet,
-    save_sheet,
+    write_picture,
 )
 from training.errors import ResourceError, UsageError
 
@@ -164,7 +164,7 @@ def test_very_many_hits_are_cut(tmp_path: Path) -> None:
 def test_the_file_is_of_the_format_that_its_name_says(tmp_path: Path) -> None:
     query = noise(tmp_path / "q.png", 1)
     for name in ("out.png", "out.JPG", "out.webp"):
-        save_sheet(result([query], [()]), query, tmp_path / name)
+        write_picture(contact_sheet(result([query], [()]), query), tmp_path / name, "sheet")
         with Image.open(tmp_path / name) as picture:
             assert picture.size == (2 * (CELL + GAP) + GAP, 2 * LINE + CELL + 2 * LINE + 4 * GAP)
 
@@ -173,7 +173,7 @@ def test_the_file_is_of_the_format_that_its_name_says(tmp_path: Path) -> None:
 def test_a_name_that_no_sheet_can_have(tmp_path: Path, name: str) -> None:
     query = noise(tmp_path / "q.png", 1)
     with pytest.raises(UsageError, match="contact sheet"):
-        save_sheet(result([query], [()]), query, tmp_path / name)
+        check_sheet_name(tmp_path / name, query)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["q.png"]
 
 
@@ -189,4 +189,4 @@ def test_a_sheet_that_cannot_be_written(tmp_path: Path) -> None:
     query = noise(tmp_path / "q.png", 1)
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(ResourceError, match=r"folder\.png"):
-        save_sheet(result([query], [()]), query, tmp_path / "folder.png")
+        write_picture(contact_sheet(result([query], [()]), query), tmp_path / "folder.png", "sheet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval.stated_labels import stated_labels
+from retrieval.commands.add import stated_labels
 from training.errors import UsageError
 from training.schema import Attribute, Schema
 

@@ -169,6 +169,26 @@ def test_torchrun_starts_the_command_and_one_process_answers(
     assert (tmp_path / "run/best/model.safetensors").is_file()
 
 
+def test_the_command_starts_processes_itself_wherever_it_is(
+    train: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "training").mkdir(parents=True)  # a folder of one's own hides none of ours
+    monkeypatch.chdir(here)
+    process = _start("-P", *train, 7, "--processes", 2)
+    _, err = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2, err
+    assert "a batch of 7 cannot be shared by 2 processes evenly" in " ".join(err.split())
+    process = _start("-P", *train, 8, "--json", "--processes", 2)
+    try:
+        text, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert json.loads(text)["images"] == 28
+    assert err.count("epoch 1/1") == 1
+
+
 def test_alone_nothing_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
     part = torch.randn(3, 2)
     monkeypatch.delenv("LOCAL_RANK", raising=False)

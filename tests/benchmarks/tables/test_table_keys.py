@@ -147,12 +147,8 @@ DECIDES_NOTHING = {
     "training/datasets/*.py": "what they give is hashed instead",
     "training/model_card.py": "writes about a run",
     "retrieval/cli.py": "finds the command",
-    "retrieval/lazy_group.py": "finds the command",
     "retrieval/dataset_options.py": "options of the command line",
     "retrieval/console.py": "prints",
-    "retrieval/lasting_stderr.py": "prints",
-    "retrieval/printable.py": "prints",
-    "retrieval/progress_bars.py": "prints",
     "indexer/device.py": "chooses where to run; the machine is named with the figures",
 }
 """What `retrieve evaluate` and the floor import beside the evaluation code, and why that is so."""

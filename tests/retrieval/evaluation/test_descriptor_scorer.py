@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from retrieval.evaluation.scoring import DescriptorScorer
-from retrieval.query_vector import formula_of
+from retrieval.query_vector import Asked, formula_of
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Attribute, Schema
 
@@ -26,7 +26,7 @@ def test_scores_are_those_of_query_vectors() -> None:
     scorer, descriptors = _scorer()
     chances, nuance = LAYOUT.chances(descriptors)[7], LAYOUT.nuance_of(descriptors)[7]
     for wanted, unwanted, keep in (([1], [], None), ([0], [3], 0.2), ([], [], None)):
-        formula = formula_of(LAYOUT, SCHEMA, chances, nuance, wanted, unwanted, keep=keep)
+        formula = formula_of(LAYOUT, SCHEMA, chances, nuance, Asked(wanted, unwanted, keep=keep))
         got = scorer.named(7, wanted, unwanted, keep)
         np.testing.assert_allclose(got, formula.scores(descriptors), atol=1e-5)
     np.testing.assert_array_equal(scorer.whole(7), scorer.named(7, []))
@@ -42,6 +42,6 @@ def test_under_a_type_condition_rows_rank_as_by_like() -> None:
     got = scorer.embed_queries(condition, rows) @ scorer.embed(condition, np.arange(30)).T
     for place, row in enumerate(rows):
         chances, nuance = LAYOUT.chances(descriptors)[row], LAYOUT.nuance_of(descriptors)[row]
-        formula = formula_of(LAYOUT, SCHEMA, chances, nuance, like=[1])
+        formula = formula_of(LAYOUT, SCHEMA, chances, nuance, Asked(like=[1]))
         expected = formula.scores(descriptors)
         assert np.array_equal(np.argsort(-got[place], kind="stable"), np.argsort(-expected))
