@@ -11,7 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
-from training.datasets.straddling import straddling_notes
+from training.datasets.dataset import straddling_notes
 
 from retrieval.console import counting, plain, print_json, print_table, stdout
 from retrieval.dataset_options import JSON, DatasetOptions, filled

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from retrieval.metrics import Interval
-from retrieval.printable import plain
+from retrieval.console import plain
 
 INLINE = {"inline": True}
 UNWRITTEN = {"unwritten": True}

@@ -125,4 +125,4 @@ class FloorScorer(Scorer):
 
 def floor_embed(bank: MapBank) -> Embed:
     """Average-pooled features of the backbone as it is, whatever the condition."""
-    return lambda condition, rows: bank.pooled[bank.places(rows)]
+    return lambda condition, rows: bank.pooled[rows]
