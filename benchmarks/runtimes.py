@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import statistics
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -125,9 +124,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
         return plain.describe(plain.trunk(images.contiguous()))
 
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
-    with tempfile.TemporaryDirectory() as folder:
-        exported = exported_model(model, size, Path(folder))
-        onnx = onnx_forward(model, size, Path(folder))
+    exported, onnx = exported_model(model, size), onnx_forward(model, size)
     int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # On a CPU without instructions for it bfloat16 is emulated: slow, with what a GPU gives.

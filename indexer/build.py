@@ -272,7 +272,6 @@ def _encode(
             checkpoint.preprocessing.size,
             runtime,
             draft.identity.precision,
-            folder,
             lambda: calibration_images(root, paths, checkpoint.preprocessing),
             draft.int8_ranges,
         )

@@ -231,7 +231,6 @@ def _forward(store: Store, model: ConditionedEmbedder | None, count: int) -> For
         store.preprocessing.size,
         "onnx-int8" if precision == "int8" else "torch",
         precision,
-        store.folder,
         lambda: calibration_images(store.root, store.paths, store.preprocessing),
         store.manifest.int8_ranges,
     ).forward

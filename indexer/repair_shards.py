@@ -69,7 +69,6 @@ def encode_again(
         checkpoint.preprocessing.size,
         "onnx-int8" if precision == "int8" else "torch",
         precision,
-        folder,
         lambda: calibration_images(root, list(gallery.paths), checkpoint.preprocessing),
         manifest.int8_ranges,
     )
