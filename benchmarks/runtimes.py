@@ -10,7 +10,6 @@ conditions: the gallery's descriptors by each runtime, the query by torch channe
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,9 +125,7 @@ def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
     """The model by every runtime, the base first; raises ResourceError."""
     model, size = loaded.model, loaded.preprocessing.size
     sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
-    with tempfile.TemporaryDirectory() as folder:
-        exported = exported_model(model, size, Path(folder))
-        onnx = onnx_forward(model, size, Path(folder))
+    exported, onnx = exported_model(model, size), onnx_forward(model, size)
     int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return {BASE: torch_forward(model), "onnx": onnx, "onnx-int8": int8}

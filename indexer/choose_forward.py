@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +84,6 @@ def choose_forward(
     size: int,
     runtime: Runtime,
     precision: str,
-    folder: Path,
     sample: Callable[[], Tensor],
     ranges: Ranges,
 ) -> ChosenForward:
@@ -96,7 +94,6 @@ def choose_forward(
         size: S, side of its images in pixels.
         runtime: of `choose_runtime`.
         precision: of `choose_runtime`.
-        folder: where exported files lie while they are read.
         sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
         ranges: those that the index's other images were encoded with; empty: to be measured.
 
@@ -104,9 +101,9 @@ def choose_forward(
         ResourceError, DataError: as `onnx_forward` and `onnx_int8_forward`.
     """
     if runtime == "onnx":
-        return ChosenForward(onnx_forward(model, size, folder))
+        return ChosenForward(onnx_forward(model, size))
     if runtime == "onnx-int8":
-        images, exported = sample(), exported_model(model, size, folder)
+        images, exported = sample(), exported_model(model, size)
         ranges = ranges or int8_ranges(exported, images)
         return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

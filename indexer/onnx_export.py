@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ TRUNK = "trunk"
 _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
 
 
-def export_onnx(model: Embedder, size: int, path: Path) -> None:
-    """Write a model as ONNX, with a free batch axis.
+def export_onnx(model: Embedder, size: int) -> bytes:
+    """A model as ONNX, with a free batch axis.
 
     It takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance` [B, N]
     and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
@@ -32,24 +32,22 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
     Args:
         model: a `torch.nn.Module` on the CPU; it is put in eval mode.
         size: S, side of its images in pixels.
-        path: the file to write.
 
     Raises:
         UsageError: the model is not M2Fashion.
         ResourceError: the model holds an operation that cannot be exported.
-        OSError: the file cannot be written.
     """
     check_indexable(model)
     # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
     # and a new wrapper is in training mode, which would leave batch normalisation adapting.
-    traced = _Described(model).eval()
+    traced, written = _Described(model).eval(), io.BytesIO()
     try:
         with warnings.catch_warnings(), torch.inference_mode():
             warnings.simplefilter("ignore")  # this exporter is deprecated; the new one needs more
             torch.onnx.export(
                 traced,
                 (torch.zeros(2, 3, size, size),),  # not 1, which a trace might take for constant
-                path,
+                written,  # type: ignore[arg-type]  # the exporter that traces takes it
                 dynamo=False,
                 input_names=[INPUT],
                 output_names=[*OUTPUTS, TRUNK],
@@ -61,6 +59,7 @@ def export_onnx(model: Embedder, size: int, path: Path) -> None:
         raise ResourceError(
             f"this model cannot be exported to ONNX ({reason}); use --runtime torch"
         ) from error
+    return written.getvalue()
 
 
 class _Described(nn.Module):

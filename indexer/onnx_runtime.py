@@ -1,7 +1,7 @@
 """Encoding on the CPU by ONNX Runtime instead of torch: the `[onnx]` extra.
 
-The model is exported from the loaded checkpoint for each build and the file is gone once it is
-read: no ONNX file from elsewhere is ever opened. What ONNX Runtime gives is compared with torch on
+The model is exported from the loaded checkpoint for each build: no ONNX file from elsewhere is ever
+opened. What ONNX Runtime gives is compared with torch on
 the spot. In float32 (`onnx`) it differs in the last bits, so that a build may go on with another
 runtime. With the backbone in int8 (`onnx-int8`) it differs by more; descriptors of the two
 precisions never mix in one index.
@@ -10,7 +10,6 @@ precisions never mix in one index.
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -20,7 +19,6 @@ from indexer.encode import Forward, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
 from training.errors import DataError, ResourceError
-from training.files import temporary_file
 from training.models.conditioned import Described, Embedder
 
 Runtime = Literal["torch", "onnx", "onnx-int8"]
@@ -44,20 +42,19 @@ def load_onnxruntime() -> Any:
         raise ResourceError(f"the onnx runtime is not installed ({error}); {_INSTALL}") from error
 
 
-def onnx_forward(model: Embedder, size: int, folder: Path) -> Forward:
+def onnx_forward(model: Embedder, size: int) -> Forward:
     """A model on the CPU run by ONNX Runtime, on one core a call.
 
     Args:
         model: on the CPU; it is put in eval mode.
         size: S, side of its images in pixels.
-        folder: where the exported file lies while it is read.
 
     Raises:
-        ResourceError: not installed, not exportable, results that are not torch's, or disk full.
+        ResourceError: not installed, not exportable, or results that are not torch's.
         DataError: the model gives values that are not finite.
     """
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return _forward(exported_model(model, size, folder), model, images, _FLOAT32_ERROR)
+    return _forward(exported_model(model, size), model, images, _FLOAT32_ERROR)
 
 
 def int8_ranges(exported: Any, images: Tensor) -> Ranges:
@@ -90,29 +87,16 @@ def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Te
     return _forward(quantised, model, images[:_PIECE], _INT8_ERROR)
 
 
-def exported_model(model: Embedder, size: int, folder: Path) -> Any:
+def exported_model(model: Embedder, size: int) -> Any:
     """A model as `onnx.ModelProto`; arguments and errors as of `onnx_forward`."""
     load_onnxruntime()
-    onnx = importlib.import_module("onnx")
-    with temporary_file(folder) as path:
-        export_onnx(model, size, path)
-        try:
-            return onnx.load(str(path))
-        except Exception as error:  # protobuf's exceptions have no common class but this one
-            raise _unreadable(error) from error
+    return importlib.import_module("onnx").load_from_string(export_onnx(model, size))
 
 
 def _copy(exported: Any) -> Any:
     copied = type(exported)()
     copied.CopyFrom(exported)
     return copied
-
-
-def _unreadable(error: Exception) -> ResourceError:
-    return ResourceError(
-        f"onnxruntime cannot read the exported model ({error}); use --runtime torch, "
-        f"or upgrade: {_INSTALL}"
-    )
 
 
 def _open(exported: Any) -> Any:
@@ -126,7 +110,10 @@ def _open(exported: Any) -> Any:
             exported.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # its exceptions have no common class but this one
-        raise _unreadable(error) from error
+        raise ResourceError(
+            f"onnxruntime cannot read the exported model ({error}); use --runtime torch, "
+            f"or upgrade: {_INSTALL}"
+        ) from error
 
 
 def _forward(exported: Any, model: Embedder, images: Tensor, limit: float) -> Forward:

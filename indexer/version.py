@@ -128,7 +128,6 @@ def write_shards(
             preprocessing.size,
             "onnx-int8" if precision == "int8" else means.runtime,
             precision,
-            folder,
             lambda: calibration_images(root, todo.paths, preprocessing),
             draft.int8_ranges,
         )

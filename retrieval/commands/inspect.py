@@ -11,12 +11,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
-from training.datasets.dataset import straddling_notes
 
 from retrieval.console import counting, plain, print_json, print_table, stdout
 from retrieval.dataset_options import JSON, DatasetOptions, filled
 from training.datasets import load_dataset
-from training.datasets.dataset import SPLITS, Dataset
+from training.datasets.dataset import SPLITS, Dataset, straddling_notes
 from training.errors import DataError, UsageError
 
 VALUES_SHOWN = 12

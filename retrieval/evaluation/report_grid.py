@@ -13,8 +13,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from retrieval.metrics import Interval
 from retrieval.console import plain
+from retrieval.metrics import Interval
 
 INLINE = {"inline": True}
 UNWRITTEN = {"unwritten": True}

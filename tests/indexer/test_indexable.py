@@ -30,7 +30,7 @@ def test_a_rival_is_neither_indexed_nor_exported(name: str, tmp_path: Path) -> N
         build_index(dataset, np.arange(2), loaded, tmp_path / "index")
     assert not (tmp_path / "index").exists()
     with pytest.raises(UsageError, match=expected):
-        export_onnx(loaded.model, 16, tmp_path / "model.onnx")
+        export_onnx(loaded.model, 16)
     assert not (tmp_path / "model.onnx").exists()
 
 

@@ -30,11 +30,10 @@ def images_of(size: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "without-lower-stages"])
-def test_only_the_backbone_is_quantised(name: str, tmp_path: Path) -> None:
+def test_only_the_backbone_is_quantised(name: str) -> None:
     config, size = MODELS[name]
     network = lively_model(config, size)
-    export_onnx(network, size, tmp_path / "model.onnx")
-    model = onnx.load(str(tmp_path / "model.onnx"))
+    model = onnx.load_from_string(export_onnx(network, size))
     own = [node for node in quantised_nodes(model.graph) if node.op_type == "Conv"]
     names = [node.name for node in own]
     assert len(names) == sum(isinstance(m, nn.Conv2d) for m in network.backbone.modules())
@@ -66,7 +65,7 @@ def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
     """As ONNX Runtime fused it: no convolution, maximum or sum of it is left in float32."""
     config, size = MODELS[name]
     network = lively_model(config, size)
-    model = exported_model(network, size, tmp_path)
+    model = exported_model(network, size)
     convolutions = sum(node.op_type == "Conv" for node in quantised_nodes(model.graph))
     model = quantise_backbone(model, int8_ranges(model, images_of(size)))
     options = onnxruntime.SessionOptions()
@@ -88,14 +87,13 @@ def test_the_backbone_stays_in_int8(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50v2", "resnet18, uneven", "paper"])
-def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> None:
+def test_close_to_float32_for_every_batch_size(name: str) -> None:
     config, size = MODELS[name]
     model, images = lively_model(config, size), images_of(size)
-    exported = exported_model(model, size, tmp_path)
+    exported = exported_model(model, size)
     ranges = int8_ranges(exported, images)
     forward = onnx_int8_forward(model, exported, ranges, images)
-    assert not list(tmp_path.iterdir())
-    exact = onnx_forward(model, size, tmp_path)(images)
+    exact = onnx_forward(model, size)(images)
     whole = forward(images)
     for part in ("chances", "nuance") if model.layout.nuance else ("chances",):
         ours, right = getattr(whole, part), getattr(exact, part)
@@ -105,25 +103,25 @@ def test_close_to_float32_for_every_batch_size(name: str, tmp_path: Path) -> Non
         torch.testing.assert_close(pieces, ours, rtol=1e-5, atol=1e-5)
 
 
-def test_equal_constants_are_written_once(tmp_path: Path) -> None:
+def test_equal_constants_are_written_once() -> None:
     """The exporter then puts a node in the place of the second."""
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)
     block = model.backbone.layer1[0]
     for ours, other in ((block.conv2, block.conv1), (block.bn2, block.bn1)):
         ours.load_state_dict(other.state_dict())
-    exported = exported_model(model, size, tmp_path)
+    exported = exported_model(model, size)
     ranges = int8_ranges(exported, images)
     found = onnx_int8_forward(model, exported, ranges, images)(images)
-    exact = onnx_forward(model, size, tmp_path)(images)
+    exact = onnx_forward(model, size)(images)
     alike = torch.cosine_similarity(found.chances, exact.chances)
     assert alike.min() > 0.98
 
 
-def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
+def test_ranges_are_those_of_the_activations() -> None:
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)
-    exported = exported_model(model, size, tmp_path)
+    exported = exported_model(model, size)
     ranges = int8_ranges(exported, images)
     assert ranges == int8_ranges(exported, images)
     first = model.backbone.bn1(model.backbone.conv1(images))
@@ -134,10 +132,10 @@ def test_ranges_are_those_of_the_activations(tmp_path: Path) -> None:
         onnx_int8_forward(model, exported, ranges[1:], images)
 
 
-def test_a_network_that_int8_ruins_is_refused(tmp_path: Path) -> None:
+def test_a_network_that_int8_ruins_is_refused() -> None:
     config, size = MODELS["resnet18"]
     model, images = lively_model(config, size), images_of(size)
-    exported = exported_model(model, size, tmp_path)
+    exported = exported_model(model, size)
     ranges = tuple((0.0, 1e4) for _ in int8_ranges(exported, images))
     with pytest.raises(ResourceError, match=r"other (chances|nuance) than torch \(by"):
         onnx_int8_forward(model, exported, ranges, images)

@@ -51,10 +51,10 @@ def lively_model(config: ModelConfig, size: int, seed: int = 0) -> M2Fashion:
     return model.eval().requires_grad_(False)
 
 
-def bytes_by_both(model: M2Fashion, pixels, preprocessing, folder: Path) -> list[np.ndarray]:
+def bytes_by_both(model: M2Fashion, pixels, preprocessing) -> list[np.ndarray]:
     """Descriptors [B, width] as int, by torch and by onnx."""
     out = []
-    for forward in (torch_forward(model), onnx_forward(model, preprocessing.size, folder)):
+    for forward in (torch_forward(model), onnx_forward(model, preprocessing.size)):
         batch = encode(forward, pixels, preprocessing, "cpu")
         out.append(model.layout.pack(batch.chances, batch.nuance).astype(int))
     return out
@@ -68,12 +68,11 @@ def runtime() -> None:
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("name", MODELS)
-def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
+def test_equals_torch_for_every_batch_size(name: str) -> None:
     config, size = MODELS[name]
     model = lively_model(config, size)
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    forward = onnx_forward(model, size, tmp_path)
-    assert not list(tmp_path.iterdir())  # the exported file is gone
+    forward = onnx_forward(model, size)
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
     for batch in (1, 2, 5, 3):
@@ -90,11 +89,11 @@ def test_equals_torch_for_every_batch_size(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("name", ["resnet18", "uneven cells", "paper", "gmp"])
-def test_descriptors_agree(name: str, tmp_path: Path) -> None:
+def test_descriptors_agree(name: str) -> None:
     config, size = MODELS[name]
     model = lively_model(config, size)
     pixels = np.random.default_rng(0).integers(0, 256, (13, 3, size, size)).astype(np.uint8)
-    by_torch, by_onnx = bytes_by_both(model, pixels, Preprocessing(size=size), tmp_path)
+    by_torch, by_onnx = bytes_by_both(model, pixels, Preprocessing(size=size))
     assert np.abs(by_torch - by_onnx).max() <= 1
 
 
@@ -134,25 +133,19 @@ def test_a_broken_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("runtime")
-def test_results_that_are_not_those_of_torch_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_that_are_not_those_of_torch_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     config, size = MODELS["gmp"]
     model, other = lively_model(config, size), lively_model(config, size, seed=1)
-    monkeypatch.setattr(
-        onnx_runtime, "export_onnx", lambda _, size, path: export_onnx(other, size, path)
-    )
+    monkeypatch.setattr(onnx_runtime, "export_onnx", lambda _, size: export_onnx(other, size))
     with pytest.raises(ResourceError, match="onnxruntime gives other chances than torch"):
-        onnx_forward(model, size, tmp_path)
-    monkeypatch.setattr(onnx_runtime, "export_onnx", lambda _, size, path: path.write_text("no"))
+        onnx_forward(model, size)
+    monkeypatch.setattr(onnx_runtime, "export_onnx", lambda _, size: b"")
     with pytest.raises(ResourceError, match="cannot read the exported model"):
-        onnx_forward(model, size, tmp_path)
+        onnx_forward(model, size)
 
 
 @pytest.mark.usefixtures("runtime")
-def test_a_batch_that_does_not_fit_is_halved(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
     class Small(onnxruntime.InferenceSession):
@@ -164,7 +157,7 @@ def test_a_batch_that_does_not_fit_is_halved(
     monkeypatch.setattr(onnxruntime, "InferenceSession", Small)
     config, size = MODELS["gmp"]
     said: list[str] = []
-    forward = onnx_forward(lively_model(config, size), size, tmp_path)
+    forward = onnx_forward(lively_model(config, size), size)
     encoder = BatchEncoder(forward, Preprocessing(size=size), "cpu", said.append)
     pixels = np.zeros((8, 3, size, size), dtype=np.uint8)
     results = encoder.results(pixels, encoder.start(pixels))
@@ -216,13 +209,13 @@ def test_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(
     not (PHOTOGRAPHS.is_dir() and WEIGHTS.is_file()), reason="no ../shared beside the checkout"
 )
-def test_photographs_through_a_pretrained_backbone(tmp_path: Path) -> None:
+def test_photographs_through_a_pretrained_backbone() -> None:
     torch.manual_seed(0)
     model = M2Fashion(SCHEMA, ModelConfig("resnet18", dim=128), weights=str(WEIGHTS))
     model.eval().requires_grad_(False)
     preprocessing = Preprocessing(size=112)
     files = sorted(PHOTOGRAPHS.rglob("*.jpg"))[:24]
     pixels = np.stack([preprocessing.open(file) for file in files])
-    by_torch, by_onnx = bytes_by_both(model, pixels, preprocessing, tmp_path)
+    by_torch, by_onnx = bytes_by_both(model, pixels, preprocessing)
     assert len(by_onnx) == 24
     assert np.abs(by_torch - by_onnx).max() <= 1
