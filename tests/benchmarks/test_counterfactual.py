@@ -22,11 +22,10 @@ from benchmarks.counterfactual_wardrobe import (
     draw_counterfactuals,
     is_only_change,
     near_garment,
-    read_counterfactuals,
     shows_second_colour,
     with_value,
 )
-from benchmarks.kept_rows import with_kept_rows
+from benchmarks.measured_rows import with_kept_rows
 from training.datasets import wardrobe
 from training.errors import DataError, UsageError
 from training.run import read_config
@@ -101,7 +100,7 @@ def test_the_folder_is_a_catalogue(drawn):
         pictures = [np.asarray(Image.open(folder / r["image"])) for r in (own, answer, unchanged)]
         assert not np.array_equal(pictures[0], pictures[1])
         assert not np.array_equal(pictures[0], pictures[2])
-    assert read_counterfactuals(folder) == queries
+    assert draw_counterfactuals(folder, queries=9, others=24, size=48, seed=3) == queries
 
 
 def test_it_is_drawn_alike_by_two_processes(drawn, tmp_path):
@@ -140,13 +139,6 @@ def test_ranks_are_those_of_a_sort(drawn):
     assert report.all.r10 == np.mean([r <= 10 for r in ranks])
     assert report.attributes["colour"].mrr == pytest.approx(1 / ranks[2])
     assert report.all.queries == 9
-
-
-def test_wrong_numbers_and_files(tmp_path):
-    with pytest.raises(UsageError, match="0 queries"):
-        draw_counterfactuals(tmp_path, queries=0)
-    with pytest.raises(DataError, match=r"counterfactual\.json"):
-        read_counterfactuals(tmp_path)
 
 
 def test_rows_that_are_not_measured_stay(tmp_path):
