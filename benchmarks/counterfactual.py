@@ -12,7 +12,6 @@ measured this time stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
@@ -60,55 +59,30 @@ SIZE = 96
 DRAWING = 1  # counted up whenever pictures are drawn in another way
 
 
-@dataclass(frozen=True)
-class CounterfactualScore:
-    """How high the answer stands among all pictures but the query. All in [0, 1].
-
-    Args:
-        mrr: mean reciprocal rank.
-        r1, r10: share of the queries where it is the first hit, or among the first 10.
-        unchanged10: share where the unchanged garment, drawn anew, is among the first 10.
-        queries: number of queries.
-    """
-
-    mrr: float
-    r1: float
-    r10: float
-    unchanged10: float
-    queries: int
-
-
-@dataclass(frozen=True)
-class CounterfactualReport:
-    """The score of all queries, and of those of each attribute."""
-
-    all: CounterfactualScore
-    attributes: dict[str, CounterfactualScore]
-
-
 def evaluate_counterfactual(
     part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual]
-) -> CounterfactualReport:
+) -> Data:
     """Ask for the changed value of every query and look for the answer.
 
     Args:
-        part: the pictures that are ranked; its rows are the scorer's.
+        part: the pictures that are ranked; its rows are the scorer's, the queries among them.
         scorer: what is measured.
-        queries: their pictures are in `part`.
+        queries: to ask.
+
+    Returns:
+        `figures` of all queries, and as `attributes` of those of each.
     """
     row_of = {path: row for row, path in enumerate(part.paths)}
     found: dict[str, list[tuple[int, int]]] = {}
     values = [part.schema.value_of(one.attribute, one.wanted) for one in queries]
     # Requests of one value come together, as scorers like it.
     for wanted, one in sorted(zip(values, queries, strict=True), key=lambda pair: pair[0]):
-        query = row_of[one.query]
+        query, answer, unchanged = (row_of[p] for p in (one.query, one.answer, one.unchanged))
         scores = scorer.named(query, [wanted])
-        ranks = tuple(rank_of(scores, row_of[path], query) for path in (one.answer, one.unchanged))
-        found.setdefault(one.attribute, []).append((ranks[0], ranks[1]))
+        ranks = rank_of(scores, answer, query), rank_of(scores, unchanged, query)
+        found.setdefault(one.attribute, []).append(ranks)
     every = [ranks for of_one in found.values() for ranks in of_one]
-    return CounterfactualReport(
-        _score(every), {name: _score(ranks) for name, ranks in found.items()}
-    )
+    return figures(every) | {"attributes": {name: figures(own) for name, own in found.items()}}
 
 
 def rank_of(scores: NDArray[np.float32], row: int, query: int) -> int:
@@ -118,15 +92,20 @@ def rank_of(scores: NDArray[np.float32], row: int, query: int) -> int:
     return 1 + int(ahead.sum())
 
 
-def _score(ranks: list[tuple[int, int]]) -> CounterfactualScore:
+def figures(ranks: list[tuple[int, int]]) -> Data:
+    """How high the answer stands among all pictures but the query, all in [0, 1].
+
+    Mean reciprocal rank; shares of the queries where it is first, or among the first 10, and where
+    the unchanged garment, drawn anew, is among these.
+    """
     answer, unchanged = np.array(ranks).T
-    return CounterfactualScore(
-        float((1 / answer).mean()),
-        float((answer == 1).mean()),
-        float((answer <= 10).mean()),
-        float((unchanged <= 10).mean()),
-        len(ranks),
-    )
+    return {
+        "mrr": float((1 / answer).mean()),
+        "r1": float((answer == 1).mean()),
+        "r10": float((answer <= 10).mean()),
+        "unchanged10": float((unchanged <= 10).mean()),
+        "queries": len(ranks),
+    }
 
 
 def markdown(data: Data) -> str:
@@ -189,11 +168,10 @@ def command(
     encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, bench.workers)
     measured = []
     for row in measured_rows(models, loaded, encoded, train, bench, seed):
-        report = evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
-        own = {"model": row.model, "variant": variant, "seed": seed, **asdict(report.all)}
-        own |= {"attributes": {name: asdict(s) for name, s in report.attributes.items()}}
+        own = {"model": row.model, "variant": variant, "seed": seed}
+        own |= evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
         measured.append(own | {"commit": commit_name()})
-        click.echo(f"{row.model}: MRR {report.all.mrr:.3f}, R@10 {report.all.r10:.3f}", err=True)
+        click.echo(f"{row.model}: MRR {own['mrr']:.3f}, R@10 {own['r10']:.3f}", err=True)
     ground = data_hash(gallery)
     about = {"ground": ground, "queries": len(drawn), "pictures": len(encoded.dataset)}
     kept = with_kept_rows(bench.results / f"{STEM}.json", measured, ground)

@@ -47,15 +47,10 @@ MOST_SEEDS = 16
 
 @dataclass(frozen=True)
 class Run:
-    """One row with one seed.
+    """One row with one seed, and the keys of its checkpoint and of what is measured on it.
 
-    Args:
-        row: the row.
-        config: all options, seed included.
-        likeness_only: whether combinations are ranked by likeness alone, because no loss of the
-            row teaches the heads that predict values.
-        training: key of the checkpoint.
-        evaluation: key of what is measured on it.
+    `likeness_only`: combinations are ranked by likeness alone, because no loss of the row teaches
+    the heads that predict values.
     """
 
     row: Row
@@ -67,15 +62,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs that a table may have, and where they are kept.
-
-    Args:
-        table: its rows.
-        setting: what they are made for.
-        bench: where they are kept and what they run on.
-        dataset: loaded.
-        ground: hashes of what all rest on.
-    """
+    """All runs that a table may have, what they rest on and where they are kept."""
 
     table: RowFile
     setting: Setting
@@ -106,15 +93,15 @@ class Runs:
         measured = evaluation_key(config, self.ground, how)
         return Run(row, config, alike, training_key(config, self.ground), measured)
 
-    def chosen(self, names: str | None) -> list[Run]:
+    def chosen(self, names: str | None, seeds: int | None = None) -> list[Run]:
         """Those of some rows, a seed after the other; a floor has no seed but 0."""
-        rows, seeds = self.table.chosen(names), range(self.setting.seeds)
-        return [self.run(row, seed) for seed in seeds for row in rows if seed == 0 or not row.floor]
+        rows = self.table.chosen(names)
+        numbers = range(seeds or self.setting.seeds)
+        return [self.run(row, n) for n in numbers for row in rows if n == 0 or not row.floor]
 
     def kept(self) -> list[tuple[Run, dict[str, Any]]]:
         """All that was measured for this table, by row and seed, also by earlier calls."""
-        rows, seeds = self.table.rows.values(), range(MOST_SEEDS)
-        runs = [self.run(row, seed) for row in rows for seed in seeds if seed == 0 or not row.floor]
+        runs = [run for name in self.table.rows for run in self.chosen(name, MOST_SEEDS)]
         return [(run, found) for run in runs if (found := self.measured(run)) is not None]
 
     def folder(self, run: Run) -> Path:
@@ -127,12 +114,7 @@ class Runs:
         return _read(self._measured_file(run))
 
     def measure(self) -> None:
-        """Make every chosen run that has not been made.
-
-        Raises:
-            DataError: data, weights or code changed since the command began: what is measured from
-                then on would be kept under a wrong key.
-        """
+        """Make every chosen run that has not been made; raises DataError, see `check`."""
         runs = self.chosen(self.setting.rows)
         for number, run in enumerate(runs, 1):
             where = f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}"
@@ -153,7 +135,7 @@ class Runs:
             _write(self._measured_file(run), record)
 
     def check(self) -> None:
-        """Raise DataError if what the keys rest on is no longer what it was."""
+        """Raise DataError if data, weights or code are no longer what the keys rest on."""
         now = ground(self.dataset, self.setting.weights)
         names = [
             f.name for f in fields(now) if getattr(now, f.name) != getattr(self.ground, f.name)

@@ -13,7 +13,7 @@ import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -36,16 +36,9 @@ EVERY_ROW = "*"
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row of a table.
+    """One row: a variant (see `training.models.config.VARIANTS`), named recipes, further options.
 
-    Args:
-        name: unique in its table.
-        title: what the rendered table calls it.
-        variant: named model variant, see `training.models.config.VARIANTS`.
-        recipes: named sets of recipe options.
-        model: further model options.
-        recipe: further recipe options.
-        floor: the frozen backbone's pooled features instead of a trained model.
+    A floor is the frozen backbone's pooled features instead of a trained model.
     """
 
     name: str = ""
@@ -57,30 +50,13 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     floor: bool = False
 
 
-class Base(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What all rows share."""
-
-    model: Options = {}
-    recipe: Options = {}
-    preprocessing: Options = {}
-
-
 class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A table's rows as read.
-
-    Args:
-        reference: the row that the others are subtracted from.
-        rows: by name, in the order of the file.
-        title: of the table.
-        base: what all rows share.
-        recipes: named sets of recipe options.
-        tuned: `DATASET-BACKBONE` -> row name or `*` -> recipe options.
-    """
+    """A table's rows by name, and the one, `reference`, that the others are subtracted from."""
 
     reference: str
     rows: dict[str, Row]
     title: str = ""
-    base: Base = Base()
+    base: dict[Literal["model", "recipe", "preprocessing"], Options] = {}
     recipes: dict[str, Options] = {}
     tuned: dict[str, dict[str, Options]] = {}
 
@@ -93,25 +69,22 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> RunConfig:
         """All options of one run: base, then variant, named recipes, the row's own, tuned values.
 
-        Args:
-            row: of this file.
-            group: `DATASET-BACKBONE`, for the tuned values.
-            backbone: of the model.
-            weights: of the backbone, kept frozen unless the row says otherwise; None trains it from
-                scratch.
-            seed: of the run.
-
-        Raises:
-            UsageError: an unknown option or variant.
+        A backbone with weights is frozen unless the row says otherwise. `group` is
+        `DATASET-BACKBONE`, for the tuned values. Raises UsageError: unknown option or variant.
         """
         tuned = self.tuned.get(group, {})
-        recipe = {"freeze_backbone": weights is not None} | self.base.recipe | row.recipe
+        recipe = {"freeze_backbone": weights is not None} | self.base.get("recipe", {}) | row.recipe
         recipe |= tuned.get(EVERY_ROW, {}) | tuned.get(row.name, {})
         where = f"row {row.name!r}"
         return RunConfig(
-            _model(row, from_mapping(ModelConfig, self.base.model | {"backbone": backbone}, where)),
+            _model(
+                row,
+                from_mapping(
+                    ModelConfig, self.base.get("model", {}) | {"backbone": backbone}, where
+                ),
+            ),
             from_mapping(Recipe, recipe, where),
-            Preprocessing.from_json(Preprocessing().to_json() | self.base.preprocessing),
+            Preprocessing.from_json(Preprocessing().to_json() | self.base.get("preprocessing", {})),
             weights,
             seed,
         )
@@ -145,11 +118,7 @@ def read_row_file(path: Path) -> RowFile:
 
 
 def with_row(config: RunConfig, row: Row) -> RunConfig:
-    """Another config with what a row changes: its variant and its own options.
-
-    Raises:
-        UsageError: an unknown option or variant.
-    """
+    """Another config with what a row changes; raises UsageError: unknown option or variant."""
     recipe = from_mapping(Recipe, config.recipe.to_json() | row.recipe, f"row {row.name!r}")
     return replace(config, model=_model(row, config.model), recipe=recipe)
 

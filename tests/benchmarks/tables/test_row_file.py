@@ -109,7 +109,7 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_file(table: RowFile) -> Non
     [
         ('recipes = ["quick"]', 'recipes = ["slow"]', "no recipe 'slow'; there are quick"),
         ('title = "GMP"', 'tittle = "GAP"', "unknown field `tittle`"),
-        ("[base.model]", "[base.modell]", "unknown field `modell`"),
+        ("[base.model]", "[base.modell]", "Invalid enum value 'modell'"),
         ('reference = "plain"', 'reference = "plane"', "'plane' is none of its rows"),
         ("mean = { epochs = 5 }", "meen = { epochs = 5 }", "'meen' is none of its rows"),
         ("[rows]", "[rows", "cannot read the rows"),
