@@ -33,7 +33,7 @@ from benchmarks.counterfactual_wardrobe import (
     Counterfactual,
     draw_counterfactuals,
 )
-from benchmarks.measured_rows import MODELS, measured_rows, row_title, with_kept_rows
+from benchmarks.measured_rows import MODELS, measured_rows, with_kept_rows
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.row_file import (
     ABLATIONS,
@@ -124,9 +124,9 @@ def markdown(data: Data) -> str:
     parts = (
         f"The one right answer among {data['pictures'] - 1:,} rendered pictures: the query's "
         f"garment with one attribute changed, drawn anew; {data['queries']} queries.",
-        means(rows, columns, title=row_title),
+        means(rows, columns),
         "MRR by the attribute that is changed:",
-        means(rows, each, title=row_title),
+        means(rows, each),
     )
     return "\n\n".join(parts)
 

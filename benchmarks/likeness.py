@@ -20,7 +20,6 @@ from benchmarks.measured_rows import (
     MODELS,
     MeasuredRow,
     measured_rows,
-    row_title,
     with_kept_rows,
 )
 from benchmarks.tables.keys import data_hash
@@ -102,7 +101,7 @@ def markdown(data: Data) -> str:
         "picture of the query's item, hard: of the half whose nearest picture is least alike by "
         "the floor. Top-30 to others: the manipulation protocol, in percent."
     )
-    return f"{about}\n\n{means(data['rows'], COLUMNS, title=row_title)}"
+    return f"{about}\n\n{means(data['rows'], COLUMNS)}"
 
 
 @bench_command("likeness", markdown, work="runs/tables")

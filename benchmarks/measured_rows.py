@@ -15,6 +15,7 @@ from benchmarks.common import Bench, Data
 from benchmarks.pooled_features import Scale, pooled_stages
 from benchmarks.shop import ShopScorer
 from benchmarks.tables.row_file import WHOLE
+from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import Scorer
@@ -23,16 +24,6 @@ from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.sources import validation_rows
-
-TITLES = {
-    "floor": "pooled features, untrained",
-    "shop": "tag, filter, nearest",
-    "adde": "ADDE-M, told the old value",
-    "adde-predicted": "ADDE-M, old value predicted",
-    "earlier": "M2Fashion, version 0.1",
-    "m2fashion": "M2Fashion",
-}
-"""Row -> title, in the order of tables."""
 
 MODELS = tuple(name for name in TITLES if name != "earlier")
 """Those that are measured; version 0.1's rows stay as the commit that they name measured them."""
@@ -120,30 +111,19 @@ def with_kept_rows(file: Path, rows: Sequence[Data], ground: str) -> list[Data]:
     Raises:
         DataError: the file is there but is no result.
     """
-    measured = {(*_which(row), row["seed"]) for row in rows}
+    measured = {(*which(row), row["seed"]) for row in rows}
     kept: list[Data] = []
     if file.is_file():
         try:
             found = json.loads(file.read_text())
             kept = found["rows"] if found["ground"] == ground else []
-            kept = [row for row in kept if (*_which(row), row["seed"]) not in measured]
+            kept = [row for row in kept if (*which(row), row["seed"]) not in measured]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is no result to add rows to: {error!r}; remove it") from error
     order = list(TITLES)
 
     def place(row: Data) -> tuple[int, bool, str, int]:
-        model, variant = _which(row)
+        model, variant = which(row)
         return order.index(model), variant != WHOLE, variant, row["seed"]
 
     return sorted([*rows, *kept], key=place)
-
-
-def row_title(row: Data) -> str:
-    """Of a model, and of the part that it lacks."""
-    model, variant = _which(row)
-    return TITLES[model] + ("" if variant == WHOLE else f", {variant}")
-
-
-def _which(row: Data) -> tuple[str, str]:
-    """Model and variant; a row that names none is of the whole model."""
-    return row["model"], row.get("variant", WHOLE)

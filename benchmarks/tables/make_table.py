@@ -13,11 +13,7 @@ from benchmarks.tables.options import Setting, setting_options
 from benchmarks.tables.result import markdown, table_result
 
 
-def table_command(
-    name: str,
-    rows_file: Path,
-    help: str,
-) -> click.Command:
+def table_command(name: str, rows_file: Path, help: str) -> click.Command:
     """A command that makes a table of the rows of a file, or of another one that it is given."""
 
     @bench_command(name, markdown, work="runs/tables")

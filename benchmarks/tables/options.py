@@ -35,9 +35,8 @@ class Setting:
     @property
     def words(self) -> list[str]:
         """What tells a command which dataset it is, and which pictures show one product."""
-        where = [] if self.root is None else ["--root", str(self.root)]
-        items = [] if self.item_column is None else ["--item-column", self.item_column]
-        return ["--dataset", self.name, *where, *items]
+        told = {"--dataset": self.name, "--root": self.root, "--item-column": self.item_column}
+        return [str(word) for pair in told.items() if pair[1] is not None for word in pair]
 
 
 def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.common import Data, table
+from benchmarks.tables.row_file import WHOLE
+
+TITLES = {
+    "floor": "pooled features, untrained",
+    "shop": "tag, filter, nearest",
+    "adde": "ADDE-M, told the old value",
+    "adde-predicted": "ADDE-M, old value predicted",
+    "earlier": "M2Fashion, version 0.1",
+    "m2fashion": "M2Fashion",
+}
+"""Row -> title, in the order of tables."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,20 @@ class Column:
         return format(statistics.fmean(known), sign + self.form) + spread
 
 
+def which(row: Data) -> tuple[str, str]:
+    """Model and variant; a row that names none is of the whole model."""
+    return row["model"], row.get("variant", WHOLE)
+
+
 def title(row: Data) -> str:
-    """What a table calls a row."""
-    return str(row["title"])
+    """What a table calls a row: its own title, or that of its model and the part that it lacks."""
+    if "title" in row:
+        return str(row["title"])
+    model, variant = which(row)
+    return TITLES[model] + ("" if variant == WHOLE else f", {variant}")
 
 
-def by_title(rows: Sequence[Data], title: Callable[[Data], str] = title) -> dict[str, list[Data]]:
+def by_title(rows: Sequence[Data]) -> dict[str, list[Data]]:
     """The entries of each model, in the order of the rows."""
     out: dict[str, list[Data]] = {}
     for row in rows:
@@ -68,7 +87,6 @@ def means(
     rows: Sequence[Data],
     columns: Sequence[Column],
     *notes: str,
-    title: Callable[[Data], str] = title,
     shared: Sequence[Data] = (),
 ) -> str:
     """A table of means over seeds, a line a model.
@@ -77,11 +95,10 @@ def means(
         rows: entries of models; `floor` marks one that has no spread over seeds.
         columns: of the table; what a model lacks is a blank cell.
         notes: paragraphs below it.
-        title: of a row.
         shared: last lines, such as chance, which are the same for every model.
     """
     lines = []
-    for name, entries in by_title(rows, title).items():
+    for name, entries in by_title(rows).items():
         seeds = "" if entries[0].get("floor") else str(len(entries))
         lines.append([name, seeds, *(c.text([c.of(row) for row in entries]) for c in columns)])
     lines += [[row["title"], "", *(c.text([c.of(row)]) for c in columns)] for row in shared]

@@ -177,9 +177,9 @@ def test_what_a_dataset_cannot_tell_has_no_column(result: Data) -> None:
 
 
 def test_any_rows_can_be_a_table() -> None:
-    rows = [{"model": "a", "title": "A", "seed": 0, "x": {"y": [1.0, None]}}]
+    rows = [{"model": "a", "title": "named | so", "seed": 0, "x": {"y": [1.0, None]}}]
     columns = [Column("first", ("x", "y", 0), ".1f"), Column("last", ("x", "y", 1))]
     columns += [Column("none", ("x", "z", "w"))]
-    text = means(rows, columns, "", "A note.", title=lambda row: "named | so")
+    text = means(rows, columns, "", "A note.")
     assert text.splitlines()[2:] == [r"| named \| so | 1 | 1.0 |  |  |", "", "A note."]
     assert differences(rows, columns, "a") == differences(rows, columns, "b") == ""
