@@ -13,7 +13,7 @@ Budget: 7,046 train pictures, 16 + 12 epochs, batches of 128 and 64: 3 minutes o
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,13 +41,8 @@ States = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class AddeRecipe:
-    """How it is trained.
-
-    Args:
-        blocks_epochs, memory_epochs: of stage 1 and 2, at most; the best one on `valid` counts.
-        blocks_batch, memory_batch: pictures and triplets a batch.
-        learning_rate: of Adam, halved every 10 epochs.
-    """
+    """Epochs (the best one on `valid` counts) and batches of both stages; Adam's rate, halved
+    every 10 epochs."""
 
     blocks_epochs: int = 16
     memory_epochs: int = 12
@@ -57,12 +52,7 @@ class AddeRecipe:
 
 
 class Adde(nn.Module):
-    """Blocks, their classifiers and the memory.
-
-    Args:
-        schema: attributes and values; A of them, K of these.
-        width: F, length of the features.
-    """
+    """Blocks, their classifiers and the memory, for A attributes, K values and F features."""
 
     def __init__(self, schema: Schema, width: int) -> None:
         super().__init__()
@@ -115,16 +105,10 @@ def train_adde(
     seed: int = 0,
     recipe: AddeRecipe = AddeRecipe(),
 ) -> Adde:
-    """Train both stages.
+    """Train both stages on standardised features [N, F] and label states [N, K].
 
-    Args:
-        schema: attributes and values.
-        features: of the train pictures [N, F], standardised.
-        labels: their label states [N, K].
-        valid_features, valid_labels: likewise, to choose the epochs by: those of stage 1 by the
-            share of known labels told right, those of stage 2 by Top-30 and NDCG@30 of changes.
-        seed: of weights and draws.
-        recipe: epochs, batches, learning rate.
+    Epochs are chosen on `valid`: of stage 1 by the share of known labels told right, of stage 2 by
+    Top-30 and NDCG@30 of changes.
 
     Raises:
         DataError: fewer than two train pictures, or none of `valid`.
@@ -149,12 +133,8 @@ def train_adde(
 class AddeScorer:
     """Ranks as its protocol does; see `retrieval.evaluation.scorer.Scorer`.
 
-    Args:
-        adde: trained.
-        features: of the N pictures, standardised as for training.
-        labels: their label states [N, K].
-        told: whether the values that a query has now are its true labels, as in the published
-            protocol; otherwise they are predicted.
+    The values that a query has now are its true `labels` [N, K] where they are `told`, as in the
+    published protocol; otherwise they are predicted.
     """
 
     def __init__(
@@ -163,7 +143,7 @@ class AddeScorer:
         z = embed(adde, features)
         self._schema = adde.schema
         self._z = z.flatten(1).numpy()
-        self._unit = _unit(self._z)
+        self._unit = unit(self._z)
         self._memory = adde.memory.detach().numpy()
         self._own = adde.own.numpy()
         self._has = labels == 1
@@ -182,7 +162,7 @@ class AddeScorer:
         if not len(others):
             return self.whole(query)
         columns = (others[:, None] * BLOCK + np.arange(BLOCK)).ravel()
-        part = _unit(self._z[:, columns])
+        part = unit(self._z[:, columns])
         return np.asarray(part @ part[query], dtype=np.float32)
 
     def named(
@@ -204,21 +184,16 @@ class AddeScorer:
         return self._cosine(z)
 
     def _cosine(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(self._unit @ _unit(z[None])[0], dtype=np.float32)
+        return np.asarray(self._unit @ unit(z[None])[0], dtype=np.float32)
 
 
 def block_embed(adde: Adde, features: NDArray[np.float32]) -> Embed:
-    """Embeddings for attribute-specific MAP: the blocks of the attributes that are asked about.
-
-    Args:
-        adde: trained.
-        features: of the N pictures, standardised as for training.
-    """
+    """Embeddings for attribute-specific MAP: the blocks of the attributes that are asked about."""
     z = embed(adde, features).numpy()
 
     def of(condition: Condition, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         asked = np.unique(adde.schema.attribute_of[condition != 0])
-        return _unit(z[rows][:, asked].reshape(len(rows), -1))
+        return unit(z[rows][:, asked].reshape(len(rows), -1))
 
     return of
 
@@ -236,15 +211,10 @@ def predicted_values(chances: NDArray[np.float32], schema: Schema) -> NDArray[np
 
 
 def semi_hard_loss(x: Tensor, classes: Tensor) -> Tensor:
-    """Semi-hard triplet loss, mean over all pairs of one class that have a negative.
+    """Semi-hard triplet loss of vectors [B, D] of classes [B], mean over all pairs of one class.
 
-    Args:
-        x: vectors [B, D]; compared by the squared distance of their directions.
-        classes: [B] integers.
-
-    Returns:
-        Scalar; 0 where no pair has a negative. The negative of a pair is the nearest one that is
-        farther than the positive, or the farthest one if none is.
+    Distances are squared, between directions. A pair's negative is the nearest one that is farther
+    than the positive, or the farthest one if none is; a pair without any does not count.
     """
     x = F.normalize(x, dim=-1)
     distance = (2 - 2 * x @ x.T).clamp(min=0)
@@ -266,29 +236,19 @@ class _Split:
     labels: States
     coded: Coded
 
-    def states(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.labels[rows])
-
-    def classes(self, rows: NDArray[np.int64]) -> Tensor:
-        return torch.from_numpy(self.coded.codes[rows])
-
 
 def _label_loss(adde: Adde, z: Tensor, states: Tensor) -> Tensor:
     """Cross-entropy of every attribute's known labels, summed over attributes."""
     total = z.sum() * 0
     for number, logits in enumerate(adde.logits(z)):
         own = states[:, adde.schema.slice_of(number)]
-        if adde.schema.attributes[number].multi:
-            known = own != 0
-            if known.any():
-                each = F.binary_cross_entropy_with_logits(
-                    logits, (own == 1).float(), reduction="none"
-                )
-                total = total + each[known].mean()
-        else:
-            known = (own == 1).any(1)
-            if known.any():
-                total = total + F.cross_entropy(logits[known], (own == 1).int().argmax(1)[known])
+        has, multi = own == 1, adde.schema.attributes[number].multi
+        known = own != 0 if multi else has.any(1)
+        if known.any() and multi:
+            loss = F.binary_cross_entropy_with_logits(logits[known], has[known].float())
+            total = total + loss
+        elif known.any():
+            total = total + F.cross_entropy(logits[known], has[known].int().argmax(1))
     return total
 
 
@@ -297,29 +257,46 @@ def _whole_classes(codes: Tensor) -> Tensor:
     return classes
 
 
+def _train_stage(
+    adde: Adde,
+    parameters: Iterable[nn.Parameter],
+    epochs: int,
+    rate: float,
+    losses: Callable[[], Iterator[Tensor]],
+    score: Callable[[], float],
+) -> None:
+    """Step down the losses of every epoch; keep the state whose score is the best."""
+    optimizer = torch.optim.Adam(parameters)
+    best, kept = score(), copy.deepcopy(adde.state_dict())
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = rate * 0.5 ** (epoch // 10)
+        for loss in losses():
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        found = score()
+        if found > best:
+            best, kept = found, copy.deepcopy(adde.state_dict())
+    adde.load_state_dict(kept)
+
+
 def _train_blocks(
     adde: Adde, train: _Split, valid: _Split, recipe: AddeRecipe, generator: torch.Generator
 ) -> None:
-    optimizer = torch.optim.Adam([*adde.blocks.parameters(), *adde.classifiers.parameters()])
-    best, kept = -1.0, copy.deepcopy(adde.state_dict())
-    for epoch in range(recipe.blocks_epochs):
-        _set_rate(optimizer, recipe, epoch)
+    def losses() -> Iterator[Tensor]:
         order = torch.randperm(len(train.features), generator=generator)
-        for start in range(0, len(order), recipe.blocks_batch):
-            part = order[start : start + recipe.blocks_batch]
-            rows = part.numpy()
-            z, codes = adde(train.features[part]), train.classes(rows)
-            loss = 0.2 * _label_loss(adde, z, train.states(rows))
-            loss = loss + 0.2 * sum(
-                (semi_hard_loss(z[:, n], codes[:, n]) for n in range(codes.shape[1])),
-                start=z.sum() * 0,
-            )
-            loss = loss + semi_hard_loss(z.flatten(1), _whole_classes(codes))
-            _step(optimizer, loss)
-        score = _told_right(adde, valid)
-        if score > best:
-            best, kept = score, copy.deepcopy(adde.state_dict())
-    adde.load_state_dict(kept)
+        for part in torch.split(order, recipe.blocks_batch):
+            z, codes = adde(train.features[part]), torch.from_numpy(train.coded.codes)[part]
+            loss = 0.2 * _label_loss(adde, z, torch.from_numpy(train.labels)[part])
+            for number in range(codes.shape[1]):
+                loss = loss + 0.2 * semi_hard_loss(z[:, number], codes[:, number])
+            yield loss + semi_hard_loss(z.flatten(1), _whole_classes(codes))
+
+    def score() -> float:
+        return _told_right(adde, valid)
+
+    parameters = [*adde.blocks.parameters(), *adde.classifiers.parameters()]
+    _train_stage(adde, parameters, recipe.blocks_epochs, recipe.learning_rate, losses, score)
 
 
 @torch.no_grad()
@@ -346,55 +323,44 @@ def _begin_memory(adde: Adde, train: _Split, generator: torch.Generator) -> None
 def _train_memory(
     adde: Adde, train: _Split, valid: _Split, recipe: AddeRecipe, generator: torch.Generator
 ) -> None:
-    optimizer = torch.optim.Adam(adde.parameters())
     rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
     exact = exact_moves(train.coded)
     enough = len(exact.rows) >= len(train.features)  # else any change, and near positives
-    trials = exact_moves(valid.coded)
+    trials, drawn = exact_moves(valid.coded), np.random.default_rng(0)
     if len(trials.rows) < _VALID_MOVES:
-        trials = draw_moves(valid.coded, _VALID_MOVES, np.random.default_rng(0))
+        trials = draw_moves(valid.coded, _VALID_MOVES, drawn)
     else:
-        drawn = np.random.default_rng(0).choice(len(trials.rows), _VALID_MOVES, replace=False)
-        trials = trials.some(drawn)
-    best, kept = _changed_well(adde, valid, trials), copy.deepcopy(adde.state_dict())
-    for epoch in range(recipe.memory_epochs):
-        _set_rate(optimizer, recipe, epoch)
+        trials = trials.some(drawn.choice(len(trials.rows), _VALID_MOVES, replace=False))
+
+    def losses() -> Iterator[Tensor]:
         moves = draw_moves(train.coded, len(train.features), rng, exact if enough else None)
         for start in range(0, len(moves.rows), recipe.memory_batch):
-            part = moves.some(np.arange(start, min(start + recipe.memory_batch, len(moves.rows))))
-            _step(optimizer, _memory_loss(adde, train, part, rng))
-        score = _changed_well(adde, valid, trials)
-        if score > best:
-            best, kept = score, copy.deepcopy(adde.state_dict())
-    adde.load_state_dict(kept)
+            part = np.arange(start, min(start + recipe.memory_batch, len(moves.rows)))
+            yield _memory_loss(adde, train, moves.some(part), rng)
+
+    def score() -> float:
+        return _changed_well(adde, valid, trials)
+
+    _train_stage(adde, adde.parameters(), recipe.memory_epochs, recipe.learning_rate, losses, score)
 
 
 def _memory_loss(adde: Adde, train: _Split, moves: Moves, rng: np.random.Generator) -> Tensor:
-    targets = whole_targets(train.coded, moves)
+    targets, codes = whole_targets(train.coded, moves), train.coded.codes
     positives = train.coded.nearest(targets, moves, rng)
     negatives = train.coded.different(targets, rng)
-    wanted = torch.from_numpy(train.coded.indicators(targets))
-    codes = train.coded.codes
-    had, others = (
-        torch.from_numpy(train.coded.indicators(codes[rows])) for rows in (moves.rows, negatives)
+    wanted, had, others = (
+        torch.from_numpy(train.coded.indicators(of))
+        for of in (targets, codes[moves.rows], codes[negatives])
     )
-    reference, positive, negative = (
-        adde(train.features[torch.from_numpy(rows)]) for rows in (moves.rows, positives, negatives)
-    )
+    pictures = (moves.rows, positives, negatives)
+    reference, positive, negative = (adde(train.features[torch.from_numpy(r)]) for r in pictures)
     changed = reference + adde.prototypes(wanted - had)
-    target_states = _target_states(train, moves, wanted, adde.schema)
-    loss = sum(
-        (
-            0.2 * _label_loss(adde, z, states)
-            for z, states in (
-                (reference, train.states(moves.rows)),
-                (positive, train.states(positives)),
-                (negative, train.states(negatives)),
-                (changed, target_states),
-            )
-        ),
-        start=changed.sum() * 0,
-    )
+    states = [torch.from_numpy(train.labels[rows]) for rows in pictures]
+    exchanged = torch.from_numpy(adde.schema.attribute_of[None] == moves.attributes[:, None])
+    states.append(torch.where(exchanged, torch.where(wanted == 1, 1, -1).to(torch.int8), states[0]))
+    loss: Tensor = changed.sum() * 0
+    for z, own in zip((reference, positive, negative, changed), states, strict=True):
+        loss = loss + 0.2 * _label_loss(adde, z, own)
     classes = np.concatenate([codes[moves.rows], targets, codes[negatives]])
     vectors = torch.cat([reference, changed, negative]).flatten(1)
     loss = loss + semi_hard_loss(vectors, _whole_classes(torch.from_numpy(classes)))
@@ -403,13 +369,6 @@ def _memory_loss(adde: Adde, train: _Split, moves: Moves, rng: np.random.Generat
     for z, values in ((changed, wanted), (reference, had), (negative, others)):
         loss = loss + (adde.prototypes(values) - z).abs().mean()
     return loss + 0.4 * (adde.memory * (1 - adde.own)).abs().sum()
-
-
-def _target_states(train: _Split, moves: Moves, wanted: Tensor, schema: Schema) -> Tensor:
-    """Label states of the queries with their changed attribute's replaced, [B, K]."""
-    changed = torch.from_numpy(schema.attribute_of[None] == moves.attributes[:, None])
-    new = torch.where(wanted == 1, 1, -1).to(torch.int8)
-    return torch.where(changed, new, train.states(moves.rows))
 
 
 @torch.no_grad()
@@ -430,17 +389,7 @@ def _changed_well(adde: Adde, split: _Split, moves: Moves) -> float:
     return float((agree == 1).any(1).mean() + ndcg.mean())
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, recipe: AddeRecipe, epoch: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * 0.5 ** (epoch // 10)
-
-
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-
-
-def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors [..., D] over their lengths."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return np.asarray(x / np.maximum(length, 1e-12), dtype=np.float32)

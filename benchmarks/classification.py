@@ -21,9 +21,8 @@ from typing import Any
 import click
 
 from benchmarks.common import Bench, Data, Result, bench_command, table
-from benchmarks.named_runs import named_run
 from benchmarks.tables.keys import data_hash
-from benchmarks.tables.summary import figure
+from benchmarks.tables.summary import Column
 from indexer.device import choose_device
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.classification import (
@@ -205,7 +204,7 @@ def _mean(entries: list[Data | None], kind: str, k: int) -> str:
     if not found:
         return "-"
     # Chance and ceiling are the same for every model that has the figure.
-    return figure(found).text() if kind == "recall" else f"{found[0]:.2f}"
+    return Column(kind, ()).text(found) if kind == "recall" else f"{found[0]:.2f}"
 
 
 def _heading(name: str) -> str:
@@ -242,7 +241,7 @@ def command(
 ) -> Iterator[Result]:
     """Measure how well models predict categories and attributes, from nothing and from labels."""
     keep_freed_memory()
-    named = [named_run(text) for text in checkpoints]
+    named = [_named_run(text) for text in checkpoints]
     device = choose_device(bench.device).device
     models = [load_checkpoint(folder, device) for _, folder in named]
     dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
@@ -268,3 +267,11 @@ def command(
             "rows": rows,
         },
     )
+
+
+def _named_run(text: str) -> tuple[str, Path]:
+    """Name and folder of a `NAME=RUN` option; raises UsageError."""
+    name, equals, folder = text.partition("=")
+    if not (equals and name.strip() and folder):
+        raise UsageError(f"--checkpoint {text!r} is not of the form NAME=RUN")
+    return name.strip(), Path(folder)

@@ -10,7 +10,6 @@ COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
     "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
     "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
-    "combinations": ("benchmarks.combinations_table", "Searching by several values at once."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),

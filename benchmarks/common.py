@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 
-from training.errors import ResourceError
 from training.files import write_file
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,7 +38,7 @@ class Bench:
     """What every benchmark is told.
 
     Args:
-        results: folder of JSON, Markdown and charts.
+        results: folder of JSON and Markdown.
         work: folder of what is kept between calls; of a command without `--work` the current one.
         device: auto, cpu, cuda or cuda:N.
         workers: processes that decode or draw.
@@ -55,34 +54,27 @@ def bench_command(
     name: str,
     markdown: Callable[[Data], str],
     work: str | None = None,
-    draw: Callable[[Data, Path], None] | None = None,
 ) -> Callable[[Callable[..., Iterable[Result]]], click.Command]:
     """Make a command of a function that measures: it is given a `Bench` and its own options.
 
     Whatever it yields is stamped with machine and commit and written, so that an early stop keeps
-    what is done; the last result is drawn and printed.
+    what is done; the last result is printed.
 
     Args:
         name: of the command.
         markdown: renders a result.
         work: default of `--work`; None: the command keeps nothing.
-        draw: writes a result's chart to a PNG; without matplotlib there is none.
     """
 
     def decorate(measure: Callable[..., Iterable[Result]]) -> click.Command:
         @functools.wraps(measure)
         def run(results: Path, device: str, workers: int, work: Path = Path(), **own: Any) -> None:
-            stem, text, data = name, "", Data()
+            text = ""
             for stem, measured in measure(Bench(results, work, device, workers), **own):
                 data = {"machine": machine_name(device), "commit": commit_name()} | measured
                 text = markdown(data).rstrip() + "\n"
                 write_file(results / f"{stem}.json", (json.dumps(data, indent=1) + "\n").encode())
                 write_file(results / f"{stem}.md", text.encode())
-            if draw is not None and data:
-                try:
-                    draw(data, results / f"{stem}.png")
-                except ResourceError as error:  # the figures are there all the same
-                    click.echo(str(error), err=True)
             click.echo(text)
 
         command = click.command(name, context_settings={"show_default": True})(run)

@@ -11,80 +11,78 @@ measured this time stay.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ablations_table import ROWS, WHOLE
-from benchmarks.write_results import RESULTS, write_results
-
-if TYPE_CHECKING:
-    from benchmarks.counterfactual_wardrobe import Counterfactual
-    from retrieval.evaluation.scorer import Scorer
-    from training.datasets.dataset import Dataset
+from benchmarks.common import (
+    Bench,
+    Data,
+    Result,
+    bench_command,
+    commit_name,
+    retrieve,
+    train_or_resume,
+)
+from benchmarks.counterfactual_wardrobe import (
+    GALLERY_SEED,
+    LABELS,
+    Counterfactual,
+    draw_counterfactuals,
+)
+from benchmarks.measured_rows import MODELS, measured_rows, with_kept_rows
+from benchmarks.tables.keys import data_hash
+from benchmarks.tables.row_file import (
+    ABLATIONS,
+    WHOLE,
+    chosen_names,
+    config_toml,
+    read_row_file,
+    with_row,
+)
+from benchmarks.tables.summary import Column, means
+from retrieval.evaluation.aligned_dataset import align_dataset
+from retrieval.evaluation.encoded_split import encode_split
+from retrieval.evaluation.scorer import Scorer
+from training.checkpoint import load_checkpoint
+from training.datasets import load_dataset
+from training.datasets.dataset import Dataset
+from training.files import write_file
+from training.run import read_config
 
 CONFIG = Path(__file__).with_name("demo.toml")
 STEM = "counterfactual-wardrobe"
 SIZE = 96
-GALLERY_SEED = 271_828  # far from the wardrobes that models are trained on
-CODE = ("training/wardrobe/*.py", "benchmarks/counterfactual_wardrobe.py")  # what draws pictures
-
-
-@dataclass(frozen=True)
-class CounterfactualScore:
-    """How high the answer stands among all pictures but the query. All in [0, 1].
-
-    Args:
-        mrr: mean reciprocal rank.
-        r1, r10: share of the queries where it is the first hit, or among the first 10.
-        unchanged10: share where the unchanged garment, drawn anew, is among the first 10.
-        queries: number of queries.
-    """
-
-    mrr: float
-    r1: float
-    r10: float
-    unchanged10: float
-    queries: int
-
-
-@dataclass(frozen=True)
-class CounterfactualReport:
-    """The score of all queries, and of those of each attribute."""
-
-    all: CounterfactualScore
-    attributes: dict[str, CounterfactualScore]
+DRAWING = 1  # counted up whenever pictures are drawn in another way
 
 
 def evaluate_counterfactual(
-    part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual], keep: float | None = None
-) -> CounterfactualReport:
+    part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual]
+) -> Data:
     """Ask for the changed value of every query and look for the answer.
 
     Args:
-        part: the pictures that are ranked; its rows are the scorer's.
+        part: the pictures that are ranked; its rows are the scorer's, the queries among them.
         scorer: what is measured.
-        queries: their pictures are in `part`.
-        keep: the dial, as `Scorer.named` takes it.
+        queries: to ask.
+
+    Returns:
+        `figures` of all queries, and as `attributes` of those of each.
     """
     row_of = {path: row for row, path in enumerate(part.paths)}
     found: dict[str, list[tuple[int, int]]] = {}
     values = [part.schema.value_of(one.attribute, one.wanted) for one in queries]
     # Requests of one value come together, as scorers like it.
     for wanted, one in sorted(zip(values, queries, strict=True), key=lambda pair: pair[0]):
-        query = row_of[one.query]
-        scores = scorer.named(query, [wanted], keep=keep)
-        ranks = tuple(rank_of(scores, row_of[path], query) for path in (one.answer, one.unchanged))
-        found.setdefault(one.attribute, []).append((ranks[0], ranks[1]))
+        query, answer, unchanged = (row_of[p] for p in (one.query, one.answer, one.unchanged))
+        scores = scorer.named(query, [wanted])
+        ranks = rank_of(scores, answer, query), rank_of(scores, unchanged, query)
+        found.setdefault(one.attribute, []).append(ranks)
     every = [ranks for of_one in found.values() for ranks in of_one]
-    return CounterfactualReport(
-        _score(every), {name: _score(ranks) for name, ranks in found.items()}
-    )
+    return figures(every) | {"attributes": {name: figures(own) for name, own in found.items()}}
 
 
 def rank_of(scores: NDArray[np.float32], row: int, query: int) -> int:
@@ -94,102 +92,89 @@ def rank_of(scores: NDArray[np.float32], row: int, query: int) -> int:
     return 1 + int(ahead.sum())
 
 
-def _score(ranks: list[tuple[int, int]]) -> CounterfactualScore:
+def figures(ranks: list[tuple[int, int]]) -> Data:
+    """How high the answer stands among all pictures but the query, all in [0, 1].
+
+    Mean reciprocal rank; shares of the queries where it is first, or among the first 10, and where
+    the unchanged garment, drawn anew, is among these.
+    """
     answer, unchanged = np.array(ranks).T
-    return CounterfactualScore(
-        float((1 / answer).mean()),
-        float((answer == 1).mean()),
-        float((answer <= 10).mean()),
-        float((unchanged <= 10).mean()),
-        len(ranks),
+    return {
+        "mrr": float((1 / answer).mean()),
+        "r1": float((answer == 1).mean()),
+        "r10": float((answer <= 10).mean()),
+        "unchanged10": float((unchanged <= 10).mean()),
+        "queries": len(ranks),
+    }
+
+
+def markdown(data: Data) -> str:
+    """The figures as Markdown, means over seeds."""
+    columns = [
+        Column(heading, (name,), ".3f")
+        for name, heading in (
+            ("mrr", "MRR"),
+            ("r1", "R@1"),
+            ("r10", "R@10"),
+            ("unchanged10", "the unchanged garment in 10"),
+        )
+    ]
+    rows = data["rows"]
+    each = [Column(name, ("attributes", name, "mrr"), ".3f") for name in rows[0]["attributes"]]
+    parts = (
+        f"The one right answer among {data['pictures'] - 1:,} rendered pictures: the query's "
+        f"garment with one attribute changed, drawn anew; {data['queries']} queries.",
+        means(rows, columns),
+        "MRR by the attribute that is changed:",
+        means(rows, each),
     )
+    return "\n\n".join(parts)
 
 
-@click.command("counterfactual")
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path),
-    default=Path("runs/counterfactual"),
-    show_default=True,
-    help="Holds wardrobe, run and pictures; the folder of a demo will do.",
-)
-@click.option("--queries", type=click.IntRange(min=9), default=300, show_default=True)
-@click.option("--others", type=click.IntRange(min=0), default=5100, show_default=True)
-@click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
+@bench_command("counterfactual", markdown, work="runs/counterfactual")
+@click.option("--queries", type=click.IntRange(min=9), default=300)
+@click.option("--others", type=click.IntRange(min=0), default=5100)
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
-@click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
-@click.option(
-    "--variant",
-    default=WHOLE,
-    show_default=True,
-    metavar="ROW",
-    help="Of benchmarks/tables/ablations.toml: what the demo's model does without.",
-)
-@click.option(
-    "--rows",
-    metavar="A,B",
-    help="Measure only these models [default: all; of a variant, m2fashion].",
-)
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS)
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0)
+@click.option("--variant", default=WHOLE, metavar="ROW", help="A row of tables/ablations.toml.")
+@click.option("--rows", metavar="A,B", help="Only these [default: all; of a variant, m2fashion].")
 def command(
-    work: Path,
+    bench: Bench,
     queries: int,
     others: int,
-    train_count: int,
     epochs: int | None,
     seed: int,
     variant: str,
     rows: str | None,
-    results: Path,
-    workers: int,
-) -> None:
+) -> Iterator[Result]:
     """Draw counterfactuals, rank them by every model, and write what was found."""
-    from benchmarks.common import retrieve, train_or_resume
-    from benchmarks.counterfactual_wardrobe import LABELS
-    from benchmarks.kept_rows import with_kept_rows
-    from benchmarks.machine import commit_name, machine_name
-    from benchmarks.measured_rows import chosen_models, measured_rows
-    from benchmarks.tables.keys import data_hash
-    from retrieval.evaluation.aligned_dataset import align_dataset
-    from retrieval.evaluation.encoded_split import encode_split
-    from training.checkpoint import load_checkpoint
-    from training.datasets import load_dataset
-
-    models = chosen_models(rows if variant == WHOLE else rows or "m2fashion")
-    wardrobe = work / "wardrobe"
+    models = chosen_names(rows if variant == WHOLE else rows or WHOLE, MODELS)
+    wardrobe = bench.work / "wardrobe"
     if not (wardrobe / LABELS).is_file():
-        size = ["--size", SIZE, "--workers", workers, "--overwrite"]
-        retrieve("wardrobe", wardrobe, "--count", train_count, *size)
-    limit = [] if epochs is None else ["--epochs", epochs]
-    run = run_folder(work, variant, seed)
-    config = config_of(variant, run)
-    garments = ["--dataset", wardrobe]
-    train_or_resume(run, [*garments, "--config", config, "--seed", seed, *limit])
-    folder, drawn = _drawn(work, queries, others, workers)
+        size = ["--size", SIZE, "--workers", max(1, bench.workers), "--overwrite"]
+        retrieve("wardrobe", wardrobe, "--count", 7000, *size)
+    run = run_folder(bench.work, variant, seed)
+    options = ["--dataset", wardrobe, "--config", config_of(variant, run)]
+    options += ["--seed", seed, *([] if epochs is None else ["--epochs", epochs])]
+    train_or_resume(run, options)
+    folder = bench.work / f"counterfactual-{queries}-{others}-v{DRAWING}"
+    drawn = draw_counterfactuals(folder, queries, others, SIZE, workers=max(1, bench.workers))
 
     loaded = load_checkpoint(run)
-    train = align_dataset(load_dataset(str(wardrobe)), loaded.schema).dataset
-    gallery = align_dataset(load_dataset(str(folder)), loaded.schema).dataset
-    encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, workers)
+    train, gallery = (
+        align_dataset(load_dataset(str(root)), loaded.schema).dataset for root in (wardrobe, folder)
+    )
+    encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, bench.workers)
     measured = []
-    for row in measured_rows(models, loaded, encoded, train, work / "cache", workers, seed):
-        report = evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
-        own = {"model": row.model, "variant": variant, "seed": seed, **asdict(report.all)}
-        own |= {"attributes": {name: asdict(s) for name, s in report.attributes.items()}}
+    for row in measured_rows(models, loaded, encoded, train, bench, seed):
+        own = {"model": row.model, "variant": variant, "seed": seed}
+        own |= evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
         measured.append(own | {"commit": commit_name()})
-        click.echo(f"{row.model}: MRR {report.all.mrr:.3f}, R@10 {report.all.r10:.3f}", err=True)
-    data = {
-        "ground": data_hash(gallery),
-        "queries": len(drawn),
-        "pictures": len(encoded.dataset),
-        "size": SIZE,
-        "gallery_seed": GALLERY_SEED,
-        "machine": machine_name("cpu"),
-        "rows": with_kept_rows(results / f"{STEM}.json", measured, data_hash(gallery)),
-    }
-    write_results(results, STEM, data, markdown(data))
-    click.echo(markdown(data))
+        click.echo(f"{row.model}: MRR {own['mrr']:.3f}, R@10 {own['r10']:.3f}", err=True)
+    ground = data_hash(gallery)
+    about = {"ground": ground, "queries": len(drawn), "pictures": len(encoded.dataset)}
+    kept = with_kept_rows(bench.results / f"{STEM}.json", measured, ground)
+    yield STEM, about | {"size": SIZE, "gallery_seed": GALLERY_SEED, "rows": kept}
 
 
 def run_folder(work: Path, variant: str, seed: int) -> Path:
@@ -200,75 +185,9 @@ def run_folder(work: Path, variant: str, seed: int) -> Path:
 
 def config_of(variant: str, run: Path) -> Path:
     """The demo's config, or a file beside the run with what a variant changes in it."""
-    from benchmarks.tables.config_toml import config_toml
-    from benchmarks.tables.row_file import read_row_file, with_row
-    from training.files import write_file
-    from training.run import read_config
-
     if variant == WHOLE:
         return CONFIG
-    (row,) = read_row_file(ROWS).chosen(variant)
+    (row,) = read_row_file(ABLATIONS).chosen(variant)
     path = run.with_name(f"{run.name}.toml")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, config_toml(with_row(read_config(CONFIG), row)).encode())
     return path
-
-
-def _drawn(
-    work: Path, queries: int, others: int, workers: int
-) -> tuple[Path, list[Counterfactual]]:
-    """The folder of pictures and its queries, drawn if they are not there."""
-    from benchmarks.counterfactual_wardrobe import (
-        QUERIES,
-        draw_counterfactuals,
-        read_counterfactuals,
-    )
-    from benchmarks.tables.keys import ROOT
-    from retrieval.console import counting
-    from training.code_hash import code_hash
-
-    folder = work / f"counterfactual-{queries}-{others}-{code_hash(ROOT, CODE)[:8]}"
-    if (folder / QUERIES).is_file():
-        return folder, read_counterfactuals(folder)
-    total = 3 * queries + others
-    with counting("drawing", total) as bar:
-
-        def one(done: int) -> None:
-            bar(1)
-
-        return folder, draw_counterfactuals(
-            folder, queries, others, SIZE, GALLERY_SEED, workers, one
-        )
-
-
-def markdown(data: dict[str, Any]) -> str:
-    """The figures as Markdown, means over seeds."""
-    from benchmarks.kept_rows import mean_rows
-
-    names = list(data["rows"][0]["attributes"])
-    flat = [
-        row | {f"mrr {name}": row["attributes"][name]["mrr"] for name in names}
-        for row in data["rows"]
-    ]
-    columns = {
-        "mrr": ("MRR", ".3f"),
-        "r1": ("R@1", ".3f"),
-        "r10": ("R@10", ".3f"),
-        "unchanged10": ("the unchanged garment in 10", ".3f"),
-    }
-    lines = [
-        f"The one right answer among {data['pictures'] - 1:,} rendered pictures: the query's "
-        f"garment with one attribute changed, drawn anew; {data['queries']} queries.",
-        "",
-        *mean_rows(flat, columns, "model"),
-        "",
-        "MRR by the attribute that is changed:",
-        "",
-        *mean_rows(flat, {f"mrr {name}": (name, ".3f") for name in names}, "model"),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    command()

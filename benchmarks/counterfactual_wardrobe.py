@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from training.errors import DataError, UsageError
+from retrieval.console import counting
 from training.wardrobe.fabric import second_ink
 from training.wardrobe.garment import SLEEVELESS, Garment, sample_garment
-from training.wardrobe.picture import PictureJob, Progress, save_pictures
+from training.wardrobe.picture import PictureJob, save_pictures
 from training.wardrobe.plan import write_lines
 from training.wardrobe.pose import sample_pose
 from training.wardrobe.render import render_image
@@ -29,6 +29,7 @@ from training.wardrobe.spec import Spec
 from training.wardrobe.vocabulary import ATTRIBUTES, TILTS, VALUES
 
 LABELS, QUERIES = "labels.csv", "counterfactual.json"
+GALLERY_SEED = 271_828  # far from the wardrobes that models are trained on
 _SEEN = 0.004  # least share of the pixels that a change changes
 _LEVELS = 20  # and by how many of 255 levels
 _TINT = (16.0, 30.0)  # how far the tint of a near garment lies from the answer's, in 8-bit steps
@@ -60,12 +61,6 @@ class Change:
     garment: Garment
     attribute: str
     changed: Garment
-
-
-@dataclass(frozen=True)
-class _Picture:
-    garment: Garment
-    item: int
 
 
 def with_value(garment: Garment, attribute: str, value: str) -> Garment:
@@ -119,13 +114,7 @@ def draw_change(attribute: str, size: int, rng: np.random.Generator) -> Change:
 
 
 def near_garment(target: Garment, other_label: bool, rng: np.random.Generator) -> Garment:
-    """A garment with the labels of `target`, or all but one, but of another cloth.
-
-    Args:
-        target: what it is near to.
-        other_label: whether one attribute, drawn, has another value.
-        rng: of the draw.
-    """
+    """A garment with the labels of `target`, or all but one drawn one, but of another cloth."""
     direction = rng.normal(size=3)
     step = rng.uniform(*_TINT) * direction / np.linalg.norm(direction)
     fresh = sample_garment(rng)
@@ -133,27 +122,18 @@ def near_garment(target: Garment, other_label: bool, rng: np.random.Generator) -
     if rng.random() < 0.5:
         near = replace(near, second_colour=fresh.second_colour)
     if rng.random() < 0.5:
-        near = replace(
-            near,
-            pattern_scale=fresh.pattern_scale,
-            pattern_phase=fresh.pattern_phase,
-            pattern_turned=fresh.pattern_turned,
-        )
+        cut = ("pattern_scale", "pattern_phase", "pattern_turned")
+        near = replace(near, **{name: getattr(fresh, name) for name in cut})
     if not other_label:
         return near
     for _ in range(_TRIES):
         attribute = ATTRIBUTES[int(rng.integers(len(ATTRIBUTES)))]
-        own, values = near.labels()[attribute], VALUES[attribute]
-        if own:
+        own, values = near.labels(), VALUES[attribute]
+        if own[attribute]:
             other = with_value(near, attribute, values[int(rng.integers(len(values)))])
-            differ = sum(a != b for a, b in zip(*_labels(target, other), strict=True))
-            if differ == 1:
+            if sum(value != own[name] for name, value in other.labels().items()) == 1:
                 return other
     raise AssertionError("no label of the garment can change alone")
-
-
-def _labels(*garments: Garment) -> list[list[str]]:
-    return [list(garment.labels().values()) for garment in garments]
 
 
 def draw_counterfactuals(
@@ -161,11 +141,10 @@ def draw_counterfactuals(
     queries: int = 300,
     others: int = 5100,
     size: int = 96,
-    seed: int = 0,
+    seed: int = GALLERY_SEED,
     workers: int = 1,
-    progress: Progress | None = None,
 ) -> list[Counterfactual]:
-    """Draw queries and gallery into `folder`.
+    """Draw queries and gallery into `folder`, unless they are there.
 
     Args:
         folder: created if absent; `counterfactual.json` is written last.
@@ -174,19 +153,16 @@ def draw_counterfactuals(
         size: side of the pictures in pixels.
         seed: of everything.
         workers: processes that draw; the files do not depend on it.
-        progress: called with the number of pictures drawn.
 
     Returns:
         The queries in the order in which they were drawn.
 
     Raises:
-        UsageError: a number out of its range.
         ResourceError: something cannot be written.
     """
-    if queries < 1 or others < 0 or seed < 0:
-        raise UsageError(
-            f"{queries} queries, {others} others, seed {seed}; use 1 or more, 0 or more, 0 or more"
-        )
+    file = folder / QUERIES
+    if file.is_file():
+        return [Counterfactual(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
     changes = [
         draw_change(
             ATTRIBUTES[n % len(ATTRIBUTES)], size, np.random.default_rng([seed, _STREAM, n])
@@ -194,55 +170,31 @@ def draw_counterfactuals(
         for n in range(queries)
     ]
     rng = np.random.default_rng([seed, _STREAM + 1])
-    pictures: list[_Picture] = []
-    for n, change in enumerate(changes):  # a changed garment is another item
-        pictures += [
-            _Picture(change.garment, 2 * n),
-            _Picture(change.changed, 2 * n + 1),
-            _Picture(change.garment, 2 * n),
-        ]
+    pictures: list[tuple[Garment, int]] = []  # with their item; a changed garment is another one
+    for n, change in enumerate(changes):
+        own, changed = (change.garment, 2 * n), (change.changed, 2 * n + 1)
+        pictures += [own, changed, own]
     for n in range(others):
-        near = n < others // 2
         target = changes[n % queries].changed
         # Of the near ones to one answer, every other has all its labels.
-        garment = (
-            near_garment(target, (n // queries) % 2 == 1, rng) if near else sample_garment(rng)
-        )
-        pictures.append(_Picture(garment, 2 * queries + n))
-    place = rng.permutation(len(pictures))  # names tell nothing
-    names = [f"images/{number:06d}.jpg" for number in place]
+        near = n < others // 2
+        garment = near_garment(target, n // queries % 2 == 1, rng) if near else sample_garment(rng)
+        pictures.append((garment, 2 * queries + n))
+    names = [f"images/{number:06d}.jpg" for number in rng.permutation(len(pictures))]
     jobs, lines = [], {}
-    for number, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        own = np.random.default_rng([seed, _STREAM + 2, number])
-        spec = Spec(picture.garment, sample_pose(own), sample_scene(own, picture.garment.category))
+    for number, ((garment, item), name) in enumerate(zip(pictures, names, strict=True)):
+        draw = np.random.default_rng([seed, _STREAM + 2, number])
+        spec = Spec(garment, sample_pose(draw), sample_scene(draw, garment.category))
         jobs.append(PictureJob(spec, size, folder / name))
-        labels = picture.garment.labels().values()
-        lines[name] = ",".join((name, "test", str(picture.item), *labels))
-    save_pictures(jobs, workers, progress, [folder / LABELS, folder / QUERIES])
+        lines[name] = ",".join((name, "test", str(item), *garment.labels().values()))
+    with counting("drawing", len(jobs)) as bar:
+        save_pictures(jobs, workers, lambda done: bar(1), [folder / LABELS, file])
     header = ",".join(("image", "split", "item", *ATTRIBUTES))
     write_lines(folder / LABELS, [header, *(lines[name] for name in sorted(lines))])
-    drawn = [
-        Counterfactual(
-            names[3 * n],
-            change.attribute,
-            change.changed.labels()[change.attribute],
-            names[3 * n + 1],
-            names[3 * n + 2],
-        )
-        for n, change in enumerate(changes)
-    ]
-    write_lines(folder / QUERIES, [json.dumps([asdict(one) for one in drawn], indent=1)])
+    drawn = []
+    for change in changes:
+        query, answer, unchanged, *names = names
+        wanted = change.changed.labels()[change.attribute]
+        drawn.append(Counterfactual(query, change.attribute, wanted, answer, unchanged))
+    write_lines(file, [json.dumps([asdict(one) for one in drawn], indent=1)])
     return drawn
-
-
-def read_counterfactuals(folder: Path) -> list[Counterfactual]:
-    """The queries of a folder that was drawn.
-
-    Raises:
-        DataError: it has none, or they cannot be read.
-    """
-    file = folder / QUERIES
-    try:
-        return [Counterfactual(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"cannot read the queries in {file}: {error}; draw them again") from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from benchmarks.write_results import RESULTS
+from benchmarks.common import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,33 +25,21 @@ def pages(root: Path = ROOT) -> list[Path]:
 
 
 def with_figures(text: str, results: Path = RESULTS) -> str:
-    """A page's text with what stands between its markers replaced by the figures of today.
-
-    Args:
-        text: of the page.
-        results: folder of the results' Markdown.
-    """
+    """A page's text with the figures of a folder of results between its markers."""
 
     def block(found: re.Match[str]) -> str:
-        files = sorted(results.glob(f"{found[3]}.md"))
-        texts = [path.read_text().strip() for path in files]
+        texts = [path.read_text().strip() for path in sorted(results.glob(f"{found[3]}.md"))]
         if found[2] == "table":
             texts = [first_table(one) for one in texts]
-        inner = "\n\n".join(texts)
-        return found[1] + (inner + "\n" if inner else "") + found[5]
+        return found[1] + ("\n\n".join(texts) + "\n" if any(texts) else "") + found[5]
 
     return _BLOCK.sub(block, text)
 
 
 def first_table(markdown: str) -> str:
     """The first table of a Markdown text; empty if there is none."""
-    lines: list[str] = []
-    for line in markdown.splitlines():
-        if line.startswith("|"):
-            lines.append(line)
-        elif lines:
-            break
-    return "\n".join(lines)
+    found = re.search(r"(^\|.*\n?)+", markdown, re.MULTILINE)
+    return found[0].rstrip() if found else ""
 
 
 def main() -> None:

@@ -1,47 +1,32 @@
-"""The models that are compared in rows, each as a scorer of one split."""
+"""The models that are compared in rows, each as a scorer of one split, and files of such rows."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
-from benchmarks.adde import Adde, AddeRecipe, AddeScorer, States, block_embed, train_adde
+from benchmarks.adde import AddeScorer, block_embed, train_adde
+from benchmarks.common import Bench, Data
 from benchmarks.pooled_features import Scale, pooled_stages
 from benchmarks.shop import ShopScorer
+from benchmarks.tables.row_file import WHOLE
+from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import Scorer
 from retrieval.evaluation.scoring import DescriptorScorer, FloorScorer, floor_embed
 from training.checkpoint import Checkpoint
-from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
-from training.files import write_file
-from training.schema import Schema
+from training.errors import DataError
 from training.sources import validation_rows
-
-TITLES = {
-    "floor": "pooled features, untrained",
-    "shop": "tag, filter, nearest",
-    "adde": "ADDE-M, told the old value",
-    "adde-predicted": "ADDE-M, old value predicted",
-    "earlier": "M2Fashion, version 0.1",
-    "m2fashion": "M2Fashion",
-}
-"""Row -> title, in the order of tables."""
 
 MODELS = tuple(name for name in TITLES if name != "earlier")
 """Those that are measured; version 0.1's rows stay as the commit that they name measured them."""
-
-_CODE = ("adde.py", "moves.py", "pooled_features.py")
 
 
 @dataclass(frozen=True)
@@ -63,51 +48,34 @@ class MeasuredRow:
     has_dial: bool = False
 
 
-def chosen_models(names: str | None) -> list[str]:
-    """The models named in `a,b`, in the order of tables; all of them for None.
-
-    Raises:
-        UsageError: there is no such model.
-    """
-    if names is None:
-        return list(MODELS)
-    wanted = [part.strip() for part in names.split(",")]
-    for name in wanted:
-        if name not in MODELS:
-            raise UsageError(f"unknown row {name!r}; there are {', '.join(MODELS)}")
-    return [name for name in MODELS if name in wanted]
-
-
 def measured_rows(
     models: Sequence[str],
     loaded: Checkpoint,
     encoded: EncodedSplit,
     train: Dataset,
-    cache: Path,
-    workers: int,
+    bench: Bench,
     seed: int,
 ) -> Iterator[MeasuredRow]:
     """Each model on the encoded split, one after the other.
 
     Args:
-        models: which, of `TITLES`.
+        models: which, of `MODELS`.
         loaded: the trained M2Fashion; all rows see its backbone's features, the shop its chances.
         encoded: its maps of the split that is measured.
         train: dataset that the checkpoint was trained on, for ADDE-M and the features' scale.
-        cache: folder of backbone maps and of trained ADDE-Ms.
-        workers: decoding processes.
+        bench: its folder of work holds `runs/cache`, the backbone's maps.
         seed: of ADDE-M.
     """
     part, bank, schema = encoded.dataset, encoded.bank, loaded.schema
     if "floor" in models:
         yield MeasuredRow("floor", FloorScorer(bank.pooled), floor_embed(bank))
-    if set(models) & {"shop", "adde", "adde-predicted"}:
+    if set(models) - {"floor", "m2fashion"}:
         pool = partial(
             pooled_stages,
             loaded.model,
             preprocessing=loaded.preprocessing,
-            cache=cache,
-            workers=workers,
+            cache=bench.work / "runs" / "cache",
+            workers=bench.workers,
         )
         rows, held_out = train.rows_of("train"), validation_rows(train)
         seen = pool(train, np.union1d(rows, held_out), title="pooling, train")
@@ -117,15 +85,10 @@ def measured_rows(
         if "shop" in models:
             yield MeasuredRow("shop", ShopScorer(schema, bank.chances, features), None)
         if set(models) & {"adde", "adde-predicted"}:
-            adde = trained_adde(
-                schema,
-                scale.standardise(seen.of(rows)),
-                train.labels[rows],
-                scale.standardise(seen.of(held_out)),
-                train.labels[held_out],
-                seed,
-                cache,
+            taught, valid = (
+                (scale.standardise(seen.of(some)), train.labels[some]) for some in (rows, held_out)
             )
+            adde = train_adde(schema, *taught, *valid, seed)
             for model, told in (("adde", True), ("adde-predicted", False)):
                 if model in models:
                     scorer = AddeScorer(adde, features, part.labels, told)
@@ -135,38 +98,32 @@ def measured_rows(
         yield MeasuredRow("m2fashion", own, own.embed, own.embed_queries, has_dial=True)
 
 
-def trained_adde(
-    schema: Schema,
-    features: NDArray[np.float32],
-    labels: States,
-    valid_features: NDArray[np.float32],
-    valid_labels: States,
-    seed: int,
-    folder: Path,
-) -> Adde:
-    """`train_adde`, or what it gave for the same arguments before, kept in `folder`."""
-    recipe = AddeRecipe()
-    digest = hashlib.sha256(code_hash(Path(__file__).parent, _CODE).encode())
-    digest.update(repr((schema.hash, seed, recipe)).encode())
-    for array in (features, labels, valid_features, valid_labels):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    path = folder / f"adde-{digest.hexdigest()[:24]}.safetensors"
-    kept = _read(path, schema, features.shape[1])
-    if kept is not None:
-        return kept
-    adde = train_adde(schema, features, labels, valid_features, valid_labels, seed, recipe)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, save({name: x.numpy() for name, x in adde.state_dict().items()}))
-    return adde
+def with_kept_rows(file: Path, rows: Sequence[Data], ground: str) -> list[Data]:
+    """New rows and those of `file` that are of another model, variant or seed, in the order of
+    tables.
 
+    Args:
+        file: of the result, if there is one.
+        rows: as measured now.
+        ground: hash of what they were measured on, the field `ground` of a result; rows of a file
+            with another one are not kept.
 
-def _read(path: Path, schema: Schema, width: int) -> Adde | None:
-    import torch
+    Raises:
+        DataError: the file is there but is no result.
+    """
+    measured = {(*which(row), row["seed"]) for row in rows}
+    kept: list[Data] = []
+    if file.is_file():
+        try:
+            found = json.loads(file.read_text())
+            kept = found["rows"] if found["ground"] == ground else []
+            kept = [row for row in kept if (*which(row), row["seed"]) not in measured]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{file} is no result to add rows to: {error!r}; remove it") from error
+    order = list(TITLES)
 
-    try:
-        state = {name: torch.from_numpy(x) for name, x in load_file(path).items()}
-    except (OSError, SafetensorError):
-        return None
-    adde = Adde(schema, width)
-    adde.load_state_dict(state)
-    return adde.eval().requires_grad_(False)
+    def place(row: Data) -> tuple[int, bool, str, int]:
+        model, variant = which(row)
+        return order.index(model), variant != WHOLE, variant, row["seed"]
+
+    return sorted([*rows, *kept], key=place)

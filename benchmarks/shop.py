@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.adde import predicted_values
+from benchmarks.adde import predicted_values, unit
 from training.schema import Schema
 
 
@@ -20,22 +20,17 @@ class ShopScorer:
 
     Args:
         schema: attributes and values.
-        chances: of every value [N, K], 0..1: a picture's tags are the likeliest value of each
-            attribute, or those of at least 0.5 where an attribute has several.
+        chances: of every value [N, K], 0..1; the tags are `predicted_values` of them.
         features: generic ones of the pictures [N, F], standardised on train.
     """
 
     ranked_by = "tag, filter, nearest: predicted tags that fit, then cosine of pooled features"
 
     def __init__(
-        self,
-        schema: Schema,
-        chances: NDArray[np.float32],
-        features: NDArray[np.float32],
+        self, schema: Schema, chances: NDArray[np.float32], features: NDArray[np.float32]
     ) -> None:
         self._tags = predicted_values(chances, schema)
-        length = np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-        self._unit = np.asarray(features / length, dtype=np.float32)
+        self._unit = unit(features)
 
     def whole(self, query: int) -> NDArray[np.float32]:
         """Cosine of the features, [N]."""
@@ -53,7 +48,6 @@ class ShopScorer:
         keep: float | None = None,
     ) -> NDArray[np.float32]:
         """Three times the number of names that fit, and the cosine: [N]."""
-        fits = self._tags[:, list(wanted)].sum(axis=1) + (~self._tags[:, list(unwanted)]).sum(
-            axis=1
-        )
-        return np.asarray(3 * fits + self.whole(query), dtype=np.float32)
+        has = self._tags[:, list(wanted)].sum(axis=1)
+        lacks = (~self._tags[:, list(unwanted)]).sum(axis=1)
+        return np.asarray(3 * (has + lacks) + self.whole(query), dtype=np.float32)

@@ -1,5 +1,4 @@
-"""Tables of many trained models side by side: `retrieve bench map`, `ablations`, `combinations`.
+"""Tables of many trained models side by side: `retrieve bench map` and `ablations`.
 
-rows (TOML) -> plan (row x seed, with a key) -> measure (train, evaluate, keep) -> result -> text,
-chart. Runs are kept by what they depend on, so that tables share them.
+rows (TOML) -> runs (row x seed, each with a key: trained, measured, kept) -> result -> Markdown.
 """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tables.config_toml import config_tables
+from benchmarks.tables.row_file import config_tables
 from training.code_hash import code_hash
 from training.datasets.dataset import Dataset
 from training.errors import DataError
@@ -20,32 +20,6 @@ from training.files import file_sha256
 from training.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-
-TRAINING_CODE = (
-    "training/**/*.py",
-    "training/datasets/dataset.py",  # splits and subsets are made of what is hashed
-    "retrieval/validation.py",  # chooses the best epoch, through the three below
-    "retrieval/evaluation/attribute_map.py",
-    "retrieval/evaluation/protocol.py",
-    "retrieval/metrics.py",
-)
-"""What decides a checkpoint. `retrieve train` itself does not: it is given a full config."""
-
-NOT_TRAINING_CODE = (
-    "training/wardrobe/*.py",
-    "training/model_card.py",
-    "training/datasets/*.py",  # what they give is hashed instead
-)
-
-EVALUATION_CODE = (
-    *TRAINING_CODE,
-    "retrieval/commands/evaluate.py",
-    "retrieval/evaluation/*.py",
-    "retrieval/query_vector.py",
-    "indexer/align_labels.py",
-    "benchmarks/tables/floor.py",
-)
-"""What decides the figures that `retrieve evaluate` gives for a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +33,16 @@ class Ground:
 
 
 def ground(dataset: Dataset, weights: str | None) -> Ground:
-    """Hash the data, the backbone's weights and the code as they are now.
+    """Hash data, weights and code as they are now; raises DataError for a missing weights file.
 
-    Raises:
-        DataError: a weights file that does not exist.
+    Code counts as what Python executes in `training/`, and for figures in `retrieval/` as well.
     """
     data = data_hash(dataset)
     if dataset.items is not None:  # nuance is taught by them
         data = _digest(data, dataset.items.tolist())
-    return Ground(
-        data,
-        weights_hash(weights),
-        code_hash(ROOT, TRAINING_CODE, NOT_TRAINING_CODE),
-        code_hash(ROOT, EVALUATION_CODE, NOT_TRAINING_CODE),
-    )
+    training = code_hash(ROOT, ["training/**/*.py"])
+    figures = code_hash(ROOT, ["training/**/*.py", "retrieval/**/*.py"])
+    return Ground(data, weights_hash(weights), training, figures)
 
 
 def training_key(config: RunConfig, ground: Ground) -> str:

@@ -1,106 +1,221 @@
-"""Making the runs of a plan: each trained once, evaluated once, and kept.
+"""The runs of a table: planned, trained and measured once each, kept, and shared by all tables.
 
-Run again, what is done is skipped; a run that was killed while it trained goes on.
+WORK/runs/asen-s0-1f2e3d4c5b6a/    config.toml, best/, train.json, evaluation/
+WORK/runs/cache/                   maps of the frozen backbone, shared by the runs
+WORK/measured/KEY.json             what was measured, by `evaluation_key`
+
+Run again, what is done is skipped; a run that was killed while it trained goes on. All rows of a
+seed come before the next seed: an early stop leaves a whole table of fewer seeds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import fields
+import json
+import shutil
+import time
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import commit_name, machine_name
-from benchmarks.tables.config_toml import config_toml
-from benchmarks.tables.keys import Ground
-from benchmarks.tables.plan import PlannedRun
-from benchmarks.tables.run_store import RunStore
-from benchmarks.tables.runner import Runner
+import click
+import torch
+
+from benchmarks.common import Bench, commit_name, machine_name, retrieve
+from benchmarks.tables.keys import Ground, evaluation_key, ground, training_key
+from benchmarks.tables.options import Setting
+from benchmarks.tables.row_file import Row, RowFile, config_toml, read_row_file
+from indexer.device import choose_device
+from retrieval.evaluation.attribute_map import evaluate_attributes
+from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
+from retrieval.evaluation.encoded_split import encode_split
+from retrieval.evaluation.report import Evaluation, to_json
+from retrieval.evaluation.scoring import FloorScorer, floor_embed
+from training.allocator import keep_freed_memory
+from training.datasets.dataset import Dataset
 from training.errors import DataError
+from training.files import write_file
+from training.models.registry import build_model
+from training.run import RunConfig
+from training.run_folder import whole_last
 
-Tell = Callable[[str], None]
+SPLIT = "test"
+COMBINATIONS = 50  # as many as `retrieve evaluate` draws
+MOST_SEEDS = 16
 
 
-def measure_runs(
-    runs: Sequence[PlannedRun],
-    store: RunStore,
-    runner: Runner,
-    device: str,
-    tell: Tell,
-    began: Ground,
-    now: Callable[[], Ground],
-) -> None:
-    """Make every run that has not been made.
+@dataclass(frozen=True)
+class Run:
+    """One row with one seed, and the keys of its checkpoint and of what is measured on it.
 
-    Args:
-        runs: in this order.
-        store: where they are kept.
-        runner: trains and evaluates.
-        device: as the runner's, for the name of the machine.
-        tell: told in a line what happens with each run.
-        began: the hashes that the keys of the runs rest on.
-        now: the same hashes as they are when it is called.
-
-    Raises:
-        DataError: data, weights or code changed since the command began: what is measured from
-            then on would be kept under a wrong key.
+    `likeness_only`: combinations are ranked by likeness alone, because no loss of the row teaches
+    the heads that predict values.
     """
-    machine = machine_name(device)
 
-    def check() -> None:
-        found = now()
-        changed = [
-            f.name for f in fields(began) if getattr(began, f.name) != getattr(found, f.name)
+    row: Row
+    config: RunConfig
+    likeness_only: bool
+    training: str
+    evaluation: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs that a table may have, what they rest on and where they are kept."""
+
+    table: RowFile
+    setting: Setting
+    bench: Bench
+    dataset: Dataset
+    ground: Ground
+
+    @classmethod
+    def of(cls, rows_file: Path, setting: Setting, bench: Bench) -> Runs:
+        """Those of a file of rows; raises UsageError, DataError."""
+        table, dataset = read_row_file(rows_file), setting.load()
+        table.chosen(setting.rows)
+        if len(dataset.rows_of(SPLIT)) == 0:
+            raise DataError(f"{dataset.name} has no images in its test split, which is measured")
+        return cls(table, setting, bench, dataset, ground(dataset, setting.weights))
+
+    def run(self, row: Row, seed: int) -> Run:
+        """One run with its keys; raises UsageError for an unknown option or variant."""
+        backbone, epochs = self.setting.backbone, self.setting.epochs
+        group = f"{self.dataset.name}-{backbone}"
+        config = self.table.config(row, group, backbone, self.setting.weights, seed)
+        recipe = config.recipe
+        if epochs is not None:
+            recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
+            config = replace(config, recipe=recipe)
+        alike = row.floor or not (recipe.value_weight or recipe.attribute_weight)
+        how = "floor" if row.floor else "likeness" if alike else "engine"
+        measured = evaluation_key(config, self.ground, how)
+        return Run(row, config, alike, training_key(config, self.ground), measured)
+
+    def chosen(self, names: str | None, seeds: int | None = None) -> list[Run]:
+        """Those of some rows, a seed after the other; a floor has no seed but 0."""
+        rows = self.table.chosen(names)
+        numbers = range(seeds or self.setting.seeds)
+        return [self.run(row, n) for n in numbers for row in rows if n == 0 or not row.floor]
+
+    def kept(self) -> list[tuple[Run, dict[str, Any]]]:
+        """All that was measured for this table, by row and seed, also by earlier calls."""
+        runs = [run for name in self.table.rows for run in self.chosen(name, MOST_SEEDS)]
+        return [(run, found) for run in runs if (found := self.measured(run)) is not None]
+
+    def folder(self, run: Run) -> Path:
+        """Of the run's checkpoints; named after what it is, not after the row that asked first."""
+        name = f"{run.config.model.architecture}-s{run.config.seed}-{run.training[:12]}"
+        return self.bench.work / "runs" / name
+
+    def measured(self, run: Run) -> dict[str, Any] | None:
+        """What was measured on the run; None if nothing was, or the file is broken."""
+        return _read(self._measured_file(run))
+
+    def measure(self) -> None:
+        """Make every chosen run that has not been made; raises DataError, see `check`."""
+        runs = self.chosen(self.setting.rows)
+        for number, run in enumerate(runs, 1):
+            where = f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}"
+            if self.measured(run) is not None:
+                click.echo(f"{where}: done before", err=True)
+                continue
+            self.check()
+            if run.row.floor:
+                click.echo(f"{where}: measuring", err=True)
+                record = self.floor(run)
+            else:
+                trained = self.trained(run, where)
+                self.check()
+                click.echo(f"{where}: evaluating", err=True)
+                record = self.evaluate(run) | {"training": trained}
+            record |= {"commit": commit_name(), "machine": machine_name(self.bench.device)}
+            record.pop("checkpoint", None)  # where the run lies is this machine's business
+            _write(self._measured_file(run), record)
+
+    def check(self) -> None:
+        """Raise DataError if data, weights or code are no longer what the keys rest on."""
+        now = ground(self.dataset, self.setting.weights)
+        names = [
+            f.name for f in fields(now) if getattr(now, f.name) != getattr(self.ground, f.name)
         ]
-        if changed:
-            names = ", ".join(changed).replace("_", " ")
+        if names:
             raise DataError(
-                f"the {names} changed while this command ran; what was made before is kept, run "
-                "the same command again (in a checkout that nobody edits)"
+                f"the {', '.join(names).replace('_', ' ')} changed while this command ran; what "
+                "was made before is kept, run it again (in a checkout that nobody edits)"
             )
 
-    for number, run in enumerate(runs, 1):
-        where = f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}"
-        if store.measured(run) is not None:
-            tell(f"{where}: done before")
-            continue
-        check()
-        if run.row.floor:
-            tell(f"{where}: measuring")
-            record = runner.floor(run)
-        else:
-            trained = trained_run(run, store, runner, machine, where, tell)
-            check()
-            tell(f"{where}: evaluating")
-            record = runner.evaluate(run, store.folder(run)) | {"training": trained}
-        record |= {"commit": commit_name(), "machine": machine}
-        record.pop("checkpoint", None)  # where the run lies is this machine's business
-        store.keep_measured(run, record)
-
-
-def trained_run(
-    run: PlannedRun, store: RunStore, runner: Runner, machine: str, where: str, tell: Tell
-) -> dict[str, Any]:
-    """Train a run, or what is left of it, unless it is finished.
-
-    Args:
-        run: which.
-        store: where it is kept, in `store.folder(run)`.
-        runner: trains it.
-        machine: name of this machine.
-        where: how the lines begin that `tell` is told.
-
-    Returns:
-        What is kept of the report of its training.
-    """
-    done = store.trained(run)
-    if done is not None:
-        tell(f"{where}: trained before")
+    def trained(self, run: Run, where: str) -> dict[str, Any]:
+        """Train a run, or what is left of it, unless it is finished; what is kept of its report."""
+        folder = self.folder(run)
+        done = _read(folder / "train.json")
+        if done is not None and (folder / "best" / "config.json").is_file():
+            click.echo(f"{where}: trained before", err=True)
+            return done
+        resume = whole_last(folder) is not None
+        if not resume:  # what a kill left cannot be resumed
+            shutil.rmtree(folder, ignore_errors=True)
+        write_file(folder / "config.toml", config_toml(run.config).encode())
+        click.echo(f"{where}: {'resuming' if resume else 'training'} in {folder}", err=True)
+        report = self.train(run, resume)
+        kept = ("images", "best_epoch", "validation_map", "seconds", "setup_seconds")
+        done = {name: report[name] for name in kept}
+        done |= {"epochs": len(report["epochs"]), "machine": machine_name(self.bench.device)}
+        _write(folder / "train.json", done)
         return done
-    resume = store.prepare(run, config_toml(run.config))
-    tell(f"{where}: {'resuming' if resume else 'training'} in {store.folder(run)}")
-    report = runner.train(run, store.folder(run) / "config.toml", store.folder(run), resume)
-    kept = ("images", "best_epoch", "validation_map", "seconds", "setup_seconds")
-    done = {name: report[name] for name in kept}
-    done |= {"epochs": len(report["epochs"]), "machine": machine}
-    store.keep_trained(run, done)
-    return done
+
+    def train(self, run: Run, resume: bool) -> dict[str, Any]:
+        """What `retrieve train --json` prints, and `setup_seconds`, None for a resumed run."""
+        started, folder = time.monotonic(), self.folder(run)
+        words = ["--config", folder / "config.toml", "--out", folder]
+        report = self._json("train", *words, *(["--resume"] if resume else []))
+        setup = None if resume else round(time.monotonic() - started - report["seconds"], 1)
+        return report | {"setup_seconds": setup}
+
+    def evaluate(self, run: Run) -> dict[str, Any]:
+        """What `retrieve evaluate --json` prints."""
+        folder = self.folder(run)
+        words = ["--checkpoint", folder, "--cache", folder.parent / "cache"]
+        return self._json("evaluate", *words, *(["--likeness-only"] if run.likeness_only else []))
+
+    def floor(self, run: Run) -> dict[str, Any]:
+        """The same of the frozen backbone's features, average-pooled, whatever the condition.
+
+        `parameters` are the backbone's; its other layers stay random and unused.
+        """
+        keep_freed_memory()
+        torch.manual_seed(run.config.seed)  # of a backbone without weights
+        model = build_model(self.dataset.schema, run.config.model, 0, run.config.weights)
+        model.eval().requires_grad_(False).to(choose_device(self.bench.device).device)
+        encoded = encode_split(
+            model, self.dataset, SPLIT, run.config.preprocessing, self.bench.workers
+        )
+        part, bank = encoded.dataset, encoded.bank
+        report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
+        drawn = draw_combinations(part, SPLIT, COMBINATIONS)
+        scorer = FloorScorer(bank.pooled)
+        combined = evaluate_combinations(part, SPLIT, scorer, drawn) if drawn else None
+        return to_json(Evaluation(report, combined)) | {
+            "images": len(part),
+            "unreadable": len(encoded.failures),
+            "parameters": sum(p.numel() for p in model.backbone.parameters()),
+        }
+
+    def _json(self, command: str, *words: Any) -> dict[str, Any]:
+        machine = ["--device", self.bench.device, "--workers", self.bench.workers]
+        text = retrieve(command, *self.setting.words, *words, *machine, "--json", capture=True)
+        return dict(json.loads(text))
+
+    def _measured_file(self, run: Run) -> Path:
+        return self.bench.work / "measured" / f"{run.evaluation[:32]}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _write(path: Path, record: dict[str, Any]) -> None:
+    write_file(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -1,4 +1,4 @@
-"""A table as measured: one entry a model and seed, and what they all share; JSON and back.
+"""A table as measured, one entry a model and seed, and as Markdown.
 
 MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, precision@10 and keep@10 in
 [0, 1].
@@ -6,207 +6,172 @@ MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, precision@10 a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks.tables.config_toml import config_tables
-from benchmarks.tables.keys import Ground, config_hash
-from benchmarks.tables.plan import PlannedRun, Setting
-from benchmarks.tables.row_file import RowFile
-from training.errors import DataError
+from benchmarks.common import Data, table
+from benchmarks.tables.keys import config_hash
+from benchmarks.tables.measure import Run, Runs
+from benchmarks.tables.row_file import config_tables
+from benchmarks.tables.summary import (
+    Column,
+    by_title,
+    differences,
+    means,
+    measured_columns,
+    title,
+)
+from retrieval.evaluation.published import published_for
 
 ALL = "all"
 
+COLUMNS = (
+    Column("All", (ALL,)),
+    Column("MRR", ("likeness", "query", "mrr"), ".3f"),
+    Column("hard MRR", ("likeness", "query", "hard_mrr"), ".3f"),
+    Column("Top-30", ("manipulation", "top30"), ".1f"),
+    Column("NDCG@30", ("manipulation", "ndcg"), ".1f"),
+    Column("same P@10", ("combinations", "same", "precision_at_10"), ".3f"),
+    Column("but P@10", ("combinations", "but", "precision_at_10"), ".3f"),
+    Column("but keep@10", ("combinations", "but", "keep_at_10"), ".3f"),
+    Column("training", ("train_seconds",), ".0f", spread=False),
+)
+"""What is told of every row after its MAP by attribute."""
 
-@dataclass(frozen=True)
-class RowResult:
-    """One trained model, measured.
-
-    Args:
-        model: name of the row.
-        title: what the rendered table calls it.
-        floor: whether it is the untrained floor, which has no spread over seeds.
-        seed: of the training.
-        all: MAP over all queries.
-        attributes: MAP by attribute.
-        attribute_mean: plain mean over the attributes.
-        ci: 95 % bootstrap interval of `all` over query images, (low, high).
-        attributes_ci: likewise by attribute.
-        parameters: of the embedder, backbone included, heads left out.
-        train_seconds: of all epochs, their validation included; None for the floor.
-        setup_seconds: before the first epoch: start-up, and encoding the images for the first run
-            of a folder; None if the run was resumed.
-        epochs: trained.
-        best_epoch: kept, by the validation MAP.
-        validation_map: of that epoch.
-        combinations: as `retrieve evaluate --json` prints them; None if none could be drawn.
-        likeness_only: whether combinations were ranked by likeness alone.
-        config: hash of all options and the seed.
-        commit: code that measured it.
-        machine: that measured it; `train_machine` that trained it.
-        likeness, manipulation: as `retrieve evaluate --json` prints them, without the dial's curve;
-            None if not measured: no items, or nothing to exchange.
-    """
-
-    model: str
-    title: str
-    floor: bool
-    seed: int
-    all: float
-    attributes: dict[str, float]
-    attribute_mean: float
-    ci: list[float]
-    attributes_ci: dict[str, list[float]]
-    parameters: int
-    train_seconds: float | None
-    setup_seconds: float | None
-    epochs: int | None
-    best_epoch: int | None
-    validation_map: float | None
-    combinations: dict[str, Any] | None
-    likeness_only: bool
-    config: str
-    commit: str
-    machine: str
-    train_machine: str | None
-    likeness: dict[str, Any] | None = None
-    manipulation: dict[str, Any] | None = None
+CHANCE = {"precision_at_10": "precision_chance", "keep_at_10": "keep_chance"}
+CEILING = {"precision_at_10": "precision_ceiling"}
+"""Figure of combinations -> name of its chance, or of the best that can be reached."""
 
 
-@dataclass(frozen=True)
-class TableResult:
-    """All entries of a table and what they share.
-
-    Args:
-        table: `map`, `ablations` or `combinations`.
-        title: of the table.
-        dataset, backbone, split, mode, protocol, definition: what was measured, and how.
-        reference: the row that the others are subtracted from.
-        order: rows whose All is expected to rise in this order.
-        chance: MAP of a random ranking, by attribute, and `all`.
-        counts: queries, candidates and queries_without_relevant, by attribute and `all`.
-        images: of the split.
-        hashes: of the data, the weights, and the code that trains and that evaluates.
-        configs: the options of each model, by row name.
-        rows: the entries, by row, then seed.
-        suffix: of its files' names: another row file or a trial, see `Options.suffix`.
-    """
-
-    table: str
-    title: str
-    dataset: str
-    backbone: str
-    split: str
-    mode: str
-    protocol: str
-    definition: str
-    reference: str
-    order: list[str]
-    chance: dict[str, float]
-    counts: dict[str, dict[str, int]]
-    images: int
-    hashes: dict[str, str]
-    configs: dict[str, dict[str, dict[str, Any]]]
-    rows: list[RowResult]
-    suffix: str = ""
-
-    @property
-    def stem(self) -> str:
-        """Name of its files."""
-        return f"{self.table}-{self.dataset}-{self.backbone}{self.suffix}"
-
-    @property
-    def attributes(self) -> list[str]:
-        """The columns, without `all`."""
-        return [name for name in self.chance if name != ALL]
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON-ready dict; `from_json` reads it back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any, where: str) -> TableResult:
-        """Read what `to_json` wrote.
-
-        Raises:
-            DataError: if `data` is not of that form.
-        """
-        try:
-            return cls(**{**data, "rows": [RowResult(**row) for row in data["rows"]]})
-        except (KeyError, TypeError) as error:
-            raise DataError(
-                f"{where} is not the result of a table ({error}); measure it without --render-only"
-            ) from error
-
-
-def table_result(
-    table: str,
-    rows: RowFile,
-    setting: Setting,
-    ground: Ground,
-    measured: Sequence[tuple[PlannedRun, dict[str, Any]]],
-    suffix: str = "",
-) -> TableResult:
-    """Put a table together.
-
-    Args:
-        table: `map`, `ablations` or `combinations`.
-        rows: the row file.
-        setting: dataset and backbone.
-        ground: hashes.
-        measured: each run and what was measured on it, at least one, by row, then seed.
-        suffix: of its files' names.
-    """
-    first = measured[0][1]
+def table_result(name: str, runs: Runs) -> Data:
+    """Put a table together from all that is kept of its runs; at least one must be."""
+    kept = runs.kept()
+    first = kept[0][1]
     scores = {**first["attributes"], ALL: first["all"]}
     counted = ("queries", "candidates", "queries_without_relevant")
-    return TableResult(
-        table=table,
-        title=rows.title,
-        dataset=setting.dataset,
-        backbone=setting.backbone,
-        split=first["split"],
-        mode=first["mode"],
-        protocol=first["protocol"],
-        definition=first["definition"],
-        reference=rows.reference,
-        order=list(rows.order),
-        chance={name: score["chance"] for name, score in scores.items()},
-        counts={name: {c: score[c] for c in counted} for name, score in scores.items()},
-        images=first["images"],
-        hashes=asdict(ground),
-        configs={run.row.name: config_tables(run.config) for run, _ in measured},
-        rows=[_row(run, record) for run, record in measured],
-        suffix=suffix,
-    )
+    return {
+        "table": name,
+        "title": runs.table.title,
+        "dataset": runs.dataset.name,
+        "backbone": runs.setting.backbone,
+        **{key: first[key] for key in ("split", "mode", "protocol", "definition", "images")},
+        "reference": runs.table.reference,
+        "chance": {name: score["chance"] for name, score in scores.items()},
+        "counts": {name: {c: score[c] for c in counted} for name, score in scores.items()},
+        "hashes": asdict(runs.ground),
+        "configs": {run.row.name: config_tables(run.config) for run, _ in kept},
+        "rows": [_row(run, record) for run, record in kept],
+    }
 
 
-def _row(run: PlannedRun, record: dict[str, Any]) -> RowResult:
+def _row(run: Run, record: dict[str, Any]) -> Data:
     training = record.get("training") or {}
     changed = record["manipulation"]
-    return RowResult(
-        model=run.row.name,
-        title=run.row.title,
-        floor=run.row.floor,
-        seed=run.config.seed,
-        all=record["all"]["map"],
-        attributes={name: score["map"] for name, score in record["attributes"].items()},
-        attribute_mean=record["attribute_mean"],
-        ci=record["all"]["ci"],
-        attributes_ci={name: score["ci"] for name, score in record["attributes"].items()},
-        parameters=record["parameters"],
-        train_seconds=training.get("seconds"),
-        setup_seconds=training.get("setup_seconds"),
-        epochs=training.get("epochs"),
-        best_epoch=training.get("best_epoch"),
-        validation_map=training.get("validation_map"),
-        combinations=record["combinations"],
-        likeness_only=run.likeness_only,
-        config=config_hash(run.config),
-        commit=record["commit"],
-        machine=record["machine"],
-        train_machine=training.get("machine"),
-        likeness=record["likeness"],
-        manipulation=changed and {name: changed[name] for name in changed if name != "curve"},
+    scores = record["attributes"]
+    return {
+        "model": run.row.name,
+        "title": run.row.title,
+        "floor": run.row.floor,
+        "seed": run.config.seed,
+        "all": record["all"]["map"],
+        "attributes": {name: score["map"] for name, score in scores.items()},
+        "attribute_mean": record["attribute_mean"],
+        "ci": record["all"]["ci"],
+        "attributes_ci": {name: score["ci"] for name, score in scores.items()},
+        "parameters": record["parameters"],
+        "train_seconds": training.get("seconds"),
+        "setup_seconds": training.get("setup_seconds"),
+        **{key: training.get(key) for key in ("epochs", "best_epoch", "validation_map")},
+        "combinations": record["combinations"],
+        "likeness_only": run.likeness_only,
+        "config": config_hash(run.config),
+        "commit": record["commit"],
+        "machine": record["machine"],
+        "train_machine": training.get("machine"),
+        "likeness": record["likeness"],
+        "manipulation": changed and {key: changed[key] for key in changed if key != "curve"},
+    }
+
+
+def markdown(data: Data) -> str:
+    """Every row's figures, the reference minus each other row, and how it was measured."""
+    rows = data["rows"]
+    maps = [Column(name, ("attributes", name), spread=False) for name in data["chance"]]
+    everything = measured_columns(rows, [*maps[:-1], *COLUMNS])
+    gains = [replace(column, spread=True) for column in everything if column != COLUMNS[-1]]
+    note = (
+        f"{data['split']} split. MAP in percent under {data['mode']} conditions, by attribute and "
+        "over all queries; MRR of the first other picture of the query's item; hard: of the half "
+        "whose nearest picture is least alike by the floor; Top-30 and NDCG@30 in percent, of "
+        "exchanging one value; combinations of two and three values, that the query has (same) or "
+        "of which it lacks one (but): P@10, the share of the first ten hits that have them all, "
+        "keep@10, the share with the query's other known values; training: seconds of all epochs "
+        "with their validation. ±: standard deviation over training seeds. What a dataset cannot "
+        "tell has no column."
     )
+    alone = "; ".join(by_title([row for row in rows if row["likeness_only"]]))
+    alike = alone and (
+        f"Combinations are ranked by likeness alone for: {alone}. No loss of these rows teaches "
+        "the heads that predict values, so there is no probability of a value to add."
+    )
+    reference = next((title(r) for r in rows if r["model"] == data["reference"]), "")
+    points = differences(rows, gains, data["reference"])
+    parts = (
+        f"# {data['title']}: {data['dataset']}, {data['backbone']}",
+        means(rows, everything, note, alike, shared=_shared(data)),
+        points and f"## {reference} minus each other row\n\n{points}",
+        _published(data),
+        _conditions(data),
+    )
+    return "\n\n".join(filter(None, parts))
+
+
+def _shared(data: Data) -> list[Data]:
+    """Chance, and of combinations the best that can be reached."""
+    drawn = [row["combinations"] for row in data["rows"] if row["combinations"] is not None]
+    lines = []
+    for name, names in (("best reachable", CEILING), ("chance", CHANCE)):
+        line: Data = {"title": name}
+        for kind in ("same", "but") if drawn else ():
+            own = {figure: drawn[0][kind].get(key) for figure, key in names.items()}
+            line.setdefault("combinations", {})[kind] = own
+        lines.append(line)
+    lines[-1] |= {"attributes": data["chance"], ALL: data["chance"][ALL]}
+    return lines if drawn else lines[-1:]
+
+
+def _published(data: Data) -> str:
+    """Figures that papers print of the same lists, in a table of their own, never among ours."""
+    queries = data["counts"][ALL]["queries"]
+    own = published_for(data["dataset"], data["split"], data["mode"], queries)
+    if own is None or data["protocol"] != "published lists":
+        return ""
+    rows = own.cells()
+    remark = f"As printed in the papers, not reproduced here. {own.remark}".strip()
+    return "## Published MAP\n\n" + table(["published", *own.columns], rows, remark)
+
+
+def _conditions(data: Data) -> str:
+    """Definition, counts, pixels, epochs, seeds, commits, hashes and machines."""
+    rows, configs = data["rows"], data["configs"]
+    trained = [row for row in rows if not row["floor"]]
+
+    def listed(name: str, among: list[Data]) -> str:
+        return ", ".join(sorted({str(row[name]) for row in among if row[name] is not None}))
+
+    sizes = sorted({configs[row["model"]]["preprocessing"]["size"] for row in rows})
+    epochs = sorted({configs[row["model"]]["recipe"]["epochs"] for row in trained})
+    counts = data["counts"][ALL]
+    hashes = ", ".join(f"{key.replace('_', ' ')} {h[:16]}" for key, h in data["hashes"].items())
+    lines = [
+        f"split {data['split']} ({data['images']:,} images), mode {data['mode']}",
+        f"queries and candidates: {data['protocol']}; {counts['queries']:,} queries, "
+        f"{counts['queries_without_relevant']:,} without a relevant candidate",
+        f"pictures of {', '.join(map(str, sizes))} pixels a side",
+        f"epochs: {', '.join(map(str, epochs))}; training seeds: {listed('seed', trained)}",
+        f"trained on {listed('train_machine', trained)}; measured on {listed('machine', rows)}",
+        f"commit {listed('commit', rows)}",
+        f"SHA-256: {hashes}; of each row's options: see the JSON",
+    ]
+    points = "\n".join(f"- {line}" for line in lines)
+    return f"## How it was measured\n\n{data['definition']}\n\n{points}"

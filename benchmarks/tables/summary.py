@@ -1,98 +1,131 @@
-"""What a table says over its seeds: means, spread, differences, and the order of the rows."""
+"""Rows of measured models as Markdown: columns are data, cells are means over seeds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from benchmarks.tables.result import ALL, RowResult, TableResult
+from benchmarks.common import Data, table
+from benchmarks.tables.row_file import WHOLE
+
+TITLES = {
+    "floor": "pooled features, untrained",
+    "shop": "tag, filter, nearest",
+    "adde": "ADDE-M, told the old value",
+    "adde-predicted": "ADDE-M, old value predicted",
+    "earlier": "M2Fashion, version 0.1",
+    "m2fashion": "M2Fashion",
+}
+"""Row -> title, in the order of tables."""
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A mean over seeds, and how far single seeds stray from it.
+class Column:
+    """A figure of a row.
 
     Args:
-        mean: over the seeds.
-        sd: sample standard deviation; None for one seed.
-        seeds: how many.
+        heading: of the column.
+        path: where it lies in a row, key by key.
+        form: how it is written.
+        spread: whether the standard deviation over seeds is written as well.
     """
 
-    mean: float
-    sd: float | None
-    seeds: int
+    heading: str
+    path: tuple[str | int, ...]
+    form: str = ".2f"
+    spread: bool = True
 
-    def text(self, form: str = ".2f", spread_form: str = ".2f") -> str:
-        """The mean and, of several seeds, the standard deviation: `72.08 ± 0.21`."""
-        spread = "" if self.sd is None else f" ± {format(self.sd, spread_form)}"
-        return format(self.mean, form) + spread
+    def of(self, row: Data) -> float | None:
+        """The figure; None if the row lacks it."""
+        found: Any = row
+        for key in self.path:
+            try:
+                found = found[key]
+            except (KeyError, TypeError):
+                return None
+        return None if found is None else float(found)
 
-
-@dataclass(frozen=True)
-class Step:
-    """Two neighbours in the expected order: `higher` should have the higher All MAP."""
-
-    lower: str
-    higher: str
-    gain: float
-
-    @property
-    def holds(self) -> bool:
-        """Whether it has."""
-        return self.gain > 0
-
-
-def figure(values: Sequence[float]) -> Figure:
-    """Mean and sample standard deviation of at least one value."""
-    spread = statistics.stdev(values) if len(values) > 1 else None
-    return Figure(statistics.fmean(values), spread, len(values))
+    def text(self, values: Sequence[float | None], sign: str = "") -> str:
+        """Mean and sample standard deviation of what is known: `72.08 ± 0.21`, or nothing."""
+        known = [value for value in values if value is not None]
+        if not known:
+            return ""
+        several = self.spread and len(known) > 1
+        spread = f" ± {format(statistics.stdev(known), self.form)}" if several else ""
+        return format(statistics.fmean(known), sign + self.form) + spread
 
 
-def by_model(rows: Sequence[RowResult]) -> dict[str, list[RowResult]]:
-    """The entries of each row, in the table's order."""
-    out: dict[str, list[RowResult]] = {}
+def which(row: Data) -> tuple[str, str]:
+    """Model and variant; a row that names none is of the whole model."""
+    return row["model"], row.get("variant", WHOLE)
+
+
+def title(row: Data) -> str:
+    """What a table calls a row: its own title, or that of its model and the part that it lacks."""
+    if "title" in row:
+        return str(row["title"])
+    model, variant = which(row)
+    return TITLES[model] + ("" if variant == WHOLE else f", {variant}")
+
+
+def by_title(rows: Sequence[Data]) -> dict[str, list[Data]]:
+    """The entries of each model, in the order of the rows."""
+    out: dict[str, list[Data]] = {}
     for row in rows:
-        out.setdefault(row.model, []).append(row)
+        out.setdefault(title(row), []).append(row)
     return out
 
 
-def map_of(row: RowResult, column: str) -> float:
-    """MAP of an attribute, or of `all`."""
-    return row.all if column == ALL else row.attributes[column]
+def measured_columns(rows: Sequence[Data], columns: Sequence[Column]) -> list[Column]:
+    """Those that some row has a figure for."""
+    return [column for column in columns if any(column.of(row) is not None for row in rows)]
 
 
-def difference(
-    reference: Sequence[RowResult],
-    other: Sequence[RowResult],
-    measured: Callable[[RowResult], float | None],
-) -> Figure | None:
-    """How much higher the reference is, seed by seed.
+def means(
+    rows: Sequence[Data],
+    columns: Sequence[Column],
+    *notes: str,
+    shared: Sequence[Data] = (),
+) -> str:
+    """A table of means over seeds, a line a model.
 
     Args:
-        reference: entries of one row.
-        other: of another; a floor is the same for every seed.
-        measured: gives the figure of an entry; None if it has none.
-
-    Returns:
-        Over the seeds that both have; None without any.
+        rows: entries of models; `floor` marks one that has no spread over seeds.
+        columns: of the table; what a model lacks is a blank cell.
+        notes: paragraphs below it.
+        shared: last lines, such as chance, which are the same for every model.
     """
-    theirs = {row.seed: measured(row) for row in other}
-    if other and other[0].floor:
-        theirs = dict.fromkeys((row.seed for row in reference), measured(other[0]))
-    pairs = [(measured(row), theirs.get(row.seed)) for row in reference]
-    gains = [own - their for own, their in pairs if own is not None and their is not None]
-    return figure(gains) if gains else None
+    lines = []
+    for name, entries in by_title(rows).items():
+        seeds = "" if entries[0].get("floor") else str(len(entries))
+        lines.append([name, seeds, *(c.text([c.of(row) for row in entries]) for c in columns)])
+    lines += [[row["title"], "", *(c.text([c.of(row)]) for c in columns)] for row in shared]
+    return table(["model", "seeds", *(column.heading for column in columns)], lines, *notes)
 
 
-def steps(result: TableResult) -> list[Step]:
-    """Neighbours in the expected order, among the rows that were measured."""
-    models = by_model(result.rows)
-    there = [name for name in result.order if name in models]
-    means = [statistics.fmean(row.all for row in models[name]) for name in there]
-    return [Step(there[i], there[i + 1], means[i + 1] - means[i]) for i in range(len(there) - 1)]
+def differences(rows: Sequence[Data], columns: Sequence[Column], reference: str) -> str:
+    """The reference minus every other model, seed by seed; nothing if none shares a seed with it.
 
+    A floor is the same for every seed.
 
-def title_of(result: TableResult, name: str) -> str:
-    """Title of a row, or its name if it was not measured."""
-    return next((row.title for row in result.rows if row.model == name), name)
+    Args:
+        rows: entries of models.
+        columns: of the table.
+        reference: the row `model` that the others are subtracted from.
+    """
+    own = [row for row in rows if row["model"] == reference]
+    lines = []
+    for name, entries in by_title([row for row in rows if row["model"] != reference]).items():
+        floor = entries[0] if entries[0].get("floor") else None
+        theirs = {row["seed"]: row for row in entries}
+        pairs = [(row, floor or theirs.get(row["seed"])) for row in own]
+        cells = []
+        for column in columns:
+            found = [(column.of(one), column.of(other or {})) for one, other in pairs]
+            gains = [a - b for a, b in found if a is not None and b is not None]
+            cells.append(column.text(gains, "+"))
+        if any(cells):
+            lines.append([name, *cells])
+    return table(["", *(column.heading for column in columns)], lines) if lines else ""

@@ -5,19 +5,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from benchmarks.common import Bench
+from benchmarks.tables import measure
 from benchmarks.tables.keys import Ground
-from benchmarks.tables.measure import measure_runs
-from benchmarks.tables.plan import PlannedRun, Setting, plan_runs
+from benchmarks.tables.measure import Run, Runs
+from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import RowFile, read_row_file
-from benchmarks.tables.run_store import RunStore
+from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.run import read_config
+from training.schema import Attribute, Schema
 
 ROWS = """
 title = "Rows"
-order = []
 reference = "full"
 [rows]
 floor = { floor = true }
@@ -25,7 +28,16 @@ full = {}
 mean = { variant = "gmp", recipe = { value_weight = 0.0, attribute_weight = 0.0 } }
 """
 GROUND = Ground("d", "w", "t", "e")
-SETTING = Setting("shop", "small", None)
+DATASET = Dataset(
+    name="shop",
+    root=Path(),
+    schema=Schema((Attribute("colour", ("red", "blue")),)),
+    paths=[],
+    labels=np.zeros((0, 2), dtype=np.int8),
+    category=np.zeros(0, dtype=np.int64),
+    category_names=(),
+    splits=np.zeros(0, dtype=str),
+)
 
 
 class Killed(BaseException):
@@ -33,35 +45,43 @@ class Killed(BaseException):
 
 
 @dataclass
-class Quick:
-    """Trains and evaluates nothing; notes what it was asked."""
+class Asked:
+    """What was asked, and where a kill hits."""
 
-    asked: list[tuple[str, str, int, bool]] = field(default_factory=list)
+    calls: list[tuple[str, str, int, bool]] = field(default_factory=list)
     kill: str = ""
 
-    def train(self, run: PlannedRun, config: Path, out: Path, resume: bool) -> dict[str, Any]:
-        self.asked.append(("train", run.row.name, run.config.seed, resume))
-        assert read_config(config) == run.config
+
+class Quick(Runs):
+    """Trains and evaluates nothing; notes what it was asked."""
+
+    asked: Asked
+
+    def train(self, run: Run, resume: bool) -> dict[str, Any]:
+        self.asked.calls.append(("train", run.row.name, run.config.seed, resume))
+        out = self.folder(run)
+        assert read_config(out / "config.toml") == run.config
+        (out / "last").mkdir(exist_ok=True)
         (out / "best").mkdir(exist_ok=True)
         (out / "best" / "config.json").write_text("{}")
-        if self.kill == "early":
+        if self.asked.kill == "early":
             raise Killed
-        (out / "last.pt").write_text("{}")
-        if self.kill == "train":
+        (out / "last" / "state.json").write_text("{}")
+        if self.asked.kill == "train":
             raise Killed
         return {
             "images": 9, "best_epoch": 1, "validation_map": 50.0, "seconds": 2.5,
             "setup_seconds": None if resume else 1.0, "epochs": [{}, {}], "run": str(out),
         }  # fmt: skip
 
-    def evaluate(self, run: PlannedRun, out: Path) -> dict[str, Any]:
-        self.asked.append(("evaluate", run.row.name, run.config.seed, run.likeness_only))
-        if self.kill == "evaluate":
+    def evaluate(self, run: Run) -> dict[str, Any]:
+        self.asked.calls.append(("evaluate", run.row.name, run.config.seed, run.likeness_only))
+        if self.asked.kill == "evaluate":
             raise Killed
-        return {"all": {"map": 60.0}, "checkpoint": str(out)}
+        return {"all": {"map": 60.0}, "checkpoint": str(self.folder(run))}
 
-    def floor(self, run: PlannedRun) -> dict[str, Any]:
-        self.asked.append(("floor", run.row.name, run.config.seed, run.likeness_only))
+    def floor(self, run: Run) -> dict[str, Any]:
+        self.asked.calls.append(("floor", run.row.name, run.config.seed, run.likeness_only))
         return {"all": {"map": 20.0}}
 
 
@@ -73,54 +93,63 @@ def table(tmp_path: Path) -> RowFile:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "work")
+def work(tmp_path: Path) -> Path:
+    return tmp_path / "work"
 
 
-def make(table: RowFile, store: RunStore, runner: Quick, seeds: int = 2, **grounds: str) -> None:
-    ground = replace(GROUND, **grounds)
-    runs = plan_runs(table, table.chosen(None), seeds, SETTING, ground)
-    measure_runs(runs, store, runner, "cpu", lambda line: None, ground, lambda: ground)
+def quick(table: RowFile, work: Path, asked: Asked, seeds: int = 2, **grounds: str) -> Quick:
+    setting = Setting("shop", None, None, "small", None, seeds, None, None)
+    bench = Bench(work, work, "cpu", 0)
+    runs = Quick(table, setting, bench, DATASET, replace(GROUND, **grounds))
+    object.__setattr__(runs, "asked", asked)
+    return runs
 
 
-def test_all_rows_of_a_seed_come_before_the_next_seed(table: RowFile, store: RunStore) -> None:
-    runner = Quick()
-    make(table, store, runner)
-    assert runner.asked == [
+def make(table: RowFile, work: Path, asked: Asked, seeds: int = 2, **grounds: str) -> Quick:
+    runs = quick(table, work, asked, seeds, **grounds)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "ground", lambda dataset, weights: runs.ground)
+        runs.measure()
+    return runs
+
+
+def test_all_rows_of_a_seed_come_before_the_next_seed(table: RowFile, work: Path) -> None:
+    asked = Asked()
+    runs = make(table, work, asked)
+    assert asked.calls == [
         ("floor", "floor", 0, True),
         ("train", "full", 0, False), ("evaluate", "full", 0, False),
         ("train", "mean", 0, False), ("evaluate", "mean", 0, True),
         ("train", "full", 1, False), ("evaluate", "full", 1, False),
         ("train", "mean", 1, False), ("evaluate", "mean", 1, True),
     ]  # fmt: skip
-    run = plan_runs(table, table.chosen("full"), 1, SETTING, GROUND)[0]
-    record = store.measured(run)
+    record = runs.measured(runs.chosen("full")[0])
     assert record is not None
     assert record["all"] == {"map": 60.0}
     assert record["training"]["seconds"] == 2.5
     assert record["training"]["epochs"] == 2
     assert "checkpoint" not in record
-    assert str(store.work) not in json.dumps(record)
+    assert str(work) not in json.dumps(record)
 
 
-def test_what_is_done_is_skipped_and_more_seeds_add_to_it(table: RowFile, store: RunStore) -> None:
-    make(table, store, Quick())
-    again = Quick()
-    make(table, store, again)
-    assert again.asked == []
-    make(table, store, again, seeds=3)
-    assert {asked[2] for asked in again.asked} == {2}
+def test_what_is_done_is_skipped_and_more_seeds_add_to_it(table: RowFile, work: Path) -> None:
+    make(table, work, Asked())
+    again = Asked()
+    make(table, work, again)
+    assert again.calls == []
+    make(table, work, again, seeds=3)
+    assert {call[2] for call in again.calls} == {2}
 
 
 def test_fault_35_other_evaluation_code_evaluates_again_and_trains_nothing(
-    table: RowFile, store: RunStore
+    table: RowFile, work: Path
 ) -> None:
-    make(table, store, Quick(), seeds=1)
-    again = Quick()
-    make(table, store, again, seeds=1, evaluation_code="x")
-    assert [asked[0] for asked in again.asked] == ["floor", "evaluate", "evaluate"]
-    make(table, store, again, seeds=1, training_code="x")
-    assert [asked[0] for asked in again.asked[3:]] == [
+    make(table, work, Asked(), seeds=1)
+    again = Asked()
+    make(table, work, again, seeds=1, evaluation_code="x")
+    assert [call[0] for call in again.calls] == ["floor", "evaluate", "evaluate"]
+    make(table, work, again, seeds=1, training_code="x")
+    assert [call[0] for call in again.calls[3:]] == [
         "floor", "train", "evaluate", "train", "evaluate",
     ]  # fmt: skip
 
@@ -135,40 +164,42 @@ def test_fault_35_other_evaluation_code_evaluates_again_and_trains_nothing(
     ],
 )
 def test_a_killed_run_goes_on(
-    table: RowFile, store: RunStore, kill: str, then: list[tuple[str, str, int, bool]]
+    table: RowFile, work: Path, kill: str, then: list[tuple[str, str, int, bool]]
 ) -> None:
     with pytest.raises(Killed):
-        make(table, store, Quick(kill=kill), seeds=1)
-    again = Quick()
-    make(table, store, again, seeds=1)
-    assert again.asked[: len(then)] == then
-    assert ("floor", "floor", 0, True) not in again.asked
+        make(table, work, Asked(kill=kill), seeds=1)
+    again = Asked()
+    make(table, work, again, seeds=1)
+    assert again.calls[: len(then)] == then
+    assert ("floor", "floor", 0, True) not in again.calls
 
 
-def test_fault_35_a_broken_record_is_measured_again(table: RowFile, store: RunStore) -> None:
-    make(table, store, Quick(), seeds=1)
-    for path in (store.work / "measured").iterdir():
+def test_fault_35_a_broken_record_is_measured_again(table: RowFile, work: Path) -> None:
+    make(table, work, Asked(), seeds=1)
+    for path in (work / "measured").iterdir():
         path.write_text(path.read_text()[:-9])
-    again = Quick()
-    make(table, store, again, seeds=1)
-    assert [asked[0] for asked in again.asked] == ["floor", "evaluate", "evaluate"]
+    again = Asked()
+    make(table, work, again, seeds=1)
+    assert [call[0] for call in again.calls] == ["floor", "evaluate", "evaluate"]
 
 
 def test_rows_of_one_configuration_share_their_run(
-    table: RowFile, store: RunStore, tmp_path: Path
+    table: RowFile, work: Path, tmp_path: Path
 ) -> None:
-    make(table, store, Quick(), seeds=1)
+    make(table, work, Asked(), seeds=1)
     (tmp_path / "other.toml").write_text(ROWS.replace("full", "whole"))
-    again = Quick()
-    make(read_row_file(tmp_path / "other.toml"), store, again, seeds=1)
-    assert again.asked == []
+    again = Asked()
+    make(read_row_file(tmp_path / "other.toml"), work, again, seeds=1)
+    assert again.calls == []
 
 
-def test_code_that_changes_meanwhile_stops_the_table(table: RowFile, store: RunStore) -> None:
+def test_code_that_changes_meanwhile_stops_the_table(
+    table: RowFile, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = iter([GROUND, GROUND, replace(GROUND, training_code="x")])
-    runner = Quick()
-    runs = plan_runs(table, table.chosen(None), 1, SETTING, GROUND)
+    monkeypatch.setattr(measure, "ground", lambda dataset, weights: next(found))
+    asked = Asked()
     with pytest.raises(DataError, match="the training code changed while"):
-        measure_runs(runs, store, runner, "cpu", lambda line: None, GROUND, lambda: next(found))
+        quick(table, work, asked, 1).measure()
     # The floor was kept; the run that was trained under the old code is not evaluated.
-    assert [asked[0] for asked in runner.asked] == ["floor", "train"]
+    assert [call[0] for call in asked.calls] == ["floor", "train"]

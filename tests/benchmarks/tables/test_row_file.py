@@ -2,13 +2,25 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from benchmarks.ablations_table import ROWS as ABLATIONS
-from benchmarks.map_table import ROWS as MAP
-from benchmarks.tables.config_toml import config_toml
-from benchmarks.tables.row_file import RowFile, read_row_file, row_config, with_row
+from benchmarks.common import Bench
+from benchmarks.tables.keys import Ground
+from benchmarks.tables.measure import Runs
+from benchmarks.tables.options import Setting
+from benchmarks.tables.row_file import (
+    ABLATIONS,
+    MAP,
+    RowFile,
+    chosen_names,
+    config_toml,
+    read_row_file,
+    with_row,
+)
+from training.datasets.dataset import Dataset
 from training.errors import UsageError
 from training.models.config import ModelConfig
 from training.recipe import Recipe
@@ -16,7 +28,6 @@ from training.run import RunConfig, read_config
 
 TEXT = """
 title = "Some rows"
-order = ["floor", "plain"]
 reference = "plain"
 [base.model]
 grid = 5
@@ -45,7 +56,7 @@ def table(tmp_path: Path) -> RowFile:
 
 
 def config(table: RowFile, row: str, dataset: str = "shop", seed: int = 3) -> RunConfig:
-    return row_config(table, table.rows[row], dataset, "small", None, seed)
+    return table.config(table.rows[row], f"{dataset}-small", "small", None, seed)
 
 
 def test_a_row_is_base_then_recipes_then_its_own_then_tuned(table: RowFile) -> None:
@@ -73,12 +84,16 @@ def test_a_row_over_another_config_changes_only_what_it_names(table: RowFile) ->
     )
 
 
-def test_limits_for_trying_out(table: RowFile) -> None:
-    row = table.rows["mean"]
-    small = row_config(table, row, "shop", "small", "w.safetensors", 0, epochs=2, image_size=64)
-    assert (small.recipe.epochs, small.preprocessing.size) == (2, 64)
-    assert small.recipe.freeze_backbone
-    assert row_config(table, row, "shop", "small", None, 0, epochs=99).recipe.epochs == 5
+def test_limits_for_trying_out(table: RowFile, tmp_path: Path) -> None:
+    def tried(epochs: int | None, weights: str | None) -> RunConfig:
+        setting = Setting("shop", None, None, "small", weights, 1, epochs, None)
+        bench, shop = Bench(tmp_path, tmp_path, "cpu", 0), SimpleNamespace(name="shop")
+        runs = Runs(table, setting, bench, cast(Dataset, shop), Ground("d", "w", "t", "e"))
+        return runs.run(table.rows["mean"], 0).config
+
+    small = tried(2, "w.safetensors").recipe
+    assert (small.epochs, small.freeze_backbone) == (2, True)
+    assert tried(99, None).recipe.epochs == tried(None, None).recipe.epochs == 5
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_file(table: RowFile) -> None:
@@ -86,19 +101,20 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_file(table: RowFile) -> Non
     assert [row.name for row in table.chosen("mean, floor")] == ["floor", "mean"]
     with pytest.raises(UsageError, match="unknown row 'avg'; there are floor, plain, mean"):
         table.chosen("mean,avg")
+    assert chosen_names("b, a", ("a", "b", "c")) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
         ('recipes = ["quick"]', 'recipes = ["slow"]', "no recipe 'slow'; there are quick"),
-        ('title = "GMP"', 'tittle = "GAP"', "unknown field 'tittle'"),
-        ("[base.model]", "[base.modell]", "unknown field 'modell'"),
+        ('title = "GMP"', 'tittle = "GAP"', "unknown field `tittle`"),
+        ("[base.model]", "[base.modell]", "Invalid enum value 'modell'"),
         ('reference = "plain"', 'reference = "plane"', "'plane' is none of its rows"),
         ("mean = { epochs = 5 }", "meen = { epochs = 5 }", "'meen' is none of its rows"),
-        ("order = [", "order = ", "cannot read the rows"),
-        ('title = "GMP", variant', "recipe = 3, variant", "a table stands where"),
-        ('reference = "plain"', "", "'' is none of its rows"),
+        ("[rows]", "[rows", "cannot read the rows"),
+        ('title = "GMP", variant', "recipe = 3, variant", "Expected `object`, got `int`"),
+        ('reference = "plain"', "", "missing required field `reference`"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, before: str, after: str, message: str) -> None:
@@ -134,7 +150,7 @@ def test_every_row_of_the_project_survives_its_config_file(
 ) -> None:
     table = read_row_file(path)
     for row in table.chosen(None):
-        made = row_config(table, row, "shop", "resnet18", weights, 7)
+        made = table.config(row, "shop-resnet18", "resnet18", weights, 7)
         file = tmp_path / "config.toml"
         file.write_text(config_toml(made))
         assert read_config(file) == made, row.name
@@ -191,8 +207,9 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
 def test_tables_share_the_runs_that_they_have_in_common() -> None:
     maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
     for group in {"none-resnet18", *maps.tuned, *ablations.tuned}:
-        dataset, _, backbone = group.rpartition("-")
         for one, other in (("m2fashion", "m2fashion"), ("m2fashion-paper", "paper")):
-            assert row_config(maps, maps.rows[one], dataset, backbone, None, 0) == row_config(
-                ablations, ablations.rows[other], dataset, backbone, None, 0
-            )
+            made = [
+                file.config(file.rows[name], group, "resnet18", None, 0)
+                for file, name in ((maps, one), (ablations, other))
+            ]
+            assert made[0] == made[1]

@@ -7,20 +7,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import pytest
 
-from benchmarks.ablations_table import ROWS as ROWS_FILE
-from benchmarks.tables.options import Options, table_options
+from benchmarks.tables.row_file import MAP
 
 ROWS = """
 title = "Mini"
-order = ["floor", "triplet", "m2fashion"]
 reference = "m2fashion"
 [base.model]
 grid = 4
 [base.recipe]
-epochs = 1
+epochs = 2
+[base.preprocessing]
+size = 48
 [recipes.sampled]
 sampling = "triplets"
 triplets_per_epoch = 64
@@ -59,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def options(*more: str) -> Sequence[str]:
     return [
-        *("--dataset", "shop", "--backbone", "small", "--image-size", "48", "--workers", "0"),
+        *("--dataset", "shop", "--backbone", "small", "--epochs", "1", "--workers", "0"),
         *("--rows-file", "rows.toml", "--work", "work", "--results", "results", "--seeds", "1"),
         *("--device", "cpu", *more),
     ]
@@ -67,9 +66,10 @@ def options(*more: str) -> Sequence[str]:
 
 def test_from_one_end_to_the_other(folder: Path) -> None:
     # First one row, whose table holds it alone.
-    done = bench(folder, "map", *options("--rows", "triplet", "--json"))
+    stem = folder / "results" / "map-shop-small-rows-1-epochs"
+    done = bench(folder, "map", *options("--rows", "triplet"))
     assert done.returncode == 0, done.stderr
-    data = json.loads(done.stdout)
+    data = json.loads(stem.with_suffix(".json").read_text())
     assert [row["model"] for row in data["rows"]] == ["triplet"]
 
     # Then the others; its run is not made again.
@@ -77,8 +77,7 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "[2/3] triplet, seed 0: done before" in done.stderr
     assert done.stderr.count("$ retrieve train") == 1
-    results = folder / "results"
-    written = json.loads((results / "map-shop-small-rows-48-px.json").read_text())
+    written = json.loads(stem.with_suffix(".json").read_text())
     assert [row["model"] for row in written["rows"]] == ["floor", "triplet", "m2fashion"]
     for row in written["rows"]:
         assert 0 < row["all"] < 100
@@ -86,63 +85,29 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
         assert row["parameters"] > 100_000
         assert row["floor"] or row["train_seconds"] > 0
         assert row["likeness_only"] is (row["model"] != "m2fashion")
-    assert str(folder) not in (results / "map-shop-small-rows-48-px.json").read_text()
-    markdown = (results / "map-shop-small-rows-48-px.md").read_text()
+    assert [row["likeness"] is None for row in written["rows"]] == [True, False, False]
+    assert 0 < written["rows"][2]["likeness"]["query"]["mrr"] < 1
+    assert str(folder) not in stem.with_suffix(".json").read_text()
+    markdown = stem.with_suffix(".md").read_text()
     assert done.stdout.strip() == markdown.strip()
-    assert "- pictures of 48 pixels a side\n- epochs: 1\n" in markdown
-    assert (results / "map-shop-small-rows-48-px.png").stat().st_size > 5000
+    assert "- pictures of 48 pixels a side\n- epochs: 1;" in markdown
+    assert "| All | MRR | hard MRR |" in markdown
+    assert "ranked by likeness alone" in markdown
 
     # A second run makes nothing and writes the same.
     again = bench(folder, "map", *options())
     assert (again.returncode, again.stdout) == (0, done.stdout)
     assert "$ retrieve" not in again.stderr
 
-    # Combinations rest on the same runs.
-    done = bench(folder, "combinations", *options())
-    assert done.returncode == 0, done.stderr
-    assert "$ retrieve" not in done.stderr
-    assert "| M2Fashion |" in done.stdout
-    assert "Ranked by likeness alone" in done.stdout
-    assert (results / "combinations-shop-small-rows-48-px.json").is_file()
-
-    # So does what each part is worth.
+    # Another table rests on the same runs, and none overwrites another's files.
     done = bench(folder, "ablations", *options())
     assert done.returncode == 0, done.stderr
     assert "$ retrieve" not in done.stderr
-    assert "| model | All MAP | MRR | hard MRR |" in done.stdout
-    written = json.loads((results / "ablations-shop-small-rows-48-px.json").read_text())
-    assert [row["likeness"] is None for row in written["rows"]] == [True, False, False]
-    assert 0 < written["rows"][2]["likeness"]["query"]["mrr"] < 1
-
-    # Rendered again from the JSON alone.
-    (results / "map-shop-small-rows-48-px.md").unlink()
-    done = bench(folder, "map", *options("--render-only", "--work", "nowhere"))
+    assert (folder / "results" / "ablations-shop-small-rows-1-epochs.json").is_file()
+    own = ["--rows-file", str(MAP), "--rows", "floor", "--work", "own"]
+    done = bench(folder, "map", *options(*own))
     assert done.returncode == 0, done.stderr
-    assert (results / "map-shop-small-rows-48-px.md").read_text() == markdown
-
-
-@pytest.mark.parametrize(
-    ("words", "suffix"),
-    [
-        ((), ""),
-        (("--rows-file", str(ROWS_FILE), "--rows", "full", "--seeds", "1"), ""),
-        (("--rows-file", str(ROWS_FILE.with_name("map.toml"))), "-map"),
-        (("--epochs", "1", "--image-size", "32"), "-1-epochs-32-px"),
-    ],
-)
-def test_other_rows_and_trials_do_not_overwrite_the_table(
-    words: tuple[str, ...], suffix: str
-) -> None:
-    found = []
-
-    @click.command()
-    @table_options
-    def command(options: Options) -> int:
-        found.append(options.suffix(ROWS_FILE))
-        return 0
-
-    command.main(["--dataset", "shop", *words], standalone_mode=False)
-    assert found == [suffix]
+    assert (folder / "results" / "map-shop-small-1-epochs.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +116,6 @@ def test_other_rows_and_trials_do_not_overwrite_the_table(
         (("--rows", "tripplet"), 2, "unknown row 'tripplet'"),
         (("--rows-file", "none.toml"), 2, "cannot read the rows in none.toml"),
         (("--weights", "none.safetensors"), 3, "none.safetensors does not exist"),
-        (("--render-only", "--results", "nowhere"), 3, "nothing to render in"),
         (("--seeds", "0"), 2, "--seeds"),
         (("--dataset", "shopp"), 2, "shopp"),
     ],

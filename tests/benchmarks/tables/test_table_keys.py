@@ -1,15 +1,10 @@
 """Keys change with whatever can change a figure, and with nothing else."""
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
-from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.tables import keys
 from benchmarks.tables.keys import (
@@ -21,13 +16,9 @@ from benchmarks.tables.keys import (
     training_key,
     weights_hash,
 )
-from training.checkpoint import save_checkpoint
-from training.code_hash import code_files
-from training.datasets import load_dataset
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.errors import DataError
 from training.models.config import ModelConfig
-from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig
@@ -137,59 +128,21 @@ def test_weights_count_by_content(tmp_path: Path) -> None:
         weights_hash(str(tmp_path / "none.safetensors"))
 
 
-def test_the_named_files_of_this_project_exist() -> None:
-    patterns = (*keys.EVALUATION_CODE, *keys.NOT_TRAINING_CODE)
-    assert all(list(keys.ROOT.glob(pattern)) for pattern in patterns)
-
-
-DECIDES_NOTHING = {
-    "*/__init__.py": "imports and tables of names",
-    "training/datasets/*.py": "what they give is hashed instead",
-    "training/model_card.py": "writes about a run",
-    "retrieval/cli.py": "finds the command",
-    "retrieval/dataset_options.py": "options of the command line",
-    "retrieval/console.py": "prints",
-    "indexer/device.py": "chooses where to run; the machine is named with the figures",
-}
-"""What `retrieve evaluate` and the floor import beside the evaluation code, and why that is so."""
-
-IMPORTED = """
-import json, sys
-import benchmarks.tables.floor
-from retrieval.cli import _run
-code = _run(sys.argv[1:], False)
-files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-print("\\n" + json.dumps([file for file in files if file]))
-sys.exit(code)
-"""
-
-
-def test_all_code_that_decides_figures_counts(tmp_path: Path) -> None:
-    catalogue = load_dataset(str(write_tiny_catalogue(tmp_path / "tiny", 60)))
-    model = M2Fashion(catalogue.schema, ModelConfig("small", "layer2", 2, 16))
-    save_checkpoint(tmp_path / "run", model.eval(), Preprocessing(size=32), (), {"seed": 0})
-    words = ["evaluate", "--dataset", catalogue.root, "--checkpoint", tmp_path / "run"]
-    words += ["--workers", "0", "--device", "cpu", "--cache", tmp_path / "cache"]
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTED, *map(str, words)],
-        cwd=keys.ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    imported = {Path(file) for file in json.loads(done.stdout.splitlines()[-1])}
-    rooms = {keys.ROOT / room for room in ("training", "indexer", "retrieval", "benchmarks")}
-    counted = code_files(keys.ROOT, keys.EVALUATION_CODE, keys.NOT_TRAINING_CODE)
-    others = {
-        path.relative_to(keys.ROOT).as_posix()
-        for path in imported - set(counted)
-        if rooms & set(path.parents)
-    }
-    assert len(imported & set(counted)) > 30
-    assert [name for name in sorted(others) if not _explained(name)] == []
-    assert [p for p in DECIDES_NOTHING if not any(fnmatch(name, p) for name in others)] == []
-    assert keys.ROOT / "training/datasets/dataset.py" in counted
-
-
-def _explained(name: str) -> bool:
-    return any(fnmatch(name, pattern) for pattern in DECIDES_NOTHING)
+def test_code_that_runs_counts_and_comments_do_not(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("training", "retrieval"):
+        (tmp_path / room / "deep").mkdir(parents=True)
+        (tmp_path / room / "deep" / "code.py").write_text("x = 1\n")
+    monkeypatch.setattr(keys, "ROOT", tmp_path)
+    first = ground(dataset, None)
+    (tmp_path / "training" / "deep" / "code.py").write_text('"""What."""\nx = 1  # why\n')
+    assert ground(dataset, None) == first
+    (tmp_path / "retrieval" / "deep" / "code.py").write_text("x = 2\n")
+    other = ground(dataset, None)
+    assert other.evaluation_code != first.evaluation_code
+    assert other.training_code == first.training_code
+    (tmp_path / "training" / "deep" / "code.py").write_text("x = 2\n")
+    third = ground(dataset, None)
+    assert third.training_code != other.training_code
+    assert third.evaluation_code != other.evaluation_code
