@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout = io.StringIO()
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
         # Without a buffer: a signal's handler may write while a write goes on.
-        raw = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
+        raw: Any = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)
         sys.stderr = _Lasting(raw, sys.stderr.encoding, "backslashreplace", write_through=True)
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run(arguments, debug))
