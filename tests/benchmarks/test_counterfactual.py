@@ -26,7 +26,7 @@ from benchmarks.counterfactual_wardrobe import (
     with_value,
 )
 from benchmarks.measured_rows import with_kept_rows
-from training.datasets import wardrobe
+from training.datasets import catalogue
 from training.errors import DataError, UsageError
 from training.run import read_config
 from training.wardrobe.fabric import second_ink
@@ -114,7 +114,7 @@ def test_it_is_drawn_alike_by_two_processes(drawn, tmp_path):
 
 def test_ranks_are_those_of_a_sort(drawn):
     folder, queries = drawn
-    dataset = wardrobe.load(folder)
+    dataset = catalogue.load(folder)
     rng = np.random.default_rng(2)
     scores = rng.integers(4, size=(len(dataset), len(dataset))).astype(np.float32)
 
