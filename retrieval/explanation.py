@@ -34,7 +34,7 @@ from training.errors import DataError
 from training.image_file import shown_path
 from training.schema import Condition, Schema
 
-MOST_HITS = 30
+MOST_EXPLAINED = 30
 """Hits that are explained."""
 
 STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
@@ -77,14 +77,14 @@ def conditions_of(schema: Schema, request: Request) -> tuple[Condition, ...]:
 
 
 def explain(engine: Engine, request: Request, result: QueryResult) -> Explanation:
-    """Work out the attention to a request's image file and to its first `MOST_HITS` hits.
+    """Work out the attention to a request's image file and to its first `MOST_EXPLAINED` hits.
 
     Raises:
         DataError: the query image cannot be read.
     """
     conditions = conditions_of(engine.schema, request)
     seen: list[Seen | str] = [_look(engine, Path(str(request.image)), conditions)]
-    for hit in result.hits[:MOST_HITS]:
+    for hit in result.hits[:MOST_EXPLAINED]:
         try:
             seen.append(_look(engine, hit.path, conditions))
         except DataError as error:

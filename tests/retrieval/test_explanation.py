@@ -13,7 +13,7 @@ from small_index import Shop, run
 
 from retrieval.engine import Engine
 from retrieval.explanation import (
-    MOST_HITS,
+    MOST_EXPLAINED,
     Explanation,
     Seen,
     conditions_of,
@@ -146,12 +146,12 @@ def test_no_hits_and_very_many(shop: Shop) -> None:
     engine = Engine.open("indexes/shop", "cpu")
     many = Request(PICTURE, top_k=68, include_query=True)
     every = explain(engine, many, engine.query(many))
-    assert len(every.seen) == MOST_HITS + 1
+    assert len(every.seen) == MOST_EXPLAINED + 1
     none = Request(PICTURE, where={"colour": "red", "shape": "square", "category": "round"})
     found = explain(engine, none, engine.query(none))
     assert len(found.seen) == 1
     assert explanation_sheet(found).height > CELL
-    assert cut(engine.query(many), MOST_HITS) == f" (first {MOST_HITS} of 68 hits)"
+    assert cut(engine.query(many), MOST_EXPLAINED) == f" (first {MOST_EXPLAINED} of 68 hits)"
 
 
 @pytest.mark.parametrize(

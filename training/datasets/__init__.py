@@ -16,9 +16,9 @@ from training.schema import Schema
 
 ADAPTERS: dict[str, Callable[[Path], Dataset]] = {
     "catalogue": catalogue.load,
-    "darn": darn.load,
+    "darn": darn.load_darn,
     "deepfashion": deepfashion.load,
-    "fashionai": fashionai.load,
+    "fashionai": fashionai.load_fashionai,
 }
 """Name -> what reads a folder; `locate.SOURCES` says which files each expects."""
 

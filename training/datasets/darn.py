@@ -20,7 +20,7 @@ from training.datasets.dataset import Dataset
 from training.datasets.label_states import grouped_split
 
 
-def load(root: Path, item_grouped: bool = False) -> Dataset:
+def load_darn(root: Path, item_grouped: bool = False) -> Dataset:
     """Read DARN's label files; splits that are absent are left out.
 
     Args:

@@ -28,7 +28,7 @@ ATTRIBUTES = (
 STATES = {"y": 1, "n": -1, "m": 0}
 
 
-def load(root: Path) -> Dataset:
+def load_fashionai(root: Path) -> Dataset:
     """Read ASEN's files where the folder has them, else the raw form, cut 8:1:1 by path.
 
     DataError if files are missing or malformed.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.wardrobe.canvas import Canvas, Ink, ink
-from training.wardrobe.curve import mirrored, oval, points, ribbon, rounded
-from training.wardrobe.pose import Points
+from training.wardrobe.curve import Points, mirrored, oval, points, ribbon, rounded
 from training.wardrobe.scene import Scene
 
 _TRUNK = points(

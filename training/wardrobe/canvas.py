@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.wardrobe.fabric import Grid
-from training.wardrobe.pose import Points
+from training.wardrobe.curve import Points
+
+Grid = NDArray[np.float32]
+"""Coordinates or brightness per pixel, [h, w] float32."""
 
 Ink = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""

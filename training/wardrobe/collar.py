@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.wardrobe.curve import mirrored, points, rounded
-from training.wardrobe.pose import Points
+from training.wardrobe.curve import Points, mirrored, points, rounded
 
 
 def collar_pieces(collar: str) -> tuple[Points, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.wardrobe.pose import Points
+Points = NDArray[np.float64]
+"""Points [n, 2] float64, x then y, in figure units unless said otherwise."""
 
 
 def points(*xy: tuple[float, float]) -> Points:

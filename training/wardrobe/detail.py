@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.wardrobe.canvas import Canvas, Ink, ink
-from training.wardrobe.curve import mirrored, oval, points
+from training.wardrobe.curve import Points, mirrored, oval, points
 from training.wardrobe.layout import Layout
 from training.wardrobe.outline import half_width
-from training.wardrobe.pose import Points
 
-Draw = Callable[[Canvas, Layout, str, NDArray[np.float32], NDArray[np.float64]], None]
+Rgb = NDArray[np.floating]
+"""A colour [3], 0 to 255."""
+
+Draw = Callable[[Canvas, Layout, str, Rgb, Rgb], None]
 
 
 def draw_detail(
@@ -27,8 +29,8 @@ def draw_detail(
     layout: Layout,
     category: str,
     shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
+    main: Rgb,
+    second: Rgb,
 ) -> None:
     """Draw the marks of a category.
 
@@ -42,7 +44,7 @@ def draw_detail(
         _DETAILS[category](canvas, layout, shape, main, second)
 
 
-def _edge(main: NDArray[np.float32]) -> Ink:
+def _edge(main: Rgb) -> Ink:
     """A line that shows on the cloth: darker on light cloth, lighter on dark."""
     return ink(main, 0.55) if float(main.sum()) > 240 else ink(main + 75)
 
@@ -59,13 +61,7 @@ def _band(layout: Layout, shape: str, top: float, low: float) -> Points:
     return points((-half[0], top), (half[0], top), (half[1], low), (-half[1], low))
 
 
-def _t_shirt(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _t_shirt(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     # Below the neckline and above the hem, as large as fits.
     radius = max(0.035, min(0.074, (layout.hem - layout.opening) / 2 - 0.008))
     y = max(0.365, layout.opening + radius + 0.006)
@@ -77,13 +73,7 @@ def _t_shirt(
     canvas.polygon(star, ink(main))
 
 
-def _shirt(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _shirt(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     edge, fill = _edge(main), ink(main, 0.84)
     pocket = points((0.045, 0.318), (0.120, 0.318), (0.120, 0.392), (0.083, 0.408), (0.045, 0.392))
     _pair(canvas, pocket, fill, edge)
@@ -93,13 +83,7 @@ def _shirt(
         canvas.line(points((side * 0.172, 0.248), (side * 0.10, 0.256)), edge, 0.005)
 
 
-def _dress(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _dress(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     top = min(0.425, layout.hem - 0.06)
     low = min(top + 0.045, layout.hem)
     canvas.polygon(_band(layout, shape, top, low), ink(second))
@@ -119,13 +103,7 @@ def _dress(
     canvas.disc(knot, 0.017, ink(second, 0.65))
 
 
-def _jacket(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _jacket(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     dark = _edge(main)
     band = _band(layout, shape, layout.hem - 0.05, layout.hem + 0.016)
     canvas.polygon(band, dark)
@@ -143,26 +121,14 @@ def _jacket(
         canvas.polygon(tab, dark)
 
 
-def _sweater(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _sweater(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     edge = _edge(main)
     canvas.line(_band(layout, shape, layout.hem - 0.045, layout.hem - 0.045), edge, 0.007)
     for sleeve in layout.sleeves:
         canvas.line(sleeve.cuff - 0.12 * (sleeve.line[-1] - sleeve.line[0]), edge, 0.007)
 
 
-def _coat(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _coat(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     edge = _edge(main)
     storm = points((0.106, 0.236), (0.166, 0.226), (0.164, 0.325), (0.112, 0.365), (0.072, 0.340))
     _pair(canvas, storm, ink(main, 0.80), edge)
@@ -174,13 +140,7 @@ def _coat(
         _pair(canvas, flap, ink(main, 0.58), edge)
 
 
-def _hoodie(
-    canvas: Canvas,
-    layout: Layout,
-    shape: str,
-    main: NDArray[np.float32],
-    second: NDArray[np.float64],
-) -> None:
+def _hoodie(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -> None:
     edge = _edge(main)
     low = min(layout.hem - 0.025, 0.56)
     pocket = points((0.060, low - 0.115), (0.118, low - 0.045), (0.118, low), (0.0, low))

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from training.wardrobe.canvas import Grid
 from training.wardrobe.garment import Garment
-
-Grid = NDArray[np.float32]
-"""Coordinates or brightness per pixel, [h, w] float32."""
 
 PALETTE: dict[str, tuple[int, int, int]] = {
     "black": (36, 36, 41),

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.wardrobe.curve import points
+from training.wardrobe.curve import Points, points
 from training.wardrobe.layout import Layout, lay_out
 from training.wardrobe.outline import SHOULDER_X, SHOULDER_Y, WAIST_Y, half_width
-from training.wardrobe.pose import Points
 from training.wardrobe.regions import garment_outlines, rasterise
 from training.wardrobe.spec import Spec
 

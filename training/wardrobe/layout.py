@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.wardrobe.collar import collar_pieces, hood_back
+from training.wardrobe.curve import Points
 from training.wardrobe.garment import Garment
 from training.wardrobe.outline import HEM_Y, neckline, torso
-from training.wardrobe.pose import ArmPose, Points, Pose
+from training.wardrobe.pose import ArmPose, Pose
 from training.wardrobe.sleeve import Sleeve, arm_line, sleeve
 
 

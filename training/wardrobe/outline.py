@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from training.wardrobe.curve import points
-from training.wardrobe.pose import Points
+from training.wardrobe.curve import Points, points
 
 NECK_X, NECK_Y = 0.058, 0.165
 SHOULDER_X, SHOULDER_Y = 0.178, 0.205

@@ -10,10 +10,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Points = NDArray[np.float64]
-"""Points [n, 2] float64, x then y, in figure units unless said otherwise."""
+from training.wardrobe.curve import Points
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from training.wardrobe.curve import oval, points, ribbon
+from training.wardrobe.curve import Points, oval, points, ribbon
 from training.wardrobe.garment import Garment
 from training.wardrobe.layout import Layout
 from training.wardrobe.outline import half_width
-from training.wardrobe.pose import Points
 from training.wardrobe.vocabulary import ATTRIBUTES
 
 Mask = NDArray[np.bool_]

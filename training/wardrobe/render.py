@@ -18,11 +18,11 @@ from training.wardrobe.body import (
     draw_lower_body,
     draw_trunk,
 )
-from training.wardrobe.canvas import SUPERSAMPLE, Canvas, Cloth, ink
+from training.wardrobe.canvas import SUPERSAMPLE, Canvas, Cloth, Grid, ink
 from training.wardrobe.closure import draw_closure
 from training.wardrobe.curve import points
 from training.wardrobe.detail import draw_detail
-from training.wardrobe.fabric import Fabric, Grid, fabric_of, relief, second_ink, weave
+from training.wardrobe.fabric import Fabric, fabric_of, relief, second_ink, weave
 from training.wardrobe.garment import Garment
 from training.wardrobe.layout import Layout, lay_out
 from training.wardrobe.light import lit

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.wardrobe.curve import bezier, ribbon
+from training.wardrobe.curve import Points, bezier, ribbon
 from training.wardrobe.outline import half_width
-from training.wardrobe.pose import ArmPose, Points
+from training.wardrobe.pose import ArmPose
 
 _JOINT = np.array([0.146, 0.232])
 _UPPER, _FORE = 0.2, 0.19

@@ -34,7 +34,7 @@ def write(root: Path, **changes: str | None) -> Path:
 
 
 def test_everything_is_read(tmp_path: Path) -> None:
-    dataset = darn.load(write(tmp_path))
+    dataset = darn.load_darn(write(tmp_path))
     assert dataset.name == "darn"
     assert dataset.splits.tolist() == ["train"] * 3 + ["test"] * 3
     assert dataset.paths[3] == "pic/10/3_4_1.jpg"
@@ -69,7 +69,7 @@ def test_item_grouped_split_drops_the_published_lists(tmp_path: Path) -> None:
     paths = "\n".join(f"pic/9/{n // 4}_1_{n % 4}.jpg" for n in range(400))
     labels = "\n".join(f"{n} 1 {n % 2}" for n in range(400))
     folder = write(tmp_path, **{"filenames_train.txt": paths, "label_train.txt": labels})
-    dataset = darn.load(folder, item_grouped=True)
+    dataset = darn.load_darn(folder, item_grouped=True)
     assert dataset.items is not None
     for item in set(dataset.items.tolist()):
         assert len(set(dataset.splits[dataset.items == item])) == 1
@@ -80,7 +80,7 @@ def test_item_grouped_split_drops_the_published_lists(tmp_path: Path) -> None:
 
 def test_names_file_names_the_values(tmp_path: Path) -> None:
     names = {"Collar_Shape": ["v-neck", "round"]}
-    dataset = darn.load(write(tmp_path, **{"names.json": json.dumps(names)}))
+    dataset = darn.load_darn(write(tmp_path, **{"names.json": json.dumps(names)}))
     assert dataset.schema.value_names[3:] == ("v-neck", "round")
     for wrong, message in (
         ({"collar shape": ["v"]}, "'collar shape' has 2 values, 1 names are given"),
@@ -88,17 +88,17 @@ def test_names_file_names_the_values(tmp_path: Path) -> None:
         (["v"], "not of the form"),
     ):
         with pytest.raises(DataError, match=message):
-            darn.load(write(tmp_path, **{"names.json": json.dumps(wrong)}))
+            darn.load_darn(write(tmp_path, **{"names.json": json.dumps(wrong)}))
 
 
 def test_meta_lies_beside_the_folder_or_is_flat(tmp_path: Path) -> None:
     folder = write(tmp_path, **{"meta.json": json.dumps(META)})
-    assert darn.load(folder).schema.size == 5
+    assert darn.load_darn(folder).schema.size == 5
     write(tmp_path, **{"meta.json": None})
     with pytest.raises(DataError, match=r"meta.json is missing .* expected files: meta.json"):
-        darn.load(folder)
+        darn.load_darn(folder)
     (tmp_path / "meta.json").write_text(json.dumps({"darn": META}))
-    assert darn.load(folder).schema.size == 5
+    assert darn.load_darn(folder).schema.size == 5
 
 
 @pytest.mark.parametrize(
@@ -129,27 +129,27 @@ def test_meta_lies_beside_the_folder_or_is_flat(tmp_path: Path) -> None:
 def test_malformed_files_are_refused(tmp_path: Path, file: str, text: str, message: str) -> None:
     folder = write(tmp_path, **{file: text})
     with pytest.raises(DataError, match=message):
-        darn.load(folder)
+        darn.load_darn(folder)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
     folder = write(tmp_path, **{"candidate_test.txt": None})
     with pytest.raises(DataError, match=r"candidate_test.txt is missing; .* come in pairs"):
-        darn.load(folder)
+        darn.load_darn(folder)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(DataError, match=r"lists no images .* expected files: meta.json .*ASEN"):
-        darn.load(empty)
+        darn.load_darn(empty)
     (empty / "filenames_test.txt").write_text("a.jpg\n")
     (empty / "meta.json").write_text(json.dumps(META))
     with pytest.raises(DataError, match="images but no label files"):
-        darn.load(empty)
+        darn.load_darn(empty)
 
 
 def test_a_byte_order_mark_is_no_part_of_any_file(tmp_path: Path) -> None:
     names = json.dumps({"Collar_Shape": ["v-neck", "round"]})
     files = FILES | {"names.json": names}
     folder = write(tmp_path, **{name: "\ufeff" + text for name, text in files.items()})
-    dataset = darn.load(folder)
+    dataset = darn.load_darn(folder)
     assert dataset.schema.value_names[3:] == ("v-neck", "round")
     assert dataset.paths[0] == "pic/10/1_2_1.jpg"

@@ -27,7 +27,7 @@ def test_position_of_y_is_the_value_and_m_is_unknown(tmp_path: Path) -> None:
         "Images/a/3.jpg,neck_design_labels,nny\nImages/a/4.jpg,neck_design_labels,?\n",
         "part2",
     )
-    dataset = fashionai.load(tmp_path)
+    dataset = fashionai.load_fashionai(tmp_path)
     # In the order of ASEN's files, so skirts come first.
     assert [(a.name, a.values) for a in dataset.schema.attributes] == [
         ("skirt_length", ("0", "1")),
@@ -52,7 +52,7 @@ def test_label_file_in_the_folder_itself(tmp_path: Path) -> None:
     rows = "".join(
         f"Images/{n}.jpg,coat_length_labels,{'ynn' if n % 2 else 'nny'}\n" for n in range(50)
     )
-    dataset = fashionai.load(write(tmp_path, rows))
+    dataset = fashionai.load_fashionai(write(tmp_path, rows))
     assert dataset.paths[7] == "Images/7.jpg"
     assert [int((dataset.splits == s).sum()) for s in ("train", "valid", "test")] == [40, 5, 5]
 
@@ -63,7 +63,7 @@ def test_an_image_listed_under_several_attributes_is_in_one_split(tmp_path: Path
         for attribute in ("coat_length", "neck_design")
         for n in range(50)
     ]
-    dataset = fashionai.load(write(tmp_path, "".join(rows)))
+    dataset = fashionai.load_fashionai(write(tmp_path, "".join(rows)))
     assert dataset.splits[:50].tolist() == dataset.splits[50:].tolist()
     assert [int((dataset.splits == s).sum()) for s in ("train", "valid", "test")] == [80, 10, 10]
 
@@ -80,18 +80,18 @@ def test_an_image_listed_under_several_attributes_is_in_one_split(tmp_path: Path
 )
 def test_malformed_lines_are_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        fashionai.load(write(tmp_path, text))
+        fashionai.load_fashionai(write(tmp_path, text))
 
 
 def test_asen_files_come_first_and_absence_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no label file of FashionAI; expected files: .*Tianchi"):
-        fashionai.load(tmp_path)
+        fashionai.load_fashionai(tmp_path)
     meta = {"FashionAI": {"ATTRIBUTES": ["neck"], "ATTRIBUTES_NUM": {"neck": 2}}}
     (tmp_path / "meta.json").write_text(json.dumps(meta))
     (tmp_path / "filenames_valid.txt").write_text("a.jpg\nb.jpg\n")
     (tmp_path / "query_valid.txt").write_text("1 0 1\n")
     (tmp_path / "candidate_valid.txt").write_text("0 0 1\n")
     (tmp_path / "label_train.txt").write_text("0 0 1\n")
-    dataset = fashionai.load(tmp_path)
+    dataset = fashionai.load_fashionai(tmp_path)
     assert dataset.labels.tolist() == [[-1, 1], [-1, 1]]
     assert "label_train.txt is there but cannot be used" in dataset.notes[0]

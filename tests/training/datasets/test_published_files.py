@@ -59,8 +59,8 @@ def test_darn_items_straddle_the_published_split_only() -> None:
         return len(valid & test)
 
     folder = DATA / "asen-splits" / "DARN"
-    assert straddling(darn.load(folder)) == 3874
-    assert straddling(darn.load(folder, item_grouped=True)) == 0
+    assert straddling(darn.load_darn(folder)) == 3874
+    assert straddling(darn.load_darn(folder, item_grouped=True)) == 0
 
 
 def test_fashion_products() -> None:

@@ -137,7 +137,7 @@ def test_darn_lines_parse_and_agree(darn_folder):
 
 
 def test_darn_adapter_reads_the_same_labels(darn_folder):
-    dataset = darn.load(darn_folder)
+    dataset = darn.load_darn(darn_folder)
     assert len(dataset) == COUNT
     said = Counter(tuple(labels_of(dataset, row).values()) for row in range(COUNT))
     assert said == Counter(tuple(p.labels.values()) for p in plan(COUNT, SEED))
@@ -189,7 +189,7 @@ def test_deepfashion_boxes_and_landmarks(deepfashion_folder):
     ("write", "load"),
     [
         (write_catalogue, catalogue.load),
-        (write_darn, darn.load),
+        (write_darn, darn.load_darn),
         (write_deepfashion, deepfashion.load),
     ],
 )
