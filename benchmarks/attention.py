@@ -21,14 +21,13 @@ import numpy as np
 import torch
 
 from benchmarks.common import Bench, Data, Result, bench_command, table
+from benchmarks.wardrobe.garment import ATTRIBUTES
+from benchmarks.wardrobe.render import item_of, render, sample_spec
 from retrieval.console import counting
 from retrieval.evaluation.attention import LOCATED_BELOW, AttentionReport, attention_report
 from retrieval.metrics import attention_share
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
-from training.wardrobe.render import render
-from training.wardrobe.spec import item_of, sample_spec
-from training.wardrobe.vocabulary import ATTRIBUTES
 
 SEED = 271_828
 """Of the garments: far from the seeds that wardrobes are trained with."""

@@ -17,16 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.wardrobe.cloth import second_ink
+from benchmarks.wardrobe.figure import sample_pose
+from benchmarks.wardrobe.garment import (
+    ATTRIBUTES,
+    SLEEVELESS,
+    TILTS,
+    VALUES,
+    Garment,
+    sample_garment,
+)
+from benchmarks.wardrobe.render import Spec, render_image
+from benchmarks.wardrobe.scene import sample_scene
+from benchmarks.wardrobe.write import PictureJob, save_pictures, write_lines
 from retrieval.console import counting
-from training.wardrobe.fabric import second_ink
-from training.wardrobe.garment import SLEEVELESS, Garment, sample_garment
-from training.wardrobe.picture import PictureJob, save_pictures
-from training.wardrobe.plan import write_lines
-from training.wardrobe.pose import sample_pose
-from training.wardrobe.render import render_image
-from training.wardrobe.scene import sample_scene
-from training.wardrobe.spec import Spec
-from training.wardrobe.vocabulary import ATTRIBUTES, TILTS, VALUES
 
 LABELS, QUERIES = "labels.csv", "counterfactual.json"
 GALLERY_SEED = 271_828  # far from the wardrobes that models are trained on

@@ -40,7 +40,7 @@ COMMANDS = {
         "retrieval.commands.inspect",
         "Print counts, splits and broken files of a dataset.",
     ),
-    "wardrobe": ("retrieval.commands.wardrobe", "Render the project's own garments to disk."),
+    "wardrobe": ("benchmarks.wardrobe.command", "Render the project's own garments to disk."),
     "bench": ("benchmarks.cli", "Reproduce the figures that the project quotes."),
 }
 """Subcommand name -> (module with a click command called `command`, one-line help)."""

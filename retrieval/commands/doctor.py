@@ -87,6 +87,7 @@ def _gpu() -> str:
 
 def _search() -> str:
     """Render a few garments, index them with an untrained model, and search by one of them."""
+    from benchmarks.wardrobe.write import write_catalogue
     from indexer.build import BuildOptions, build_index
     from retrieval.engine import Engine
     from retrieval.request import Request
@@ -95,7 +96,6 @@ def _search() -> str:
     from training.models.config import ModelConfig
     from training.models.registry import build_model
     from training.preprocessing import Preprocessing
-    from training.wardrobe.write_catalogue import write_catalogue
 
     with tempfile.TemporaryDirectory(prefix="retrieve-doctor-") as temporary:
         folder = Path(temporary)

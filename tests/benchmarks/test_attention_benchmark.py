@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks.attention import measure
+from benchmarks.wardrobe.garment import ATTRIBUTES, wardrobe_schema
 from retrieval.cli import _run
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
@@ -14,7 +15,6 @@ from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
-from training.wardrobe.vocabulary import ATTRIBUTES, wardrobe_schema
 
 
 def save(folder: Path, spatial: str) -> Path:

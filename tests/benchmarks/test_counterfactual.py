@@ -26,12 +26,11 @@ from benchmarks.counterfactual_wardrobe import (
     with_value,
 )
 from benchmarks.measured_rows import with_kept_rows
+from benchmarks.wardrobe.cloth import second_ink
+from benchmarks.wardrobe.garment import ATTRIBUTES, sample_garment
 from training.datasets import catalogue
 from training.errors import DataError, UsageError
 from training.run import read_config
-from training.wardrobe.fabric import second_ink
-from training.wardrobe.garment import sample_garment
-from training.wardrobe.vocabulary import ATTRIBUTES
 
 
 @pytest.fixture(scope="module")

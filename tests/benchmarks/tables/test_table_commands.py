@@ -48,7 +48,7 @@ def bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wardrobe, a row file, and the table `map` of it with one seed."""
-    from training.wardrobe.write_catalogue import write_catalogue
+    from benchmarks.wardrobe.write import write_catalogue
 
     folder = tmp_path_factory.mktemp("tables")
     write_catalogue(folder / "shop", 300, size=48, seed=1)

@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.wardrobe.garment import ATTRIBUTES, VALUES, Garment, wardrobe_schema
+from benchmarks.wardrobe.render import Spec, item_of, render, render_image, sample_spec, split_of
 from training.errors import UsageError
 from training.schema import normalise_name
-from training.wardrobe.garment import Garment
-from training.wardrobe.render import render, render_image
-from training.wardrobe.spec import Spec, item_of, sample_spec, split_of
-from training.wardrobe.vocabulary import ATTRIBUTES, VALUES, wardrobe_schema
 
 PLAIN_GARMENT = Garment(
     category="sweater",

@@ -7,15 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.wardrobe.garment import ATTRIBUTES, VALUES
+from benchmarks.wardrobe.render import sample_spec
+from benchmarks.wardrobe.write import (
+    DARN_NAMES,
+    PictureJob,
+    plan,
+    save_pictures,
+    write_catalogue,
+    write_darn,
+    write_deepfashion,
+)
 from training.datasets import catalogue, darn, deepfashion
 from training.errors import DataError, ResourceError, UsageError
-from training.wardrobe.picture import PictureJob, save_pictures
-from training.wardrobe.plan import plan
-from training.wardrobe.spec import sample_spec
-from training.wardrobe.vocabulary import ATTRIBUTES, VALUES
-from training.wardrobe.write_catalogue import write_catalogue
-from training.wardrobe.write_darn import DARN_NAMES, write_darn
-from training.wardrobe.write_deepfashion import write_deepfashion
 
 COUNT, SIZE, SEED = 130, 32, 6
 

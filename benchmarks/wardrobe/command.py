@@ -9,13 +9,10 @@ from typing import Annotated
 
 import click
 
+from benchmarks.wardrobe.write import Written, write_catalogue, write_darn, write_deepfashion
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.dataset_options import JSON, filled
 from training.errors import ResourceError, UsageError
-from training.wardrobe.plan import Written
-from training.wardrobe.write_catalogue import write_catalogue
-from training.wardrobe.write_darn import write_darn
-from training.wardrobe.write_deepfashion import write_deepfashion
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _LAYOUTS = click.Choice(["catalogue", "darn", "deepfashion"])
