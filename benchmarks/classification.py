@@ -23,7 +23,6 @@ import click
 from benchmarks.common import Bench, Data, Result, bench_command, table
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.summary import Column
-from indexer.device import choose_device
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.classification import (
     KS,
@@ -35,12 +34,12 @@ from retrieval.evaluation.classification import (
 )
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
-from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.device import choose_device, keep_freed_memory
 from training.errors import DataError, UsageError
-from training.map_bank import MapBank
+from training.maps import MapBank
 
 SHARES = (0.25, 0.5, 0.75)
 """Of the labels, told to the model."""

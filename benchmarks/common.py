@@ -131,7 +131,7 @@ def retrieve(*words: Any, capture: bool = False) -> str:
 
 def train_or_resume(run: Path, options: Sequence[Any]) -> None:
     """Train a run, or what is left of it."""
-    from training.run_folder import whole_last
+    from training.resume import whole_last
 
     retrieve("train", *options, "--out", run, *([] if whole_last(run) is None else ["--resume"]))
 
@@ -143,7 +143,7 @@ def machine_name(device: str = "cpu") -> str:
     """
     import torch
 
-    from indexer.device import choose_device
+    from training.device import choose_device
 
     found = choose_device(device).device
     gpu = torch.cuda.get_device_name(found) if found.startswith("cuda") else "no GPU"

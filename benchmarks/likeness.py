@@ -27,7 +27,6 @@ from benchmarks.tables.measure import COMBINATIONS, SPLIT, Runs
 from benchmarks.tables.options import Setting, setting_options
 from benchmarks.tables.row_file import MAP, WHOLE, chosen_names
 from benchmarks.tables.summary import Column, means
-from indexer.device import choose_device
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
 from retrieval.evaluation.encoded_split import encode_split
@@ -38,6 +37,7 @@ from retrieval.evaluation.scorer import Scorer
 from retrieval.evaluation.scoring import FloorScorer
 from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
+from training.device import choose_device
 
 COLUMNS = [
     Column(heading, (name,), form)

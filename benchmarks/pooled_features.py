@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from retrieval.console import counting
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
-from training.models.conditioned import ConditionedEmbedder
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import trunk_maps
+from training.models.embedder import ConditionedEmbedder
 from training.models.registry import build_model
-from training.preprocessing import Preprocessing
-from training.trunk_maps import trunk_maps
 
 
 @dataclass(frozen=True)

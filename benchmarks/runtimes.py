@@ -28,12 +28,12 @@ from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.aligned_dataset import align_dataset
 from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
 from retrieval.evaluation.scoring import DescriptorScorer
-from training.allocator import keep_freed_memory
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.decoding import read_batches
+from training.device import keep_freed_memory
 from training.errors import DataError, UsageError
+from training.images.batches import read_batches
 
 BASE = "torch, channels-last"
 

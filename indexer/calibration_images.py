@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from training.decoding import read_batches
 from training.errors import DataError
-from training.preprocessing import Preprocessing
+from training.images.batches import read_batches
+from training.images.preprocessing import Preprocessing
 
 _BATCH = 16
 

@@ -19,9 +19,9 @@ from indexer.onnx_runtime import (
     onnx_forward,
     onnx_int8_forward,
 )
+from training.device import has_fast_bfloat16
 from training.errors import ResourceError, UsageError
-from training.models.conditioned import ConditionedEmbedder
-from training.precision import has_fast_bfloat16
+from training.models.embedder import ConditionedEmbedder
 
 RUNTIMES = ("torch", "onnx", "onnx-int8", "auto")
 PRECISIONS = ("auto", "float32", "bfloat16")

@@ -26,9 +26,9 @@ from indexer.shard import rows_a_shard
 from indexer.store import Store, open_store
 from indexer.version import Means, write_shards, write_version
 from training.checkpoint import load_checkpoint
-from training.decoding import read_image
 from training.errors import DataError, UsageError
-from training.image_file import NO_VERSION, shown_path
+from training.images.batches import read_image
+from training.images.read import NO_VERSION, shown_path
 from training.schema import Condition
 
 

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.device import autocast
 from training.errors import DataError, ResourceError
-from training.models.conditioned import Described, Embedder
-from training.precision import autocast
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
+from training.models.embedder import Described, Embedder
 
 _UNBOUNDED = 1 << 30
 _A_CORE = 4  # images a core takes at a time: of 8, the end of a batch is a longer wait for the last

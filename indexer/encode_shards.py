@@ -17,10 +17,10 @@ from indexer.payload import PathList
 from indexer.plan import ShardPlan, ShardWork, Work, list_hash
 from indexer.progress import Progress
 from indexer.shard import ShardRows, write_shard
-from training.decoding import NO_DIGEST, ReadBatch, ReadImage, read_batches
 from training.descriptor import DescriptorLayout
-from training.image_file import NO_VERSION
-from training.preprocessing import Preprocessing
+from training.images.batches import NO_DIGEST, ReadBatch, ReadImage, read_batches
+from training.images.preprocessing import Preprocessing
+from training.images.read import NO_VERSION
 
 
 @dataclass(frozen=True)

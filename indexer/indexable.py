@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from training.errors import UsageError
-from training.models.conditioned import ConditionedEmbedder, Embedder
+from training.models.embedder import ConditionedEmbedder, Embedder
 from training.models.m2fashion import M2Fashion
 
 

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from indexer.indexable import check_indexable
 from training.errors import ResourceError
-from training.models.conditioned import Embedder
+from training.models.embedder import Embedder
 
 INPUT, OUTPUTS = "images", ("chances", "nuance")
 TRUNK = "trunk"

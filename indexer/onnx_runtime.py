@@ -19,7 +19,7 @@ from indexer.encode import Forward, check_finite, torch_forward
 from indexer.onnx_export import INPUT, OUTPUTS, export_onnx
 from indexer.onnx_int8 import Ranges, measure_ranges, quantise_backbone, quantised_tensors
 from training.errors import DataError, ResourceError
-from training.models.conditioned import Described, Embedder
+from training.models.embedder import Described, Embedder
 
 Runtime = Literal["torch", "onnx", "onnx-int8"]
 

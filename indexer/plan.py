@@ -21,10 +21,10 @@ from indexer.manifest import FileEntry, Manifest, ShardEntry
 from indexer.progress import Progress
 from indexer.shard import ShardFile, ShardRows, rows_a_shard
 from indexer.store_file import problem_of
-from training.decoding import NO_DIGEST
 from training.errors import DataError
-from training.image_file import NO_VERSION, file_version, read_image_file
-from training.relative_path import leaves_root
+from training.files import leaves_root
+from training.images.batches import NO_DIGEST
+from training.images.read import NO_VERSION, file_version, read_image_file
 
 _READERS = 4  # threads that hash files; the file system is waited for more than the processor
 _OPEN = 4  # shards; an image that moved a little lies in one of two neighbours

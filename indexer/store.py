@@ -16,7 +16,7 @@ from indexer.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, comm
 from indexer.shard import ShardFile, open_shards
 from indexer.store_file import check_content, open_file
 from training.errors import CorruptStoreError, DataError
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
 from training.schema import Schema
 
 

@@ -39,11 +39,11 @@ from indexer.shard import open_shards
 from indexer.store import Store
 from indexer.store_file import problem_of
 from training.checkpoint import Checkpoint
-from training.decoding import default_workers
 from training.errors import DataError
 from training.files import write_file
-from training.models.conditioned import ConditionedEmbedder, Described
-from training.preprocessing import Preprocessing
+from training.images.batches import default_workers
+from training.images.preprocessing import Preprocessing
+from training.models.embedder import ConditionedEmbedder, Described
 
 MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
 """Files of a checkpoint that are copied, as far as they are there."""

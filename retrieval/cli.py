@@ -25,7 +25,7 @@ import click
 from retrieval.console import printable
 from retrieval.dataset_options import LazyGroup
 from training.errors import ResourceError, RetrieveError, UsageError
-from training.worker_death import worker_death
+from training.images.batches import worker_death
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),

@@ -20,7 +20,7 @@ import click
 
 from training.datasets import ADAPTERS
 from training.errors import UsageError
-from training.relative_path import leaves_root
+from training.files import leaves_root
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 Options = TypeVar("Options")

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.device import choose_device
 from indexer.faiss_module import load_faiss
 from indexer.indexable import check_indexable
 from indexer.search import SearchIndex, open_search
@@ -31,6 +30,7 @@ from retrieval.query_vector import CANDIDATES, Asked, Formula, formula_of
 from retrieval.request import QueryImage, Request, Terms, resolve
 from training.checkpoint import load_checkpoint
 from training.descriptor import Floats
+from training.device import choose_device
 from training.errors import DataError, UsageError
 from training.models.m2fashion import M2Fashion
 from training.schema import Schema

@@ -31,7 +31,7 @@ from retrieval.sheet import (
     write_picture,
 )
 from training.errors import DataError
-from training.image_file import shown_path
+from training.images.read import shown_path
 from training.schema import Condition, Schema
 
 MOST_EXPLAINED = 30

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.descriptor import Floats
-from training.image_file import read_image_file, shown_path
-from training.models.conditioned import ConditionedEmbedder
-from training.preprocessing import Preprocessing
-from training.to_rgb import to_rgb
+from training.images.preprocessing import Preprocessing
+from training.images.read import read_image_file, shown_path, to_rgb
+from training.models.embedder import ConditionedEmbedder
 
 _KEPT = 512  # pictures, about 2 KB each
 _BATCH = 32  # pictures that go through the model at a time

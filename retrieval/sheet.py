@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from retrieval.console import printable
 from retrieval.hits import Hit, QueryResult
 from training.errors import DataError, ResourceError, UsageError
-from training.images import open_rgb
+from training.images.read import open_rgb
 
 CELL = 224
 GAP = 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.datasets.dataset import Dataset
-from training.map_bank import MapBank
+from training.maps import MapBank
 
 
 def validation_map(bank: MapBank, dataset: Dataset) -> float | None:

@@ -8,9 +8,9 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
-from training.errors import ResourceError
+from training.errors import DataError, ResourceError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -86,3 +86,27 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def leaves_root(path: str) -> bool:
+    """Whether a path, of any characters, is no path inside a folder: empty, absolute (POSIX or
+    Windows, with or without a drive), with a `..` part or a NUL character."""
+    # Nearly every path ends here, and a dataset has hundreds of thousands of them.
+    if path and path[0] not in "/\\" and ".." not in path and ":" not in path and "\0" not in path:
+        return False
+    windows = PureWindowsPath(path)
+    return not path or "\0" in path or bool(windows.anchor) or ".." in windows.parts
+
+
+def relative_path(path: str, where: str) -> str:
+    """`path` itself, which a label file names at `where` (file and line).
+
+    Raises:
+        DataError: if it leaves the folder (`leaves_root`).
+    """
+    if leaves_root(path):
+        raise DataError(
+            f"{where}: {path!r} is not a path inside the dataset's folder; "
+            "give it relative to that folder, without '..'"
+        )
+    return path

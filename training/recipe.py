@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.validated import Count, FromZero, Positive, Share, Weight, check_fields
 
 

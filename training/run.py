@@ -7,15 +7,21 @@ from pathlib import Path
 
 import torch
 
-from training.batch_plans import check_shares
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
 from training.errors import DataError, UsageError
+from training.images.batches import Reading
 from training.models.registry import build_model
 from training.recipe import RunConfig
-from training.run_folder import check_same_run, read_last, run_identity, whole_last
+from training.resume import (
+    Progress,
+    TrainReport,
+    check_same_run,
+    read_last,
+    run_identity,
+    whole_last,
+)
+from training.sampling import check_shares
 from training.sources import Photographs, Source, StoredMaps
-from training.train_report import Progress, TrainReport
 from training.trainer import Setting, Trainer
 from training.validated import read_toml, validated
 

@@ -12,14 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.batch_plans import BatchPlan, plain
 from training.datasets.dataset import Dataset
-from training.decoding import ReadBatch, Reading, read_batches
-from training.map_bank import MapBank, bank_from_trunk
-from training.models.conditioned import ConditionedEmbedder
-from training.preprocessing import Preprocessing
+from training.images.batches import ReadBatch, Reading, read_batches
+from training.images.preprocessing import Preprocessing
+from training.maps import Copy, MapBank, bank_from_trunk, trunk_maps
+from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe
-from training.trunk_maps import Copy, trunk_maps
+from training.sampling import BatchPlan, plain
 
 VALIDATION_LIMIT = 4096
 """At most this many images of `valid` are looked at after an epoch, drawn with a fixed seed."""

@@ -17,17 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.augmentation import augment, draw_augmentation, drop_channels
-from training.batch_plans import BatchPlan
-from training.conditions import mask_labels, sample_value_conditions
-from training.distributed import ALONE, Processes
-from training.losses.contrastive import contrastive_loss
-from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
-from training.losses.pairs import Pairs, item_pairs, literal_pairs, type_pairs, value_pairs
-from training.losses.triplet import hinge_loss, triplet_loss
-from training.models.conditioned import ConditionedEmbedder, Seen
-from training.precision import autocast
+from training.device import ALONE, Processes, autocast
+from training.images.preprocessing import augment, draw_augmentation, drop_channels
+from training.losses import (
+    Pairs,
+    category_loss,
+    contrastive_loss,
+    hinge_loss,
+    item_pairs,
+    literal_pairs,
+    masked_attribute_loss,
+    triplet_loss,
+    type_pairs,
+    value_loss,
+    value_pairs,
+)
+from training.models.embedder import ConditionedEmbedder, Seen
 from training.recipe import Recipe
+from training.sampling import BatchPlan, mask_labels, sample_value_conditions
 
 
 @dataclass(frozen=True)

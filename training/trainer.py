@@ -17,15 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batch_plans import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
-from training.distributed import ALONE, Processes
+from training.device import ALONE, Processes
 from training.errors import DataError
-from training.map_bank import MapBank
-from training.models.conditioned import ConditionedEmbedder
+from training.maps import MapBank
+from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe, RunConfig
-from training.run_folder import run_identity, save_last
+from training.resume import EpochReport, Progress, TrainReport, run_identity, save_last
+from training.sampling import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.sources import CHUNK, Source
 from training.step import (
     Objective,
@@ -36,7 +36,6 @@ from training.step import (
     set_mode,
     train_step,
 )
-from training.train_report import EpochReport, Progress, TrainReport
 
 Validate = Callable[[MapBank, Dataset], float | None]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""

@@ -25,9 +25,9 @@ from indexer.plan import plan_shards
 from indexer.progress import Progress
 from indexer.store import Store
 from indexer.version import copy_model, write_version
-from training.decoding import ReadImage
 from training.descriptor import DescriptorLayout, Floats
-from training.image_file import NO_VERSION
+from training.images.batches import ReadImage
+from training.images.read import NO_VERSION
 from training.schema import Schema
 
 FACTOR = 0.5

@@ -24,19 +24,18 @@ from benchmarks.common import Bench, commit_name, machine_name, retrieve
 from benchmarks.tables.keys import Ground, evaluation_key, ground, training_key
 from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import Row, RowFile, config_toml, read_row_file
-from indexer.device import choose_device
 from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.report import Evaluation, to_json
 from retrieval.evaluation.scoring import FloorScorer, floor_embed
-from training.allocator import keep_freed_memory
 from training.datasets.dataset import Dataset
+from training.device import choose_device, keep_freed_memory
 from training.errors import DataError
 from training.files import write_file
 from training.models.registry import build_model
+from training.resume import whole_last
 from training.run import RunConfig
-from training.run_folder import whole_last
 
 SPLIT = "test"
 COMBINATIONS = 50  # as many as `retrieve evaluate` draws

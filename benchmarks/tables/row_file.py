@@ -18,8 +18,8 @@ from typing import Any, Literal
 import msgspec
 
 from training.errors import UsageError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig, variant
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig
 from training.validated import validated

@@ -27,7 +27,7 @@ from benchmarks.wardrobe.render import (
 )
 from training.datasets.dataset import SPLITS
 from training.errors import ResourceError, UsageError
-from training.without_interrupts import without_interrupts
+from training.images.batches import without_interrupts
 
 JPEG_QUALITY = 92
 

@@ -45,9 +45,9 @@ def command(
     stated = split_names("--labels", labels)
     check_unlocked(index)
 
-    from indexer.device import choose_device
     from indexer.edit import add_images
     from indexer.store import open_store
+    from training.device import choose_device
 
     store = open_store(index)
     states = stated_labels(store.schema, stated) if stated else None

@@ -89,10 +89,9 @@ def command(options: Options) -> int:
 
 def _build(options: Options, run: Path, out: Path) -> BuildReport:
     from indexer.build import BuildOptions, build_index
-    from indexer.device import choose_device
     from retrieval.drawn_requests import draw_requests
-    from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
+    from training.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
     choice = choose_device(options.device)

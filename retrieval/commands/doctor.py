@@ -74,7 +74,7 @@ def _faiss() -> str:
 
 
 def _gpu() -> str:
-    from indexer.device import choose_device
+    from training.device import choose_device
 
     choice = choose_device("auto")
     if choice.device == "cpu":
@@ -93,9 +93,9 @@ def _search() -> str:
     from retrieval.request import Request
     from training.checkpoint import load_checkpoint, save_checkpoint
     from training.datasets import load_dataset
+    from training.images.preprocessing import Preprocessing
     from training.models.config import ModelConfig
     from training.models.registry import build_model
-    from training.preprocessing import Preprocessing
 
     with tempfile.TemporaryDirectory(prefix="retrieve-doctor-") as temporary:
         folder = Path(temporary)

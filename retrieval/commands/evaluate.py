@@ -64,7 +64,6 @@ def command(options: Options) -> int:
 
     Prints tables and writes them as JSON and Markdown. Values are matched with the model's by name.
     """
-    from indexer.device import choose_device
     from retrieval.evaluation.attribute_map import Embed, evaluate_attributes
     from retrieval.evaluation.combinations import (
         draw_combinations,
@@ -89,9 +88,9 @@ def command(options: Options) -> int:
         FloorScorer,
         floor_embed,
     )
-    from training.allocator import keep_freed_memory
     from training.checkpoint import load_checkpoint
     from training.datasets.catalogue import SPLIT_NAMES
+    from training.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
 

@@ -160,8 +160,7 @@ def broken_images(
         tick: called with 1 after each image.
     """
     # Pillow is needed here only; counting works without loading it.
-    from training.image_file import shown_path
-    from training.images import open_rgb
+    from training.images.read import open_rgb, shown_path
 
     broken: list[BrokenImage] = []
     for path in dict.fromkeys(dataset.paths):

@@ -25,12 +25,12 @@ from retrieval.dataset_options import (
     split_names,
 )
 from training.errors import ResourceError, UsageError
-from training.train_report import EpochReport
-from training.train_report import Progress as TrainerProgress
+from training.resume import EpochReport
+from training.resume import Progress as TrainerProgress
 
 if TYPE_CHECKING:
+    from training.resume import TrainReport
     from training.run import RunConfig
-    from training.train_report import TrainReport
 
 _GRACE = 30.0  # seconds that other processes have when one has failed
 
@@ -92,11 +92,9 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
-    from indexer.device import choose_device
     from retrieval.validation import validation_map
-    from training.allocator import keep_freed_memory
     from training.datasets import load_dataset
-    from training.distributed import joined
+    from training.device import choose_device, joined, keep_freed_memory
     from training.run import Setting, run_training
     from training.sources import validation_rows
 

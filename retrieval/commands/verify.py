@@ -83,9 +83,9 @@ def command(options: Options) -> int:
 
 
 def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
-    from indexer.device import choose_device
     from indexer.repair import RepairOptions, repair_index
     from training.checkpoint import load_checkpoint
+    from training.device import choose_device
 
     def dataset(manifest: Manifest) -> Dataset:
         """What the index was built from, with the attributes of its model."""

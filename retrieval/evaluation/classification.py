@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from retrieval.metrics import Interval, bootstrap_interval, sort_keys
-from training.datasets.label_states import CATEGORY_NAMES
-from training.map_bank import MapBank
+from training.datasets.labels import CATEGORY_NAMES
+from training.maps import MapBank
 from training.schema import Schema, normalise_name
 
 KS = (1, 3, 5)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from retrieval.console import counting
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
 from training.errors import DataError, UsageError
-from training.map_bank import MapBank, bank_from_images
-from training.models.conditioned import ConditionedEmbedder
-from training.preprocessing import Preprocessing
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import MapBank, bank_from_images
+from training.models.embedder import ConditionedEmbedder
 
 
 @dataclass(frozen=True)

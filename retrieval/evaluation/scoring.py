@@ -9,7 +9,7 @@ from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.scorer import Scorer, Values
 from retrieval.query_vector import Asked, formula_of
 from training.descriptor import DescriptorLayout, Floats
-from training.map_bank import MapBank
+from training.maps import MapBank
 from training.schema import Condition, Schema
 
 

@@ -11,9 +11,9 @@ from benchmarks.wardrobe.garment import ATTRIBUTES, wardrobe_schema
 from retrieval.cli import _run
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
 

@@ -15,11 +15,11 @@ from retrieval.evaluation.classification import classification_report, head_scor
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
-from training.map_bank import bank_from_images
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 
 RECIPE = {"attribute_weight": 1.0, "value_weight": 1.0, "category_weight": 0.2}
 

@@ -16,9 +16,9 @@ from retrieval.evaluation.attribute_map import evaluate_attributes
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.descriptor import GARMENT
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 
 
 def test_every_runtime_is_measured(tmp_path: Path, capsys) -> None:

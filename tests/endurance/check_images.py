@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from malformed_images import malformed_images
 
-from training.decoding import read_image
-from training.preprocessing import Preprocessing
+from training.images.batches import read_image
+from training.images.preprocessing import Preprocessing
 
 SLOWEST = 10.0
 """Seconds that one image may take on a busy machine; it takes milliseconds."""

@@ -91,7 +91,7 @@ def test_fault_32_without_a_usable_gpu_the_cpu_answers_and_says_so(
 ) -> None:
     import torch
 
-    from indexer.device import choose_device
+    from training.device import choose_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     choice = choose_device("auto")

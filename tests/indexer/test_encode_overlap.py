@@ -16,8 +16,8 @@ from indexer import encode_shards
 from indexer.encode import BatchEncoder, Forward, encode, torch_forward, worker_pool
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
-from training.models.conditioned import Described
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
+from training.models.embedder import Described
 
 
 def files(out: Path) -> list[tuple[int, str, str]]:

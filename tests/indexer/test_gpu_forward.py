@@ -13,9 +13,9 @@ from indexer.encode import torch_forward
 from indexer.store import open_store
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize("name", ["resnet18", "without-lower-stages"])

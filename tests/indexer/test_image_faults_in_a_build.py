@@ -14,10 +14,10 @@ from malformed_images import DISGUISES
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
 from indexer.store import open_store
-from training import decoding
 from training.datasets.dataset import Dataset
 from training.errors import DataError
-from training.image_file import ImageFile, read_image_file
+from training.images import batches as decoding
+from training.images.read import ImageFile, read_image_file
 
 
 @pytest.fixture

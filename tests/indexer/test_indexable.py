@@ -11,9 +11,9 @@ from indexer.indexable import check_indexable
 from indexer.onnx_export import export_onnx
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
-from training.preprocessing import Preprocessing
 
 SMALL = ModelConfig("small", "layer1", 2, 16)
 RIVALS = [name for name in ARCHITECTURES if name != "m2fashion"]

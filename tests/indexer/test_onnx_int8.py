@@ -22,7 +22,7 @@ from indexer.onnx_int8 import quantise_backbone, quantised_nodes, quantised_tens
 from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
 
 
 def images_of(size: int) -> torch.Tensor:

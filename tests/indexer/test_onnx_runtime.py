@@ -18,9 +18,9 @@ from indexer.onnx_export import export_onnx
 from indexer.onnx_runtime import onnx_forward
 from indexer.store import open_store
 from training.errors import DataError, ResourceError, UsageError
+from training.images.preprocessing import Preprocessing
 from training.models.config import VARIANTS, ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 PHOTOGRAPHS = SHARED / "data/street-clothing"

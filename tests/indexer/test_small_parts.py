@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from indexer import faiss_module
-from indexer.device import choose_device
 from indexer.gallery import Labels
 from indexer.payload import Column, PathList, pack_payload, unpack_payload
+from training.device import choose_device
 from training.errors import ResourceError, UsageError
 
 

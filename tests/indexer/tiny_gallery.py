@@ -18,8 +18,8 @@ from torch import nn
 from indexer.build import BuildOptions, BuildReport, build_index
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
-from training.models.conditioned import Described
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
+from training.models.embedder import Described
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(

@@ -22,8 +22,8 @@ from retrieval.cli import _run
 from retrieval.validation import validation_map
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, Setting, run_training
 

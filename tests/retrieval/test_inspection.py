@@ -69,7 +69,7 @@ def test_an_image_that_does_not_fit_into_memory_does_not_end_the_rest(
         if path.name == "b.png":
             raise MemoryError
 
-    monkeypatch.setattr("training.images.open_rgb", open_rgb)
+    monkeypatch.setattr("training.images.read.open_rgb", open_rgb)
     steps: list[int] = []
     broken = broken_images(load_dataset(str(folder)), {"gone.png"}, steps.append)
     assert broken == [BrokenImage("b.png", "out of memory while decoding")]

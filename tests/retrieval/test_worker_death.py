@@ -3,7 +3,7 @@
 import pytest
 
 from training.errors import ResourceError
-from training.worker_death import worker_death
+from training.images.batches import worker_death
 
 
 def test_only_the_death_of_a_worker_is_one() -> None:

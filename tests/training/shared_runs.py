@@ -15,12 +15,12 @@ from pathlib import Path
 from retrieval.validation import validation_map
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.distributed import ALONE, Processes, joined
+from training.device import ALONE, Processes, joined
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
+from training.resume import EpochReport, Progress
 from training.run import RunConfig, Setting, run_training
-from training.train_report import EpochReport, Progress
 from training.trainer import Trainer
 
 _RECIPE = Recipe(

@@ -2,7 +2,7 @@ import platform
 
 import torch
 
-from training.allocator import keep_freed_memory
+from training.device import keep_freed_memory
 
 
 def test_glibc_takes_the_settings_and_torch_goes_on() -> None:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training.batch_plans import BatchPlan, BatchPlans
 from training.datasets.dataset import Dataset
-from training.distributed import Processes
+from training.device import Processes
 from training.errors import UsageError
 from training.recipe import Recipe
+from training.sampling import BatchPlan, BatchPlans
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("pattern", ("floral", "striped")), Attribute("fit", ("slim", "loose"))))

@@ -14,10 +14,10 @@ from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError
+from training.images.preprocessing import Preprocessing
 from training.models.backbones import build_backbone
-from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
+from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe
 from training.run import RunConfig, Setting, run_training
 from training.sources import Photographs

@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("pattern", ("floral", "striped")), Attribute("fit", ("slim", "loose"))))

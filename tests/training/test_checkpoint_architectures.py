@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig, variant
 from training.models.registry import ARCHITECTURES, build_model
-from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 from training.validated import validated
 

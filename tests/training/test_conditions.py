@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from training.conditions import fits, mask_labels, sample_value_conditions
+from training.sampling import fits, mask_labels, sample_value_conditions
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(

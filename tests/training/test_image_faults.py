@@ -21,12 +21,11 @@ from check_images import check_images
 from malformed_images import DAMAGES, DISGUISES, malformed_images
 from PIL import Image
 
-from training import decoding
-from training.decoding import read_batches
 from training.errors import DataError
-from training.excessive_work import PNG_CHUNKS
-from training.images import decode_rgb
-from training.preprocessing import Preprocessing
+from training.images import batches as decoding
+from training.images.batches import read_batches
+from training.images.preprocessing import Preprocessing
+from training.images.read import PNG_CHUNKS, decode_rgb
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -83,7 +82,7 @@ READ_ALL = """
 import sys, warnings
 from pathlib import Path
 from training.errors import DataError
-from training.images import open_rgb
+from training.images.read import open_rgb
 
 def peak():
     status = Path("/proc/self/status").read_text()

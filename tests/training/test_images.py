@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 
 from training.errors import DataError
-from training.images import decode_rgb, open_rgb
-from training.preprocessing import Preprocessing
+from training.images.preprocessing import Preprocessing
+from training.images.read import decode_rgb, open_rgb
 
 RED = np.array([200, 30, 40])
 

@@ -8,11 +8,11 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
-from training.decoding import Reading
-from training.map_bank import bank_from_images
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import bank_from_images
 from training.models.config import ModelConfig, variant
 from training.models.registry import build_model
-from training.preprocessing import Preprocessing
 
 SMALL = Preprocessing(size=32)
 SHAPES = {

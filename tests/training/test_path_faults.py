@@ -12,11 +12,10 @@ import pytest
 from PIL import Image
 
 from training.datasets.catalogue import load
-from training.decoding import NO_DIGEST, read_image
 from training.errors import DataError
-from training.image_file import NO_VERSION, file_version, read_image_file
-from training.images import open_rgb
-from training.preprocessing import Preprocessing
+from training.images.batches import NO_DIGEST, read_image
+from training.images.preprocessing import Preprocessing
+from training.images.read import NO_VERSION, file_version, open_rgb, read_image_file
 
 SMALL = Preprocessing(size=8)
 

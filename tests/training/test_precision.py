@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_step import PLAIN, TRIPLETS, _batch_of, _model
 
-from training.precision import autocast, has_fast_bfloat16
+from training.device import autocast, has_fast_bfloat16
 from training.step import Objective
 
 

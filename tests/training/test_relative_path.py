@@ -3,7 +3,7 @@
 import pytest
 
 from training.errors import DataError
-from training.relative_path import relative_path
+from training.files import relative_path
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError, ResourceError
 from training.models.backbones import build_backbone
 from training.models.registry import build_model
-from training.run_folder import read_last, save_last
-from training.train_report import EpochReport, TrainReport
+from training.resume import EpochReport, TrainReport, read_last, save_last
 from training.trainer import build_optimizer
 
 TWO = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=2))

@@ -20,9 +20,9 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
-from training.distributed import ALONE, Processes, joined
+from training.device import ALONE, Processes, joined
 from training.models.backbones import build_backbone
-from training.run_folder import read_last
+from training.resume import read_last
 
 HERE = Path(__file__).resolve()
 RUNS = tuple(shared_configs(""))

@@ -7,16 +7,15 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from training.augmentation import augment, draw_augmentation
-from training.batch_plans import BatchPlan
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
-from training.map_bank import bank_from_images
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing, augment, draw_augmentation
+from training.maps import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
+from training.sampling import BatchPlan
 from training.sources import Photographs, StoredMaps
 
 SMALL = Preprocessing(size=32)

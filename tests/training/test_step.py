@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.batch_plans import BatchPlan
 from training.descriptor import GARMENT
-from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig, variant
+from training.models.embedder import ConditionedEmbedder
 from training.models.registry import ARCHITECTURES, build_model
 from training.recipe import Recipe
+from training.sampling import BatchPlan
 from training.schema import Attribute, Schema
 from training.step import Batch, Objective, draw_looks, lay_out, make_batch, train_step
 from training.validated import validated

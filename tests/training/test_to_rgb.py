@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from training.images import decode_rgb
-from training.preprocessing import Preprocessing
-from training.to_rgb import to_rgb
+from training.images.preprocessing import Preprocessing
+from training.images.read import decode_rgb, to_rgb
 
 
 def pixel(image: Image.Image) -> tuple[int, ...]:

@@ -13,14 +13,13 @@ from training.checkpoint import FILES, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
-from training.map_bank import MapBank
+from training.images.preprocessing import Preprocessing
+from training.maps import MapBank
 from training.models.config import ModelConfig, variant
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
+from training.resume import Progress, TrainReport, read_last
 from training.run import RunConfig, Setting, read_config, run_training
-from training.run_folder import read_last
 from training.sources import Photographs
-from training.train_report import Progress, TrainReport
 
 CONFIG = RunConfig(
     ModelConfig(backbone="resnet18", stage="layer1", grid=4, dim=32),

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from training.errors import DataError
+from training.sampling import Triplets, TripletSampler
 from training.schema import Attribute, Schema
-from training.triplets import Triplets, TripletSampler
 
 SCHEMA = Schema(
     (

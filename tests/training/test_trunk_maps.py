@@ -12,15 +12,15 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.decoding import Reading
-from training.distributed import Processes
+from training.device import Processes
 from training.errors import DataError, ResourceError
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import CACHE, TrunkMaps, trunk_maps
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, Setting, run_training
-from training.trunk_maps import CACHE, TrunkMaps, trunk_maps
 
 
 class Cache:
@@ -161,7 +161,7 @@ def test_maps_of_other_code_do_not_count(tmp_path: Path, monkeypatch: pytest.Mon
     cache = Cache(tmp_path)
     cache.maps()
     assert not cache.maps()[1]
-    monkeypatch.setattr("training.trunk_maps.CACHE", CACHE + 1)
+    monkeypatch.setattr("training.maps.CACHE", CACHE + 1)
     assert cache.maps()[1]
 
 

@@ -7,8 +7,8 @@ from typing import get_type_hints
 import pytest
 
 from training.errors import DataError, UsageError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig, read_config
 from training.validated import validated

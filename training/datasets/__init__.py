@@ -6,11 +6,12 @@ import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.datasets import catalogue, darn, deepfashion, fashionai
-from training.datasets.asen_files import has_asen_files
+from training.datasets import asen as darn
+from training.datasets import asen as fashionai
+from training.datasets import catalogue, deepfashion
+from training.datasets.asen import has_asen_files
 from training.datasets.dataset import SPLITS, Dataset
-from training.datasets.label_lines import lines_of
-from training.datasets.locate import expected, find_root
+from training.datasets.labels import expected, find_root, lines_of
 from training.errors import DataError, UsageError
 from training.schema import Schema
 

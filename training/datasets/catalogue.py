@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.dataset import Dataset, RetrievalList
-from training.datasets.label_states import dataset_of, grouped_split, numbered
-from training.datasets.locate import expected
+from training.datasets.labels import dataset_of, expected, grouped_split, numbered
 from training.errors import DataError, UsageError
-from training.relative_path import relative_path
+from training.files import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename")

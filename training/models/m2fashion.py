@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from training.models.conditioned import ConditionedEmbedder, Seen
+from training.models.embedder import ConditionedEmbedder, Seen
 from training.schema import Schema
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from training.models.asen import ASEN
-from training.models.asenet_v2 import ASENetV2
-from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
-from training.models.csn import CSN
+from training.models.embedder import ConditionedEmbedder
 from training.models.m2fashion import M2Fashion
-from training.models.triplet_network import TripletNetwork
+from training.models.rivals.asen import ASEN
+from training.models.rivals.asenet_v2 import ASENetV2
+from training.models.rivals.csn import CSN
+from training.models.rivals.triplet import TripletNetwork
 from training.schema import Schema
 
 ARCHITECTURES: dict[str, type[ConditionedEmbedder]] = {

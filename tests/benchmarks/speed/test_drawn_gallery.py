@@ -14,8 +14,8 @@ from indexer.search import open_search
 from indexer.store import open_store
 from retrieval.drawn_requests import draw_requests
 from training.descriptor import GARMENT, DescriptorLayout
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(

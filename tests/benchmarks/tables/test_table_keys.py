@@ -18,8 +18,8 @@ from benchmarks.tables.keys import (
 )
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.errors import DataError
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
-from training.preprocessing import Preprocessing
 from training.recipe import Recipe
 from training.run import RunConfig
 from training.schema import Attribute, Schema

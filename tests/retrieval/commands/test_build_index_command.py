@@ -14,9 +14,9 @@ from indexer.store import Store, open_store
 from retrieval.cli import main
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
+from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
-from training.preprocessing import Preprocessing
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 

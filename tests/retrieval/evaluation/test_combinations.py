@@ -14,7 +14,7 @@ from retrieval.evaluation.combinations import (
 from retrieval.evaluation.scorer import has_all
 from retrieval.evaluation.scoring import FloorScorer
 from training.datasets.dataset import Dataset, RetrievalList
-from training.datasets.label_states import states_of
+from training.datasets.labels import states_of
 from training.errors import DataError
 from training.schema import Attribute, Schema
 

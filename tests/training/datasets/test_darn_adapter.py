@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import darn
+from training.datasets import asen as darn
 from training.errors import DataError
 
 META = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from training.datasets import deepfashion
-from training.datasets.deepfashion_lists import Names, new_paths, read_states
+from training.datasets.deepfashion import Names, new_paths, read_states
 from training.errors import DataError
 
 # Types are mixed (shape, texture, part, texture, fabric, style), names contain spaces.

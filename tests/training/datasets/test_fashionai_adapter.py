@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from training.datasets import fashionai
+from training.datasets import asen as fashionai
 from training.errors import DataError
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from training.datasets.label_states import grouped_split
+from training.datasets.labels import grouped_split
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from training.datasets import ADAPTERS, detect, load_dataset
-from training.datasets.locate import SOURCES, find_root
+from training.datasets.labels import SOURCES, find_root
 from training.errors import DataError, UsageError
 
 LABELS = "image,split,colour,neck,name\na.jpg,train,red,v,A\nb.jpg,test,blue,round,B\n"

@@ -51,7 +51,7 @@ def test_deepfashion_labels_say_no_more_than_their_file() -> None:
 
 
 def test_darn_items_straddle_the_published_split_only() -> None:
-    from training.datasets import darn
+    from training.datasets import asen as darn
 
     def straddling(dataset: Dataset) -> int:
         assert dataset.items is not None

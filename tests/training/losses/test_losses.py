@@ -7,10 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.losses.contrastive import contrastive_loss
-from training.losses.multitask import category_loss, masked_attribute_loss, value_loss
-from training.losses.pairs import Pairs, literal_pairs, type_pairs, value_pairs
-from training.losses.triplet import hinge_loss, triplet_loss
+from training.losses import (
+    Pairs,
+    category_loss,
+    contrastive_loss,
+    hinge_loss,
+    literal_pairs,
+    masked_attribute_loss,
+    triplet_loss,
+    type_pairs,
+    value_loss,
+    value_pairs,
+)
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("a", ("x", "y", "z")), Attribute("b", ("p", "q"), multi=True)))

@@ -10,13 +10,13 @@ from tiny_catalogue import write_tiny_catalogue
 from torch import Tensor
 
 from training.datasets import load_dataset
-from training.decoding import Reading
-from training.map_bank import bank_from_images
+from training.images.batches import Reading
+from training.images.preprocessing import Preprocessing
+from training.maps import bank_from_images
 from training.models.backbones import lower_channels
-from training.models.conditioned import ConditionedEmbedder
 from training.models.config import ModelConfig
+from training.models.embedder import ConditionedEmbedder
 from training.models.registry import build_model
-from training.preprocessing import Preprocessing
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("pattern", ("floral", "striped")),))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.asenet_v2 import ASENetV2
-from training.models.conditioned import ConditionedEmbedder, attribute_weights
 from training.models.config import VARIANTS, ModelConfig, variant
+from training.models.embedder import ConditionedEmbedder, attribute_weights
 from training.models.registry import ARCHITECTURES, build_model
+from training.models.rivals.asenet_v2 import ASENetV2
 from training.schema import Attribute, Schema
 from training.validated import validated
 

@@ -7,7 +7,7 @@ import torch
 from slow_readout import slow_readout
 from torch import Tensor
 
-from training.models.conditioned import ValueReadout
+from training.models.embedder import ValueReadout
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(

@@ -18,7 +18,8 @@ from benchmarks.wardrobe.write import (
     write_darn,
     write_deepfashion,
 )
-from training.datasets import catalogue, darn, deepfashion
+from training.datasets import asen as darn
+from training.datasets import catalogue, deepfashion
 from training.errors import DataError, ResourceError, UsageError
 
 COUNT, SIZE, SEED = 130, 32, 6

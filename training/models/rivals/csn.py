@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from training.models.conditioned import ConditionedEmbedder, attribute_weights
+from training.models.embedder import ConditionedEmbedder, attribute_weights
 
 
 class CSN(ConditionedEmbedder):

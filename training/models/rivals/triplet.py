@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from training.models.conditioned import ConditionedEmbedder
+from training.models.embedder import ConditionedEmbedder
 
 
 class TripletNetwork(ConditionedEmbedder):

@@ -7,9 +7,11 @@ of the whole batch. Only batch norms that are being trained differ: each sees it
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_gather
+from torch.nn.functional import conv2d
 
 from training.errors import ResourceError, UsageError
 
@@ -109,3 +112,87 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
         ) from error
     finally:
         dist.destroy_process_group()
+
+
+def autocast(setting: str, device: str) -> AbstractContextManager[object]:
+    """A context in which matrix products run in the format asked for.
+
+    bfloat16 has float32's range, so the loss needs no scaling. On a CPU it pays only with matrix
+    instructions for it (AMX: ten times float32 in a large product); without them it is emulated.
+
+    Args:
+        setting: `float32`, `bfloat16` or `auto`.
+        device: `cpu`, `cuda` or `cuda:N`.
+    """
+    kind = device.partition(":")[0]
+    wanted = setting == "bfloat16" or (setting == "auto" and has_fast_bfloat16(kind))
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=wanted)
+
+
+def has_fast_bfloat16(kind: str) -> bool:
+    """Whether `cpu` or `cuda` has instructions for products of bfloat16 matrices."""
+    if kind == "cuda":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_LARGEST = 2**31 - 1
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc not to return memory for the rest of this process, for long batch jobs.
+
+    Returns:
+        Whether that took effect; elsewhere than on Linux with glibc nothing is changed.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False  # another C library
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST)) and bool(mallopt(_M_TRIM_THRESHOLD, _LARGEST))
+
+
+@dataclass(frozen=True)
+class DeviceChoice:
+    """A device and, where it is not what one might expect, why."""
+
+    device: str
+    remark: str | None = None
+
+
+def choose_device(wanted: str = "auto") -> DeviceChoice:
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    A GPU is used only after a tiny convolution on it gave what the CPU gives: a driver may be
+    there without kernels for the card.
+
+    Raises:
+        UsageError: another word.
+        ResourceError: a GPU was named and does not work.
+    """
+    if wanted == "cpu":
+        return DeviceChoice("cpu")
+    if wanted != "auto" and wanted.partition(":")[0] != "cuda":
+        raise UsageError(f"unknown device {wanted!r}; choose auto, cpu, cuda or cuda:N")
+    name = "cuda" if wanted == "auto" else wanted
+    trouble = _trouble(name)
+    if trouble is None:
+        return DeviceChoice(name)
+    if wanted == "auto":
+        return DeviceChoice("cpu", f"encoding on the CPU: {trouble}")
+    raise ResourceError(f"device {wanted}: {trouble}; choose --device cpu")
+
+
+def _trouble(name: str) -> str | None:
+    if not torch.cuda.is_available():
+        return "no usable GPU"
+    image, kernel = torch.arange(75.0).view(1, 3, 5, 5), torch.arange(54.0).view(2, 3, 3, 3)
+    try:
+        found = conv2d(image.to(name) / 75, kernel.to(name) / 54).cpu()
+    except (RuntimeError, ValueError) as error:
+        return f"the GPU fails a self-test ({str(error).splitlines()[0]})"
+    right = conv2d(image / 75, kernel / 54)
+    return None if torch.allclose(found, right, rtol=1e-2) else "the GPU fails a self-test"

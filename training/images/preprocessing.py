@@ -19,9 +19,10 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from training.errors import DataError, UsageError
-from training.images import decode_rgb, open_rgb
+from training.images.read import decode_rgb, open_rgb
 from training.validated import check_fields, validated
 
 Mode = Literal["pad", "stretch", "crop"]
@@ -132,3 +133,63 @@ def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     if image.size == size:
         return image
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How the pictures of a batch are changed."""
+
+    mirrored: Tensor  # [B] bool
+    scale: Tensor  # share of the width and the height that is kept, [B, 2] in (0, 1]
+    shift: Tensor  # centre of the crop, [B, 2] in -1..1 of half a side
+    kept: Tensor  # channels of the maps that are kept, [B, C, 1, 1] bool
+
+    def of(self, part: slice | Tensor) -> Augmentation:
+        """That of some of the pictures: a slice, or their numbers [M] int64."""
+        return Augmentation(
+            self.mirrored[part], self.scale[part], self.shift[part], self.kept[part]
+        )
+
+
+def draw_augmentation(
+    size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
+) -> Augmentation:
+    """Draw for B = `size` pictures.
+
+    Args:
+        size: how many.
+        channels: of the feature map.
+        flip: whether to mirror every other one.
+        crop: smallest share of each side that is kept, in (0, 1].
+        drop: share of each picture's channels that is dropped, in [0, 1).
+        generator: source of the draws.
+    """
+    mirrored = torch.rand(size, generator=generator) < (0.5 if flip else 0.0)
+    scale = crop + (1 - crop) * torch.rand(size, 2, generator=generator)
+    shift = (2 * torch.rand(size, 2, generator=generator) - 1) * (1 - scale)
+    kept = torch.ones(size, channels, 1, 1, dtype=torch.bool)
+    if drop > 0:
+        kept = torch.rand(size, channels, 1, 1, generator=generator) >= drop
+    return Augmentation(mirrored, scale, shift, kept)
+
+
+def augment(batch: Tensor, drawn: Augmentation) -> Tensor:
+    """Mirror and crop pictures or their maps, scaled back to size: float [B, C, H, W], both."""
+    if bool((drawn.scale >= 1).all()):
+        if not bool(drawn.mirrored.any()):
+            return batch
+        where = drawn.mirrored.to(batch.device)[:, None, None, None]
+        return torch.where(where, batch.flip(-1), batch)
+    theta = torch.zeros(len(batch), 2, 3)
+    theta[:, 0, 0] = torch.where(drawn.mirrored, -drawn.scale[:, 0], drawn.scale[:, 0])
+    theta[:, 1, 1] = drawn.scale[:, 1]
+    theta[:, :, 2] = drawn.shift
+    field = F.affine_grid(theta.to(batch.device), list(batch.shape), align_corners=False)
+    return F.grid_sample(batch, field, padding_mode="border", align_corners=False)
+
+
+def drop_channels(maps: Tensor, drawn: Augmentation, share: float) -> Tensor:
+    """Set the dropped channels of maps [B, C, H, W] to zero and scale up the rest."""
+    if share <= 0:
+        return maps
+    return maps * drawn.kept.to(maps.device) / (1 - share)

@@ -11,7 +11,9 @@ AAAI 2020.
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLITS, Dataset, RetrievalList, RetrievalProtocol
-from training.datasets.label_lines import lines_of
-from training.datasets.label_states import dataset_of
-from training.datasets.locate import expected
+from training.datasets.labels import Line, dataset_of, expected, grouped_split, lines_of, numbered
 from training.errors import DataError
 from training.schema import Attribute, Schema, normalise_name
 
@@ -188,3 +188,92 @@ def read_schema(root: Path, meta: Mapping[str, int]) -> Schema:
 
 def _read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8-sig"))
+
+
+def load_darn(root: Path, item_grouped: bool = False) -> Dataset:
+    """Read DARN's label files; splits that are absent are left out.
+
+    Args:
+        root: folder with the label files and `pic/`; DataError if they are missing or malformed.
+        item_grouped: cut 8:1:1, so that no item straddles. The published query and candidate lists
+            belong to the published splits and are then left out.
+    """
+    dataset = load_asen(root, "darn", "DARN")
+    matches = [(p, re.fullmatch(r"(.*?[^_/]+_[^_/]+)_[^_/]+\.[^./]+", p)) for p in dataset.paths]
+    names = [match[1] if match else path for path, match in matches]
+    items = np.unique(np.array(names), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    if not item_grouped:
+        return replace(dataset, items=items)
+    note = "cut 8:1:1 by item; the published lists do not apply and are left out"
+    notes = (*dataset.notes, note)
+    return replace(dataset, items=items, splits=grouped_split(items), protocols={}, notes=notes)
+
+
+ATTRIBUTES = (
+    *("skirt_length", "sleeve_length", "coat_length", "pant_length"),
+    *("collar_design", "lapel_design", "neckline_design", "neck_design"),
+)
+"""The eight attributes in the order of ASEN's files, so that both forms give one schema."""
+
+STATES = {"y": 1, "n": -1, "m": 0}
+
+
+def load_fashionai(root: Path) -> Dataset:
+    """Read ASEN's files where the folder has them, else the raw form, cut 8:1:1 by path.
+
+    DataError if files are missing or malformed.
+    """
+    if has_asen_files(root):
+        return load_asen(root, "fashionai", "FashionAI")
+    files = label_files(root)
+    if not files:
+        raise DataError(f"{root} holds no label file of FashionAI; {expected('fashionai')}")
+    rows = [_parse(line, root) for file in files for line in lines_of(file)]
+    counts: dict[str, int] = {}
+    for _, attribute, letters, line in rows:
+        # A test file without answers has one `?` or nothing: it says no number of values.
+        if letters and counts.setdefault(attribute, len(letters)) != len(letters):
+            raise line.error(f"{counts[attribute]} letters as above")
+    order = [a for a in ATTRIBUTES if a in counts] + sorted(counts.keys() - set(ATTRIBUTES))
+    schema = read_schema(root, {a: counts[a] for a in order})
+    labels = np.zeros((len(rows), schema.size), dtype=np.int8)
+    for number, (_, attribute, letters, _) in enumerate(rows):
+        if letters:
+            where = schema.slice_of(order.index(attribute))
+            labels[number, where] = [STATES[letter] for letter in letters]
+    paths = [path for path, *_ in rows]
+    return Dataset(
+        name="fashionai",
+        root=root,
+        schema=schema,
+        paths=paths,
+        labels=labels,
+        category=np.full(len(rows), -1, dtype=np.int64),
+        category_names=(),
+        splits=grouped_split(numbered(paths)),
+        notes=("raw form without splits: cut 8:1:1 by image path",),
+    )
+
+
+def label_files(root: Path) -> list[Path]:
+    """Label files of the raw form, in the folder and one deeper."""
+    own = [f for f in (root / "Annotations" / "label.csv", root / "label.csv") if f.is_file()]
+    return [*own, *sorted(root.glob("*/Annotations/label.csv"))]
+
+
+def _parse(line: Line, root: Path) -> tuple[str, str, str, Line]:
+    """Path relative to the root, attribute, letters (none where they are not told) of a line."""
+    malformed = line.error("'path,attribute_labels,letters n, m and one y'")
+    try:
+        cells = [cell.strip() for cell in next(csv.reader([line.text]))]
+    except csv.Error:
+        raise malformed from None
+    if len(cells) != 3 or not cells[1]:
+        raise malformed
+    path, attribute, letters = cells
+    letters = "" if letters == "?" else letters
+    if set(letters) - STATES.keys() or letters.count("y") > 1:
+        raise malformed
+    folder = line.file.parent.parent if line.file.parent.name == "Annotations" else line.file.parent
+    path = (folder.relative_to(root) / line.path(path)).as_posix()
+    return path, attribute.removesuffix("_labels"), letters, line

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.conditioned import ConditionedEmbedder, attribute_weights
 from training.models.config import Architecture
+from training.models.embedder import ConditionedEmbedder, attribute_weights
 
 WIDTH = 512
 """Channels of P and of the hidden layer of the channel attention, whatever the backbone."""

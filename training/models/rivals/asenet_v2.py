@@ -15,9 +15,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.asen import ASEN, WIDTH
 from training.models.backbones import backbone_channels, lower_channels
 from training.models.config import Architecture, ModelConfig
+from training.models.rivals.asen import ASEN, WIDTH
 from training.schema import Schema
 
 

@@ -9,21 +9,49 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from training.errors import DataError
-from training.image_file import NO_VERSION, read_image_file, shown_path
-from training.preprocessing import Preprocessing
-from training.relative_path import leaves_root
-from training.without_interrupts import without_interrupts
-from training.worker_death import worker_death
+from training.errors import DataError, ResourceError
+from training.files import leaves_root
+from training.images.preprocessing import Preprocessing
+from training.images.read import NO_VERSION, read_image_file, shown_path
+
+
+def worker_death(error: BaseException) -> ResourceError | None:
+    """What a user is told if an error says that a decoding process died; None if it does not.
+
+    Torch raises it wherever the main thread is: from the handler of the signal that a child ended.
+    """
+    if not isinstance(error, RuntimeError) or "DataLoader worker (pid" not in str(error):
+        return None
+    return ResourceError(
+        f"a decoding process ended unexpectedly ({str(error).splitlines()[0]}); run again with "
+        "fewer --workers: a build goes on where it stopped, training with --resume"
+    )
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Start processes in the block that SIGINT never reaches, not even while they import.
+
+    They inherit that this thread does not take it; one that comes meanwhile is taken afterwards.
+    """
+    resource_tracker.ensure_running()  # started in the block, it would take the signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256

@@ -1,0 +1,197 @@
+"""Which pairs of a batch are alike and which are not, under each condition."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.schema import Schema
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Relations within a batch under C conditions.
+
+    Args:
+        positive: [C, B, B] bool, the two images are alike (never an image with itself).
+        negative: [C, B, B] bool, they are known not to be. A pair can be neither.
+    """
+
+    positive: Tensor
+    negative: Tensor
+
+
+def type_pairs(labels: Tensor, schema: Schema) -> Pairs:
+    """Under each type condition: alike when a value is shared, unlike when both are labelled
+    in the attribute and share none.
+
+    Args:
+        labels: label states [B, K].
+        schema: attributes and values; C is the number of attributes.
+    """
+    own = [labels[:, schema.slice_of(number)] == 1 for number in range(len(schema.attributes))]
+    share = torch.stack([_share(has) for has in own])
+    return _pairs(share, torch.stack([has.any(1) for has in own]))
+
+
+def value_pairs(fits: Tensor) -> Pairs:
+    """Under C value conditions: an image that fits is alike another that fits, unlike one that
+    does not. Images that do not fit anchor nothing: they may differ in every way.
+
+    Args:
+        fits: [B, C] int8 in {1, 0, -1}.
+    """
+    yes, no = (fits == 1).T, (fits == 0).T
+    return Pairs(_without_self(yes[:, :, None] & yes[:, None, :]), yes[:, :, None] & no[:, None, :])
+
+
+def literal_pairs(labels: Tensor, conditions: int) -> Pairs:
+    """The paper's literal rule, repeated for C conditions: alike when any value at all is shared.
+
+    Args:
+        labels: label states [B, K].
+        conditions: C.
+    """
+    has = labels == 1
+    pairs = _pairs(_share(has)[None], has.any(1)[None])
+    shape = (conditions, -1, -1)
+    return Pairs(pairs.positive.expand(shape), pairs.negative.expand(shape))
+
+
+def item_pairs(shows: Tensor) -> Pairs:
+    """Pictures of one thing are alike, whatever its values; all others are unlike; C = 1.
+
+    Args:
+        shows: number of what each picture shows [B] int64, -1 where that is not known.
+    """
+    known = shows >= 0
+    return _pairs((known[:, None] & (shows[:, None] == shows))[None], known[None])
+
+
+def _share(has: Tensor) -> Tensor:
+    """Whether two images share a value: [B, values] bool -> [B, B]."""
+    return (has.float() @ has.float().T) > 0
+
+
+def _pairs(alike: Tensor, known: Tensor) -> Pairs:
+    """Unlike [C, B, B] is what is not alike, of two images [C, B] of which something is known."""
+    both = known[:, :, None] & known[:, None, :]
+    return Pairs(_without_self(alike), both & ~alike)
+
+
+def _without_self(pairs: Tensor) -> Tensor:
+    return pairs & ~torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device)
+
+
+def category_loss(logits: Tensor, category: Tensor) -> Tensor:
+    """Softmax cross-entropy of logits [B, C] over categories [B] int64, without -1, unknown."""
+    known = category >= 0
+    if not bool(known.any()):
+        return logits.sum() * 0
+    return F.cross_entropy(logits[known], category[known])
+
+
+def masked_attribute_loss(logits: Tensor, labels: Tensor, shown: Tensor) -> Tensor:
+    """Mean binary cross-entropy on the labels that were hidden, given those that were shown.
+
+    Args:
+        logits: [B, K].
+        labels: label states [B, K] in {-1, 0, +1}.
+        shown: label states after masking [B, K].
+    """
+    scored = (labels != 0) & (shown == 0)
+    if not bool(scored.any()):
+        return logits.sum() * 0
+    return F.binary_cross_entropy_with_logits(logits[scored], (labels[scored] > 0).float())
+
+
+def value_loss(logits: Tensor, labels: Tensor, schema: Schema, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy over the values of each attribute, mean over those that have a labelled image.
+
+    Args:
+        logits: [B, K], each value's logit under its attribute's type condition.
+        labels: label states [B, K].
+        schema: single-valued attributes get a softmax, multi-valued ones a sigmoid for each value.
+        smoothing: label smoothing of the softmax, 0..1.
+    """
+    losses = []
+    for number, attribute in enumerate(schema.attributes):
+        where = schema.slice_of(number)
+        own, states = logits[:, where], labels[:, where]
+        if attribute.multi:
+            if bool(states.any()):
+                losses.append(masked_attribute_loss(own, states, torch.zeros_like(states)))
+            continue
+        labelled = (states == 1).any(1)
+        if bool(labelled.any()):
+            target = states[labelled].argmax(1)
+            losses.append(F.cross_entropy(own[labelled], target, label_smoothing=smoothing))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+def triplet_loss(
+    similarities: Tensor,
+    pairs: Pairs,
+    margin: float,
+    positives: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean hinge over the violating triplets; 0 (with a gradient of 0) when there are none.
+
+    Averaging over violating triplets only keeps the loss from fading as most become easy.
+
+    Args:
+        similarities: cosine similarities [C, B, B].
+        pairs: which pairs are alike and unlike under each condition, [C, B, B].
+        margin: m, in units of cosine.
+        positives: positives drawn for each anchor (with replacement); all its negatives are used.
+        generator: source of the draws.
+    """
+    anchors = pairs.positive.any(-1) & pairs.negative.any(-1)
+    if not bool(anchors.any()):
+        return similarities.sum() * 0
+    own, negative = similarities[anchors], pairs.negative[anchors]  # [A, B]
+    weights = pairs.positive[anchors].float().cpu()
+    picked = torch.multinomial(weights, positives, replacement=True, generator=generator)
+    near = own.gather(1, picked.to(own.device))  # sim(a, p) [A, positives]
+    hinge = (margin - near.unsqueeze(2) + own.unsqueeze(1)).clamp(min=0)  # [A, positives, B]
+    hinge = hinge * negative.unsqueeze(1)
+    return hinge.sum() / (hinge > 0).sum().clamp(min=1)
+
+
+def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
+    """Mean over triplets of max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included.
+
+    Of embeddings [M, d], whose length does not matter; 0 (with a gradient of 0) when M is 0.
+    """
+    if len(anchor) == 0:
+        return anchor.sum() * 0
+    near = F.cosine_similarity(anchor, positive, dim=-1)
+    far = F.cosine_similarity(anchor, negative, dim=-1)
+    return (margin - near + far).clamp(min=0).mean()
+
+
+def contrastive_loss(similarities: Tensor, pairs: Pairs, temperature: float) -> Tensor:
+    """-log softmax of the positives among positives and negatives, mean over anchors.
+
+    Args:
+        similarities: cosine similarities [C, B, B].
+        pairs: which pairs are alike and unlike under each condition.
+        temperature: divisor of the similarities, > 0.
+
+    Returns:
+        Scalar; anchors without a positive or without a negative are left out.
+    """
+    count = pairs.positive.sum(-1)
+    anchors = (count > 0) & pairs.negative.any(-1)
+    if not bool(anchors.any()):
+        return similarities.sum() * 0
+    logits = similarities[anchors] / temperature  # [A, B]
+    positive = pairs.positive[anchors]
+    contrasted = positive | pairs.negative[anchors]
+    log_sum = logits.masked_fill(~contrasted, -torch.inf).logsumexp(-1)
+    mean_positive = (logits * positive).sum(-1) / count[anchors]
+    return (log_sum - mean_positive).mean()
