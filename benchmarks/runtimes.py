@@ -21,9 +21,14 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Bench, Data, Result, bench_command, table, vector_instructions
 from benchmarks.tables.keys import data_hash
-from indexer.calibration_images import calibration_images
-from indexer.encode import Forward, encode, torch_forward
-from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
+from indexer.encode.encode import Forward, encode, torch_forward
+from indexer.encode.onnx import (
+    calibration_images,
+    exported_model,
+    int8_ranges,
+    onnx_forward,
+    onnx_int8_forward,
+)
 from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.aligned_dataset import align_dataset
 from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes

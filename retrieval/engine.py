@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.faiss_module import load_faiss
-from indexer.indexable import check_indexable
-from indexer.search import SearchIndex, open_search
-from indexer.store import Store, open_store
+from indexer.encode.encode import check_indexable
+from indexer.search.flat import load_faiss
+from indexer.search.index import SearchIndex, open_search
+from indexer.store.store import Store, open_store
 from retrieval.candidates import Found, Rows, choose_hits, first_fetch
 from retrieval.filters import Filter, allowed_rows, parts_by_labels
 from retrieval.hits import Hit, QueryResult, describe, judged, likely_values

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.payload import Column, parse_number
+from indexer.store.gallery import Column, parse_number
 from training.errors import UsageError
 from training.schema import Schema, normalise_name
 
 if TYPE_CHECKING:
-    from indexer.store import Store
+    from indexer.store.store import Store
 
 Filters = Mapping[str, str | Sequence[str]]
 """Attribute or payload column -> condition or conditions: a value alone, or one after `=`, `!=`,

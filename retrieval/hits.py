@@ -16,7 +16,7 @@ from training.descriptor import Floats
 from training.schema import Schema, normalise_name
 
 if TYPE_CHECKING:
-    from indexer.store import Store
+    from indexer.store.store import Store
 
 Verdict = Literal["present", "absent", "predicted", "predicted-absent"]
 """`present` and `absent` are known labels, `predicted` and `predicted-absent` the model's guess

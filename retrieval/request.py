@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from indexer.payload import Column
+from indexer.store.gallery import Column
 from retrieval.filters import Filter, Filters, resolve_filters
 from retrieval.picture import Picture
 from retrieval.query_vector import Asked

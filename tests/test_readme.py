@@ -126,7 +126,7 @@ def test_figures_of_one_run_are_those_of_its_json() -> None:
 
 
 def test_constants_that_docs_name_exist() -> None:
-    from indexer import index_choice
+    from indexer.search import choose as index_choice
     from retrieval import query_vector
     from training import descriptor
 

@@ -28,7 +28,7 @@ from benchmarks.common import (
 )
 from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
-from indexer.store import Store, open_store
+from indexer.store.store import Store, open_store
 from retrieval.console import Bars, stderr
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine

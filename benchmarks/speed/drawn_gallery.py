@@ -14,17 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build_search import build_search
-from indexer.encode import EncodedBatch
-from indexer.encode_shards import ShardBuffer
-from indexer.gallery import Known
-from indexer.index_choice import DEFAULT_RECALL
-from indexer.manifest import Manifest
-from indexer.measure_recall import Requests
-from indexer.plan import plan_shards
+from indexer.build.shards import ShardBuffer, plan_shards
+from indexer.build.version import copy_model, write_version
+from indexer.encode.encode import EncodedBatch
 from indexer.progress import Progress
-from indexer.store import Store
-from indexer.version import copy_model, write_version
+from indexer.search.choose import DEFAULT_RECALL, Requests, build_search
+from indexer.store.gallery import Known
+from indexer.store.manifest import Manifest
+from indexer.store.store import Store
 from training.descriptor import DescriptorLayout, Floats
 from training.images.batches import ReadImage
 from training.images.read import NO_VERSION

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import cores
-from indexer.measure_recall import HITS, recall_of, tenth_best
-from indexer.store import Store
+from indexer.search.choose import HITS, recall_of, tenth_best
+from indexer.store.store import Store
 from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 from retrieval.picture import Picture

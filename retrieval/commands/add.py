@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from indexer.lock import check_unlocked
+from indexer.store.manifest import check_unlocked
 from retrieval.console import Bars, print_json, printable
 from retrieval.dataset_options import DEVICE, JSON, PATH, paths_in, split_names
 from training.errors import DataError, UsageError
 from training.schema import Condition, Schema
 
 if TYPE_CHECKING:
-    from indexer.edit import EditReport
+    from indexer.build.edit import EditReport
 
 
 @click.command("add")
@@ -45,8 +45,8 @@ def command(
     stated = split_names("--labels", labels)
     check_unlocked(index)
 
-    from indexer.edit import add_images
-    from indexer.store import open_store
+    from indexer.build.edit import add_images
+    from indexer.store.store import open_store
     from training.device import choose_device
 
     store = open_store(index)

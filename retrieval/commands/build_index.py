@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from indexer.index_choice import DEFAULT_RECALL
-from indexer.lock import check_unlocked
+from indexer.search.choose import DEFAULT_RECALL
+from indexer.store.manifest import check_unlocked
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.dataset_options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled
 from training.datasets import ADAPTERS, load_dataset, load_with_schema
 from training.errors import UsageError
 
 if TYPE_CHECKING:
-    from indexer.build import BuildReport
+    from indexer.build.build import BuildReport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def command(options: Options) -> int:
 
 
 def _build(options: Options, run: Path, out: Path) -> BuildReport:
-    from indexer.build import BuildOptions, build_index
+    from indexer.build.build import BuildOptions, build_index
     from retrieval.drawn_requests import draw_requests
     from training.checkpoint import load_checkpoint
     from training.device import choose_device, keep_freed_memory
@@ -143,7 +143,7 @@ def _to_json(report: BuildReport, run: Path, rate: float) -> dict[str, Any]:
 
 
 def _print(report: BuildReport, rate: float) -> None:
-    from indexer.search import in_words
+    from indexer.search.index import in_words
 
     listed = f" (see {report.folder / 'rejects.jsonl'})" if report.rejected else ""
     speed = f", {rate:.1f} images/s" if report.encoded else ""

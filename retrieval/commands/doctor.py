@@ -66,7 +66,7 @@ def _installed(name: str) -> str:
 
 
 def _faiss() -> str:
-    from indexer.faiss_module import faiss_distributions, load_faiss
+    from indexer.search.flat import faiss_distributions, load_faiss
 
     faiss = load_faiss()  # raises if two are installed, or if it gives wrong answers
     names = faiss_distributions(d.metadata["Name"] or "" for d in metadata.distributions())
@@ -88,7 +88,7 @@ def _gpu() -> str:
 def _search() -> str:
     """Render a few garments, index them with an untrained model, and search by one of them."""
     from benchmarks.wardrobe.write import write_catalogue
-    from indexer.build import BuildOptions, build_index
+    from indexer.build.build import BuildOptions, build_index
     from retrieval.engine import Engine
     from retrieval.request import Request
     from training.checkpoint import load_checkpoint, save_checkpoint

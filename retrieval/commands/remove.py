@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from indexer.lock import check_unlocked
+from indexer.store.manifest import check_unlocked
 from retrieval.commands.add import tell
 from retrieval.console import Bars
 from retrieval.dataset_options import JSON, PATH, paths_in
@@ -24,8 +24,8 @@ def command(index: Path, images: tuple[str, ...], as_json: bool) -> int:
     """
     check_unlocked(index)
 
-    from indexer.edit import remove_images
-    from indexer.store import open_store
+    from indexer.build.edit import remove_images
+    from indexer.store.store import open_store
 
     store = open_store(index)
     there = set(store.paths)

@@ -15,10 +15,9 @@ from training.errors import DataError, UsageError
 from training.schema import Schema
 
 if TYPE_CHECKING:
-    from indexer.manifest import Manifest
+    from indexer.build.verify import Repair, Verification
     from indexer.progress import Progress
-    from indexer.repair import Repair
-    from indexer.verify import Verification
+    from indexer.store.manifest import Manifest
     from training.datasets.dataset import Dataset
 
 
@@ -57,7 +56,7 @@ def command(options: Options) -> int:
     if not folder.is_dir():
         raise DataError(f"no index in {folder}: that is no folder")
 
-    from indexer.verify import verify_index
+    from indexer.build.verify import verify_index
 
     restored: list[str] = []
     why: dict[str, str] = {}
@@ -83,7 +82,7 @@ def command(options: Options) -> int:
 
 
 def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
-    from indexer.repair import RepairOptions, repair_index
+    from indexer.build.verify import RepairOptions, repair_index
     from training.checkpoint import load_checkpoint
     from training.device import choose_device
 

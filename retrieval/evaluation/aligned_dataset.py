@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.align_labels import align_labels
+from indexer.store.gallery import align_labels
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.errors import DataError
 from training.schema import Schema, normalise_name

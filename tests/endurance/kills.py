@@ -23,8 +23,8 @@ from small_gallery import (
     write_pictures,
 )
 
-from indexer.edit import add_images, remove_images
-from indexer.manifest import BUILDING_NAME, MANIFEST_NAME, read_manifest
+from indexer.build.edit import add_images, remove_images
+from indexer.store.manifest import BUILDING_NAME, MANIFEST_NAME, read_manifest
 from training.files import TEMPORARY_PREFIX
 
 _COUNT = 40

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.search.index import open_search
+from indexer.store.store import open_store
 from training.checkpoint import load_checkpoint
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.build.build import BuildOptions, BuildReport, build_index
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.images.preprocessing import Preprocessing

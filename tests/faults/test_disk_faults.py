@@ -105,7 +105,7 @@ def test_fault_05_a_disk_that_is_full_at_any_write(
     for writes in range(7):
         left = writes
         with monkeypatch.context() as patch:
-            for module in ("training.files", "indexer.store_file"):
+            for module in ("training.files", "indexer.store.files"):
                 patch.setattr(f"{module}.commit", full)
             with pytest.raises(ResourceError, match="disk is full") as caught:
                 own.build(index, index_factory=FACTORY)
@@ -142,7 +142,7 @@ def test_fault_06_an_error_of_the_disk_names_the_path(
 
     pictures = sorted((own.shop / "images").iterdir())
     pictures[0].write_bytes(pictures[1].read_bytes())
-    monkeypatch.setattr("indexer.store_file.commit", fail)
+    monkeypatch.setattr("indexer.store.files.commit", fail)
     with pytest.raises(ResourceError, match=str(own.folder / "index")) as caught:
         own.build(own.folder / "index")
     assert caught.value.exit_code == 6

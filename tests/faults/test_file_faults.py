@@ -13,10 +13,9 @@ from flips import FACTORY, KINDS, trouble_with
 from read_everything import read_everything
 from small_gallery import SmallGallery, write_labels
 
-from indexer.array_file import map_arrays, write_arrays
-from indexer.manifest import COPY_NAME, MANIFEST_NAME, _checksum, read_manifest
-from indexer.store import open_store
-from indexer.store_file import open_file
+from indexer.store.files import map_arrays, open_file, write_arrays
+from indexer.store.manifest import COPY_NAME, MANIFEST_NAME, _checksum, read_manifest
+from indexer.store.store import open_store
 from training import files as atomic
 from training.errors import CorruptStoreError, DataError
 

@@ -14,9 +14,9 @@ from flips import FACTORY
 from read_everything import read_everything
 from small_gallery import SmallGallery
 
-from indexer.lock import writer_lock
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.search.index import open_search
+from indexer.store.manifest import writer_lock
+from indexer.store.store import open_store
 from training.errors import ResourceError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

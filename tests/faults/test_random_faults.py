@@ -38,7 +38,7 @@ def test_a_trial_that_goes_wrong_is_counted(
     target: SmallGallery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The harness itself can fail: a reader that checks nothing does not survive."""
-    from indexer import store_file
+    from indexer.store import files as store_file
 
     monkeypatch.setattr(store_file, "_compare", lambda *arguments: None)
     found = flips(target.folder / "index", "shard", trials=10, seed=2)

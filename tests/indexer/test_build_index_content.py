@@ -14,9 +14,9 @@ import pytest
 import torch
 from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 
-from indexer.manifest import read_manifest
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.search.index import open_search
+from indexer.store.manifest import read_manifest
+from indexer.store.store import open_store
 from training.errors import DataError, ResourceError, UsageError
 from training.schema import Attribute, Schema
 

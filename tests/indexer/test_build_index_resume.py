@@ -16,10 +16,10 @@ import pytest
 import tiny_gallery
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer import build as build_module
-from indexer.manifest import BUILDING_NAME, COPY_NAME, MANIFEST_NAME, Manifest, write_manifest
-from indexer.search import open_search
-from indexer.store import Store, open_store
+from indexer.build import build as build_module
+from indexer.search.index import open_search
+from indexer.store.manifest import BUILDING_NAME, COPY_NAME, MANIFEST_NAME, Manifest, write_manifest
+from indexer.store.store import Store, open_store
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, LockedError, ResourceError
 
@@ -293,7 +293,7 @@ def test_between_the_manifest_and_its_copy_both_versions_open(
         write_manifest(folder / MANIFEST_NAME, manifest)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("indexer.version.commit_manifest", killed)
+    monkeypatch.setattr("indexer.build.version.commit_manifest", killed)
     with pytest.raises(KeyboardInterrupt):
         build(dataset, tiny_checkpoint(tmp_path / "other", seed=7), whole.folder)
     assert open_store(whole.folder).manifest.identity.model == "hash7"

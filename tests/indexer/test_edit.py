@@ -9,13 +9,12 @@ import pytest
 from test_incremental import assert_equal
 from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer import edit, version
-from indexer.build import BuildOptions, build_index
-from indexer.edit import EditReport, add_images, remove_images
-from indexer.lock import writer_lock
-from indexer.manifest import BUILDING_NAME, read_manifest
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.build import edit, version
+from indexer.build.build import BuildOptions, build_index
+from indexer.build.edit import EditReport, add_images, remove_images
+from indexer.search.index import open_search
+from indexer.store.manifest import BUILDING_NAME, read_manifest, writer_lock
+from indexer.store.store import open_store
 from training.datasets.dataset import Dataset
 from training.errors import DataError, LockedError, ResourceError, UsageError
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 
-from indexer import encode as encoding
-from indexer import encode_shards
-from indexer.encode import BatchEncoder, Forward, encode, torch_forward, worker_pool
-from indexer.store import open_store
+from indexer.build import shards as encode_shards
+from indexer.encode import encode as encoding
+from indexer.encode.encode import BatchEncoder, Forward, encode, torch_forward, worker_pool
+from indexer.store.store import open_store
 from training.errors import DataError, ResourceError
 from training.images.preprocessing import Preprocessing
 from training.models.embedder import Described

@@ -7,8 +7,8 @@ import torch
 from test_onnx_runtime import MODELS, lively_model
 from torch import nn
 
-from indexer.choose_forward import fused_forward
-from indexer.encode import torch_forward
+from indexer.encode.encode import torch_forward
+from indexer.encode.forward import fused_forward
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -9,8 +9,8 @@ import torch
 from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer.encode import torch_forward
-from indexer.store import open_store
+from indexer.encode.encode import torch_forward
+from indexer.store.store import open_store
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
 from training.images.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ import pytest
 from malformed_images import DISGUISES
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.store import open_store
+from indexer.store.store import open_store
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.images import batches as decoding

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.payload import PathList
-from indexer.plan import EncodedImages
-from indexer.shard import ShardRows, write_shard
-from indexer.store import Store, open_store
+from indexer.build.shards import EncodedImages
+from indexer.store.gallery import PathList
+from indexer.store.shard import ShardRows, write_shard
+from indexer.store.store import Store, open_store
 from training.datasets.dataset import Dataset
 
 COUNT = 30

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.index_choice import choose_factory, lists_of
+from indexer.search.choose import choose_factory, lists_of
 from training.errors import UsageError
 
 

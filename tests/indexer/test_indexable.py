@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny_gallery import SCHEMA, TinyEmbedder, gallery, write_images
 
-from indexer.build import build_index
-from indexer.indexable import check_indexable
-from indexer.onnx_export import export_onnx
+from indexer.build.build import build_index
+from indexer.encode.encode import check_indexable
+from indexer.encode.onnx import export_onnx
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
 from training.images.preprocessing import Preprocessing

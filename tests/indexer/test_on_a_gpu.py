@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_onnx_runtime import MODELS, lively_model
 
-from indexer.encode import encode, torch_forward
+from indexer.encode.encode import encode, torch_forward
 from training.images.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

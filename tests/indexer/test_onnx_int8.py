@@ -15,12 +15,19 @@ from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 from torch import nn
 
-from indexer import onnx_runtime
-from indexer.calibration_images import calibration_images
-from indexer.onnx_export import export_onnx
-from indexer.onnx_int8 import quantise_backbone, quantised_nodes, quantised_tensors
-from indexer.onnx_runtime import exported_model, int8_ranges, onnx_forward, onnx_int8_forward
-from indexer.store import open_store
+from indexer.encode import onnx as onnx_runtime
+from indexer.encode.onnx import (
+    calibration_images,
+    export_onnx,
+    exported_model,
+    int8_ranges,
+    onnx_forward,
+    onnx_int8_forward,
+    quantise_backbone,
+    quantised_nodes,
+    quantised_tensors,
+)
+from indexer.store.store import open_store
 from training.errors import DataError, ResourceError
 from training.images.preprocessing import Preprocessing
 

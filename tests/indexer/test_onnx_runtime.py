@@ -11,12 +11,12 @@ import pytest
 import torch
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer import choose_forward, onnx_runtime
-from indexer.choose_forward import choose_runtime
-from indexer.encode import BatchEncoder, encode, torch_forward
-from indexer.onnx_export import export_onnx
-from indexer.onnx_runtime import onnx_forward
-from indexer.store import open_store
+from indexer.encode import forward as choose_forward
+from indexer.encode import onnx as onnx_runtime
+from indexer.encode.encode import BatchEncoder, encode, torch_forward
+from indexer.encode.forward import choose_runtime
+from indexer.encode.onnx import export_onnx, onnx_forward
+from indexer.store.store import open_store
 from training.errors import DataError, ResourceError, UsageError
 from training.images.preprocessing import Preprocessing
 from training.models.config import VARIANTS, ModelConfig

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from tiny_gallery import build, gallery, tiny_checkpoint
 from indexer import edit
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.search.index import open_search
+from indexer.store.store import open_store
 from training.errors import ResourceError
 
 root, soft, hard = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

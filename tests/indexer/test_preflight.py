@@ -10,11 +10,11 @@ from types import SimpleNamespace
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer import preflight
-from indexer.manifest import Manifest
-from indexer.preflight import check_room
+from indexer.build import version as preflight
+from indexer.build.version import check_room
 from indexer.progress import Silent
-from indexer.store import open_store
+from indexer.store.manifest import Manifest
+from indexer.store.store import open_store
 from training.datasets.dataset import Dataset
 from training.descriptor import DescriptorLayout
 from training.errors import ResourceError

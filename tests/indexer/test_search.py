@@ -12,16 +12,21 @@ import torch
 from numpy.typing import NDArray
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
-from indexer import measure_recall, search
-from indexer.build_search import build_search, carry_lists
-from indexer.flat_bytes import FlatBytes
-from indexer.gpu_search import TorchBytes
-from indexer.inverted_lists import InvertedLists, fill_lists, nearest_centre, train_cells
-from indexer.manifest import SearchEntry
-from indexer.measure_recall import draw_filters, measure_probes, tenth_best
 from indexer.progress import Silent
-from indexer.search import SearchIndex, Source, open_search
-from indexer.store import open_store
+from indexer.search import choose as measure_recall
+from indexer.search import index as search
+from indexer.search.choose import (
+    build_search,
+    carry_lists,
+    draw_filters,
+    measure_probes,
+    tenth_best,
+)
+from indexer.search.flat import FlatBytes, TorchBytes
+from indexer.search.index import SearchIndex, Source, open_search
+from indexer.search.lists import InvertedLists, fill_lists, nearest_centre, train_cells
+from indexer.store.manifest import SearchEntry
+from indexer.store.store import open_store
 from training.descriptor import DescriptorLayout
 
 ROWS, WIDTH = 25_000, 48  # enough for several cores
@@ -245,8 +250,8 @@ def test_rows_keep_their_lists_in_an_edit(tmp_path: Path) -> None:
 
 
 def open_store_lists(folder: Path, manifest):  # type: ignore[no-untyped-def]
-    from indexer.inverted_lists import open_lists
-    from indexer.store_file import open_file
+    from indexer.search.lists import open_lists
+    from indexer.store.files import open_file
 
     with open_file(folder, manifest.search.file) as handle:
         return open_lists(folder, manifest.search, handle)

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from indexer import faiss_module
-from indexer.gallery import Labels
-from indexer.payload import Column, PathList, pack_payload, unpack_payload
+from indexer.search import flat as faiss_module
+from indexer.store.gallery import Column, Labels, PathList, pack_payload, unpack_payload
 from training.device import choose_device
 from training.errors import ResourceError, UsageError
 

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
 
-from indexer.edit import remove_images
-from indexer.manifest import COPY_NAME, MANIFEST_NAME
-from indexer.plan import listed_plans
+from indexer.build.edit import remove_images
+from indexer.build.shards import listed_plans
+from indexer.build.verify import Repair, RepairOptions, repair_index, verify_index
 from indexer.progress import Silent
-from indexer.repair import Repair, RepairOptions, repair_index
-from indexer.search import open_search
-from indexer.store import open_store
-from indexer.verify import verify_index
+from indexer.search.index import open_search
+from indexer.store.manifest import COPY_NAME, MANIFEST_NAME
+from indexer.store.store import open_store
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from indexer.build import BuildOptions, BuildReport, build_index
+from indexer.build.build import BuildOptions, BuildReport, build_index
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
 from training.images.preprocessing import Preprocessing

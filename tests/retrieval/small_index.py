@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from tiny_catalogue import write_tiny_catalogue
 
-from indexer.build import BuildOptions, build_index
+from indexer.build.build import BuildOptions, build_index
 from retrieval.cli import _run
 from retrieval.validation import validation_map
 from training.checkpoint import load_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from indexer.payload import Column, PathList
+from indexer.store.gallery import Column, PathList
 from retrieval.filters import parse_filters, resolve_filters
 from training.errors import UsageError
 from training.schema import Attribute, Schema

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from small_index import Shop, run
 
-from indexer.store import open_store
+from indexer.store.store import open_store
 from retrieval.commands import doctor
 from training.errors import CorruptStoreError
 

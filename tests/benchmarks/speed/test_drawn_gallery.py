@@ -8,10 +8,10 @@ import numpy as np
 
 from benchmarks.speed.drawn_gallery import Images, _unit, draw_images, export_gallery
 from benchmarks.speed.measure import index_bytes
-from indexer.manifest import Identity, Manifest
 from indexer.progress import Silent
-from indexer.search import open_search
-from indexer.store import open_store
+from indexer.search.index import open_search
+from indexer.store.manifest import Identity, Manifest
+from indexer.store.store import open_store
 from retrieval.drawn_requests import draw_requests
 from training.descriptor import GARMENT, DescriptorLayout
 from training.images.preprocessing import Preprocessing

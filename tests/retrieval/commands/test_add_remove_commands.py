@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_index import Shop, run
 
-from indexer.store import open_store
+from indexer.store.store import open_store
 from retrieval.dataset_options import paths_in
 
 

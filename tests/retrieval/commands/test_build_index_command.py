@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from indexer.store import Store, open_store
+from indexer.store.store import Store, open_store
 from retrieval.cli import main
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset

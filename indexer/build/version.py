@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,14 +16,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from indexer.build_search import build_search
-from indexer.calibration_images import calibration_images
-from indexer.choose_forward import choose_forward, choose_runtime
-from indexer.encode_shards import Encoder, encode_shards
-from indexer.gallery import Known, open_gallery, write_gallery
-from indexer.index_choice import choose_factory
-from indexer.indexable import check_indexable
-from indexer.manifest import (
+from indexer.build.shards import Encoder, ShardPlan, Work, encode_shards
+from indexer.encode.encode import check_indexable
+from indexer.encode.forward import choose_forward, choose_runtime
+from indexer.encode.onnx import Runtime, calibration_images
+from indexer.progress import Progress
+from indexer.search.choose import LISTS_FROM, Requests, build_search, choose_factory
+from indexer.store.files import problem_of
+from indexer.store.gallery import Known, open_gallery, write_gallery
+from indexer.store.manifest import (
     FileEntry,
     Identity,
     Manifest,
@@ -30,20 +32,44 @@ from indexer.manifest import (
     ShardEntry,
     commit_manifest,
 )
-from indexer.measure_recall import Requests
-from indexer.onnx_runtime import Runtime
-from indexer.plan import ShardPlan, Work
-from indexer.preflight import check_room
-from indexer.progress import Progress
-from indexer.shard import open_shards
-from indexer.store import Store
-from indexer.store_file import problem_of
+from indexer.store.shard import open_shards
+from indexer.store.store import Store
 from training.checkpoint import Checkpoint
-from training.errors import DataError
+from training.errors import DataError, ResourceError
 from training.files import write_file
 from training.images.batches import default_workers
 from training.images.preprocessing import Preprocessing
 from training.models.embedder import ConditionedEmbedder, Described
+from training.schema import Schema
+
+_PATH = 64  # bytes of a path, about
+_SPARE = 64 << 20  # bytes left for manifests, folders and other processes
+
+
+def check_room(folder: Path, draft: Manifest, images: int, encode: int) -> str:
+    """What a build writes into the index `folder`, and what is free there, for a person.
+
+    Args:
+        folder: it is there; the version that is replaced lies beside the new one.
+        draft: gives K and the layout of descriptors.
+        images: M, in the index to be.
+        encode: of them to be encoded.
+
+    Raises:
+        ResourceError: there is not that much; the message names the figures.
+    """
+    width = draft.identity.layout.width
+    stored = width + 32 + 4 + _PATH  # of an image
+    gallery = 8 + Schema.from_json(draft.schema).size + 1 + 8 + _PATH
+    lists = width + 8 if images >= LISTS_FROM else 0
+    needed = encode * stored + images * (gallery + lists)
+    free = shutil.disk_usage(folder).free
+    what = f"{images:,} images, {encode:,} to be encoded"
+    room = f"{-(-needed // 10**6):,} MB in {folder}, where {free // 10**6:,} MB are free"
+    if needed + _SPARE > free:
+        raise ResourceError(f"{what}, need {room}; free some space, or give another --out")
+    return f"{what}, need {room}"
+
 
 MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
 """Files of a checkpoint that are copied, as far as they are there."""

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.faiss_module import load_faiss
-from indexer.flat_bytes import Allowed, byte_quantiser, selection
-from indexer.manifest import FileEntry, SearchEntry
-from indexer.store_file import check_quickly, commit_file
+from indexer.search.flat import Allowed, byte_quantiser, load_faiss, selection
+from indexer.store.files import check_quickly, commit_file
+from indexer.store.manifest import FileEntry, SearchEntry
 from training.descriptor import Bytes, Floats
 from training.errors import CorruptStoreError
 from training.files import as_resource_error, temporary_file

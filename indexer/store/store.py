@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.gallery import Gallery, open_gallery
-from indexer.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, committed_versions
-from indexer.shard import ShardFile, open_shards
-from indexer.store_file import check_content, open_file
+from indexer.store.files import check_content, open_file
+from indexer.store.gallery import Gallery, open_gallery
+from indexer.store.manifest import BUILDING_NAME, Committed, FileEntry, Manifest, committed_versions
+from indexer.store.shard import ShardFile, open_shards
 from training.errors import CorruptStoreError, DataError
 from training.images.preprocessing import Preprocessing
 from training.schema import Schema

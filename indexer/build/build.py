@@ -10,10 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.gallery import Known
-from indexer.index_choice import DEFAULT_RECALL, choose_factory
-from indexer.lock import writer_lock
-from indexer.manifest import (
+from indexer.build.shards import plan_shards, plan_work
+from indexer.build.version import (
+    copy_model,
+    means_of,
+    renewed_search,
+    settle_rejects,
+    write_shards,
+    write_version,
+)
+from indexer.progress import Progress, Silent
+from indexer.search.choose import DEFAULT_RECALL, Requests, choose_factory
+from indexer.store.gallery import Known
+from indexer.store.manifest import (
     BUILDING_NAME,
     Committed,
     Identity,
@@ -23,17 +32,7 @@ from indexer.manifest import (
     read_manifest,
     sweep,
     write_manifest,
-)
-from indexer.measure_recall import Requests
-from indexer.plan import plan_shards, plan_work
-from indexer.progress import Progress, Silent
-from indexer.version import (
-    copy_model,
-    means_of,
-    renewed_search,
-    settle_rejects,
-    write_shards,
-    write_version,
+    writer_lock,
 )
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset

@@ -12,11 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.flat_bytes import Allowed, FlatBytes
-from indexer.gpu_search import open_on_gpu
-from indexer.inverted_lists import open_lists
-from indexer.manifest import SearchEntry
-from indexer.store import Store
+from indexer.search.flat import Allowed, FlatBytes, open_on_gpu
+from indexer.search.lists import open_lists
+from indexer.store.manifest import SearchEntry
+from indexer.store.store import Store
 from training.descriptor import Bytes, Floats
 
 Rows = NDArray[np.int64]

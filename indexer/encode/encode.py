@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.device import autocast
-from training.errors import DataError, ResourceError
+from training.errors import DataError, ResourceError, UsageError
 from training.images.preprocessing import Preprocessing
-from training.models.embedder import Described, Embedder
+from training.models.embedder import ConditionedEmbedder, Described, Embedder
+from training.models.m2fashion import M2Fashion
 
 _UNBOUNDED = 1 << 30
 _A_CORE = 4  # images a core takes at a time: of 8, the end of a batch is a longer wait for the last
@@ -245,3 +246,13 @@ class BatchEncoder:
             self._say(f"out of memory on {self._device}: going on with {self._piece} at a time")
         if self._device != "cpu":
             torch.cuda.empty_cache()
+
+
+def check_indexable(model: Embedder) -> None:
+    """Raise UsageError for a rival: what it sees in an image is not read as chances of values."""
+    if isinstance(model, ConditionedEmbedder) and not isinstance(model, M2Fashion):
+        raise UsageError(
+            f"this checkpoint holds the model {model.architecture!r}: `retrieve evaluate` measures "
+            "it, but only m2fashion can be indexed; train one with `retrieve train --variant "
+            "m2fashion`"
+        )

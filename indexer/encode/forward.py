@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from indexer.encode import Forward, torch_forward
-from indexer.onnx_int8 import Ranges
-from indexer.onnx_runtime import (
+from indexer.encode.encode import Forward, torch_forward
+from indexer.encode.onnx import (
+    Ranges,
     Runtime,
     exported_model,
     int8_ranges,

@@ -16,15 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build_search import carry_lists
-from indexer.gallery import Known
-from indexer.lock import writer_lock
-from indexer.manifest import sweep
-from indexer.plan import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
+from indexer.build.shards import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
+from indexer.build.version import Means, write_shards, write_version
 from indexer.progress import Progress, Silent
-from indexer.shard import rows_a_shard
-from indexer.store import Store, open_store
-from indexer.version import Means, write_shards, write_version
+from indexer.search.choose import carry_lists
+from indexer.store.gallery import Known
+from indexer.store.manifest import sweep, writer_lock
+from indexer.store.shard import rows_a_shard
+from indexer.store.store import Store, open_store
 from training.checkpoint import load_checkpoint
 from training.errors import DataError, UsageError
 from training.images.batches import read_image

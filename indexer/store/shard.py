@@ -13,10 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.array_file import map_arrays, write_arrays
-from indexer.manifest import FileEntry, ShardEntry
-from indexer.payload import PathList
-from indexer.store_file import allow_open_files, check_quickly, commit_file, open_file
+from indexer.store.files import (
+    allow_open_files,
+    check_quickly,
+    commit_file,
+    map_arrays,
+    open_file,
+    write_arrays,
+)
+from indexer.store.gallery import PathList
+from indexer.store.manifest import FileEntry, ShardEntry
 from training.errors import CorruptStoreError
 from training.files import temporary_file
 

@@ -1,0 +1,190 @@
+"""Searching every descriptor: faiss over codes that are the stored bytes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.descriptor import Bytes, Floats
+from training.errors import ResourceError
+
+_INSTALL = 'pip install "m2fashion-retrieval[cpu]" (or [gpu] on a machine with a CUDA GPU)'
+
+
+def faiss_distributions(names: Iterable[str]) -> list[str]:
+    """Those of the installed distributions that provide the module `faiss`, sorted."""
+    folded = {name.lower().replace("_", "-") for name in names}
+    return sorted(n for n in folded if n == "faiss" or n.startswith(("faiss-cpu", "faiss-gpu")))
+
+
+@cache
+def load_faiss() -> Any:
+    """Import faiss, after a check that exactly one of it is installed and that it can search.
+
+    Raises:
+        ResourceError: none, two, or one that does not work; the message says what to install.
+    """
+    found = faiss_distributions(d.metadata["Name"] or "" for d in metadata.distributions())
+    if len(found) > 1:
+        raise ResourceError(
+            f"{' and '.join(found)} are both installed and overwrite each other; "
+            f"pip uninstall {' '.join(found)}, then {_INSTALL}"
+        )
+    try:
+        faiss: Any = importlib.import_module("faiss")
+    except ImportError as error:
+        what = f"{found[0]} is installed but broken ({error})" if found else "faiss is missing"
+        raise ResourceError(f"{what}; {_INSTALL}") from error
+    index = faiss.IndexFlatIP(2)
+    index.add(np.eye(2, dtype=np.float32))
+    if index.search(np.array([[0.0, 1.0]], dtype=np.float32), 1)[1].item() != 1:
+        raise ResourceError(f"the installed faiss gives wrong answers; reinstall it: {_INSTALL}")
+    return faiss
+
+
+Allowed = NDArray[np.bool_]
+
+_DECODED = np.array([-0.5, 255.0], np.float32)
+"""Start and range of a faiss quantiser that decodes a byte x, as start + range * (x + 0.5) / 255,
+to x itself. Its kind `8bit_direct` would do so too, but rounds the *query* to bytes."""
+
+_SHARED_FROM = 20_000  # rows from which a second core is worth its start
+
+
+def byte_quantiser(index: Any) -> None:
+    """Let a faiss index with a `ScalarQuantizer` `8bit_uniform` decode a byte to its number."""
+    load_faiss().copy_array_to_vector(_DECODED, index.sq.trained)
+    index.is_trained = True
+
+
+def selection(allowed: Allowed) -> Any:
+    """A faiss selector of the rows that are marked, [M] bool."""
+    return load_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+
+
+class FlatBytes:
+    """All descriptors in memory, shared out to the cores, each of which searches its own.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        rows: M.
+        width: bytes of a descriptor, a multiple of 16.
+    """
+
+    exact = True
+
+    def __init__(self, blocks: Iterable[Bytes], rows: int, width: int) -> None:
+        faiss = load_faiss()
+        count = (os.cpu_count() or 1) if rows >= _SHARED_FROM else 1
+        self._starts = np.linspace(0, rows, count + 1).astype(np.int64).tolist()
+        self._parts = []
+        codes = np.concatenate([np.empty((0, width), np.uint8), *blocks])
+        for first, last in zip(self._starts[:-1], self._starts[1:], strict=True):
+            index = faiss.IndexScalarQuantizer(
+                width, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
+            )
+            byte_quantiser(index)
+            index.add_sa_codes(codes[first:last])
+            self._parts.append(index)
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    def candidates(
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Scores and rows [Q, any] of the best `count` of every part, in any order; -1: none."""
+        faiss = load_faiss()
+
+        def search(number: int) -> tuple[Floats, NDArray[np.int64]]:
+            index, start = self._parts[number], self._starts[number]
+            parameters = None
+            if allowed is not None:
+                selector = selection(allowed[start : start + index.ntotal])
+                parameters = faiss.SearchParameters(sel=selector)
+            scores, rows = index.search(weights, min(count, index.ntotal), params=parameters)
+            return scores, np.where(rows < 0, -1, rows + start)
+
+        found = self._threads().map(search, range(len(self._parts)))
+        scores, rows = zip(*found, strict=True)
+        return np.concatenate(scores, 1), np.concatenate(rows, 1)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
+            alone = partial(load_faiss().omp_set_num_threads, 1)
+            self._pool = os.getpid(), ThreadPoolExecutor(len(self._parts), "search", alone)
+        return self._pool[1]
+
+
+_CHUNK = 1 << 18  # rows at a time
+_QUERIES = 64  # at a time
+_SHARE = 0.8  # of the free memory that descriptors may take; the rest is for products
+
+
+class TorchBytes:
+    """All descriptors on a torch device.
+
+    Args:
+        blocks: descriptors [n, width] uint8 of consecutive rows.
+        rows: M.
+        width: bytes of a descriptor.
+        device: torch's name: `cuda`, `cuda:N` or, for tests, `cpu`.
+    """
+
+    exact = True
+
+    def __init__(self, blocks: Iterator[Bytes], rows: int, width: int, device: str) -> None:
+        self._bytes = torch.empty((rows, width), dtype=torch.uint8, device=device)
+        start = 0
+        for block in blocks:
+            self._bytes[start : start + len(block)] = torch.from_numpy(np.array(block)).to(device)
+            start += len(block)
+
+    @torch.inference_mode()
+    def candidates(
+        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+    ) -> tuple[Floats, NDArray[np.int64]]:
+        """Scores and rows [Q, count], best first; -1: none."""
+        device = self._bytes.device
+        kept = None if allowed is None else torch.from_numpy(np.array(allowed)).to(device)
+        parts = torch.split(torch.from_numpy(np.array(weights)).to(device), _QUERIES)
+        scores, rows = zip(*(self._best(part, count, kept) for part in parts), strict=True)
+        return torch.cat(scores).cpu().numpy(), torch.cat(rows).cpu().numpy()
+
+    def _best(self, weights: Tensor, count: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+        best = weights.new_empty((len(weights), 0))
+        rows = torch.empty((len(weights), 0), dtype=torch.int64, device=weights.device)
+        for start in range(0, len(self._bytes), _CHUNK):
+            chunk = self._bytes[start : start + _CHUNK].float()
+            scores = weights @ chunk.T  # in float32: torch rounds to TF32 only where it is told to
+            if kept is not None:
+                scores.masked_fill_(~kept[start : start + _CHUNK], -torch.inf)
+            numbers = torch.arange(start, start + len(chunk), device=weights.device)
+            best = torch.cat([best, scores], 1)
+            rows = torch.cat([rows, numbers.expand(len(weights), -1)], 1)
+            best, order = best.topk(min(count, best.shape[1]), dim=1)
+            rows = rows.gather(1, order)
+        return best, rows.masked_fill(best == -torch.inf, -1)
+
+
+def open_on_gpu(
+    blocks: Callable[[], Iterator[Bytes]], rows: int, width: int, device: str
+) -> TorchBytes | str:
+    """Descriptors [rows, width] on `cuda` or `cuda:N`, or why they are not there: they have to fit
+    into most of its free memory."""
+    try:
+        free, _ = torch.cuda.mem_get_info(torch.device(device))
+        if rows * width > _SHARE * free:
+            return f"{rows:,} descriptors do not fit {device}"
+        return TorchBytes(blocks(), rows, width, device)
+    except (RuntimeError, AssertionError) as error:  # the latter: torch without CUDA
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        return f"torch fails on {device} ({first})"
