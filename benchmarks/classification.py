@@ -23,7 +23,6 @@ import click
 from benchmarks.common import Bench, Data, Result, bench_command, table
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.summary import Column
-from retrieval.dataset_options import dataset_options
 from retrieval.evaluation.classification import (
     KS,
     ClassificationReport,
@@ -34,6 +33,7 @@ from retrieval.evaluation.classification import (
 )
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
+from retrieval.options import dataset_options
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset

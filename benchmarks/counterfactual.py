@@ -44,8 +44,7 @@ from benchmarks.tables.row_file import (
     with_row,
 )
 from benchmarks.tables.summary import Column, means
-from retrieval.evaluation.aligned_dataset import align_dataset
-from retrieval.evaluation.encoded_split import encode_split
+from retrieval.evaluation.encoded_split import align_dataset, encode_split
 from retrieval.evaluation.scorer import Scorer
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset

@@ -33,8 +33,7 @@ from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.exclusion import evaluate_exclusion
 from retrieval.evaluation.likeness import evaluate_likeness
 from retrieval.evaluation.manipulation import DIAL, evaluate_manipulation
-from retrieval.evaluation.scorer import Scorer
-from retrieval.evaluation.scoring import FloorScorer
+from retrieval.evaluation.scorer import FloorScorer, Scorer
 from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.device import choose_device

@@ -18,8 +18,7 @@ from benchmarks.tables.row_file import WHOLE
 from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
-from retrieval.evaluation.scorer import Scorer
-from retrieval.evaluation.scoring import DescriptorScorer, FloorScorer, floor_embed
+from retrieval.evaluation.scorer import DescriptorScorer, FloorScorer, Scorer, floor_embed
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import DataError

@@ -29,10 +29,10 @@ from indexer.encode.onnx import (
     onnx_forward,
     onnx_int8_forward,
 )
-from retrieval.dataset_options import dataset_options
-from retrieval.evaluation.aligned_dataset import align_dataset
 from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
-from retrieval.evaluation.scoring import DescriptorScorer
+from retrieval.evaluation.encoded_split import align_dataset
+from retrieval.evaluation.scorer import DescriptorScorer
+from retrieval.options import dataset_options
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 import click
 
 from retrieval.console import printable
-from retrieval.dataset_options import LazyGroup
+from retrieval.options import LazyGroup
 from training.errors import ResourceError, RetrieveError, UsageError
 from training.images.batches import worker_death
 

@@ -22,12 +22,28 @@ from indexer.encode.encode import check_indexable
 from indexer.search.flat import load_faiss
 from indexer.search.index import SearchIndex, open_search
 from indexer.store.store import Store, open_store
-from retrieval.candidates import Found, Rows, choose_hits, first_fetch
-from retrieval.filters import Filter, allowed_rows, parts_by_labels
-from retrieval.hits import Hit, QueryResult, describe, judged, likely_values
+from retrieval.hits import (
+    Found,
+    Hit,
+    QueryResult,
+    Rows,
+    choose_hits,
+    describe,
+    first_fetch,
+    judged,
+    likely_values,
+)
 from retrieval.picture import Encoder, Picture
 from retrieval.query_vector import CANDIDATES, Asked, Formula, formula_of
-from retrieval.request import QueryImage, Request, Terms, resolve
+from retrieval.request import (
+    Filter,
+    QueryImage,
+    Request,
+    Terms,
+    allowed_rows,
+    parts_by_labels,
+    resolve,
+)
 from training.checkpoint import load_checkpoint
 from training.descriptor import Floats
 from training.device import choose_device

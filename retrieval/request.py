@@ -2,18 +2,177 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.store.gallery import Column
-from retrieval.filters import Filter, Filters, resolve_filters
+from indexer.store.gallery import Column, parse_number
 from retrieval.picture import Picture
 from retrieval.query_vector import Asked
 from training.errors import UsageError
 from training.schema import Condition, Schema, normalise_name
+
+if TYPE_CHECKING:
+    from indexer.store.store import Store
+
+
+Filters = Mapping[str, str | Sequence[str]]
+"""Attribute or payload column -> condition or conditions: a value alone, or one after `=`, `!=`,
+`<`, `<=`, `>` or `>=`."""
+
+Operator = Literal["=", "!=", "<", "<=", ">", ">="]
+
+_CONDITION = re.compile(r"\s*(!=|<=|>=|=|<|>)?\s*(.*?)\s*", re.DOTALL)
+_TEXT = re.compile(r"\s*(.+?)\s*((?:!=|<=|>=|=|<|>).*)", re.DOTALL)
+_COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One condition on a payload column, or on an attribute (by its folded name; `flat` is then
+    the flat index of the value)."""
+
+    name: str
+    operator: Operator
+    value: str
+    flat: int | None
+
+
+def parse_filters(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Filters from texts such as `colour=red`, `colour!=red`, `price<50`.
+
+    Raises:
+        UsageError: a text is not of that form.
+    """
+    out: dict[str, list[str]] = {}
+    names: dict[str, str] = {}  # as they were first spelled
+    for text in texts:
+        found = _TEXT.fullmatch(text)
+        if found is None or not _CONDITION.fullmatch(found[2])[2]:  # type: ignore[index]
+            raise UsageError(
+                f"--where {text!r} is not of the form attribute=value; also !=, and <, <=, > and "
+                ">= for columns of numbers"
+            )
+        out.setdefault(names.setdefault(normalise_name(found[1]), found[1]), []).append(found[2])
+    return out
+
+
+def resolve_filters(
+    schema: Schema, columns: Mapping[str, Column], where: Filters
+) -> tuple[Filter, ...]:
+    """Look the names and values of filters up in an index's schema and payload.
+
+    Raises:
+        UsageError: an unknown name or value (with the nearest ones), or a bound on what is no
+            number.
+    """
+    if not isinstance(where, Mapping):
+        raise UsageError(f"where takes attribute -> value, not {where!r}")
+    return tuple(
+        _resolve(schema, columns, name, condition)
+        for name, given in where.items()
+        for condition in ([given] if isinstance(given, str) else given)
+    )
+
+
+def allowed_rows(store: Store, filters: Sequence[Filter]) -> NDArray[np.bool_]:
+    """Which images of an index pass all filters, [M] bool."""
+    allowed = np.ones(len(store), dtype=bool)
+    either: dict[str, NDArray[np.bool_]] = {}
+    for one in filters:
+        passed = _labelled(store, one) if one.flat is not None else _in_column(store, one)
+        if one.operator == "=":
+            either[one.name] = either[one.name] | passed if one.name in either else passed
+        else:
+            allowed &= passed
+    for passed in either.values():
+        allowed &= passed
+    return allowed
+
+
+def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition: str) -> Filter:
+    found = _CONDITION.fullmatch(condition)
+    assert found is not None, "it matches any text"
+    operator, value = cast(Operator, found[1] or "="), str(found[2])
+    folded = normalise_name(name)
+    attributes = {normalise_name(attribute.name) for attribute in schema.attributes}
+    if folded in attributes:
+        if operator not in ("=", "!="):
+            raise UsageError(
+                f"where {name}{operator}{value}: {name!r} is an attribute; compare it with = or !="
+            )
+        return Filter(folded, operator, value, schema.value_of(name, value))
+    own = next((column for column in columns if normalise_name(column) == folded), None)
+    if own is None:
+        names = [*(attribute.name for attribute in schema.attributes), *columns]
+        near = difflib.get_close_matches(folded, names, n=5, cutoff=0.5) or names[:8]
+        what = "attribute or column" if columns else "attribute"
+        raise UsageError(f"unknown {what} {name!r}; nearest: {', '.join(near)}")
+    if operator in _COMPARE:
+        if not columns[own].numeric:
+            raise UsageError(
+                f"where {name}{operator}{value}: the column {own!r} does not hold numbers alone; "
+                "compare it with = or !="
+            )
+        if parse_number(value) is None:
+            raise UsageError(f"where {name}{operator}{value}: {value!r} is no number")
+    return Filter(own, operator, value, None)
+
+
+def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
+    assert one.flat is not None
+    states = store.states([one.flat])[:, 0]
+    if one.operator == "=":
+        passed: NDArray[np.bool_] = states == 1
+        return passed
+    passed = states == -1
+    unsaid = states == 0  # another value may be known all the same
+    if unsaid.any():
+        own = store.schema.slice_of(int(store.schema.attribute_of[one.flat]))
+        others = store.states(range(own.start, own.stop))
+        passed[unsaid] = (others[unsaid] == 1).any(axis=1)
+    return passed
+
+
+def _in_column(store: Store, one: Filter) -> NDArray[np.bool_]:
+    column = store.payload[one.name]
+    if one.operator == "=":
+        return column.equal(one.value)
+    if one.operator == "!=":
+        return ~(column.equal(one.value) | column.equal(""))
+    passed: NDArray[np.bool_] = _COMPARE[one.operator](column.numbers(), float(one.value))
+    return passed
+
+
+def parts_by_labels(
+    states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
+) -> Iterator[tuple[dict[int, bool], NDArray[np.bool_]]]:
+    """Part images by what is known of the named values; each part is one search.
+
+    What is known counts as 255 or 0, which is one constant for all of a part.
+
+    Args:
+        states: label states of the named values [M, n].
+        named: flat indices of these values, n of them.
+        allowed: images to search, [M] bool; None: all.
+
+    Yields:
+        Of each part that is not empty: known values and whether its images have them; its rows
+        [M] bool. Together they are the allowed images.
+    """
+    codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
+    for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
+        rows = codes == code if allowed is None else (codes == code) & allowed
+        own = states[int(rows.argmax())].tolist()
+        yield {v: s > 0 for v, s in zip(named, own, strict=True) if s}, rows
+
 
 QueryImage = str | Path | Image.Image | Picture
 """A file, an RGB picture, or one that was encoded before."""

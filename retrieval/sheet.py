@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.console import printable
+from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
+from retrieval.request import Request
 from training.errors import DataError, ResourceError, UsageError
-from training.images.read import open_rgb
+from training.images.read import open_rgb, shown_path
+from training.schema import Condition, Schema
 
 CELL = 224
 GAP = 12
@@ -147,3 +153,188 @@ def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> st
     while draw.textlength(text, font) > width and len(text) > 1:
         text = text[:-2].rstrip("…") + "…" if len(text) > 2 else text[:1]
     return text
+
+
+STRONGEST = 0.8
+"""Opacity of the colour where attention is highest: the picture still shows through."""
+
+_PLASMA = np.array(
+    [
+        *((13, 8, 135), (75, 3, 161), (125, 3, 168), (168, 34, 150), (203, 70, 121)),
+        *((229, 107, 93), (248, 148, 65), (253, 195, 40), (240, 249, 33)),
+    ],
+    dtype=np.float64,
+)
+"""Nine colours of the map `plasma` (van der Walt and Smith, matplotlib, CC0), 0 to 1 in even steps:
+lightness rises evenly, so that no edge appears where the attention has none."""
+
+
+def overlay(picture: Image.Image, alpha: NDArray[np.floating], offset: float = 0.0) -> Image.Image:
+    """Colour a picture where attention is above an even share; the rest stays as it is.
+
+    The map is scaled to its own peak, so pictures compare in where, not in how much: `peak` tells
+    that. Where attention is even everywhere: the picture.
+
+    Args:
+        picture: RGB, as the model saw it, of any size.
+        alpha: attention weights [H, W] over the whole picture, at least 0.
+        offset: see `receptive_offset`.
+    """
+    heat = smooth(strength(alpha), picture.size, offset)
+    opacity = (STRONGEST * heat)[:, :, None]
+    colours = np.stack(
+        [np.interp(heat, np.linspace(0, 1, len(_PLASMA)), channel) for channel in _PLASMA.T], -1
+    )
+    mixed = (1 - opacity) * np.asarray(picture, dtype=np.float64) + opacity * colours
+    return Image.fromarray(np.rint(mixed).astype(np.uint8))
+
+
+def strength(alpha: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far each cell is above an even share of the attention, 1 at the peak: [H, W] in 0..1.
+
+    Zeros for even attention, or none.
+    """
+    over = np.asarray(alpha, dtype=np.float64)
+    over = over - over.mean()
+    if over.max() <= 1e-6 * np.abs(alpha).max():
+        return np.zeros_like(over)
+    scaled: NDArray[np.float64] = np.maximum(over / over.max(), 0.0)
+    return scaled
+
+
+def peak(alpha: NDArray[np.floating]) -> float:
+    """The highest weight as a multiple of an even share: 1 for even attention, H W at most."""
+    return float(np.max(alpha) / np.mean(alpha))
+
+
+def receptive_offset(stride: int, side: int) -> float:
+    """How far up and left of an even grid's the cells' centres lie, as a share of the side.
+
+    With odd kernels and symmetric padding, as in every backbone here, cell i looks at pixel
+    `stride * i`, not at the middle of the i-th stretch of `stride` pixels; the same after cells
+    are averaged in groups. Both arguments are in pixels.
+    """
+    return (stride - 1) / 2 / side
+
+
+def smooth(
+    cells: NDArray[np.float64], size: tuple[int, int], offset: float = 0.0
+) -> NDArray[np.float64]:
+    """Enlarge a map [H, W] to `size`, width and height, each value at the centre of its cell."""
+    height, width = cells.shape
+    # Framed by its own edge, so that the part that is moved in has a value.
+    framed = Image.fromarray(np.pad(cells, 1, mode="edge").astype(np.float32))
+    left, top = 1 + min(offset * width, 1.0), 1 + min(offset * height, 1.0)
+    box = (left, top, left + width, top + height)
+    enlarged = np.asarray(framed.resize(size, Image.Resampling.BICUBIC, box=box), dtype=np.float64)
+    clipped: NDArray[np.float64] = enlarged.clip(0.0, 1.0)  # bicubic overshoots
+    return clipped
+
+
+MOST_EXPLAINED = 30
+"""Hits that are explained."""
+
+STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+"""Pixels from cell to cell after each stage, in every backbone."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the model saw it, RGB [S, S], and its attention under each condition
+    [C, H, W], each map summing to 1."""
+
+    picture: Image.Image
+    attention: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What the model saw in a query's picture, then in its first hits.
+
+    Args:
+        result: the query's.
+        conditions: the C conditions in words; the query's own first.
+        seen: of the query and of each hit; of one that cannot be read any more, the reason.
+        offset: of the cells of the attention, as in `overlay`.
+    """
+
+    result: QueryResult
+    conditions: tuple[str, ...]
+    seen: tuple[Seen | str, ...]
+    offset: float = 0.0
+
+
+def conditions_of(schema: Schema, request: Request) -> tuple[Condition, ...]:
+    """The query's condition, and that of each name alone if there are several: [K] int8 each."""
+    alone = [schema.condition(present=[name]) for name in request.present]
+    alone += [schema.condition(absent=[name]) for name in request.absent]
+    alone += [schema.condition(types=[name]) for name in request.like]
+    whole = schema.condition(request.present, request.absent, request.like)
+    return (whole, *alone) if len(alone) > 1 else (whole,)
+
+
+def explain(engine: Engine, request: Request, result: QueryResult) -> Explanation:
+    """Work out the attention to a request's image file and to its first `MOST_EXPLAINED` hits.
+
+    Raises:
+        DataError: the query image cannot be read.
+    """
+    conditions = conditions_of(engine.schema, request)
+    seen: list[Seen | str] = [_look(engine, Path(str(request.image)), conditions)]
+    for hit in result.hits[:MOST_EXPLAINED]:
+        try:
+            seen.append(_look(engine, hit.path, conditions))
+        except DataError as error:
+            seen.append(str(error).removeprefix(f"{shown_path(hit.path)}: "))
+    names = tuple(engine.schema.describe(condition) for condition in conditions)
+    offset = receptive_offset(STRIDES[engine.model.config.stage], engine.store.preprocessing.size)
+    return Explanation(result, names, tuple(seen), offset)
+
+
+def explanation_sheet(explanation: Explanation) -> Image.Image:
+    """Draw an explanation: a row a picture, a column a condition; RGB.
+
+    Below each map stands how high its attention peaks: as a multiple of an even share, 1 being
+    attention to nothing in particular.
+    """
+    result, columns = explanation.result, 1 + len(explanation.conditions)
+    cells: list[Cell | None] = []
+    for hit, seen in zip((None, *result.hits), explanation.seen, strict=False):
+        lines = captions(result, hit)
+        if isinstance(seen, str):
+            cells += [Cell(seen, lines), *[None] * (columns - 1)]
+            continue
+        ground = seen.picture.resize((CELL, CELL), Image.Resampling.LANCZOS)
+        cells.append(Cell(ground, lines))
+        for alpha in seen.attention:
+            told = (f"peak {peak(alpha):.1f} x even", GREY)
+            cells.append(Cell(overlay(ground, alpha, explanation.offset), [told]))
+    title = f"attention under {result.condition}{cut(result, len(explanation.seen) - 1)}"
+    return draw_sheet(title, cells, columns, ("as the model sees it", *explanation.conditions))
+
+
+def save_explanation(engine: Engine, request: Request, result: QueryResult, out: Path) -> None:
+    """Explain the answer to a request for an image file in a file, format by its suffix.
+
+    Raises:
+        UsageError: the name `out` is not one that a picture can have.
+        DataError: the query image cannot be read.
+        ResourceError: the file cannot be written.
+    """
+    check_sheet_name(out, Path(str(request.image)), "explanation")
+    write_picture(explanation_sheet(explain(engine, request, result)), out, "explanation")
+
+
+def _look(engine: Engine, path: Path, conditions: Sequence[Condition]) -> Seen:
+    """The picture after preprocessing, which the maps cover, and the model's attention to it."""
+    preprocessing, model = engine.store.preprocessing, engine.model
+    pixels = preprocessing.open(path)
+    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    with torch.inference_mode():
+        batch = torch.from_numpy(pixels).unsqueeze(0).to(engine.device)
+        maps = model.features(preprocessing.normalise(batch))
+        keys = model.keys(maps)
+        states = torch.from_numpy(np.stack(conditions)).float().to(engine.device)
+        found = [model.attention(maps, state.unsqueeze(0), keys)[0] for state in states]
+        alpha: NDArray[np.float32] = torch.stack(found).float().cpu().numpy()
+    return Seen(picture, alpha)

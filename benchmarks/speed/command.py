@@ -30,8 +30,8 @@ from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
 from indexer.store.store import Store, open_store
 from retrieval.console import Bars, stderr
-from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
+from retrieval.query_vector import draw_requests
 
 SIZES = (1_000, 10_000, 100_000, 253_983, 1_000_000, 2_000_000, 10_000_000)
 

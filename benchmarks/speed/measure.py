@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 from benchmarks.common import cores
 from indexer.search.choose import HITS, recall_of, tenth_best
 from indexer.store.store import Store
-from retrieval.drawn_requests import draw_requests
 from retrieval.engine import Engine
 from retrieval.picture import Picture
-from retrieval.query_vector import CANDIDATES
+from retrieval.query_vector import CANDIDATES, draw_requests
 from retrieval.request import Request
 from training.errors import ResourceError
 

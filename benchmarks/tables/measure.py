@@ -28,7 +28,7 @@ from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.report import Evaluation, to_json
-from retrieval.evaluation.scoring import FloorScorer, floor_embed
+from retrieval.evaluation.scorer import FloorScorer, floor_embed
 from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
 from training.errors import DataError

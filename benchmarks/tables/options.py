@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from retrieval.dataset_options import ITEMS, dataset_options
+from retrieval.options import ITEMS, dataset_options
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 

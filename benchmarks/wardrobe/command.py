@@ -11,7 +11,7 @@ import click
 
 from benchmarks.wardrobe.write import Written, write_catalogue, write_darn, write_deepfashion
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.dataset_options import JSON, filled
+from retrieval.options import JSON, filled
 from training.errors import ResourceError, UsageError
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)

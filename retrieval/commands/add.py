@@ -12,7 +12,7 @@ import numpy as np
 
 from indexer.store.manifest import check_unlocked
 from retrieval.console import Bars, print_json, printable
-from retrieval.dataset_options import DEVICE, JSON, PATH, paths_in, split_names
+from retrieval.options import DEVICE, JSON, PATH, paths_in, split_names
 from training.errors import DataError, UsageError
 from training.schema import Condition, Schema
 

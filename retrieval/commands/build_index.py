@@ -11,7 +11,7 @@ import click
 from indexer.search.choose import DEFAULT_RECALL
 from indexer.store.manifest import check_unlocked
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.dataset_options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled
+from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled
 from training.datasets import ADAPTERS, load_dataset, load_with_schema
 from training.errors import UsageError
 
@@ -89,7 +89,7 @@ def command(options: Options) -> int:
 
 def _build(options: Options, run: Path, out: Path) -> BuildReport:
     from indexer.build.build import BuildOptions, build_index
-    from retrieval.drawn_requests import draw_requests
+    from retrieval.query_vector import draw_requests
     from training.checkpoint import load_checkpoint
     from training.device import choose_device, keep_freed_memory
 

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from retrieval.console import print_json, say, stdout
-from retrieval.dataset_options import JSON
+from retrieval.options import JSON
 from training.errors import ResourceError, RetrieveError
 
 PACKAGES = (

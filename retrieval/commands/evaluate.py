@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from retrieval.console import print_json, print_table, say, stdout
-from retrieval.dataset_options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled
+from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -81,11 +81,11 @@ def command(options: Options) -> int:
         to_markdown,
         to_tables,
     )
-    from retrieval.evaluation.scorer import Scorer
-    from retrieval.evaluation.scoring import (
+    from retrieval.evaluation.scorer import (
         ConditionScorer,
         DescriptorScorer,
         FloorScorer,
+        Scorer,
         floor_embed,
     )
     from training.checkpoint import load_checkpoint
@@ -191,7 +191,7 @@ def _load(options: Options, schema: Schema) -> Dataset:
     Raises:
         DataError: they have no value in common.
     """
-    from retrieval.evaluation.aligned_dataset import align_dataset
+    from retrieval.evaluation.encoded_split import align_dataset
     from training.datasets import load_with_schema
 
     dataset = load_with_schema(schema, options.name, options.root, options.item_column)

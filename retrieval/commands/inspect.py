@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from retrieval.console import counting, plain, print_json, print_table, stdout
-from retrieval.dataset_options import JSON, DatasetOptions, filled
+from retrieval.options import JSON, DatasetOptions, filled
 from training.datasets import load_dataset
 from training.datasets.dataset import SPLITS, Dataset, straddling_notes
 from training.errors import DataError, UsageError

@@ -12,18 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from retrieval.console import print_json, print_table, printable, say, stdout
-from retrieval.dataset_options import (
-    COUNT,
-    DEVICE,
-    JSON,
-    PATH,
-    SHARE,
-    filled,
-    only_index,
-    split_names,
-)
-from retrieval.filters import parse_filters
+from retrieval.options import COUNT, DEVICE, JSON, PATH, SHARE, filled, only_index, split_names
 from retrieval.query_vector import KEEP
+from retrieval.request import parse_filters
 from training.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -118,7 +109,7 @@ def command(options: Options) -> int:
         write_picture(contact_sheet(result, image), sheet, "contact sheet")
         say(f"contact sheet written to {sheet}")
     if explain is not None:
-        from retrieval.explanation import save_explanation
+        from retrieval.sheet import save_explanation
 
         save_explanation(engine, request, result, explain)
         say(f"explanation written to {explain}")

@@ -9,7 +9,7 @@ import click
 from indexer.store.manifest import check_unlocked
 from retrieval.commands.add import tell
 from retrieval.console import Bars
-from retrieval.dataset_options import JSON, PATH, paths_in
+from retrieval.options import JSON, PATH, paths_in
 
 
 @click.command("remove")

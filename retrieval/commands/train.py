@@ -14,23 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.dataset_options import (
-    COUNT,
-    DEVICE,
-    ITEMS,
-    JSON,
-    SEED,
-    DatasetOptions,
-    filled,
-    split_names,
-)
+from retrieval.evaluation.attribute_map import evaluate_attributes
+from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled, split_names
+from training.datasets.dataset import Dataset
 from training.errors import ResourceError, UsageError
+from training.maps import MapBank
 from training.resume import EpochReport
 from training.resume import Progress as TrainerProgress
 
 if TYPE_CHECKING:
     from training.resume import TrainReport
     from training.run import RunConfig
+
 
 _GRACE = 30.0  # seconds that other processes have when one has failed
 
@@ -92,7 +87,7 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
-    from retrieval.validation import validation_map
+    pass
     from training.datasets import load_dataset
     from training.device import choose_device, joined, keep_freed_memory
     from training.run import Setting, run_training
@@ -270,3 +265,15 @@ def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any
         "seconds": round(sum(e.seconds for e in report.epochs), 3),
         "epochs": epochs,
     }
+
+
+def validation_map(bank: MapBank, dataset: Dataset) -> float | None:
+    """MAP (percent, query-weighted, type mode) on the `valid` split; None if nothing in it is
+    relevant to any of its queries, so that it cannot tell one model from another.
+
+    Args:
+        bank: maps of the split's images.
+        dataset: the split; its rows are the bank's.
+    """
+    found = evaluate_attributes(dataset, "valid", "type", bank.embed).all
+    return None if found.queries_without_relevant == found.queries else found.map

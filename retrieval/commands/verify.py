@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.dataset_options import DEVICE, JSON, PATH, filled, only_index
+from retrieval.options import DEVICE, JSON, PATH, filled, only_index
 from training.datasets import ADAPTERS, load_with_schema
 from training.errors import DataError, UsageError
 from training.schema import Schema

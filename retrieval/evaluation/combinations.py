@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.protocol import check_split
+from retrieval.evaluation.attribute_map import check_split
 from retrieval.evaluation.report_grid import shown
 from retrieval.evaluation.scorer import (
     LEAST_RELEVANT,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.store.gallery import align_labels
 from retrieval.console import counting
-from training.datasets.dataset import Dataset
+from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.errors import DataError, UsageError
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
 from training.maps import MapBank, bank_from_images
 from training.models.embedder import ConditionedEmbedder
+from training.schema import Schema, normalise_name
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,78 @@ def encode_split(
     if len(bank.rows) == 0:
         raise DataError(f"no image of split {split!r} in {dataset.root} could be read")
     return EncodedSplit(bank.dataset, bank, failures)
+
+
+@dataclass(frozen=True)
+class AlignedDataset:
+    """A dataset with a model's schema, and what was left out.
+
+    Args:
+        dataset: labels and published lists in the model's numbering. What the dataset does not
+            know is unknown of every image.
+        unknown_to_model: attributes (`pattern`) and values (`colour:teal`) of the dataset alone.
+        unknown_to_dataset: those of the model alone.
+    """
+
+    dataset: Dataset
+    unknown_to_model: tuple[str, ...]
+    unknown_to_dataset: tuple[str, ...]
+
+
+def align_dataset(dataset: Dataset, schema: Schema) -> AlignedDataset:
+    """Renumber labels and published lists as a model's schema does, by name.
+
+    Raises:
+        DataError: they have no value in common, so that nothing is left to measure.
+    """
+    own = dataset.schema
+    if own.hash == schema.hash:
+        return AlignedDataset(dataset, (), ())
+    places, back = _places(own, schema), _places(schema, own)
+    if (places < 0).all():
+        raise DataError(
+            f"{dataset.name} and the checkpoint have no value in common: its attributes are "
+            f"{', '.join(a.name for a in own.attributes)}, the model's "
+            f"{', '.join(a.name for a in schema.attributes)}; name the columns of labels.csv and "
+            "their values as the model does"
+        )
+
+    def renumbered(listed: RetrievalList) -> RetrievalList:
+        """The statements about values that both know."""
+        new = places[np.array(own.offsets)[listed.attributes] + listed.values]
+        kept, new = new >= 0, new[new >= 0]
+        attributes = schema.attribute_of[new]
+        return RetrievalList(
+            listed.rows[kept], attributes, new - np.array(schema.offsets)[attributes]
+        )
+
+    protocols = {
+        split: RetrievalProtocol(renumbered(lists.queries), renumbered(lists.candidates))
+        for split, lists in dataset.protocols.items()
+    }
+    labels = align_labels(dataset.labels, own, schema).labels
+    aligned = replace(dataset, schema=schema, labels=labels, protocols=protocols)
+    return AlignedDataset(aligned, _unmatched(own, places, schema), _unmatched(schema, back, own))
+
+
+def _places(source: Schema, target: Schema) -> NDArray[np.int64]:
+    """Flat index in `target` of each value of `source`, -1 where it has none, [K] int64."""
+    names, theirs = (
+        [(normalise_name(a.name), normalise_name(v)) for a in schema.attributes for v in a.values]
+        for schema in (source, target)
+    )
+    number = {name: flat for flat, name in enumerate(theirs)}
+    return np.array([number.get(name, -1) for name in names], dtype=np.int64)
+
+
+def _unmatched(source: Schema, places: NDArray[np.int64], target: Schema) -> tuple[str, ...]:
+    """Attributes and values of `source` that `target` has not; of a whole attribute, its name."""
+    theirs = {normalise_name(a.name) for a in target.attributes}
+    out: list[str] = []
+    for number, attribute in enumerate(source.attributes):
+        if normalise_name(attribute.name) not in theirs:
+            out.append(attribute.name)
+            continue
+        own = zip(attribute.values, places[source.slice_of(number)], strict=True)
+        out += [f"{attribute.name}:{value}" for value, place in own if place < 0]
+    return tuple(out)

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.attribute_map import Embed
-from retrieval.evaluation.protocol import drawn
+from retrieval.evaluation.attribute_map import Embed, drawn
 from retrieval.evaluation.report_grid import UNWRITTEN, shown
 from retrieval.evaluation.scorer import Scorer
 from training.datasets.dataset import Dataset

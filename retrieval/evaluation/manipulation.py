@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.protocol import drawn
+from retrieval.evaluation.attribute_map import drawn
 from retrieval.evaluation.report_grid import INLINE, shown
 from retrieval.evaluation.scorer import K, Scorer
 from retrieval.metrics import top_k

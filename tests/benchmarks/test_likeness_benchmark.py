@@ -11,7 +11,7 @@ import pytest
 from benchmarks.likeness import COLUMNS, markdown, measure
 from benchmarks.measured_rows import MODELS, MeasuredRow
 from benchmarks.tables.row_file import chosen_names
-from retrieval.evaluation.scoring import FloorScorer
+from retrieval.evaluation.scorer import FloorScorer
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
 from training.schema import Attribute, Schema

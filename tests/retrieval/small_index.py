@@ -19,7 +19,7 @@ from tiny_catalogue import write_tiny_catalogue
 
 from indexer.build.build import BuildOptions, build_index
 from retrieval.cli import _run
-from retrieval.validation import validation_map
+from retrieval.commands.train import validation_map
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.images.preprocessing import Preprocessing

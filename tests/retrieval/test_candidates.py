@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from retrieval.candidates import choose_hits, first_fetch
+from retrieval.hits import choose_hits, first_fetch
 from retrieval.request import Request
 
 SIZE = 300

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.drawn_requests import draw_requests
-from retrieval.query_vector import Asked, formula_of
+from retrieval.query_vector import Asked, draw_requests, formula_of
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Attribute, Schema
 

@@ -12,18 +12,21 @@ from PIL import Image
 from small_index import Shop, run
 
 from retrieval.engine import Engine
-from retrieval.explanation import (
+from retrieval.hits import Hit, QueryResult
+from retrieval.request import Request
+from retrieval.sheet import (
+    CELL,
+    GAP,
+    LINE,
     MOST_EXPLAINED,
     Explanation,
     Seen,
     conditions_of,
+    cut,
     explain,
     explanation_sheet,
     save_explanation,
 )
-from retrieval.hits import Hit, QueryResult
-from retrieval.request import Request
-from retrieval.sheet import CELL, GAP, LINE, cut
 from training.checkpoint import load_checkpoint
 from training.errors import ResourceError, UsageError
 

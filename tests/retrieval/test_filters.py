@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from indexer.store.gallery import Column, PathList
-from retrieval.filters import parse_filters, resolve_filters
+from retrieval.request import parse_filters, resolve_filters
 from training.errors import UsageError
 from training.schema import Attribute, Schema
 

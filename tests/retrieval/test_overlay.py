@@ -7,8 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retrieval.explanation import STRIDES
-from retrieval.overlay import overlay, peak, receptive_offset, smooth, strength
+from retrieval.sheet import STRIDES, overlay, peak, receptive_offset, smooth, strength
 from training.models.backbones import build_backbone
 
 

@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from retrieval.validation import validation_map
+from retrieval.commands.train import validation_map
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.device import ALONE, Processes, joined

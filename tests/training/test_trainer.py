@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from retrieval.validation import validation_map
+from retrieval.commands.train import validation_map
 from training.checkpoint import FILES, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset

@@ -12,7 +12,7 @@ from indexer.progress import Silent
 from indexer.search.index import open_search
 from indexer.store.manifest import Identity, Manifest
 from indexer.store.store import open_store
-from retrieval.drawn_requests import draw_requests
+from retrieval.query_vector import draw_requests
 from training.descriptor import GARMENT, DescriptorLayout
 from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig

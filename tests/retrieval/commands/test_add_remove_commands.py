@@ -11,7 +11,7 @@ import pytest
 from small_index import Shop, run
 
 from indexer.store.store import open_store
-from retrieval.dataset_options import paths_in
+from retrieval.options import paths_in
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hand_scorer import SCHEMA, random_dataset
 
-from retrieval.evaluation.aligned_dataset import align_dataset
+from retrieval.evaluation.encoded_split import align_dataset
 from training.datasets.dataset import RetrievalList, RetrievalProtocol
 from training.errors import DataError
 from training.schema import Attribute, Schema

@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.evaluation.protocol import capped, queries_and_candidates
+from retrieval.evaluation.attribute_map import capped, evaluate_attributes, queries_and_candidates
 from training.datasets.dataset import Dataset, RetrievalList, RetrievalProtocol
 from training.errors import DataError
 from training.schema import Attribute, Schema

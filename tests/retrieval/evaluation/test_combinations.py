@@ -11,8 +11,7 @@ from retrieval.evaluation.combinations import (
     draw_queries,
     evaluate_combinations,
 )
-from retrieval.evaluation.scorer import has_all
-from retrieval.evaluation.scoring import FloorScorer
+from retrieval.evaluation.scorer import FloorScorer, has_all
 from training.datasets.dataset import Dataset, RetrievalList
 from training.datasets.labels import states_of
 from training.errors import DataError

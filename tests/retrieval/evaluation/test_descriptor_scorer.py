@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from retrieval.evaluation.scoring import DescriptorScorer
+from retrieval.evaluation.scorer import DescriptorScorer
 from retrieval.query_vector import Asked, formula_of
 from training.descriptor import GARMENT, DescriptorLayout
 from training.schema import Attribute, Schema

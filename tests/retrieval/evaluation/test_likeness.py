@@ -3,7 +3,7 @@ import pytest
 from hand_scorer import HandScorer, dataset_of, random_dataset
 
 from retrieval.evaluation.likeness import evaluate_likeness, likeness_queries, near_ties
-from retrieval.evaluation.scoring import FloorScorer
+from retrieval.evaluation.scorer import FloorScorer
 
 
 def ranking(scores, query):
