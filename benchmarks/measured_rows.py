@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.adde import AddeScorer, block_embed, train_adde
 from benchmarks.common import Bench, Data
 from benchmarks.pooled_features import Scale, pooled_stages
-from benchmarks.shop import ShopScorer
+from benchmarks.rivals.adde import AddeScorer, block_embed, train_adde
+from benchmarks.rivals.shop import ShopScorer
 from benchmarks.tables.row_file import WHOLE
 from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed

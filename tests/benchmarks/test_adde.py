@@ -6,16 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.adde import (
+from benchmarks.rivals.adde import (
     BLOCK,
     Adde,
     AddeRecipe,
     AddeScorer,
+    Coded,
     block_embed,
+    draw_moves,
+    exact_moves,
     semi_hard_loss,
     train_adde,
+    whole_targets,
 )
-from benchmarks.moves import Coded, draw_moves, exact_moves, whole_targets
 from training.errors import DataError
 from training.schema import Attribute, Schema
 

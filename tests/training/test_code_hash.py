@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from training.code_hash import code_files, code_hash
+from benchmarks.tables.keys import code_files, code_hash
 
 CODE = '''"""What it is."""
 import math

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.adde import predicted_values, unit
+from benchmarks.rivals.adde import predicted_values, unit
 from training.schema import Schema
 
 
