@@ -99,7 +99,7 @@ def test_fault_01_a_crash_between_shards_loses_nothing(
 def test_fault_01_kill_9_at_a_random_point(tmp_path: Path, dataset: Dataset, whole: Store) -> None:
     out = tmp_path / "out"
     here = Path(__file__).resolve()
-    path = os.pathsep.join([str(here.parent), str(here.parents[2])])
+    path = os.pathsep.join([str(here.parents[1]), str(here.parents[3])])
     script = [sys.executable, str(here.parent / "tiny_gallery.py")]
     process = subprocess.Popen(
         [*script, str(dataset.root), str(out), str(COUNT)],
@@ -130,7 +130,7 @@ def test_fault_14_a_second_builder_is_told_the_pid_of_the_first(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).resolve().parents[2],
+        cwd=Path(__file__).resolve().parents[3],
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"held\n"
@@ -315,7 +315,7 @@ def test_fault_05_a_full_disk_leaves_the_old_index_and_no_temporary_file(
         "except t.ResourceError as error: print(error)\n"
     )
     code = code.replace("t.ResourceError", "__import__('training.errors').errors.ResourceError")
-    path = os.pathsep.join([str(here.parent), str(here.parents[2])])
+    path = os.pathsep.join([str(here.parents[1]), str(here.parents[3])])
     done = subprocess.run(
         [sys.executable, "-c", code, str(dataset.root), str(whole.folder)],
         env=os.environ | {"PYTHONPATH": path},

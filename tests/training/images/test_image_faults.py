@@ -110,7 +110,7 @@ def test_fault_20_decompression_bombs_are_refused_and_memory_stays_flat(tmp_path
         text=True,
         timeout=120,
         check=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
     )
     *refusals, grown = done.stdout.splitlines()
     assert len(refusals) == len(BOMBS)

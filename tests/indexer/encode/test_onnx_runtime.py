@@ -22,7 +22,7 @@ from training.images.preprocessing import Preprocessing
 from training.models.config import VARIANTS, ModelConfig
 from training.models.m2fashion import M2Fashion
 
-SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 PHOTOGRAPHS = SHARED / "data/street-clothing"
 WEIGHTS = SHARED / "weights/resnet18-imagenet-layer3.safetensors"
 

@@ -159,7 +159,7 @@ def test_fault_03_a_terminated_run_ends_with_143_and_leaves_no_worker(
 ) -> None:
     arguments = ["train", "--dataset", "shop", "--out", out, *FAST, "--epochs", 100_000]
     command = [sys.executable, "-m", "retrieval.cli", *map(str, arguments), "--workers", "1"]
-    repository = str(Path(__file__).resolve().parents[2])
+    repository = str(Path(__file__).resolve().parents[3])
     env = os.environ | {"PYTHONPATH": repository, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, env=env, start_new_session=True
