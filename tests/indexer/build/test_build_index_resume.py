@@ -123,7 +123,7 @@ def test_fault_14_a_second_builder_is_told_the_pid_of_the_first(
 ) -> None:
     out = tmp_path / "out"
     code = (
-        "import sys, pathlib; from indexer.lock import writer_lock\n"
+        "import sys, pathlib; from indexer.store.manifest import writer_lock\n"
         f"with writer_lock(pathlib.Path({str(out)!r})): print('held', flush=True); input()"
     )
     process = subprocess.Popen(
