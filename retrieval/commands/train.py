@@ -19,11 +19,11 @@ from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, 
 from training.datasets.dataset import Dataset
 from training.errors import ResourceError, UsageError
 from training.maps import MapBank
-from training.resume import EpochReport
-from training.resume import Progress as TrainerProgress
+from training.report import EpochReport
+from training.report import Progress as TrainerProgress
 
 if TYPE_CHECKING:
-    from training.resume import TrainReport
+    from training.report import TrainReport
     from training.run import RunConfig
 
 
