@@ -25,7 +25,6 @@ import click
 from retrieval.console import printable
 from retrieval.options import LazyGroup
 from training.errors import ResourceError, RetrieveError, UsageError
-from training.images.batches import worker_death
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
@@ -153,7 +152,7 @@ def _failed(error: BaseException, debug: bool) -> int:
         return 2
     if debug:
         _say(traceback.format_exc())
-    told: RetrieveError | None = worker_death(error)
+    told: RetrieveError | None = None
     if isinstance(error, RetrieveError):
         told = error
     elif isinstance(error, BrokenPipeError):  # it was a pipe to a process of ours
@@ -162,6 +161,10 @@ def _failed(error: BaseException, debug: bool) -> int:
         told = ResourceError(f"out of memory {error}".strip())
     elif isinstance(error, OSError):
         told = ResourceError(str(error))
+    elif isinstance(error, RuntimeError):
+        from training.images.batches import worker_death  # brings torch
+
+        told = worker_death(error)
     if told is not None:
         _say(f"retrieve: {told}")
         return told.exit_code

@@ -10,5 +10,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 sys.path[:0] = [
     str(Path(__file__).parent / room)
-    for room in ("training", "indexer", "retrieval", "retrieval/evaluation", "endurance")
+    for room in (
+        "training",
+        "indexer",
+        "indexer/encode",
+        "retrieval",
+        "retrieval/evaluation",
+        "endurance",
+    )
 ]

@@ -12,14 +12,8 @@ from training.errors import DataError, UsageError
 from training.images.batches import Reading
 from training.models.registry import build_model
 from training.recipe import RunConfig
-from training.resume import (
-    Progress,
-    TrainReport,
-    check_same_run,
-    read_last,
-    run_identity,
-    whole_last,
-)
+from training.report import Progress, TrainReport
+from training.resume import check_same_run, read_last, run_identity, whole_last
 from training.sampling import check_shares
 from training.sources import Photographs, Source, StoredMaps
 from training.trainer import Setting, Trainer

@@ -24,7 +24,8 @@ from training.errors import DataError
 from training.maps import MapBank
 from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe, RunConfig
-from training.resume import EpochReport, Progress, TrainReport, run_identity, save_last
+from training.report import EpochReport, Progress, TrainReport
+from training.resume import run_identity, save_last
 from training.sampling import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.sources import CHUNK, Source
 from training.step import (

@@ -18,9 +18,9 @@ from indexer.build.shards import ShardBuffer, plan_shards
 from indexer.build.version import copy_model, write_version
 from indexer.encode.encode import EncodedBatch
 from indexer.progress import Progress
-from indexer.search.choose import DEFAULT_RECALL, Requests, build_search
+from indexer.search.choose import Requests, build_search
 from indexer.store.gallery import Known
-from indexer.store.manifest import Manifest
+from indexer.store.manifest import DEFAULT_RECALL, Manifest
 from indexer.store.store import Store
 from training.descriptor import DescriptorLayout, Floats
 from training.images.batches import ReadImage

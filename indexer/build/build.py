@@ -20,10 +20,11 @@ from indexer.build.version import (
     write_version,
 )
 from indexer.progress import Progress, Silent
-from indexer.search.choose import DEFAULT_RECALL, Requests, choose_factory
+from indexer.search.choose import Requests, choose_factory
 from indexer.store.gallery import Known
 from indexer.store.manifest import (
     BUILDING_NAME,
+    DEFAULT_RECALL,
     Committed,
     Identity,
     Manifest,

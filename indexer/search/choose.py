@@ -30,9 +30,6 @@ from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.errors import UsageError
 from training.schema import Schema
 
-DEFAULT_RECALL = 0.98
-"""Recall@10 against the search of every descriptor that inverted lists have to reach."""
-
 WORST_RECALL = 0.95
 """The same for the worst of the filters that it is measured under."""
 

@@ -33,6 +33,9 @@ MANIFEST_NAME = "manifest.json"
 COPY_NAME = "manifest.previous.json"
 BUILDING_NAME = "building.json"
 
+DEFAULT_RECALL = 0.98
+"""Recall@10 against the search of every descriptor that inverted lists have to reach."""
+
 _SAFE_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
 _DAMAGED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _OURS = ("shards/*.h5", "gallery-*.h5", "search-*.faiss", "model/*/*")
@@ -118,7 +121,7 @@ class SearchEntry:
 
     factory: str = "flat"
     asked: bool = False
-    target: float = 0.98
+    target: float = DEFAULT_RECALL
     file: FileEntry | None = None
     probes: int = 0
     filtered_probes: int = 0

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 
-from indexer.search.choose import DEFAULT_RECALL
-from indexer.store.manifest import check_unlocked
+from indexer.store.manifest import DEFAULT_RECALL, check_unlocked
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled
 from training.datasets import ADAPTERS, load_dataset, load_with_schema

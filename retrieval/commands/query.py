@@ -14,11 +14,11 @@ from rich.text import Text
 from retrieval.console import print_json, print_table, printable, say, stdout
 from retrieval.options import COUNT, DEVICE, JSON, PATH, SHARE, filled, only_index, split_names
 from retrieval.query_vector import KEEP
-from retrieval.request import parse_filters
 from training.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from retrieval.hits import Hit, QueryResult
+    from retrieval.request import Filters
 
 _Names = tuple[str, ...]
 
@@ -79,7 +79,11 @@ def command(options: Options) -> int:
     present = split_names("--attrs", options.attrs)
     absent = split_names("--without", options.without)
     types = split_names("--like", options.like)
-    where = parse_filters(options.where)
+    where: Filters = {}
+    if options.where:
+        from retrieval.request import parse_filters  # brings torch
+
+        where = parse_filters(options.where)
     folder = options.index or only_index("--index")
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.evaluation.attribute_map import evaluate_attributes
 from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled, split_names
-from training.datasets.dataset import Dataset
 from training.errors import ResourceError, UsageError
-from training.maps import MapBank
-from training.resume import EpochReport
-from training.resume import Progress as TrainerProgress
+from training.report import EpochReport
+from training.report import Progress as TrainerProgress
 
 if TYPE_CHECKING:
-    from training.resume import TrainReport
+    from training.datasets.dataset import Dataset
+    from training.maps import MapBank
+    from training.report import TrainReport
     from training.run import RunConfig
 
 
@@ -275,5 +274,7 @@ def validation_map(bank: MapBank, dataset: Dataset) -> float | None:
         bank: maps of the split's images.
         dataset: the split; its rows are the bank's.
     """
+    from retrieval.evaluation.attribute_map import evaluate_attributes
+
     found = evaluate_attributes(dataset, "valid", "type", bank.embed).all
     return None if found.queries_without_relevant == found.queries else found.map

@@ -15,7 +15,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from tiny_gallery import build, gallery, tiny_checkpoint
-from indexer import edit
+from indexer.build import edit
 from indexer.search.index import open_search
 from indexer.store.store import open_store
 from training.errors import ResourceError

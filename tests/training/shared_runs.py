@@ -19,7 +19,7 @@ from training.device import ALONE, Processes, joined
 from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
 from training.recipe import Recipe
-from training.resume import EpochReport, Progress
+from training.report import EpochReport, Progress
 from training.run import RunConfig, Setting, run_training
 from training.trainer import Trainer
 

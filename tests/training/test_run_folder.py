@@ -18,7 +18,8 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError, ResourceError
 from training.models.backbones import build_backbone
 from training.models.registry import build_model
-from training.resume import EpochReport, TrainReport, read_last, save_last
+from training.report import EpochReport, TrainReport
+from training.resume import read_last, save_last
 from training.trainer import build_optimizer
 
 TWO = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=2))

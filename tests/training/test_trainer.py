@@ -17,7 +17,8 @@ from training.images.preprocessing import Preprocessing
 from training.maps import MapBank
 from training.models.config import ModelConfig, variant
 from training.recipe import Recipe
-from training.resume import Progress, TrainReport, read_last
+from training.report import Progress, TrainReport
+from training.resume import read_last
 from training.run import RunConfig, Setting, read_config, run_training
 from training.sources import Photographs
 
