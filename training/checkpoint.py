@@ -18,7 +18,7 @@ from training.errors import DataError, UsageError
 from training.files import write_file
 from training.images.preprocessing import Preprocessing
 from training.models.backbones import read_weights
-from training.models.config import Architecture, ModelConfig
+from training.models.config import ModelConfig
 from training.models.embedder import ConditionedEmbedder
 from training.models.registry import build_model
 from training.schema import Schema, normalise_name
@@ -83,7 +83,7 @@ class _Config:
     """`config.json`."""
 
     format: Literal[1]
-    architecture: Architecture
+    architecture: str
     model: ModelConfig
     preprocessing: Preprocessing
     categories: tuple[str, ...]

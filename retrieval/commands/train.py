@@ -156,7 +156,7 @@ def _start(words: list[str], count: int) -> int:
 
 def _configured(options: Options) -> RunConfig:
     """The config, changed by the options."""
-    from training.models.config import VARIANTS, ModelConfig
+    from training.models.config import ModelConfig
     from training.models.config import variant as with_variant
     from training.recipe import Recipe
     from training.run import RunConfig, names_freezing, read_config
@@ -165,9 +165,6 @@ def _configured(options: Options) -> RunConfig:
     base = RunConfig() if options.config is None else read_config(options.config)
     model = base.model
     if options.variant is not None:
-        if options.variant not in VARIANTS:
-            known = ", ".join(VARIANTS)
-            raise UsageError(f"unknown variant {options.variant!r}; there are {known}")
         model = with_variant(options.variant, model)
     model = validated(ModelConfig, model.to_json() | options.given("backbone", "stage"), "options")
     weights = base.weights if options.weights is None else options.weights

@@ -11,9 +11,17 @@ from training.errors import UsageError
 from training.validated import check_fields
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
-Architecture = Literal["m2fashion", "triplet", "csn", "asen", "asenet-v2"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 _Numbers = Annotated[int, Meta(ge=0, le=1024)]
+
+ARCHITECTURES = {
+    "m2fashion": "training.models.m2fashion:M2Fashion",
+    "triplet": "training.models.rivals.triplet:TripletNetwork",
+    "csn": "training.models.rivals.csn:CSN",
+    "asen": "training.models.rivals.asen:ASEN",
+    "asenet-v2": "training.models.rivals.asenet_v2:ASENetV2",
+}
+"""Name of a model -> `module:class`. A new model is its file and a line here."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class ModelConfig:
         nuance: numbers of each attribute's nuance, see `nuance.py`; 0: none.
         garment_nuance: numbers of the whole garment's nuance; 0: none.
         lower_stages: F also holds the pixels and the stages below `stage`.
-        architecture: the model; `training.models.registry` has its class.
+        architecture: the model, of `ARCHITECTURES`.
 
     Raises:
         UsageError: an option is of the wrong type or out of its range.
@@ -57,17 +65,25 @@ class ModelConfig:
     lower_stages: bool = True
     nuance: _Numbers = 16
     garment_nuance: _Numbers = 176
-    architecture: Architecture = "m2fashion"
+    architecture: str = "m2fashion"
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.architecture not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise UsageError(f"architecture = {self.architecture!r} is none of {known}")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
         return asdict(self)
 
 
-_PLAIN = {"readout": "none", "lower_stages": False, "nuance": 0, "garment_nuance": 0}
+_PLAIN: dict[str, Any] = {
+    "readout": "none",
+    "lower_stages": False,
+    "nuance": 0,
+    "garment_nuance": 0,
+}
 """Without what is not in any of the papers."""
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -80,21 +96,19 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "without-readout": {"readout": "none"},
     "without-lower-stages": {"lower_stages": False},
     "without-nuance": {"nuance": 0, "garment_nuance": 0},
-    "triplet": _PLAIN | {"architecture": "triplet", "dim": 1024},
-    "csn": _PLAIN | {"architecture": "csn", "dim": 1024},
-    "asen": _PLAIN | {"architecture": "asen", "dim": 1024},
-    "asenet-v2": _PLAIN | {"architecture": "asenet-v2"},
 }
-"""Named variants: the options in which each differs from the default."""
+"""Named variants of M2Fashion: the options in which each differs from the default."""
 
 
 def variant(name: str, base: ModelConfig) -> ModelConfig:
-    """`base` with the options of a named variant.
+    """`base` with the options of a variant of M2Fashion, or of another of `ARCHITECTURES`.
 
     Raises:
-        UsageError: if there is no such variant.
+        UsageError: if there is no such name.
     """
-    if name not in VARIANTS:
-        raise UsageError(f"unknown model variant {name!r}; there are {', '.join(VARIANTS)}")
-    # A variant that names no architecture is one of M2Fashion, whatever `base` is.
-    return replace(base, **({"architecture": "m2fashion"} | VARIANTS[name]))
+    if name in VARIANTS:  # also where `base` is none of M2Fashion
+        return replace(base, **({"architecture": "m2fashion"} | VARIANTS[name]))
+    if name in ARCHITECTURES:
+        return replace(base, **(_PLAIN | {"architecture": name, "dim": 1024}))
+    known = ", ".join(VARIANTS | ARCHITECTURES)
+    raise UsageError(f"unknown variant {name!r}; there are {known}")

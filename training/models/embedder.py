@@ -24,7 +24,7 @@ from training.models.backbones import (
     lower_channels,
     with_lower_stages,
 )
-from training.models.config import Architecture, ModelConfig
+from training.models.config import ModelConfig
 from training.models.nuance import AttributeNuance, GarmentNuance
 from training.schema import Schema
 
@@ -81,7 +81,7 @@ class ConditionedEmbedder(nn.Module, ABC):
         weights: backbone weights, see `build_backbone`.
     """
 
-    architecture: ClassVar[Architecture]
+    architecture: ClassVar[str]
     """Its name in `ModelConfig` and in the registry."""
 
     title: ClassVar[str]

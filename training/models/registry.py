@@ -1,24 +1,19 @@
-"""All architectures by name; a new one is a file and a line here (and its name in the config)."""
+"""A model of any architecture by its name."""
 
 from __future__ import annotations
 
-from training.models.config import ModelConfig
+import importlib
+
+from training.models.config import ARCHITECTURES, ModelConfig
 from training.models.embedder import ConditionedEmbedder
-from training.models.m2fashion import M2Fashion
-from training.models.rivals.asen import ASEN
-from training.models.rivals.asenet_v2 import ASENetV2
-from training.models.rivals.csn import CSN
-from training.models.rivals.triplet import TripletNetwork
 from training.schema import Schema
 
-ARCHITECTURES: dict[str, type[ConditionedEmbedder]] = {
-    "m2fashion": M2Fashion,
-    "triplet": TripletNetwork,
-    "csn": CSN,
-    "asen": ASEN,
-    "asenet-v2": ASENetV2,
-}
-"""`ModelConfig.architecture` -> class."""
+
+def model_class(name: str) -> type[ConditionedEmbedder]:
+    """The class of a name of `ARCHITECTURES`."""
+    module, _, kind = ARCHITECTURES[name].partition(":")
+    found: type[ConditionedEmbedder] = getattr(importlib.import_module(module), kind)
+    return found
 
 
 def build_model(
@@ -28,4 +23,4 @@ def build_model(
 
     Args and errors are those of `ConditionedEmbedder` and `build_backbone`.
     """
-    return ARCHITECTURES[config.architecture](schema, config, categories, weights)
+    return model_class(config.architecture)(schema, config, categories, weights)

@@ -13,7 +13,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from training.models.config import Architecture
 from training.models.embedder import ConditionedEmbedder, attribute_weights
 
 WIDTH = 512
@@ -23,7 +22,7 @@ WIDTH = 512
 class ASEN(ConditionedEmbedder):
     """I is F itself [B, channels, H, W], P = tanh(conv I) [B, 512, H, W]."""
 
-    architecture: ClassVar[Architecture] = "asen"
+    architecture: ClassVar[str] = "asen"
     title = "ASEN"
     paper = "Ma et al., AAAI 2020"
 

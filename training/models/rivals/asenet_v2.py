@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.backbones import backbone_channels, lower_channels
-from training.models.config import Architecture, ModelConfig
+from training.models.config import ModelConfig
 from training.models.rivals.asen import ASEN, WIDTH
 from training.schema import Schema
 
@@ -24,7 +24,7 @@ from training.schema import Schema
 class ASENetV2(ASEN):
     """As ASEN; whatever `config.dim` says, d is the channels of F, and so `config` of a model."""
 
-    architecture: ClassVar[Architecture] = "asenet-v2"
+    architecture: ClassVar[str] = "asenet-v2"
     title = "ASENet V2"
     paper = "Ma et al., AAAI 2020; Dong et al., TIP 2021"
 
