@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
-from training.datasets import asen as darn
-from training.datasets import asen as fashionai
-from training.datasets import catalogue, deepfashion
-from training.datasets.asen import has_asen_files
+from training.datasets import catalogue
+from training.datasets.asen import has_asen_files, label_files
 from training.datasets.dataset import SPLITS, Dataset
 from training.datasets.labels import expected, find_root, lines_of
 from training.errors import DataError, UsageError
 from training.schema import Schema
 
-ADAPTERS: dict[str, Callable[[Path], Dataset]] = {
-    "catalogue": catalogue.load,
-    "darn": darn.load_darn,
-    "deepfashion": deepfashion.load,
-    "fashionai": fashionai.load_fashionai,
+ADAPTERS = {
+    "catalogue": "training.datasets.catalogue:load",
+    "darn": "training.datasets.asen:load_darn",
+    "deepfashion": "training.datasets.deepfashion:load",
+    "fashionai": "training.datasets.asen:load_fashionai",
 }
-"""Name -> what reads a folder; `locate.SOURCES` says which files each expects."""
+"""Name -> `module:function` that reads a folder. A new dataset is its file and a line here;
+`labels.SOURCES` says where those that cannot be shipped are to be had."""
 
 PREFIXES = {"pic/": "darn", "img/": "deepfashion", "fashionAI_attributes_": "fashionai"}
 """How image paths begin in the published ASEN files, which are otherwise alike."""
@@ -71,7 +71,8 @@ def load_dataset(
         raise UsageError(
             f"{name} has no item column {item_column!r}: only a catalogue's labels.csv has columns"
         )
-    dataset = ADAPTERS[name](found)
+    module, _, function = ADAPTERS[name].partition(":")
+    dataset: Dataset = getattr(importlib.import_module(module), function)(found)
     return dataset if attributes is None else dataset.select_attributes(attributes)
 
 
@@ -109,7 +110,7 @@ def detect(folder: Path) -> str:
         for prefix, name in PREFIXES.items():
             if first.startswith(prefix):
                 return name
-    elif fashionai.label_files(folder):
+    elif label_files(folder):
         return "fashionai"
     formats = ". ".join(f"{n}: {expected(n)}" for n in ("catalogue", "darn", "deepfashion"))
     raise DataError(f"{folder} holds no dataset that an adapter reads. {formats}")

@@ -194,7 +194,7 @@ SOURCES = {
 
 def expected(name: str) -> str:
     """The part of a message that says which files adapter `name` expects and where to get them."""
-    return "expected files: {}. {}".format(*SOURCES[name])
+    return "expected files: {}. {}".format(*SOURCES.get(name, ("see its adapter", "")))
 
 
 def find_root(name: str, root: Path | None = None) -> Path:
