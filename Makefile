@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Where make runs on a machine with a CUDA GPU, EXTRA=gpu installs faiss-gpu instead.
 EXTRA ?= cpu
 
-.PHONY: demo endurance test lint format install clean
+.PHONY: demo dist endurance test lint format install clean
 
 demo: .venv/installed-$(EXTRA)
 	$(BIN)/python -m benchmarks.demo
@@ -16,6 +16,10 @@ test: .venv/installed-dev
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m endurance
+
+# The wheel, in empty environments with the pinned and the lowest versions, in an empty folder.
+dist: .venv/bin/python
+	$(BIN)/python tests/wheel.py
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -118,6 +118,16 @@ def test_figures_are_those_of_the_committed_results(page: str) -> None:
     assert with_figures(text) == text, "python -m benchmarks.insert_figures"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_no_table_of_figures_stands_without_its_command(page: str) -> None:
+    command = re.compile(
+        r"(?:`|^    |^)(retrieve [a-z]|make [a-z]|python -m benchmarks)", re.MULTILINE
+    )
+    for section in re.split(r"^#+ ", PAGES[page], flags=re.MULTILINE):
+        if re.search(r"^\|.*\d\.\d.*\|$", section, re.MULTILINE):
+            assert command.search(section), f"{page}: {section.splitlines()[0]}"
+
+
 def test_figures_of_one_run_are_those_of_its_json() -> None:
     """Tables of many models are rendered in one place; what is rendered elsewhere is looked at."""
     for path in RESULTS.glob("demo-*.json"):
