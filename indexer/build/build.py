@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from indexer.build.shards import plan_shards, plan_work
 from indexer.build.version import (
+    Means,
     copy_model,
-    means_of,
     renewed_search,
     settle_rejects,
     write_shards,
     write_version,
 )
+from indexer.encode.encode import check_indexable
+from indexer.encode.forward import choose_runtime
 from indexer.progress import Progress, Silent
 from indexer.search.choose import Requests, choose_factory
 from indexer.store.gallery import Known
@@ -44,32 +46,21 @@ from training.errors import CorruptStoreError, DataError, UsageError
 class BuildOptions:
     """How an index is built; what is None is chosen.
 
-    Args:
-        batch_size: images at a time, at least 1.
-        workers: decoding processes; 0 decodes in this one.
-        shard_rows: images a shard, at least 1.
-        max_reject_rate: highest share of unreadable images, 0..1.
-        runtime: see `choose_runtime`. Those of float32 agree so closely that shards of another are
-            kept; descriptors of another precision never mix.
-        precision: see `encoding_precision`.
-        index_factory: how descriptors are searched, `flat` or `IVFn`; see `choose_factory`.
-        recall: recall@10 that inverted lists have to reach, above 0 and at most 1.
-        device: `cpu`, `cuda` or `cuda:N`.
-        progress: a listener.
-        requests: makes the query vectors with which recall is measured; likeness by default.
+    For `runtime` and `precision` see `choose_runtime`: those of float32 agree so closely that
+    shards of another are kept; descriptors of another precision never mix.
     """
 
-    batch_size: int | None = None
-    workers: int | None = None
-    shard_rows: int | None = None
-    max_reject_rate: float = 0.1
+    batch_size: int | None = None  # images at a time, at least 1
+    workers: int | None = None  # decoding processes; 0 decodes in this one
+    shard_rows: int | None = None  # images a shard, at least 1
+    max_reject_rate: float = 0.1  # highest share of unreadable images, 0..1
     runtime: str = "torch"
     precision: str = "auto"
-    index_factory: str | None = None
-    recall: float = DEFAULT_RECALL
-    device: str = "cpu"
+    index_factory: str | None = None  # `flat` or `IVFn`; see `choose_factory`
+    recall: float = DEFAULT_RECALL  # @10 that inverted lists have to reach, above 0 and at most 1
+    device: str = "cpu"  # or `cuda` or `cuda:N`
     progress: Progress = field(default_factory=Silent)
-    requests: Requests | None = None
+    requests: Requests | None = None  # of the queries that measure recall; likeness by default
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "shard_rows"):
@@ -82,32 +73,18 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a build did.
-
-    Args:
-        folder: the index.
-        dataset: name of the dataset.
-        listed: images that were asked for.
-        images: of them in the index.
-        rejected: of them that could not be read; they stand in `rejects.jsonl`.
-        encoded: of `images`, those that went through the model in this run.
-        kept: of `images`, those whose descriptors were there already.
-        seconds: wall time, of which `encode_seconds` of decoding and encoding.
-        bytes: size of the index on disk.
-        device, runtime: what encoded.
-        search: how the descriptors are searched.
-    """
+    """What a build did, in numbers of images, and on which device with which runtime."""
 
     folder: Path
-    dataset: str
-    listed: int
-    images: int
-    rejected: int
-    encoded: int
-    kept: int
-    seconds: float
-    encode_seconds: float
-    bytes: int
+    dataset: str  # its name
+    listed: int  # that were asked for
+    images: int  # of them in the index
+    rejected: int  # of them that could not be read; they stand in `rejects.jsonl`
+    encoded: int  # of `images`, those that went through the model in this run
+    kept: int  # of `images`, those whose descriptors were there already
+    seconds: float  # wall time
+    encode_seconds: float  # of it, of decoding and encoding
+    bytes: int  # size of the index on disk
     device: str
     runtime: str
     search: SearchEntry
@@ -128,8 +105,8 @@ def build_index(
 
     Args:
         dataset: the gallery.
-        rows: dataset rows to index, [M] int64; the order becomes the index's.
-        checkpoint: the model; it is moved to the device.
+        rows: of the dataset, to index, [M] int64; the order becomes the index's.
+        checkpoint: its model is moved to the device.
         out: folder of the index.
         options: how.
 
@@ -144,10 +121,17 @@ def build_index(
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
     factory = choose_factory(len(rows), options.recall, asked)  # finds what is wrong with it
-    means, identity = means_of(
-        checkpoint, options.runtime, options.precision, options.device, progress
+    check_indexable(checkpoint.model)
+    runtime, precision = choose_runtime(options.runtime, options.precision, options.device)
+    identity = Identity(
+        model=checkpoint.hash,
+        preprocessing=checkpoint.preprocessing.hash,
+        schema=checkpoint.schema.hash,
+        layout=checkpoint.model.layout,
+        precision=precision,
     )
-    means = replace(means, batch_size=options.batch_size, workers=options.workers)
+    model, device = checkpoint.model.to(options.device), options.device
+    means = Means(model, device, progress, runtime, options.batch_size, options.workers)
     known = Known.of(dataset, checkpoint.schema, progress.say)
     plans = plan_shards(rows, dataset.paths, options.shard_rows)
     with writer_lock(out):
@@ -161,7 +145,12 @@ def build_index(
         )
         building = out / BUILDING_NAME
         old = _mixable(lambda: next(committed_versions(out), None), out, identity, progress)
-        halted = _mixable(lambda: _building(out), out, identity, progress)
+        halted = _mixable(
+            lambda: Committed(found) if (found := read_manifest(building)) else None,
+            out,
+            identity,
+            progress,
+        )
         earlier = [manifest for manifest in (old, halted) if manifest is not None]
         draft = replace(draft, int8_ranges=earlier[0].int8_ranges if earlier else ())
         todo = plan_work(out, dataset.root, plans, earlier, progress)
@@ -190,14 +179,9 @@ def build_index(
         encode_seconds=encode_seconds,
         bytes=sum(entry.size for entry in manifest.files),
         device=options.device,
-        runtime=means.runtime,
+        runtime=runtime,
         search=manifest.search,
     )
-
-
-def _building(out: Path) -> Committed | None:
-    manifest = read_manifest(out / BUILDING_NAME)
-    return None if manifest is None else Committed(manifest)
 
 
 def _mixable(

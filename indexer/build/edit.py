@@ -21,7 +21,7 @@ from indexer.build.version import Means, write_shards, write_version
 from indexer.progress import Progress, Silent
 from indexer.search.choose import carry_lists
 from indexer.store.gallery import Known
-from indexer.store.manifest import sweep, writer_lock
+from indexer.store.manifest import SearchEntry, sweep, writer_lock
 from indexer.store.shard import rows_a_shard
 from indexer.store.store import Store, open_store
 from training.checkpoint import load_checkpoint
@@ -55,17 +55,10 @@ def add_images(
     A path that is there already keeps its row: the image is encoded anew if its content differs.
     The index then equals one that was built from the longer list.
 
-    Args:
-        folder: the index.
-        paths: relative to the index's root.
-        labels: label states of all of them [K] int8. Attributes of which all states are 0 stay
-            unknown, or as they were; None: all of them.
-        device: `cpu`, `cuda` or `cuda:N`.
-        progress: a listener.
-
-    Raises:
-        DataError: there is no index, or an image cannot be read; nothing is changed then.
-        CorruptStoreError, LockedError, ResourceError: as `build_index`.
+    Paths are relative to the index's root. `labels` are the label states of all of them [K] int8:
+    attributes of which all states are 0 (None: all of them) stay unknown, or as they were. Raises
+    DataError if there is no index or an image cannot be read, and nothing is changed then; and
+    CorruptStoreError, LockedError, ResourceError as `build_index`.
     """
     with writer_lock(folder):
         store = open_store(folder)
@@ -112,17 +105,18 @@ def remove_images(
 ) -> EditReport:
     """Take images, all rows of each path, out of an index, in one commit; rows behind move up.
 
-    Raises:
-        DataError: there is no index, or no such image in it; nothing is changed then.
-        UsageError: no image would be left.
-        CorruptStoreError, LockedError, ResourceError: as `add_images`.
+    Raises DataError if there is no index, or no such image in it, UsageError if no image would be
+    left, and nothing is changed then; others as `add_images`.
     """
     with writer_lock(folder):
         store = open_store(folder)
         there = _rows_of(store, set(paths))
         for path in paths:
             if path not in there:
-                raise DataError(_unknown(store, path))
+                near = difflib.get_close_matches(path, list(store.paths), n=3, cutoff=0.5)
+                shown = ", ".join(shown_path(Path(name)) for name in near) or "none is like it"
+                what = f"{shown_path(Path(path))} is not in the index {folder}"
+                raise DataError(f"{what}; nearest: {shown}")
         gone = {row for rows in there.values() for row in rows}
         if len(gone) == len(store):
             raise UsageError(
@@ -148,7 +142,12 @@ def _commit(store: Store, plans: list[ShardPlan], known: Known, means: Means) ->
     folder, old, before = store.folder, len(store), store.manifest
     listed = {plan.number: plan for plan in listed_plans(before.shards, store.paths)}
     plans = [plan for plan in plans if plan.paths]
-    done = {p.number: before.shards[p.number] for p in plans if _same(p, listed.get(p.number))}
+
+    def stays(plan: ShardPlan) -> bool:
+        was = listed.get(plan.number)
+        return was is not None and plan.paths == was.paths and np.array_equal(plan.rows, was.rows)
+
+    done = {plan.number: before.shards[plan.number] for plan in plans if stays(plan)}
     todo = [plan for plan in plans if plan.number not in done]
     files = [before.shards[plan.number].file for plan in todo if plan.number in listed]
     encoded = EncodedImages(folder, [file for file in files if file])
@@ -167,17 +166,12 @@ def _commit(store: Store, plans: list[ShardPlan], known: Known, means: Means) ->
             raise DataError(f"{reject.path}: {reject.reason}; nothing was changed")
     flat = np.concatenate([plan.rows[plan.rows >= 0] for plan in plans])
     origin = np.where(flat < old, flat, -1)
-    manifest = write_version(
-        folder,
-        manifest,
-        plans,
-        known,
-        lambda new: (
-            before.search
-            if new.manifest.content == before.content
-            else carry_lists(folder, new, before.search, origin)
-        ),
-    )
+
+    def search_of(new: Store) -> SearchEntry:
+        same = new.manifest.content == before.content
+        return before.search if same else carry_lists(new, before.search, origin)
+
+    manifest = write_version(folder, manifest, plans, known, search_of)
     sweep(folder, manifest, halted=True)
 
 
@@ -220,26 +214,13 @@ def _rows_of(store: Store, paths: set[str]) -> dict[str, list[int]]:
     return found
 
 
-def _same(plan: ShardPlan, other: ShardPlan | None) -> bool:
-    return other is not None and plan.paths == other.paths and np.array_equal(plan.rows, other.rows)
-
-
 def _append(plans: list[ShardPlan], rows: NDArray[np.int64], new: list[str], old: int) -> None:
     """Fill the last shard to as many images as a build gives one, then new ones."""
     most = rows_a_shard(old + len(rows))
     room = max(0, most - len(plans[-1].paths))
-    own, paths = rows[:room], plans[-1].paths
-    plans[-1] = replace(
-        plans[-1],
-        rows=np.concatenate([plans[-1].rows, own]),
-        paths=paths + [new[row - old] for row in own],
-    )
+    last, paths = plans.pop(), [new[row - old] for row in rows]
+    joined = np.concatenate([last.rows, rows[:room]])
+    plans.append(ShardPlan(last.number, joined, last.paths + paths[:room]))
     for start in range(room, len(rows), most):
-        own = rows[start : start + most]
-        plans.append(ShardPlan(len(plans), own, [new[row - old] for row in own]))
-
-
-def _unknown(store: Store, path: str) -> str:
-    near = difflib.get_close_matches(path, list(store.paths), n=3, cutoff=0.5)
-    shown = ", ".join(shown_path(Path(name)) for name in near) or "none is like it"
-    return f"{shown_path(Path(path))} is not in the index {store.folder}; nearest: {shown}"
+        own = slice(start, start + most)
+        plans.append(ShardPlan(len(plans), rows[own], paths[own]))

@@ -36,16 +36,10 @@ Version = tuple[int, int]
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Consecutive images of one shard.
+    """Consecutive images of one shard."""
 
-    Args:
-        number: 0-based.
-        rows: of what is known of each, such as rows of the dataset, [n] int64.
-        paths: their paths, n.
-    """
-
-    number: int
-    rows: NDArray[np.int64]
+    number: int  # 0-based
+    rows: NDArray[np.int64]  # [n], of what is known of each, such as rows of the dataset
     paths: list[str]
 
 
@@ -73,12 +67,8 @@ def listed_plans(shards: Sequence[ShardEntry], paths: Sequence[str]) -> list[Sha
 
 
 class EncodedImages:
-    """The images of some shards, numbered through. Holds their digests, and few shards open.
-
-    Args:
-        folder: the index.
-        files: shards whose content has been checked.
-    """
+    """The images of some shards, whose content has been checked, numbered through. Holds their
+    digests, and few shards open."""
 
     def __init__(self, folder: Path, files: Sequence[FileEntry] = ()) -> None:
         @lru_cache(_OPEN)
@@ -118,19 +108,12 @@ class EncodedImages:
 
 @dataclass(frozen=True)
 class ShardWork:
-    """A shard that has to be written.
-
-    Args:
-        plan: its images.
-        images: for each its number among the encoded images, [n] int64; -1: there is none.
-        versions: `file_version` of each file when its content was compared; -1, -1 if unknown.
-        rejects: why an image is not read, by its position in the plan.
-    """
+    """A shard that has to be written."""
 
     plan: ShardPlan
-    images: NDArray[np.int64]
-    versions: list[Version]
-    rejects: dict[int, str] = field(default_factory=dict)
+    images: NDArray[np.int64]  # [n], number of each among the encoded images; -1: it is none
+    versions: list[Version]  # of each file when its content was compared; -1, -1: unknown
+    rejects: dict[int, str] = field(default_factory=dict)  # by position: why it is not read
 
     @property
     def missing(self) -> list[int]:
@@ -146,19 +129,12 @@ class ShardWork:
 
 @dataclass(frozen=True)
 class Work:
-    """What has to be done for a version.
+    """What has to be done for a version."""
 
-    Args:
-        paths: of all images of the version.
-        done: shards that stay as they are, by number.
-        work: the others, in row order.
-        encoded: the images that are copied.
-    """
-
-    paths: Sequence[str]
-    done: dict[int, ShardEntry]
-    work: list[ShardWork]
-    encoded: EncodedImages
+    paths: Sequence[str]  # of all its images
+    done: dict[int, ShardEntry]  # shards that stay as they are, by number
+    work: list[ShardWork]  # the others, in row order
+    encoded: EncodedImages  # that are copied
 
     @property
     def kept(self) -> int:
@@ -325,10 +301,8 @@ def encode_shards(
     thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
     `committed` is called after each shard is safely on disk, in their order, by another thread.
-
-    Raises:
-        ResourceError: disk or memory full, or a worker process died.
-        DataError: the model gives values that are not finite.
+    Raises ResourceError: disk or memory full, or a worker process died; DataError: the model gives
+    values that are not finite.
     """
     size, preprocessing = encoder.batch_size, encoder.preprocessing
     paths = [path for shard in todo.work for path in shard.plan.paths]

@@ -1,4 +1,4 @@
-"""Checking every file of an index against its manifest."""
+"""Checking every file of an index against its manifest, and restoring what is damaged."""
 
 from __future__ import annotations
 
@@ -33,20 +33,16 @@ from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
 from training.schema import Schema
 
+_AGAIN = "run the build-index command again: it encodes the damaged shards alone"
+
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check of one file gave.
+    """What a check of one file gave."""
 
-    Args:
-        file: its name relative to the index's folder.
-        kind: `manifest`, `model`, `shard`, `gallery` or `search`.
-        problem: what is wrong with it; None if it is sound.
-    """
-
-    file: str
-    kind: str
-    problem: str | None
+    file: str  # its name relative to the index's folder
+    kind: str  # `manifest`, `model`, `shard`, `gallery` or `search`
+    problem: str | None  # what is wrong with it; None if it is sound
 
 
 @dataclass(frozen=True)
@@ -67,11 +63,8 @@ def verify_index(folder: Path, progress: Progress | None = None) -> Verification
 
     The version that is checked is the one that `open_store` would read: the manifest's, or that of
     its copy if the manifest cannot be read or names files that are gone. If another process commits
-    meanwhile, the files of its version are checked.
-
-    Raises:
-        DataError: there is no finished index.
-        CorruptStoreError: neither the manifest nor its copy can be read.
+    meanwhile, the files of its version are checked. Raises DataError if there is no finished index,
+    CorruptStoreError if neither the manifest nor its copy can be read.
     """
     while True:
         before = _usable_version(folder)
@@ -110,63 +103,44 @@ def _manifests(folder: Path, version: Manifest) -> list[Finding]:
         problem = None
         try:
             found = read_manifest(folder / name)
+            if name == MANIFEST_NAME and found != version:
+                problem = "names files that are gone" if found else "missing"
+            elif found is None:
+                continue  # a kill came before the copy; and no build was interrupted
         except CorruptStoreError:
             problem = "damaged"
-        else:
-            if found is None and name != MANIFEST_NAME:
-                continue  # a kill came before the copy; and no build was interrupted
-            if found is None:
-                problem = "missing"
-            elif name == MANIFEST_NAME and found != version:
-                problem = "names files that are gone"
         findings.append(Finding(name, "manifest", problem))
     return findings
-
-
-_AGAIN = "run the build-index command again: it encodes the damaged shards alone"
 
 
 @dataclass(frozen=True)
 class RepairOptions:
     """How an index is repaired.
 
-    Args:
-        load_model: `training.checkpoint.load_checkpoint` for the device.
-        find_dataset: the dataset that the index was built from; only asked if the gallery file is
-            lost. It raises a RetrieveError if there is none.
-        root: where the images are now; where they were by default.
-        checkpoint: a copy of the model, should the index's own be damaged.
-        device: where shards are encoded.
+    `load_model` is `load_checkpoint` for the device. `find_dataset`, asked only if the gallery file
+    is lost, gives what the index was built from, or raises a RetrieveError.
     """
 
     load_model: Callable[[Path], Checkpoint]
     find_dataset: Callable[[Manifest], Dataset]
-    root: Path | None = None
-    checkpoint: Path | None = None
-    device: str = "cpu"
+    root: Path | None = None  # where the images are now; where they were by default
+    checkpoint: Path | None = None  # a copy of the model, should the index's own be damaged
+    device: str = "cpu"  # where shards are encoded
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair did.
+    """What a repair did."""
 
-    Args:
-        before: what was wrong.
-        after: what is wrong still; nothing, as a rule.
-        why: file -> why it could not be repaired.
-    """
-
-    before: Verification
-    after: Verification
-    why: dict[str, str]
+    before: Verification  # what was wrong
+    after: Verification  # what is wrong still; nothing, as a rule
+    why: dict[str, str]  # file -> why it could not be repaired
 
 
 def repair_index(folder: Path, options: RepairOptions, progress: Progress) -> Repair:
     """Check an index, restore what is damaged, all or nothing, and check it again.
 
-    Raises:
-        DataError, CorruptStoreError: as `verify_index`.
-        LockedError, ResourceError: another process writes to it, or disk or memory are full.
+    Raises as `verify_index`, LockedError if another process writes to it, and ResourceError.
     """
     with writer_lock(folder):
         before, why = verify_index(folder, progress), ""

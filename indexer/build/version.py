@@ -17,8 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from indexer.build.shards import Encoder, ShardPlan, Work, encode_shards
-from indexer.encode.encode import check_indexable
-from indexer.encode.forward import choose_forward, choose_runtime
+from indexer.encode.forward import choose_forward
 from indexer.encode.onnx import Runtime, calibration_images
 from indexer.progress import Progress
 from indexer.search.choose import LISTS_FROM, Requests, build_search, choose_factory
@@ -26,7 +25,6 @@ from indexer.store.files import problem_of
 from indexer.store.gallery import Known, open_gallery, write_gallery
 from indexer.store.manifest import (
     FileEntry,
-    Identity,
     Manifest,
     SearchEntry,
     ShardEntry,
@@ -34,7 +32,6 @@ from indexer.store.manifest import (
 )
 from indexer.store.shard import open_shards
 from indexer.store.store import Store
-from training.checkpoint import Checkpoint
 from training.errors import DataError, ResourceError
 from training.files import write_file
 from training.images.batches import default_workers
@@ -42,21 +39,18 @@ from training.images.preprocessing import Preprocessing
 from training.models.embedder import ConditionedEmbedder, Described
 from training.schema import Schema
 
+MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
+"""Files of a checkpoint that are copied, as far as they are there."""
+
+REJECTS_NAME = "rejects.jsonl"
+_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller on a GPU are
 _PATH = 64  # bytes of a path, about
 _SPARE = 64 << 20  # bytes left for manifests, folders and other processes
 
 
 def check_room(folder: Path, draft: Manifest, images: int, encode: int) -> str:
-    """What a build writes into the index `folder`, and what is free there, for a person.
-
-    Args:
-        folder: it is there; the version that is replaced lies beside the new one.
-        draft: gives K and the layout of descriptors.
-        images: M, in the index to be.
-        encode: of them to be encoded.
-
-    Raises:
-        ResourceError: there is not that much; the message names the figures.
+    """What a build of so many images, of which some are encoded, writes into `folder`, beside the
+    version that it replaces, and what is free there, for a person; ResourceError if that is less.
     """
     width = draft.identity.layout.width
     stored = width + 32 + 4 + _PATH  # of an image
@@ -69,13 +63,6 @@ def check_room(folder: Path, draft: Manifest, images: int, encode: int) -> str:
     if needed + _SPARE > free:
         raise ResourceError(f"{what}, need {room}; free some space, or give another --out")
     return f"{what}, need {room}"
-
-
-MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
-"""Files of a checkpoint that are copied, as far as they are there."""
-
-REJECTS_NAME = "rejects.jsonl"
-_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller on a GPU are
 
 
 @dataclass(frozen=True)
@@ -94,26 +81,6 @@ class Means:
     workers: int | None = None
 
 
-def means_of(
-    checkpoint: Checkpoint, runtime: str, precision: str, device: str, progress: Progress
-) -> tuple[Means, Identity]:
-    """What encodes a gallery anew, the model moved to `device`, and the identity of what it makes.
-
-    Raises:
-        UsageError, ResourceError: as `choose_runtime`; or the model is not M2Fashion.
-    """
-    check_indexable(checkpoint.model)
-    chosen, computed = choose_runtime(runtime, precision, device)
-    identity = Identity(
-        model=checkpoint.hash,
-        preprocessing=checkpoint.preprocessing.hash,
-        schema=checkpoint.schema.hash,
-        layout=checkpoint.model.layout,
-        precision=computed,
-    )
-    return Means(checkpoint.model.to(device), device, progress, chosen), identity
-
-
 def write_shards(
     folder: Path,
     draft: Manifest,
@@ -123,17 +90,8 @@ def write_shards(
 ) -> Manifest:
     """Write the shards that are missing: the draft with all shards, and the ranges of int8.
 
-    Args:
-        folder: the index, whose lock is held.
-        draft: identity, root and preprocessing of the version.
-        todo: the shards to write, and those that stay.
-        means: what encodes.
-        committed: of a build, which says what it takes: is given all shards that are on disk after
-            each shard, by another thread.
-
-    Raises:
-        ResourceError: disk or memory full, or a worker process died.
-        DataError: the model gives values that are not finite.
+    For the holder of the lock. `committed`, of a build, which says what it takes, is given all
+    shards that are on disk after each shard, by another thread. Raises as `encode_shards`.
     """
     count, device = todo.missing, means.device
     say, root, layout = means.progress.say, Path(draft.root), draft.identity.layout
@@ -149,7 +107,7 @@ def write_shards(
     if count:
         assert means.model is not None, "a model encodes"
         precision = draft.identity.precision
-        chosen = choose_forward(
+        forward, ranges = choose_forward(
             means.model,
             preprocessing.size,
             "onnx-int8" if precision == "int8" else means.runtime,
@@ -157,8 +115,7 @@ def write_shards(
             lambda: calibration_images(root, todo.paths, preprocessing),
             draft.int8_ranges,
         )
-        encoder = replace(encoder, forward=chosen.forward)
-        draft = replace(draft, int8_ranges=chosen.int8_ranges)
+        encoder, draft = replace(encoder, forward=forward), replace(draft, int8_ranges=ranges)
     done = dict(todo.done)
 
     def so_far() -> Manifest:
@@ -182,15 +139,8 @@ def write_version(
     known: Known,
     make_search: Callable[[Store], SearchEntry],
 ) -> Manifest:
-    """Write gallery file and search of a version whose shards are written, and commit it.
-
-    Args:
-        folder: the index, whose lock is held.
-        manifest: the version without gallery and search.
-        plans: of its shards, by rows of `known`.
-        known: what the gallery file will say.
-        make_search: makes the search of the open version.
-    """
+    """Write gallery file and search of a version whose shards are written, and commit it; for the
+    holder of the lock. `plans` are of its shards, by rows of `known`."""
     files = open_shards(folder, manifest.shards, verify=False)
     held = [plan for plan, shard in zip(plans, manifest.shards, strict=True) if shard.file]
     rows = [plan.rows[file.rows.listed] for plan, file in zip(held, files, strict=True)]
@@ -210,10 +160,8 @@ def renewed_search(
     requests: Requests | None,
     progress: Progress,
 ) -> SearchEntry:
-    """The search of a version: the old one's if it was made from the same descriptors, as wanted.
-
-    `requests` makes the query vectors with which recall is measured, as in `build_search`.
-    """
+    """The search of a version: the old one's if it was made from the same descriptors, as wanted;
+    else that of `build_search`."""
     asked = wanted.factory if wanted.asked else None
     search = None if old is None else old.search
     if search and old and old.content == store.manifest.content and search.target == wanted.target:
@@ -224,11 +172,8 @@ def renewed_search(
 
 
 def copy_model(checkpoint: Path, folder: Path) -> tuple[FileEntry, ...]:
-    """Copy a checkpoint's files to `<folder>/model/<hash>/`, so that an index opens by itself.
-
-    Raises:
-        DataError: there is no checkpoint or it cannot be read.
-    """
+    """Copy a checkpoint's files to `<folder>/model/<hash>/`, so that an index opens by itself;
+    raises DataError if there is none or it cannot be read."""
     there = [name for name in MODEL_FILES if (checkpoint / name).exists()]
     try:
         contents = {name: (checkpoint / name).read_bytes() for name in there}

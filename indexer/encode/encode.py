@@ -31,15 +31,10 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class EncodedBatch:
-    """What the model sees in B images.
+    """What the model sees in B images."""
 
-    Args:
-        chances: probability of every value [B, K] float32.
-        nuance: unit vectors side by side [B, N] float32.
-    """
-
-    chances: NDArray[np.float32]
-    nuance: NDArray[np.float32]
+    chances: NDArray[np.float32]  # [B, K], probability of every value
+    nuance: NDArray[np.float32]  # [B, N], unit vectors side by side
 
 
 Forward = Callable[[Tensor], Described]
@@ -47,12 +42,10 @@ Forward = Callable[[Tensor], Described]
 
 
 def torch_forward(model: Embedder, precision: str = "float32") -> Forward:
-    """A model run by torch on the device that the images are on.
+    """A model, best in channels-last order, run by torch on the device that the images are on.
 
-    Args:
-        model: best in channels-last order.
-        precision: of the backbone, `float32` or `bfloat16`. What follows is a few per cent of the
-            work and computes in float32, since what is stored comes from it.
+    Its backbone computes in `float32` or `bfloat16`. What follows is a few per cent of the work and
+    computes in float32, since what is stored comes from it.
     """
 
     def forward(images: Tensor) -> Described:
@@ -65,13 +58,11 @@ def torch_forward(model: Embedder, precision: str = "float32") -> Forward:
 
 
 def worker_pool(threads: int | None = None) -> ThreadPoolExecutor:
-    """A pool in whose threads torch computes on one core; the same one each time.
+    """A pool in whose threads, by default as many as torch uses in the calling one, torch computes
+    on one core; the same one each time.
 
     Some operations wait for memory and others for arithmetic: cores that are at different places
     share a machine better than cores in lockstep, which all wait where one is lent to a decoder.
-
-    Args:
-        threads: how many; as many as torch uses in the calling thread by default.
     """
     own = torch.get_num_threads()
     threads = threads or own
@@ -92,12 +83,7 @@ def _compute_alone() -> None:
 
 
 class Encoding:
-    """Images that were handed over and may still be computed, in pieces.
-
-    Args:
-        images: how many.
-        pieces: chances and nuance of consecutive images, on the CPU, once computed.
-    """
+    """So many images that were handed over and may still be computed, in consecutive pieces."""
 
     def __init__(self, images: int, pieces: list[Future[list[Tensor]]]) -> None:
         self.images, self._pieces = images, pieces
@@ -112,18 +98,12 @@ class Encoding:
         wait(self._pieces)
 
     def result(self) -> EncodedBatch:
-        """Wait for it.
-
-        Raises:
-            DataError: the model gave a value that is not finite.
-            MemoryError, torch.OutOfMemoryError: it did not fit; nothing of it is computed any more.
-        """
+        """Wait for it; raises DataError if the model gave a value that is not finite, MemoryError
+        or torch.OutOfMemoryError if it did not fit; then nothing of it is computed any more."""
         self.settle()
         parts = zip(*(piece.result() for piece in self._pieces), strict=True)
-        chances, nuance = (torch.cat(part) for part in parts)
-        check_finite(chances)
-        check_finite(nuance)
-        return EncodedBatch(chances.numpy(), nuance.numpy())
+        chances, nuance = (check_finite(torch.cat(part)).numpy() for part in parts)
+        return EncodedBatch(chances, nuance)
 
 
 def start_encoding(
@@ -144,9 +124,8 @@ def start_encoding(
                 raise MemoryError(str(error)) from error
             raise
 
-    return Encoding(
-        len(images), [pool.submit(compute, part) for part in torch.split(images, count)]
-    )
+    pieces = [pool.submit(compute, part) for part in torch.split(images, count)]
+    return Encoding(len(images), pieces)
 
 
 @torch.inference_mode()
@@ -162,23 +141,18 @@ def encode(
     return start_encoding(forward, pixels, preprocessing, device).result()
 
 
-def check_finite(values: Tensor) -> None:
-    """Raise DataError if a model's values, of any shape, hold NaN or infinity."""
+def check_finite(values: Tensor) -> Tensor:
+    """A model's values, of any shape; raises DataError if they hold NaN or infinity."""
     if not bool(torch.isfinite(values).all()):
         raise DataError(
             "the model gives values that are not finite; its checkpoint is broken: train again"
         )
+    return values
 
 
 class BatchEncoder:
-    """Encode batches, in smaller pieces once a batch did not fit on the device.
-
-    Args:
-        forward: the model, from `torch_forward` or `onnx_forward`.
-        preprocessing: the model's.
-        device: `cpu`, `cuda` or `cuda:N`, where `forward` takes its images.
-        say: is told when the pieces become smaller.
-    """
+    """Encode batches on the device where `forward` takes its images, in smaller pieces, as `say` is
+    told, once a batch did not fit on it."""
 
     def __init__(
         self,
@@ -203,9 +177,7 @@ class BatchEncoder:
     ) -> Iterator[EncodedBatch]:
         """Wait for what `start` gave for `pixels`; what does not fit is done again, ever less.
 
-        Raises:
-            ResourceError: not even one image fits.
-            DataError: as `Encoding.result`.
+        Raises ResourceError if not even one image fits, and DataError as `Encoding.result`.
         """
         done = 0
         for encoding in encodings:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,25 +27,19 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def choose_runtime(wanted: str, precision: str, device: str) -> tuple[Runtime, str]:
-    """What runs a model, and the number format of its backbone, part of an index's identity.
+    """What runs a model on a device, and in `float32`, `bfloat16` or `int8` its backbone: part of
+    an index's identity.
 
-    Args:
-        wanted: one of `RUNTIMES`; `auto` is onnx on the CPU where it is installed, else torch.
-        precision: one of `PRECISIONS`; `auto` is bfloat16 on a GPU with instructions for it, else
-            the runtime's own: never bfloat16 on a CPU unasked, or an index depends on its kind.
-        device: `cpu`, `cuda` or `cuda:N`, what encodes.
-
-    Returns:
-        The runtime, and `float32`, `bfloat16` or `int8`.
+    Of `RUNTIMES` `auto` is onnx on the CPU where it is installed, else torch. Of `PRECISIONS` it is
+    bfloat16 on a GPU with instructions for it, else the runtime's own: never bfloat16 on a CPU
+    unasked, or an index depends on its kind.
 
     Raises:
         UsageError: another word, onnx together with a GPU, or a format that it does not compute in.
         ResourceError: onnx was named and is not installed.
     """
-    for what, word, known in (
-        ("runtime", wanted, RUNTIMES),
-        ("precision", precision, PRECISIONS),
-    ):
+    words = ("runtime", wanted, RUNTIMES), ("precision", precision, PRECISIONS)
+    for what, word, known in words:
         if word not in known:
             raise UsageError(f"unknown {what} {word!r}; choose {', '.join(known)}")
     if wanted.startswith("onnx") and device != "cpu":
@@ -71,14 +64,6 @@ def choose_runtime(wanted: str, precision: str, device: str) -> tuple[Runtime, s
     return runtime, own
 
 
-@dataclass(frozen=True)
-class ChosenForward:
-    """A forward and, where the backbone computes in int8, the ranges of its activations."""
-
-    forward: Forward
-    int8_ranges: Ranges = ()
-
-
 def choose_forward(
     model: ConditionedEmbedder,
     size: int,
@@ -86,30 +71,23 @@ def choose_forward(
     precision: str,
     sample: Callable[[], Tensor],
     ranges: Ranges,
-) -> ChosenForward:
-    """Make a model ready for a gallery.
+) -> tuple[Forward, Ranges]:
+    """Make a model, on the device that encodes, ready for images of side `size` of a gallery.
 
-    Args:
-        model: on the device that encodes.
-        size: S, side of its images in pixels.
-        runtime: of `choose_runtime`.
-        precision: of `choose_runtime`.
-        sample: gives normalised images of the gallery [B, 3, S, S]; asked for int8 alone.
-        ranges: those that the index's other images were encoded with; empty: to be measured.
-
-    Raises:
-        ResourceError, DataError: as `onnx_forward` and `onnx_int8_forward`.
+    In int8 the ranges of its activations go with it: those that the index's other images were
+    encoded with or, if there are none, those of a `sample`, normalised images [B, 3, S, S]. Raises
+    as `onnx_forward` and `onnx_int8_forward`.
     """
     if runtime == "onnx":
-        return ChosenForward(onnx_forward(model, size))
+        return onnx_forward(model, size), ()
     if runtime == "onnx-int8":
         images, exported = sample(), exported_model(model, size)
         ranges = ranges or int8_ranges(exported, images)
-        return ChosenForward(onnx_int8_forward(model, exported, ranges, images), ranges)
+        return onnx_int8_forward(model, exported, ranges, images), ranges
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if precision == "float32" and isinstance(model, ConditionedEmbedder):
-        return ChosenForward(fused_forward(model))
-    return ChosenForward(torch_forward(model, precision))
+        return fused_forward(model), ()
+    return torch_forward(model, precision), ()
 
 
 class _Trunk(nn.Module):

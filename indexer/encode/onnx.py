@@ -1,10 +1,9 @@
 """Encoding on the CPU by ONNX Runtime instead of torch: the `[onnx]` extra.
 
 The model is exported from the loaded checkpoint for each build: no ONNX file from elsewhere is ever
-opened. What ONNX Runtime gives is compared with torch on
-the spot. In float32 (`onnx`) it differs in the last bits, so that a build may go on with another
-runtime. With the backbone in int8 (`onnx-int8`) it differs by more; descriptors of the two
-precisions never mix in one index.
+opened. What ONNX Runtime gives is compared with torch on the spot. In float32 (`onnx`) it differs
+in the last bits, so that a build may go on with another runtime. With the backbone in int8
+(`onnx-int8`) it differs by more; descriptors of the two precisions never mix in one index.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from __future__ import annotations
 import importlib
 import io
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,22 +32,27 @@ INPUT, OUTPUTS = "images", ("chances", "nuance")
 TRUNK = "trunk"
 """F, an output of the graph too: what the backbone ends in."""
 
+Runtime = Literal["torch", "onnx", "onnx-int8"]
+
+Ranges = tuple[tuple[float, float], ...]
+"""Lowest and highest value of each tensor of `quantised_tensors`, in its order."""
+
+_FOLLOWING = ("MaxPool", "Add", "Relu")
 _OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
+_INSTALL = 'pip install "m2fashion-retrieval[onnx]"'
+_FLOAT32_ERROR = 1e-3  # of an output's norm; float32 sums in another order differ by some 1e-6
+_INT8_ERROR = 0.45  # a cosine of about 0.9; a trained ResNet-18 has above 0.99
+_PIECE = 8  # images at a time whose ranges are measured
+_BATCH = 16  # images of a sample that are read at a time
 
 
 def export_onnx(model: Embedder, size: int) -> bytes:
     """A model as ONNX, with a free batch axis.
 
     It takes `images`, normalised [B, 3, S, S] float32, and gives `chances` [B, K], `nuance` [B, N]
-    and `trunk` F [B, channels, H, W]. It is traced, so H, W and S are fixed in it.
-
-    Args:
-        model: a `torch.nn.Module` on the CPU; it is put in eval mode.
-        size: S, side of its images in pixels.
-
-    Raises:
-        UsageError: the model is not M2Fashion.
-        ResourceError: the model holds an operation that cannot be exported.
+    and `trunk` F [B, channels, H, W]. It is traced, so H, W and S = `size` pixels are fixed in it.
+    The model is on the CPU and put in eval mode. Raises UsageError if it is not M2Fashion, and
+    ResourceError if it holds an operation that cannot be exported.
     """
     check_indexable(model)
     # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
@@ -115,12 +120,6 @@ def _averages(inputs: int, outputs: int) -> Tensor:
     return matrix
 
 
-Ranges = tuple[tuple[float, float], ...]
-"""Lowest and highest value of each tensor of `quantised_tensors`, in its order."""
-
-_FOLLOWING = ("MaxPool", "Add", "Relu")
-
-
 def quantised_nodes(graph: Any) -> list[Any]:
     """What computes in int8, of `onnx.GraphProto` of `export_onnx`, which is in order."""
     needed = {TRUNK}
@@ -146,40 +145,8 @@ def quantised_tensors(graph: Any) -> list[str]:
     return list(names)
 
 
-def measure_ranges(
-    model: Any, open_session: Callable[[Any], Any], batches: Iterable[Tensor]
-) -> Ranges:
-    """Run float32 and note the range of every tensor that becomes uint8.
-
-    Args:
-        model: `onnx.ModelProto` of `export_onnx`; its outputs are replaced.
-        open_session: makes an `onnxruntime.InferenceSession` of it.
-        batches: normalised images [B, 3, S, S], at least one batch; each core takes one at a time.
-    """
-    graph = model.graph
-    _prepare(graph)
-    names = quantised_tensors(graph)
-    del graph.output[:]
-    for name in names:
-        graph.output.add().name = name
-    session = open_session(model)
-
-    def measure(images: Tensor) -> list[tuple[float, float]]:
-        values = session.run(names, {graph.input[0].name: images.numpy()})
-        return [(float(v.min()), float(v.max())) for v in values]
-
-    measured = np.array(list(worker_pool().map(measure, batches)))  # [batches, tensors, 2]
-    low, high = measured[..., 0].min(0), measured[..., 1].max(0)
-    return tuple(zip(low.tolist(), high.tolist(), strict=True))
-
-
 def quantise_backbone(model: Any, ranges: Ranges) -> Any:
-    """The model with its backbone in int8; what is given is used up.
-
-    Args:
-        model: `onnx.ModelProto` of `export_onnx`.
-        ranges: of its `quantised_tensors`.
-    """
+    """An `onnx.ModelProto` of `export_onnx`, which is used up, with its backbone in int8."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -225,20 +192,9 @@ def _prepare(graph: Any) -> None:
     graph.node.insert(0, helper.make_node("Identity", [source], [own]))
 
 
-Runtime = Literal["torch", "onnx", "onnx-int8"]
-
-_INSTALL = 'pip install "m2fashion-retrieval[onnx]"'
-_FLOAT32_ERROR = 1e-3  # of an output's norm; float32 sums in another order differ by some 1e-6
-_INT8_ERROR = 0.45  # a cosine of about 0.9; a trained ResNet-18 has above 0.99
-_PIECE = 8  # images at a time whose ranges are measured
-
-
 def load_onnxruntime() -> Any:
-    """Import onnxruntime, after onnx, which the export needs.
-
-    Raises:
-        ResourceError: one of them is missing or broken; the message says what to install.
-    """
+    """Import onnxruntime, after onnx, which the export needs; a ResourceError says what to install
+    if one of them is missing or broken."""
     try:
         importlib.import_module("onnx")
         return importlib.import_module("onnxruntime")
@@ -247,47 +203,47 @@ def load_onnxruntime() -> Any:
 
 
 def onnx_forward(model: Embedder, size: int) -> Forward:
-    """A model on the CPU run by ONNX Runtime, on one core a call.
+    """A model on the CPU, put in eval mode, run by ONNX Runtime, on one core a call, over images of
+    side `size`.
 
-    Args:
-        model: on the CPU; it is put in eval mode.
-        size: S, side of its images in pixels.
-
-    Raises:
-        ResourceError: not installed, not exportable, or results that are not torch's.
-        DataError: the model gives values that are not finite.
+    Raises ResourceError: not installed, not exportable, or results that are not torch's; DataError:
+    the model gives values that are not finite.
     """
     images = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     return _forward(exported_model(model, size), model, images, _FLOAT32_ERROR)
 
 
 def int8_ranges(exported: Any, images: Tensor) -> Ranges:
-    """Ranges of a model's activations, for `onnx_int8_forward`.
+    """Ranges of the activations of `exported_model`, for `onnx_int8_forward`, in float32 over some
+    dozens of the gallery's images, normalised [B, 3, S, S] on the CPU."""
+    model = deepcopy(exported)
+    _prepare(model.graph)
+    names = quantised_tensors(model.graph)
+    del model.graph.output[:]
+    for name in names:
+        model.graph.output.add().name = name
+    session = _open(model)
 
-    Args:
-        exported: of `exported_model`; it stays as it is.
-        images: normalised [B, 3, S, S] on the CPU; some dozens of the gallery's.
-    """
-    return measure_ranges(_copy(exported), _open, torch.split(images, _PIECE))
+    def measure(piece: Tensor) -> list[tuple[float, float]]:
+        values = session.run(names, {INPUT: piece.numpy()})
+        return [(float(v.min()), float(v.max())) for v in values]
+
+    pieces = torch.split(images, _PIECE)  # each core takes one at a time
+    measured = np.array(list(worker_pool().map(measure, pieces)))  # [pieces, tensors, 2]
+    low, high = measured[..., 0].min(0), measured[..., 1].max(0)
+    return tuple(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def onnx_int8_forward(model: Embedder, exported: Any, ranges: Ranges, images: Tensor) -> Forward:
-    """As `onnx_forward`, with the backbone in int8.
+    """As `onnx_forward`, with the backbone in int8; `exported`, of `exported_model`, stays.
 
-    Args:
-        model: on the CPU.
-        exported: the same model, of `exported_model`; it stays as it is.
-        ranges: of `int8_ranges`; equal ranges give equal results.
-        images: normalised [B, 3, S, S] on the CPU, on which torch gives nearly the same.
-
-    Raises:
-        ResourceError: results that are not torch's.
-        DataError: `ranges` of another model, or values that are not finite.
+    Equal ranges, of `int8_ranges`, give equal results. On `images`, normalised [B, 3, S, S] on the
+    CPU, torch gives nearly the same, else a ResourceError is raised; ranges of another model are a
+    DataError.
     """
     if len(ranges) != len(quantised_tensors(exported.graph)):
         raise DataError("the index holds int8 ranges of another network; build into another folder")
-
-    quantised = quantise_backbone(_copy(exported), ranges)
+    quantised = quantise_backbone(deepcopy(exported), ranges)
     return _forward(quantised, model, images[:_PIECE], _INT8_ERROR)
 
 
@@ -295,12 +251,6 @@ def exported_model(model: Embedder, size: int) -> Any:
     """A model as `onnx.ModelProto`; arguments and errors as of `onnx_forward`."""
     load_onnxruntime()
     return importlib.import_module("onnx").load_from_string(export_onnx(model, size))
-
-
-def _copy(exported: Any) -> Any:
-    copied = type(exported)()
-    copied.CopyFrom(exported)
-    return copied
 
 
 def _open(exported: Any) -> Any:
@@ -339,8 +289,7 @@ def _forward(exported: Any, model: Embedder, images: Tensor, limit: float) -> Fo
     with torch.inference_mode():
         found, right = forward(images), torch_forward(model)(images)
     for name, ours, theirs in zip(OUTPUTS, found, right, strict=True):
-        check_finite(theirs)
-        error = float((ours - theirs).norm() / theirs.norm().clamp(min=1e-6))
+        error = float((ours - check_finite(theirs)).norm() / theirs.norm().clamp(min=1e-6))
         if not error <= limit:
             raise ResourceError(
                 f"onnxruntime gives other {name} than torch (by {error:.3g} of their norm); "
@@ -349,23 +298,11 @@ def _forward(exported: Any, model: Embedder, images: Tensor, limit: float) -> Fo
     return forward
 
 
-_BATCH = 16
-
-
 def calibration_images(
     root: Path, paths: Sequence[str], preprocessing: Preprocessing, count: int = 64
 ) -> Tensor:
-    """A random sample of a gallery's readable images, normalised [<= count, 3, S, S].
-
-    Args:
-        root: folder that the paths are relative to.
-        paths: of the gallery.
-        preprocessing: the model's.
-        count: how many; all if there are fewer.
-
-    Raises:
-        DataError: none is readable.
-    """
+    """A random sample of a gallery's readable images below `root`, normalised [<= count, 3, S, S];
+    raises DataError if none is readable."""
     order = np.random.default_rng(0).permutation(len(paths)).tolist()
     batches = (order[start : start + _BATCH] for start in range(0, len(order), _BATCH))
     found: list[Tensor] = []

@@ -7,13 +7,11 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.progress import Progress
-from indexer.search.flat import Allowed
+from indexer.search.flat import Allowed, Rows
 from indexer.search.index import GATHER, SearchIndex, in_words
 from indexer.search.lists import (
     InvertedLists,
@@ -42,15 +40,10 @@ MOST_LISTS = 4096
 
 
 def choose_factory(rows: int, recall: float, asked: str | None = None) -> str:
-    """`flat`, or `IVFn` for n inverted lists.
+    """`flat`, or `IVFn` for n inverted lists, as the user asked, or by the number of rows.
 
-    Args:
-        rows: M.
-        recall: recall@10 that is wanted, above 0 and at most 1; 1 reads every descriptor.
-        asked: what the user wants instead.
-
-    Raises:
-        UsageError: another word, more lists than rows, or a recall out of its range.
+    `recall`, the recall@10 that is wanted, is above 0 and at most 1, which reads every descriptor.
+    Raises UsageError: a recall out of range, another word, or more lists than rows.
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall must be above 0 and at most 1, not {recall}")
@@ -88,6 +81,7 @@ HITS = 10
 QUERIES = 64
 """That recall is measured with."""
 
+_REQUESTS = 4096  # by which cells are made
 _FILTERS = 20
 _SHARES = (0.001, 0.5)  # of the gallery that a filter leaves
 
@@ -131,15 +125,8 @@ def recall_of(index: SearchIndex, weights: Floats, allowed: Allowed | None, tent
 def measure_probes(
     lists: InvertedLists, store: Store, weights: Floats, entry: SearchEntry
 ) -> SearchEntry:
-    """The entry with the fewest lists by which queries reach its recall@10, and the worst filter
-    `WORST_RECALL`.
-
-    Args:
-        lists: filled; its numbers of probes are set.
-        store: the descriptors.
-        weights: of Q queries, [Q, width] float32.
-        entry: says which recall is wanted.
-    """
+    """The entry with the fewest lists, which are set in `lists`, by which queries with weights [Q,
+    width] float32 reach its target, and under the worst filter `WORST_RECALL`."""
     index = SearchIndex(lists, store.descriptors_of, len(store), "")
     filters = [(own, tenth_best(index, weights, own)) for own in (None, *draw_filters(store))]
 
@@ -173,29 +160,12 @@ def _growing(start: int, most: int) -> Iterator[int]:
     yield most
 
 
-_REQUESTS = 4096  # by which cells are made
-
-
 def build_search(
-    store: Store,
-    target: float,
-    asked: str | None,
-    requests: Requests | None,
-    progress: Progress,
+    store: Store, target: float, asked: str | None, requests: Requests | None, progress: Progress
 ) -> SearchEntry:
-    """Choose how a gallery is searched, and make what that takes; for the holder of the lock.
-
-    Args:
-        store: labels and descriptors.
-        target: recall@10 that is wanted, above 0 and at most 1.
-        asked: `flat` or `IVFn`, if the user named it.
-        requests: makes the query vectors with which recall is measured; likeness by default.
-        progress: is told what takes long, and what was chosen.
-
-    Raises:
-        UsageError: as `choose_factory`.
-        ResourceError: disk or memory full.
-    """
+    """Choose how a gallery is searched, as `choose_factory`, and make what that takes; for the
+    holder of the lock. `requests` makes the queries with which recall is measured, likeness by
+    default. Raises UsageError as `choose_factory`, ResourceError: disk or memory full."""
     rows, width = len(store), store.layout.width
     factory = choose_factory(rows, target, asked)
     entry = SearchEntry(factory, asked is not None, target)
@@ -217,30 +187,18 @@ def build_search(
     return entry
 
 
-def carry_lists(
-    folder: Path, store: Store, entry: SearchEntry, origin: NDArray[np.int64]
-) -> SearchEntry:
+def carry_lists(store: Store, entry: SearchEntry, origin: Rows) -> SearchEntry:
     """The search of an edited index: kept rows stay in their lists, new ones join the nearest.
 
-    Args:
-        folder: the index.
-        store: its new version.
-        entry: the search of the version before.
-        origin: row of each image in the version before [M] int64; -1: it is new.
-
-    Returns:
-        The entry with the new file; its recalls are those that were measured in the build.
-
-    Raises:
-        CorruptStoreError: the lists are damaged.
-        ResourceError: disk or memory full.
+    `entry` is that of the version before, whose measured recalls stay; `origin` the row of each
+    image in it [M], -1: it is new. Raises CorruptStoreError, ResourceError.
     """
     if entry.file is None:
         return entry
-    with open_file(folder, entry.file) as handle:
-        old = open_lists(folder, entry, handle)
+    with open_file(store.folder, entry.file) as handle:
+        old = open_lists(store.folder, entry, handle)
     lists = old.list_of_rows()[np.maximum(origin, 0)]
     new = np.flatnonzero(origin < 0)
     lists[new] = nearest_centre([store.descriptors_of(new)], old.centroids())
     index = fill_lists(store.blocks(), store.layout.width, lists, old.lists)
-    return replace(entry, file=commit_lists(folder, index))
+    return replace(entry, file=commit_lists(store.folder, index))

@@ -1,4 +1,4 @@
-"""Searching every descriptor: faiss over codes that are the stored bytes."""
+"""Searching every descriptor, by faiss over codes that are the stored bytes, or on a GPU."""
 
 from __future__ import annotations
 
@@ -29,11 +29,8 @@ def faiss_distributions(names: Iterable[str]) -> list[str]:
 
 @cache
 def load_faiss() -> Any:
-    """Import faiss, after a check that exactly one of it is installed and that it can search.
-
-    Raises:
-        ResourceError: none, two, or one that does not work; the message says what to install.
-    """
+    """Import faiss, after a check that exactly one of it is installed and that it can search; else
+    a ResourceError says what to install."""
     found = faiss_distributions(d.metadata["Name"] or "" for d in metadata.distributions())
     if len(found) > 1:
         raise ResourceError(
@@ -53,12 +50,15 @@ def load_faiss() -> Any:
 
 
 Allowed = NDArray[np.bool_]
+Rows = NDArray[np.int64]
 
 _DECODED = np.array([-0.5, 255.0], np.float32)
 """Start and range of a faiss quantiser that decodes a byte x, as start + range * (x + 0.5) / 255,
 to x itself. Its kind `8bit_direct` would do so too, but rounds the *query* to bytes."""
 
 _SHARED_FROM = 20_000  # rows from which a second core is worth its start
+_CHUNK, _QUERIES = 1 << 18, 64  # rows and queries that a GPU takes at a time
+_SHARE = 0.8  # of its free memory that descriptors may take; the rest is for products
 
 
 def byte_quantiser(index: Any) -> None:
@@ -73,12 +73,9 @@ def selection(allowed: Allowed) -> Any:
 
 
 class FlatBytes:
-    """All descriptors in memory, shared out to the cores, each of which searches its own.
+    """All M = `rows` descriptors in memory, shared out to the cores, each searching its own.
 
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        rows: M.
-        width: bytes of a descriptor, a multiple of 16.
+    `blocks` are descriptors [n, width] uint8 of consecutive rows, width a multiple of 16.
     """
 
     exact = True
@@ -100,11 +97,11 @@ class FlatBytes:
 
     def candidates(
         self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[Floats, NDArray[np.int64]]:
+    ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, any] of the best `count` of every part, in any order; -1: none."""
         faiss = load_faiss()
 
-        def search(number: int) -> tuple[Floats, NDArray[np.int64]]:
+        def search(number: int) -> tuple[Floats, Rows]:
             index, start = self._parts[number], self._starts[number]
             parameters = None
             if allowed is not None:
@@ -124,20 +121,8 @@ class FlatBytes:
         return self._pool[1]
 
 
-_CHUNK = 1 << 18  # rows at a time
-_QUERIES = 64  # at a time
-_SHARE = 0.8  # of the free memory that descriptors may take; the rest is for products
-
-
 class TorchBytes:
-    """All descriptors on a torch device.
-
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        rows: M.
-        width: bytes of a descriptor.
-        device: torch's name: `cuda`, `cuda:N` or, for tests, `cpu`.
-    """
+    """All descriptors, as `FlatBytes`, on a torch device: `cuda`, `cuda:N` or, for tests, `cpu`."""
 
     exact = True
 
@@ -151,7 +136,7 @@ class TorchBytes:
     @torch.inference_mode()
     def candidates(
         self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[Floats, NDArray[np.int64]]:
+    ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, count], best first; -1: none."""
         device = self._bytes.device
         kept = None if allowed is None else torch.from_numpy(np.array(allowed)).to(device)

@@ -10,15 +10,12 @@ from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from indexer.search.flat import Allowed, FlatBytes, open_on_gpu
+from indexer.search.flat import Allowed, FlatBytes, Rows, open_on_gpu
 from indexer.search.lists import open_lists
 from indexer.store.manifest import SearchEntry
 from indexer.store.store import Store
 from training.descriptor import Bytes, Floats
-
-Rows = NDArray[np.int64]
 
 GATHER = 4096
 """Allowed rows up to which each of them is read alone, whatever the index."""
@@ -41,13 +38,9 @@ class Source(Protocol):
 
 
 class SearchIndex:
-    """Search over M descriptors. Use `open_search`.
+    """Search over M = `rows` descriptors; `choice` says in words what searches. Use `open_search`.
 
-    Args:
-        source: what names candidates.
-        gather: descriptors [n, width] of rows [n].
-        rows: M.
-        choice: in words, what searches.
+    `gather` gives descriptors [n, width] of rows [n].
     """
 
     def __init__(
@@ -61,15 +54,9 @@ class SearchIndex:
     ) -> tuple[Rows, Floats]:
         """The best rows by the inner product of weights with the bytes 0..255 of descriptors.
 
-        Args:
-            weights: of Q queries, [Q, width] float32.
-            k: how many, at least 1.
-            allowed: the rows that may be found [M] bool; all by default.
-            exact: read every descriptor, also where there are inverted lists.
-
-        Returns:
-            Rows [Q, k] int64 and scores [Q, k] float32, best first, ties by row; -1 and -inf where
-            fewer than k rows are allowed.
+        For weights of Q queries [Q, width] float32 and k >= 1, of the rows that are allowed [M]
+        bool: rows [Q, k] int64 and scores [Q, k] float32, best first, ties by row; -1 and -inf
+        where fewer are allowed. `exact` reads every descriptor, also with inverted lists.
         """
         weights = np.ascontiguousarray(weights, dtype=np.float32)
         rows = np.full((len(weights), k), -1, dtype=np.int64)
@@ -122,15 +109,8 @@ def _scores(codes: Bytes, weights: Floats) -> Floats:
 
 
 def open_search(store: Store, device: str = "cpu") -> SearchIndex:
-    """Open the search of an index as its build chose it, on a GPU if one is named and has room.
-
-    Args:
-        store: the index.
-        device: `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        CorruptStoreError: a file of the index is damaged.
-    """
+    """Open the search of an index as its build chose it, on a GPU (`cuda`, `cuda:N`) if one is
+    named and has room; raises CorruptStoreError."""
     rows, width = len(store), store.layout.width
     source: Source
     choice = in_words(store.manifest.search)
@@ -149,7 +129,7 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
 
 def in_words(entry: SearchEntry) -> str:
     """How an index is searched, for a person."""
-    if entry.flat:
+    if entry.file is None:
         return "flat bytes"
     return (
         f"{entry.factory}, {entry.probes} lists a query, {entry.filtered_probes} with a filter, "

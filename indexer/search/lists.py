@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.flat import Allowed, byte_quantiser, load_faiss, selection
-from indexer.store.files import check_quickly, commit_file
+from indexer.search.flat import Allowed, Rows, byte_quantiser, load_faiss, selection
+from indexer.store.files import check_content, commit_file
 from indexer.store.manifest import FileEntry, SearchEntry
 from training.descriptor import Bytes, Floats
 from training.errors import CorruptStoreError
@@ -32,13 +32,8 @@ _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 
 
 class InvertedLists:
-    """A trained and filled index of M rows.
-
-    Args:
-        index: faiss' `IndexIVFScalarQuantizer` of `fill_lists`.
-        probes: lists that a query reads.
-        filtered_probes: the same with a filter, of the lists that hold an allowed row.
-    """
+    """M rows in lists, of `fill_lists`; a query reads `probes` of them, with a filter
+    `filtered_probes` of those that hold an allowed row."""
 
     exact = False
 
@@ -48,7 +43,7 @@ class InvertedLists:
 
     def candidates(
         self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
-    ) -> tuple[Floats, NDArray[np.int64]]:
+    ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, count], best first; -1: the lists that were read hold fewer."""
         faiss = load_faiss()
         few = len(weights) < faiss.omp_get_max_threads()  # threads share out queries, or lists
@@ -84,7 +79,7 @@ class InvertedLists:
     def _list_of(self) -> NDArray[np.unsignedinteger[Any]]:
         return self.list_of_rows().astype(np.min_scalar_type(self.lists))
 
-    def list_of_rows(self) -> NDArray[np.int64]:
+    def list_of_rows(self) -> Rows:
         """In which list each row is, [M] int64."""
         faiss, lists = load_faiss(), self._index.invlists
         out = np.empty(self._index.ntotal, dtype=np.int64)
@@ -99,14 +94,9 @@ def train_cells(
 ) -> tuple[Floats, Floats]:
     """The space in which rows belong to the nearest centre, and the centres, by k-means.
 
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        rows: M, at least `lists`.
-        lists: how many.
-        requests: weights of queries [any, width] float32, by which rows are near or far.
-
-    Returns:
-        From bytes into that space, [width, dim] float32, and centres [lists, dim] float32.
+    Of descriptors [n, width] uint8 of M >= `lists` consecutive rows, which weights of requests
+    [any, width] float32 hold near or far: from bytes into that space [width, dim], and centres
+    [lists, dim], float32.
     """
     # The mean of (w.x - w.y)^2 over requests w is (x - y)' E[w w'] (x - y).
     values, vectors = np.linalg.eigh(requests.T.astype(np.float64) @ requests / len(requests))
@@ -124,9 +114,7 @@ def train_cells(
     return into, means.centroids
 
 
-def nearest_centre(
-    blocks: Iterable[Bytes], centres: Floats, into: Floats | None = None
-) -> NDArray[np.int64]:
+def nearest_centre(blocks: Iterable[Bytes], centres: Floats, into: Floats | None = None) -> Rows:
     """The nearest of `centres` [lists, dim] to each descriptor, [rows of all blocks] int64; in the
     space of `train_cells`, or else in that of bytes."""
     near = load_faiss().IndexFlatL2(centres.shape[1])
@@ -136,15 +124,9 @@ def nearest_centre(
     return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
 
-def fill_lists(blocks: Iterable[Bytes], width: int, lists: NDArray[np.int64], count: int) -> Any:
-    """A faiss index of descriptors; a list's centroid is the mean of what it holds, or else of all.
-
-    Args:
-        blocks: descriptors [n, width] uint8 of consecutive rows.
-        width: bytes of a descriptor.
-        lists: in which list each row is [M] int64.
-        count: how many lists there are.
-    """
+def fill_lists(blocks: Iterable[Bytes], width: int, lists: Rows, count: int) -> Any:
+    """A faiss `IndexIVFScalarQuantizer` of descriptors [n, width] uint8 of consecutive rows,
+    each in one of `count` lists [M]. A list's centroid is the mean of what it holds, or of all."""
     faiss = load_faiss()
     quantiser = faiss.IndexFlatIP(width)
     kind, product = faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT
@@ -189,21 +171,14 @@ def commit_lists(folder: Path, index: Any) -> FileEntry:
 def open_lists(
     folder: Path, entry: SearchEntry, handle: io.BufferedReader, verify: bool = True
 ) -> InvertedLists:
-    """Map the inverted lists of an index.
+    """Map the inverted lists of an index from their open file, which may be closed afterwards.
 
-    Args:
-        folder: the index.
-        entry: says which lists a query reads.
-        handle: their open file; it may be closed afterwards.
-        verify: check its content first.
-
-    Raises:
-        CorruptStoreError: the file is missing or damaged.
+    `verify` checks its content first. Raises CorruptStoreError.
     """
     assert entry.file is not None, "a flat index has no lists"
     faiss, path = load_faiss(), folder / entry.file.name
     if verify:
-        check_quickly(folder, entry.file, handle)
+        check_content(folder, entry.file, handle, quickly=True)
     # By its number, since a build may have taken the name away.
     name = f"/dev/fd/{handle.fileno()}" if os.path.isdir("/dev/fd") else str(path)
     # faiss 1.10 knows the slower of the two alone.

@@ -1,4 +1,4 @@
-"""Naming a new file of an index by its content, and checking a file before anything parses it."""
+"""Files of an index: named by their content, checked before use, and arrays mapped from them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,9 +25,10 @@ try:
 except ImportError:  # not on Windows, where files are not limited so
     resource = None  # type: ignore[assignment]
 
-_BLOCK = 1 << 20  # bytes read at a time: they stay in the cache for the hash
 _OTHERS = 256  # files that a process opens besides
 _OPEN_NOW = "/dev/fd"
+_ALIGNMENT = 64  # bytes: every array starts on a cache line, so that float32 views are aligned
+_HEADERS = 1 << 16  # bytes reserved for HDF5's own structures
 
 
 def commit_file(
@@ -37,24 +38,21 @@ def commit_file(
 
     The hash in the name lets files of two versions lie side by side until the manifest changes.
     """
-    sha256, fast = hashlib.sha256(), xxhash.xxh3_128()
     with temporary.open("rb") as handle:
-        for block in _blocks(handle):
-            sha256.update(block)
-            fast.update(block)
+        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
         size = handle.tell()
-    digest = sha256.hexdigest()
-    name = f"{stem}-{digest[:12]}{suffix}"
+        handle.seek(0)
+        fast = hashlib.file_digest(handle, xxhash.xxh3_128).hexdigest()
+    name = f"{stem}-{sha256[:12]}{suffix}"
     commit(temporary, folder / name)
-    return FileEntry(name, digest, size, fast.hexdigest(), arrays)
+    return FileEntry(name, sha256, size, fast, arrays)
 
 
 def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
-    """Open a file of an index and check its size; the caller closes it.
+    """Open a file of an index, for the caller to close.
 
-    Raises:
-        CorruptStoreError: if it is missing or has another size; the message names it.
-        ResourceError: too many files are open.
+    Raises CorruptStoreError, naming it, if it is missing or has another size than its entry, and
+    ResourceError if too many files are open.
     """
     path = folder / entry.name
     try:
@@ -71,29 +69,22 @@ def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
     return handle
 
 
-def check_content(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> None:
-    """Compare the SHA-256 of an open file with its entry; raises CorruptStoreError."""
-    handle.seek(0)
-    found = hashlib.file_digest(handle, "sha256").hexdigest()
-    handle.seek(0)
-    _compare(folder, entry, "SHA-256", found, entry.sha256)
+def check_content(
+    folder: Path, entry: FileEntry, handle: io.BufferedReader, quickly: bool = False
+) -> None:
+    """Compare the SHA-256 of an open file with its entry; raises CorruptStoreError.
 
-
-def check_quickly(folder: Path, entry: FileEntry, handle: io.BufferedReader) -> None:
-    """As `check_content` by the quick checksum, where there is one.
-
-    It finds every accident. For files that are mapped and never parsed: what a parser reads has to
-    withstand a forger too, and is checked by SHA-256.
+    `quickly` compares the quick checksum, where there is one, which finds every accident: for files
+    that are mapped and never parsed. What a parser reads has to withstand a forger too.
     """
-    if entry.fast is None:
-        check_content(folder, entry, handle)
-        return
     handle.seek(0)
-    found = xxhash.xxh3_128()
-    for block in _blocks(handle):
-        found.update(block)
+    if quickly and entry.fast is not None:
+        found = hashlib.file_digest(handle, xxhash.xxh3_128).hexdigest()
+        _compare(folder, entry, "XXH3", found, entry.fast)
+    else:
+        found = hashlib.file_digest(handle, "sha256").hexdigest()
+        _compare(folder, entry, "SHA-256", found, entry.sha256)
     handle.seek(0)
-    _compare(folder, entry, "XXH3", found.hexdigest(), entry.fast)
 
 
 def problem_of(folder: Path, entry: FileEntry) -> str | None:
@@ -107,11 +98,8 @@ def problem_of(folder: Path, entry: FileEntry) -> str | None:
 
 
 def allow_open_files(count: int) -> None:
-    """Let this process open so many files more, as far as the system lets it.
-
-    Only the soft limit is raised, and only if it is too low; what is opened beyond the hard one
-    fails then, with a ResourceError.
-    """
+    """Let this process open so many files more: the soft limit is raised, if it is too low, as far
+    as the hard one lets it. What is opened beyond fails then, with a ResourceError."""
     if resource is None or not os.path.isdir(_OPEN_NOW):
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -132,21 +120,10 @@ def too_many_files(error: Exception) -> ResourceError | None:
     return None
 
 
-def _blocks(handle: io.BufferedReader) -> Iterator[memoryview]:
-    """The rest of a file; each block is overwritten by the next."""
-    buffer = memoryview(bytearray(_BLOCK))
-    while count := handle.readinto(buffer):
-        yield buffer[:count]
-
-
 def _compare(folder: Path, entry: FileEntry, how: str, found: str, wanted: str) -> None:
     if found != wanted:
         why = f"{how} {found[:12]}... instead of {wanted[:12]}..."
         raise CorruptStoreError(f"{folder / entry.name} is damaged ({why}); {remedy(folder)}")
-
-
-_ALIGNMENT = 64  # bytes: every array starts on a cache line, so that float32 views are aligned
-_HEADERS = 1 << 16  # bytes reserved for HDF5's own structures
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
@@ -166,14 +143,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayP
 def map_arrays(
     handle: io.BufferedReader, name: str, places: tuple[ArrayPlace, ...]
 ) -> dict[str, NDArray[Any]]:
-    """The arrays of an open file, which errors call `name`, read-only, in place.
-
-    The file may be closed and even unlinked afterwards, the map lives on.
-
-    Raises:
-        CorruptStoreError: if it is not such a file.
-        ResourceError: too many files are open.
-    """
+    """The arrays of an open file, which errors call `name`, read-only, in place: the map lives on
+    when it is closed or unlinked. Raises CorruptStoreError; ResourceError: too many are open."""
     try:
         whole = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ)
         return {

@@ -16,25 +16,24 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.store.files import check_quickly, commit_file, map_arrays, open_file, write_arrays
+from indexer.store.files import check_content, commit_file, map_arrays, open_file, write_arrays
 from indexer.store.manifest import FileEntry
 from training.datasets.dataset import SPLITS, Dataset
 from training.errors import CorruptStoreError
 from training.files import temporary_file
 from training.schema import Schema, normalise_name
 
+_SPLIT_NAMES = np.array(["", *SPLITS])
+_STATES = ((np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3).astype(np.int8) - np.int8(1)
+"""The four label states of every byte, [256, 4]."""
+
 
 @dataclass(frozen=True)
 class PathList(Sequence[str]):
-    """M texts; any name survives, also one that is not UTF-8 (Python's surrogate escapes).
+    """M texts; any name survives, also one that is not UTF-8 (Python's surrogate escapes)."""
 
-    Args:
-        blob: bytes of all texts, one after another, [total] uint8.
-        offsets: where each starts, and the end: [M + 1] int64.
-    """
-
-    blob: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
+    blob: NDArray[np.uint8]  # [total], bytes of all texts, one after another
+    offsets: NDArray[np.int64]  # [M + 1], where each starts, and the end
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> PathList:
@@ -146,27 +145,17 @@ def unpack_payload(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Column]:
     }
 
 
-@dataclass(frozen=True)
-class AlignedLabels:
-    """Label states in the model's numbering.
-
-    Args:
-        labels: [N, K of the model] int8; 0 (unknown) where the dataset does not know the value.
-        matched: how many of the model's values the dataset has too.
-    """
-
-    labels: NDArray[np.int8]
-    matched: int
-
-
-def align_labels(labels: NDArray[np.int8], source: Schema, target: Schema) -> AlignedLabels:
-    """Renumber label states [N, K of `source`] int8 by the names of attributes and values."""
+def align_labels(
+    labels: NDArray[np.int8], source: Schema, target: Schema
+) -> tuple[NDArray[np.int8], int]:
+    """Label states [N, K of `source`] int8 renumbered by the names of attributes and values, 0
+    (unknown) for values that `source` lacks; and how many of the target's values it has."""
     columns = {name: column for column, name in enumerate(_names(source))}
     pairs = [(i, columns[name]) for i, name in enumerate(_names(target)) if name in columns]
     out = np.zeros((len(labels), target.size), dtype=np.int8)
     for to, origin in pairs:
         out[:, to] = labels[:, origin]
-    return AlignedLabels(out, len(pairs))
+    return out, len(pairs)
 
 
 def _names(schema: Schema) -> list[tuple[str, str]]:
@@ -177,15 +166,10 @@ def _names(schema: Schema) -> list[tuple[str, str]]:
     ]
 
 
-_SPLIT_NAMES = np.array(["", *SPLITS])
-
-
 class Labels:
     """Label states of M images, value by value, two bits each: a filter reads its values alone.
 
-    Args:
-        packed: four states a byte [K, M / 4 rounded up] uint8, read-only.
-        rows: M.
+    `packed` holds four states a byte [K, M / 4 rounded up] uint8, read-only; `rows` is M.
     """
 
     def __init__(self, packed: NDArray[np.uint8], rows: int) -> None:
@@ -215,29 +199,16 @@ class Labels:
         return states
 
 
-_STATES = ((np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3).astype(np.int8) - np.int8(1)
-"""The four states of every byte, [256, 4]."""
-
-
 @dataclass(frozen=True)
 class Gallery:
-    """M indexed images, read-only, in place.
+    """M indexed images, read-only, in place."""
 
-    Args:
-        rows: row of each image in the dataset, [M] int64.
-        labels: what is known of their values.
-        split_codes: place of each image's split in `SPLITS`, from 1, or 0 for none, [M] uint8.
-        items: number of the item that each image shows [M] int64, -1 unknown; None: all unknown.
-        paths: M paths relative to the dataset's root.
-        payload: columns of M cells, by name.
-    """
-
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # [M], of each in the dataset
     labels: Labels
-    split_codes: NDArray[np.uint8]
-    items: NDArray[np.int64] | None
-    paths: PathList
-    payload: dict[str, Column]
+    split_codes: NDArray[np.uint8]  # [M], place of each one's split in `SPLITS`, from 1; 0: none
+    items: NDArray[np.int64] | None  # [M], number of the item that each shows; see `Known`
+    paths: PathList  # relative to the dataset's root
+    payload: dict[str, Column]  # by name
 
     @property
     def splits(self) -> NDArray[np.str_]:
@@ -248,33 +219,25 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of N images, of which some are in the shards.
+    """What is known of N images, of which some are in the shards."""
 
-    Args:
-        labels: label states [N, K] int8.
-        splits: `train`, `valid`, `test` or empty, [N] unicode.
-        numbers: row of each in the dataset [N] int64.
-        items: numbers of items [N] int64, -1 unknown; None: all unknown.
-        payload: columns of N cells, by name.
-    """
-
-    labels: NDArray[np.int8]
-    splits: NDArray[np.str_]
-    numbers: NDArray[np.int64]
-    items: NDArray[np.int64] | None = None
-    payload: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    labels: NDArray[np.int8]  # label states [N, K]
+    splits: NDArray[np.str_]  # [N], `train`, `valid`, `test` or empty
+    numbers: NDArray[np.int64]  # [N], row of each in the dataset
+    items: NDArray[np.int64] | None = None  # [N], numbers of items, -1 unknown; None: all unknown
+    payload: Mapping[str, Sequence[str]] = field(default_factory=dict)  # columns of N cells
 
     @classmethod
     def of(cls, dataset: Dataset, schema: Schema, say: Callable[[str], None]) -> Known:
         """What a dataset says, labels numbered by a model's schema; `say` is told what is not."""
-        found = align_labels(dataset.labels, dataset.schema, schema)
-        if found.matched < schema.size:
+        labels, matched = align_labels(dataset.labels, dataset.schema, schema)
+        if matched < schema.size:
             say(
-                f"the dataset knows {found.matched} of the model's {schema.size} values; "
+                f"the dataset knows {matched} of the model's {schema.size} values; "
                 "labels of the others are unknown"
             )
         rows = np.arange(len(dataset))
-        return cls(found.labels, dataset.splits, rows, dataset.items, dataset.payload)
+        return cls(labels, dataset.splits, rows, dataset.items, dataset.payload)
 
     @classmethod
     def again(cls, gallery: Gallery) -> Known:
@@ -287,14 +250,8 @@ class Known:
 def write_gallery(
     folder: Path, paths: Iterable[str], rows: NDArray[np.int64], known: Known
 ) -> FileEntry:
-    """Write and commit the gallery file; raises ResourceError.
-
-    Args:
-        folder: the index.
-        paths: of the M images, in row order.
-        rows: of `known`, what is known of each image, [M] int64.
-        known: what the file will say.
-    """
+    """Write and commit the gallery file of M images, by the row of `known` [M] int64 that says what
+    is known of each; raises ResourceError."""
     packed, own = PathList.of(paths), rows.tolist()
     codes = (known.splits[rows][:, None] == _SPLIT_NAMES).argmax(axis=1).astype(np.uint8)
     arrays: dict[str, NDArray[Any]] = {
@@ -313,15 +270,12 @@ def write_gallery(
 
 
 def open_gallery(folder: Path, entry: FileEntry, verify: bool = True) -> Gallery:
-    """Open the gallery file; its content is checked first, unless `verify` is false.
-
-    Raises:
-        CorruptStoreError: if it is missing or damaged.
-    """
+    """Open the gallery file, its content checked with `verify`; raises CorruptStoreError if it is
+    missing or damaged."""
     name = str(folder / entry.name)
     with open_file(folder, entry) as handle:
         if verify:
-            check_quickly(folder, entry, handle)
+            check_content(folder, entry, handle, quickly=True)
         arrays = map_arrays(handle, name, entry.arrays)
     try:
         return Gallery(

@@ -32,6 +32,7 @@ FORMAT = 3
 MANIFEST_NAME = "manifest.json"
 COPY_NAME = "manifest.previous.json"
 BUILDING_NAME = "building.json"
+LOCK_NAME = "lock"
 
 DEFAULT_RECALL = 0.98
 """Recall@10 against the search of every descriptor that inverted lists have to reach."""
@@ -56,16 +57,9 @@ class ArrayPlace:
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file of the index.
-
-    Args:
-        name: relative to the index's folder.
-        sha256: of its content, hexadecimal.
-        size: bytes.
-        fast: XXH3 of its content, 128 bits, hexadecimal: no protection from a forger, but checked
-            ten times as fast; None if it was not computed.
-        arrays: what it holds, if it is a file of arrays.
-    """
+    """A file of the index: its name relative to the folder, hashes of its content, in hexadecimal,
+    and its size in bytes. XXH3, of 128 bits, is no protection from a forger, but checked ten times
+    as fast; None: not computed. `arrays`: what it holds, if it is a file of arrays."""
 
     name: str
     sha256: str
@@ -85,102 +79,56 @@ class Reject:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A committed shard and the listed images that it was made from.
+    """A committed shard and the listed images that it was made from."""
 
-    Args:
-        file: the shard's file; None if none of its images could be read.
-        rows: images in it.
-        paths: hash of the listed paths, rejects included.
-        listing: hash of the listed paths with size and time of change.
-        content: hash of the listed paths with each file's SHA-256.
-        rejects: listed images that could not be read, in their order.
-    """
-
-    file: FileEntry | None
+    file: FileEntry | None  # None: none of its images could be read
     rows: int
-    paths: str
-    listing: str
-    content: str
-    rejects: tuple[Reject, ...]
+    paths: str  # hash of the listed paths, rejects included
+    listing: str  # hash of the listed paths with size and time of change
+    content: str  # hash of the listed paths with each file's SHA-256
+    rejects: tuple[Reject, ...]  # in their order
 
 
 @dataclass(frozen=True)
 class SearchEntry:
-    """How the descriptors are searched.
+    """How the descriptors are searched; recalls are recall@10, 0..1."""
 
-    Args:
-        factory: `flat`, or `IVFn`: n inverted lists.
-        asked: whether a user named it; else it follows from the number of images.
-        target: the recall@10 that was asked for, 0..1.
-        file: the lists, a faiss index whose ids are rows; None if flat.
-        probes: lists that a query reads; 0 if flat.
-        filtered_probes: lists that a query with a filter reads; 0 if flat.
-        recall: recall@10 measured without a filter, 0..1.
-        worst_recall: the lowest of the recalls@10 measured under filters, 0..1.
-    """
-
-    factory: str = "flat"
-    asked: bool = False
-    target: float = DEFAULT_RECALL
-    file: FileEntry | None = None
-    probes: int = 0
-    filtered_probes: int = 0
-    recall: float = 1.0
-    worst_recall: float = 1.0
-
-    @property
-    def flat(self) -> bool:
-        """Whether a query reads every descriptor."""
-        return self.file is None
+    factory: str = "flat"  # or `IVFn`: n inverted lists
+    asked: bool = False  # whether a user named it; else it follows from the number of images
+    target: float = DEFAULT_RECALL  # the recall that was asked for
+    file: FileEntry | None = None  # the lists, a faiss index whose ids are rows; None if flat
+    probes: int = 0  # lists that a query reads; 0 if flat
+    filtered_probes: int = 0  # the same with a filter
+    recall: float = 1.0  # measured without a filter
+    worst_recall: float = 1.0  # the lowest measured under filters
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What descriptors depend on besides the images; two indexes that differ never mix.
+    """What descriptors depend on besides the images; two indexes that differ never mix."""
 
-    Args:
-        model: hash of weights, configuration and schema.
-        preprocessing: hash of the preprocessing.
-        schema: hash of the schema.
-        layout: what the bytes of a descriptor are.
-        root: that chances are raised to before they are rounded to a byte.
-        precision: in which the backbone computed: `float32`, `bfloat16` or `int8`.
-    """
-
-    model: str
-    preprocessing: str
-    schema: str
+    model: str  # hash of weights, configuration and schema
+    preprocessing: str  # its hash
+    schema: str  # its hash
     layout: DescriptorLayout
-    root: float = ROOT
-    precision: str = "float32"
+    root: float = ROOT  # that chances are raised to before they are rounded to a byte
+    precision: str = "float32"  # of the backbone; or `bfloat16` or `int8`
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One whole version of an index.
-
-    Args:
-        identity: what its descriptors depend on.
-        dataset: name of the dataset.
-        root: absolute folder that image paths are relative to.
-        schema, preprocessing: as their `to_json` gives them.
-        shards: in row order.
-        gallery: labels, paths and payload of all rows; None while a build runs.
-        model_files: the copied checkpoint.
-        search: how the descriptors are searched.
-        int8_ranges: of the activations, where the backbone computed in int8, for later shards.
-    """
+    """One whole version of an index; schema and preprocessing as their `to_json` gives them."""
 
     identity: Identity
-    dataset: str
-    root: str
+    dataset: str  # its name
+    root: str  # absolute folder that image paths are relative to
     schema: dict[str, Any]
     preprocessing: dict[str, Any]
-    shards: tuple[ShardEntry, ...] = ()
-    gallery: FileEntry | None = None
-    model_files: tuple[FileEntry, ...] = ()
+    shards: tuple[ShardEntry, ...] = ()  # in row order
+    gallery: FileEntry | None = None  # None while a build runs
+    model_files: tuple[FileEntry, ...] = ()  # the copied checkpoint
     search: SearchEntry = SearchEntry()
-    int8_ranges: tuple[tuple[float, float], ...] = ()
+    int8_ranges: tuple[tuple[float, float], ...] = ()  # of activations, for later shards
 
     @property
     def rows(self) -> int:
@@ -221,9 +169,8 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def read_manifest(path: Path) -> Manifest | None:
     """Read a manifest; None if there is none.
 
-    Raises:
-        CorruptStoreError: if it is damaged.
-        DataError: if another version of this program wrote it, or it would lie in a file.
+    Raises CorruptStoreError if it is damaged, and DataError if another version of this program
+    wrote it, or it would lie in a file.
     """
     try:
         # Not by msgspec's own parser: names of files that are not UTF-8 have lone surrogates.
@@ -270,8 +217,7 @@ class Committed:
 def commit_manifest(folder: Path, manifest: Manifest) -> None:
     """Make a version the current one; what it replaces may be removed afterwards.
 
-    Raises:
-        ResourceError: if it cannot be written; the current version is the old or the new one.
+    Raises ResourceError if it cannot be written; the current version is the old or the new one.
     """
     write_manifest(folder / MANIFEST_NAME, manifest)  # the commit
     write_manifest(folder / COPY_NAME, manifest)
@@ -280,9 +226,8 @@ def commit_manifest(folder: Path, manifest: Manifest) -> None:
 def committed_versions(folder: Path) -> Iterator[Committed]:
     """The current version, then the copy if it says something else; each read when asked for.
 
-    Raises:
-        CorruptStoreError: nothing can be read and something is damaged.
-        DataError: as `read_manifest`.
+    Raises CorruptStoreError if nothing can be read and something is damaged, and DataError as
+    `read_manifest`.
     """
     path, current, copy, trouble = folder / MANIFEST_NAME, None, None, None
     try:
@@ -331,20 +276,14 @@ def sweep(folder: Path, manifest: Manifest, halted: bool) -> None:
                 place.rmdir()
 
 
-LOCK_NAME = "lock"
-
-
 @contextmanager
 def writer_lock(folder: Path) -> Iterator[None]:
     """Hold the index in `folder` for writing; the folder is made if it is missing.
 
     The kernel drops the lock when the process ends, however it ends, so there are no stale locks;
     the file stays, since removing it would let a third process lock another file of that name.
-    What killed writers left is removed.
-
-    Raises:
-        LockedError: at once, if another process holds it; the message names its pid.
-        ResourceError: if the folder cannot be written to.
+    What killed writers left is removed. Raises LockedError at once, naming its pid, if another
+    process holds it, and ResourceError if the folder cannot be written to.
     """
     with as_resource_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -369,10 +308,8 @@ def writer_lock(folder: Path) -> Iterator[None]:
 
 
 def check_unlocked(folder: Path) -> None:
-    """Raise LockedError if another process writes to `folder`; for a quick answer before long work.
-
-    Creates nothing. Another process may still be first to take the lock afterwards.
-    """
+    """Raise LockedError if another process writes to `folder` now; before long work. Creates
+    nothing."""
     if (folder / LOCK_NAME).exists():
         with writer_lock(folder):
             pass

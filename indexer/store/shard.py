@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from indexer.store.files import (
     allow_open_files,
-    check_quickly,
+    check_content,
     commit_file,
     map_arrays,
     open_file,
@@ -43,18 +43,11 @@ def rows_a_shard(images: int) -> int:
 
 @dataclass(frozen=True)
 class ShardRows:
-    """The content of a shard, n images in row order.
+    """The content of a shard, n images in row order; paths are relative to the dataset's root."""
 
-    Args:
-        descriptors: [n, width] uint8.
-        digests: SHA-256 of each image file's bytes, [n, 32] uint8.
-        listed: position of each image among those listed for the shard, [n] int32.
-        paths: n paths relative to the dataset's root.
-    """
-
-    descriptors: NDArray[np.uint8]
-    digests: NDArray[np.uint8]
-    listed: NDArray[np.int32]
+    descriptors: NDArray[np.uint8]  # [n, width]
+    digests: NDArray[np.uint8]  # [n, 32], SHA-256 of each image file's bytes
+    listed: NDArray[np.int32]  # [n], position among the images listed for the shard
     paths: PathList
 
     def __len__(self) -> int:
@@ -80,11 +73,7 @@ def open_shards(folder: Path, entries: Sequence[ShardEntry], verify: bool) -> li
 class ShardFile:
     """A committed shard, opened at once (so that a later build cannot take it away), read lazily.
 
-    With `verify` its content is checked before `rows` are first given out.
-
-    Raises:
-        CorruptStoreError: the file is missing or has another size.
-        ResourceError: too many files are open.
+    With `verify` its content is checked before `rows` are first given out. Raises as `open_file`.
     """
 
     def __init__(self, folder: Path, entry: FileEntry, verify: bool = True) -> None:
@@ -103,7 +92,7 @@ class ShardFile:
     def _rows(self) -> ShardRows:
         path = self._folder / self._entry.name
         if self._verify:
-            check_quickly(self._folder, self._entry, self._handle)
+            check_content(self._folder, self._entry, self._handle, quickly=True)
         arrays = map_arrays(self._handle, str(path), self._entry.arrays)
         try:
             paths = PathList(arrays["paths"], arrays["path_offsets"])

@@ -23,14 +23,10 @@ from training.schema import Schema
 class Store:
     """An open index of M images. Use `open_store`.
 
-    Attributes:
-        rows: row of each image in the dataset, [M] int64.
-        paths: of the images, M, relative to `root`, where they were when the index was built.
-        payload: columns of the catalogue that are no attributes, by name.
-        layout: of the descriptors.
-        verify: whether files are checked before they are read.
-        lists: the open file of inverted lists, if there is one.
-        remarks: what a person should know of how it was opened.
+    Of each image it has the row in the dataset, the path relative to `root`, where the images were
+    when the index was built, and by `payload` the columns that are no attributes. `verify`: files
+    are checked before they are read. `lists` is the open file of inverted lists, if there is one;
+    `remarks` is what a person should know of how it was opened.
     """
 
     def __init__(
@@ -82,9 +78,7 @@ class Store:
     def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """A copy of the descriptors of some rows [n] in any order, [n, width] uint8.
 
-        Raises:
-            IndexError: a row is not 0..M-1.
-            CorruptStoreError: one of their shards is damaged.
+        Raises IndexError if a row is not 0..M-1, CorruptStoreError if a shard is damaged.
         """
         return self._gathered(rows, "descriptors", self.layout.width)
 
@@ -120,15 +114,12 @@ class Store:
     def model_folder(self) -> Path:
         """The copied checkpoint, for `load_checkpoint`; CorruptStoreError if it is damaged."""
         if self.verify:
-            self._check(self.manifest.model_files)
+            self.check(self.manifest.model_files)
         return (self.folder / self.manifest.model_files[0].name).parent
 
-    def check(self) -> None:
-        """Check the content of every file; raises CorruptStoreError naming the first damaged."""
-        self._check(self.manifest.files)
-
-    def _check(self, files: Sequence[FileEntry]) -> None:
-        for entry in files:
+    def check(self, files: Sequence[FileEntry] | None = None) -> None:
+        """Check the content of files, by default all; CorruptStoreError names the first damaged."""
+        for entry in self.manifest.files if files is None else files:
             with open_file(self.folder, entry) as handle:
                 check_content(self.folder, entry, handle)
 
@@ -146,11 +137,8 @@ def open_store(folder: Path, verify: bool = True) -> Store:
 
     Every file's size is checked now; its content, with `verify`, when first used. If the manifest
     is damaged, or names files that are gone, the copy of the last good one is read instead, and
-    `Store.remarks` says so. All files are held open: a build does not disturb this reader.
-
-    Raises:
-        DataError: there is no finished index.
-        CorruptStoreError: a file is missing, has another size, or its content was changed.
+    `Store.remarks` says so. All files are held open: a build does not disturb this reader. Raises
+    DataError if there is no finished index, and CorruptStoreError if a file is missing or changed.
     """
     while True:
         found: list[Committed] = []

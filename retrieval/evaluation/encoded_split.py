@@ -107,7 +107,7 @@ def align_dataset(dataset: Dataset, schema: Schema) -> AlignedDataset:
         split: RetrievalProtocol(renumbered(lists.queries), renumbered(lists.candidates))
         for split, lists in dataset.protocols.items()
     }
-    labels = align_labels(dataset.labels, own, schema).labels
+    labels = align_labels(dataset.labels, own, schema)[0]
     aligned = replace(dataset, schema=schema, labels=labels, protocols=protocols)
     return AlignedDataset(aligned, _unmatched(own, places, schema), _unmatched(schema, back, own))
 

@@ -43,7 +43,7 @@ def test_descriptors_are_what_the_model_sees(tmp_path: Path) -> None:
     report = build(dataset, checkpoint, tmp_path / "out")
     store = open_store(tmp_path / "out")
     assert store.layout == checkpoint.model.layout
-    assert report.search.flat
+    assert report.search.file is None
     assert open_search(store).choice == "flat bytes"
     assert_close(store.descriptors(), direct(checkpoint, dataset, range(20)))
     digests = [hashlib.sha256((tmp_path / path).read_bytes()).digest() for path in dataset.paths]

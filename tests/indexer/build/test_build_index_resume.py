@@ -100,7 +100,7 @@ def test_fault_01_kill_9_at_a_random_point(tmp_path: Path, dataset: Dataset, who
     out = tmp_path / "out"
     here = Path(__file__).resolve()
     path = os.pathsep.join([str(here.parents[1]), str(here.parents[3])])
-    script = [sys.executable, str(here.parent / "tiny_gallery.py")]
+    script = [sys.executable, str(here.parents[1] / "tiny_gallery.py")]
     process = subprocess.Popen(
         [*script, str(dataset.root), str(out), str(COUNT)],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},

@@ -15,6 +15,7 @@ from test_onnx_runtime import MODELS, lively_model
 from tiny_gallery import build, gallery, tiny_checkpoint, write_images
 from torch import nn
 
+from indexer.encode import forward as choose_forward
 from indexer.encode import onnx as onnx_runtime
 from indexer.encode.onnx import (
     calibration_images,
@@ -176,8 +177,8 @@ def test_a_grown_index_keeps_its_ranges(tmp_path: Path, monkeypatch: pytest.Monk
     assert after.manifest.shards[0].file == before.manifest.shards[0].file
 
     calls = []
-    real = onnx_runtime.measure_ranges
-    monkeypatch.setattr(onnx_runtime, "measure_ranges", lambda *a: calls.append(1) or real(*a))
+    real = onnx_runtime.int8_ranges
+    monkeypatch.setattr(choose_forward, "int8_ranges", lambda *a: calls.append(1) or real(*a))
     again = build(gallery(tmp_path, paths[:8]), checkpoint, tmp_path / "again", runtime="onnx-int8")
     assert again.encoded == 8
     assert calls == [1]

@@ -240,7 +240,7 @@ def test_rows_keep_their_lists_in_an_edit(tmp_path: Path) -> None:
     store = open_store(tmp_path / "out")
     entry = build_search(store, 0.98, "IVF3", None, Silent())
     origin = np.array([29, *range(28), -1])
-    carried = carry_lists(tmp_path / "out", store, entry, origin)
+    carried = carry_lists(store, entry, origin)
     old, new = (
         open_store_lists(tmp_path / "out", replace(store.manifest, search=own)).list_of_rows()
         for own in (entry, carried)
