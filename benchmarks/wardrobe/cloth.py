@@ -100,8 +100,9 @@ def relief(kind: str, across: Grid, along: Grid) -> Grid:
     return np.ones((1, 1), dtype=np.float32)
 
 
-def _below(share: float, place: Grid) -> NDArray[np.uint8]:
-    return (np.mod(place, 1) < share).astype(np.uint8)
+def _below(share: float, place: NDArray[np.floating]) -> NDArray[np.uint8]:
+    inside: NDArray[np.uint8] = (np.mod(place, 1) < share).astype(np.uint8)
+    return inside
 
 
 def _dotted(u: Grid, v: Grid) -> NDArray[np.uint8]:

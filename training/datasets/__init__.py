@@ -6,10 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.datasets import asen as darn
-from training.datasets import asen as fashionai
-from training.datasets import catalogue, deepfashion
-from training.datasets.asen import has_asen_files
+from training.datasets import asen, catalogue, deepfashion
 from training.datasets.dataset import SPLITS, Dataset
 from training.datasets.labels import expected, find_root, lines_of
 from training.errors import DataError, UsageError
@@ -17,11 +14,11 @@ from training.schema import Schema
 
 ADAPTERS: dict[str, Callable[[Path], Dataset]] = {
     "catalogue": catalogue.load,
-    "darn": darn.load_darn,
+    "darn": asen.load_darn,
     "deepfashion": deepfashion.load,
-    "fashionai": fashionai.load_fashionai,
+    "fashionai": asen.load_fashionai,
 }
-"""Name -> what reads a folder; `locate.SOURCES` says which files each expects."""
+"""Name -> what reads a folder; `labels.SOURCES` says which files each expects."""
 
 PREFIXES = {"pic/": "darn", "img/": "deepfashion", "fashionAI_attributes_": "fashionai"}
 """How image paths begin in the published ASEN files, which are otherwise alike."""
@@ -33,10 +30,9 @@ def load_dataset(
     attributes: Sequence[str] | None = None,
     item_column: str | None = None,
 ) -> Dataset:
-    """Load a dataset by the name of its adapter, or a folder whose files tell what it is.
+    """Load a dataset by a key of `ADAPTERS`, in any case, or a folder whose files tell what it is.
 
     Args:
-        name_or_folder: a key of `ADAPTERS`, in any case, or a path to a folder.
         root: the dataset's folder; None looks in `$RETRIEVE_DATA/<name>`, then `data/<name>`.
             Only with a name.
         attributes: attributes to keep, in this order; None keeps all. For a catalogue these are
@@ -100,7 +96,7 @@ def detect(folder: Path) -> str:
     lists = ("Anno_coarse", "Anno", "Anno_fine", ".")
     if any((folder / name / "list_attr_cloth.txt").is_file() for name in lists):
         return "deepfashion"
-    if has_asen_files(folder):
+    if asen.has_asen_files(folder):
         name = folder.resolve().name.casefold()
         if name in PREFIXES.values():
             return name
@@ -109,7 +105,7 @@ def detect(folder: Path) -> str:
         for prefix, name in PREFIXES.items():
             if first.startswith(prefix):
                 return name
-    elif fashionai.label_files(folder):
+    elif asen.label_files(folder):
         return "fashionai"
     formats = ". ".join(f"{n}: {expected(n)}" for n in ("catalogue", "darn", "deepfashion"))
     raise DataError(f"{folder} holds no dataset that an adapter reads. {formats}")

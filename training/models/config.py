@@ -89,11 +89,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def variant(name: str, base: ModelConfig) -> ModelConfig:
-    """`base` with the options of a named variant.
-
-    Raises:
-        UsageError: if there is no such variant.
-    """
+    """`base` with the options of a named variant; UsageError if there is none of that name."""
     if name not in VARIANTS:
         raise UsageError(f"unknown model variant {name!r}; there are {', '.join(VARIANTS)}")
     # A variant that names no architecture is one of M2Fashion, whatever `base` is.
