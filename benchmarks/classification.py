@@ -26,6 +26,7 @@ from benchmarks.tables.summary import Column
 from retrieval.evaluation.classification import (
     KS,
     ClassificationReport,
+    HeadScores,
     RecallScore,
     classification_report,
     draw_known_labels,
@@ -62,7 +63,7 @@ def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> Data:
         scores = head_scores(bank, told)
         attributes = scores.attributes if recipe.get("attribute_weight", 1) > 0 else None
         categories = scores.categories if recipe.get("category_weight", 1) > 0 else None
-        return _json(report(attributes, categories, shown, intervals=shown is None))
+        return _json(report(HeadScores(attributes, categories), shown))
 
     curve = []
     for share in SHARES:
@@ -75,7 +76,7 @@ def measure(loaded: Checkpoint, bank: MapBank, dataset: Dataset) -> Data:
         "epoch": loaded.training.get("epoch"),
         "checkpoint_hash": loaded.hash,
         "under_labels": heads(labels * 0),
-        "under_types": _json(report(chances, None)),
+        "under_types": _json(report(HeadScores(chances))),
         "curve": curve,
     }
 
@@ -213,15 +214,12 @@ def _heading(name: str) -> str:
 
 def _published(published: PublishedTable) -> str:
     header = ["published", *(f"{name} @{k}" for name in published.columns for k in (3, 5))]
-    rows = [
-        [method, *("-" if v is None else f"{v:.2f}" for v in values)]
-        for method, values in published.rows.items()
-    ]
     note = (
         "As printed, not reproduced here; which labels the models were told is not stated, and "
         f"rows mix both readings of All. {published.remark}"
     )
-    return f"## Published: {published.title}, DeepFashion\n\n{table(header, rows, note.strip())}"
+    figures = table(header, published.cells(), note.strip())
+    return f"## Published: {published.title}, DeepFashion\n\n{figures}"
 
 
 @bench_command("classification", markdown)

@@ -1,4 +1,4 @@
-"""Cloth: its colours, its pattern and its relief, as functions of the place on the garment."""
+"""Cloth: colours, pattern and relief by the place on the garment; details and closures on it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,14 @@ from benchmarks.wardrobe.draw import Canvas, Grid, Ink, Points, ink, mirrored, o
 from benchmarks.wardrobe.figure import Layout, half_width
 from benchmarks.wardrobe.garment import Garment
 
+# fmt: off
 PALETTE: dict[str, tuple[int, int, int]] = {
-    "black": (36, 36, 41),
-    "white": (243, 241, 236),
-    "grey": (141, 144, 149),
-    "red": (196, 36, 44),
-    "pink": (244, 158, 190),
-    "yellow": (242, 201, 62),
-    "green": (44, 128, 78),
-    "blue": (44, 90, 182),
-    "purple": (122, 66, 158),
+    "black": (36, 36, 41), "white": (243, 241, 236), "grey": (141, 144, 149),
+    "red": (196, 36, 44), "pink": (244, 158, 190), "yellow": (242, 201, 62),
+    "green": (44, 128, 78), "blue": (44, 90, 182), "purple": (122, 66, 158),
     "brown": (118, 76, 46),
 }
+# fmt: on
 """Colour name -> red, green, blue."""
 
 _LEAF = (74, 122, 62)
@@ -36,13 +32,9 @@ _CONTRAST = 110.0  # least distance of the two colours in RGB, so that a pattern
 class Fabric:
     """A woven pattern ready to be painted.
 
-    Args:
-        pattern: value of the attribute pattern.
-        inks: main colour, second colour and two accents, [4, 3] float32, 0 to 255.
-        period: of the pattern, figure units.
-        phase: offset across and along, periods.
-        turned: whether stripes run along.
-        relief: `plain`, `knit` or `quilt`.
+    `inks` are main colour, second colour and two accents, [4, 3] float32, 0 to 255; `period` in
+    figure units, `phase` in periods across and along; `turned`: stripes run along; `relief`:
+    `plain`, `knit` or `quilt`.
     """
 
     pattern: str
@@ -108,22 +100,15 @@ def relief(kind: str, across: Grid, along: Grid) -> Grid:
     return np.ones((1, 1), dtype=np.float32)
 
 
-def _striped(u: Grid, v: Grid) -> NDArray[np.uint8]:
-    return (np.mod(v, 1) < 0.4).astype(np.uint8)
-
-
-def _checked(u: Grid, v: Grid) -> NDArray[np.uint8]:
-    return (np.mod(u, 1) < 0.36).astype(np.uint8) + (np.mod(v, 1) < 0.36).astype(np.uint8)
+def _below(share: float, place: NDArray[np.floating]) -> NDArray[np.uint8]:
+    inside: NDArray[np.uint8] = (np.mod(place, 1) < share).astype(np.uint8)
+    return inside
 
 
 def _dotted(u: Grid, v: Grid) -> NDArray[np.uint8]:
     row = np.floor(v)
     du, dv = np.mod(u + 0.5 * np.mod(row, 2), 1) - 0.5, v - row - 0.5
     return (du * du + dv * dv < 0.29**2).astype(np.uint8)
-
-
-def _zigzag(u: Grid, v: Grid) -> NDArray[np.uint8]:
-    return (np.mod(v + 0.8 * np.abs(np.mod(u, 1) - 0.5), 1) < 0.42).astype(np.uint8)
 
 
 def _argyle(u: Grid, v: Grid) -> NDArray[np.uint8]:
@@ -150,12 +135,12 @@ def _floral(u: Grid, v: Grid) -> NDArray[np.uint8]:
     return index
 
 
-_WEAVES = {
-    "striped": _striped,
-    "checked": _checked,
+_WEAVES: dict[str, Callable[[Grid, Grid], NDArray[np.uint8]]] = {
+    "striped": lambda u, v: _below(0.4, v),
+    "checked": lambda u, v: _below(0.36, u) + _below(0.36, v),
     "floral": _floral,
     "dotted": _dotted,
-    "zigzag": _zigzag,
+    "zigzag": lambda u, v: _below(0.42, v + 0.8 * np.abs(np.mod(u, 1) - 0.5)),
     "argyle": _argyle,
 }
 
@@ -167,21 +152,9 @@ Draw = Callable[[Canvas, Layout, str, Rgb, Rgb], None]
 
 
 def draw_detail(
-    canvas: Canvas,
-    layout: Layout,
-    category: str,
-    shape: str,
-    main: Rgb,
-    second: Rgb,
+    canvas: Canvas, layout: Layout, category: str, shape: str, main: Rgb, second: Rgb
 ) -> None:
-    """Draw the marks of a category.
-
-    Args:
-        canvas: drawn upon.
-        layout: of the garment.
-        category, shape: values of these attributes.
-        main, second: colours of the cloth, [3].
-    """
+    """Draw the marks of a category on a garment of a shape and two colours."""
     if category in _DETAILS:
         _DETAILS[category](canvas, layout, shape, main, second)
 
@@ -232,11 +205,8 @@ def _dress(canvas: Canvas, layout: Layout, shape: str, main: Rgb, second: Rgb) -
     canvas.line(_band(layout, shape, top, low), ink(second, 0.6), 0.005, closed=True)
     half = float(half_width(shape, np.array([layout.hem]))[0])
     for x in (-0.75, -0.38, 0.38, 0.75):  # gathers of the skirt
-        canvas.line(
-            points((x * 0.11, low + 0.01), (x * half, max(layout.hem - 0.02, low + 0.01))),
-            _edge(main),
-            0.005,
-        )
+        foot = max(layout.hem - 0.02, low + 0.01)
+        canvas.line(points((x * 0.11, low + 0.01), (x * half, foot)), _edge(main), 0.005)
     knot = (0.075, (top + low) / 2)
     for dx, dy in ((-0.05, 0.035), (0.05, 0.035), (-0.028, 0.105), (0.028, 0.11)):
         x, y = knot
@@ -310,14 +280,8 @@ _GAP = 0.072  # between buttons
 
 
 def draw_closure(canvas: Canvas, layout: Layout, button: str, main: NDArray[np.float32]) -> None:
-    """Draw a value of the attribute button between the neckline and the hem.
-
-    Args:
-        canvas: drawn upon.
-        layout: of the garment.
-        button: `no-button`, `single-row`, `double-breasted` or `zip`.
-        main: colour of the cloth [3], that the buttons stand out from.
-    """
+    """Draw a value of the attribute button between the neckline and the hem, to stand out from
+    cloth of the colour `main` [3]."""
     if button == "no-button":
         return
     top, low = layout.opening + 0.012, layout.hem + 0.008
@@ -325,17 +289,13 @@ def draw_closure(canvas: Canvas, layout: Layout, button: str, main: NDArray[np.f
     seam = ink(main, 0.62) if not dark else ink(main + 62)
     knob = (240, 222, 176) if dark else (48, 38, 34)
     if button == "zip":
-        for x, colour in ((0.0, (62, 62, 66)), (0.0, (214, 216, 220))):
-            width = 0.038 if colour[0] < 100 else 0.017
-            canvas.line(points((x, top), (x, low)), colour, width)
+        canvas.line(points((0.0, top), (0.0, low)), (62, 62, 66), 0.038)
+        canvas.line(points((0.0, top), (0.0, low)), (214, 216, 220), 0.017)
         for y in np.arange(top, low, 0.02):
             canvas.line(points((-0.009, y), (0.009, y)), (96, 98, 104), 0.005)
-        canvas.polygon(
-            points((-0.018, top), (0.018, top), (0.013, top + 0.055), (-0.013, top + 0.055)),
-            (232, 232, 234),
-        )
+        puller = points((-0.018, top), (0.018, top), (0.013, top + 0.055), (-0.013, top + 0.055))
+        canvas.polygon(puller, (232, 232, 234))
         return
-    heights = np.arange(top + 0.022, low - 0.02, _GAP)
     if button == "single-row":
         for x in (-0.034, 0.034):
             canvas.line(points((x, top), (x, low)), seam, 0.007)
@@ -344,7 +304,7 @@ def draw_closure(canvas: Canvas, layout: Layout, button: str, main: NDArray[np.f
         start = (0.03, top - 0.02)
         canvas.line(points(start, (0.094, top + 0.08), (0.094, low)), seam, 0.007)
         columns = (-0.056, 0.056)
-    for y in heights:
+    for y in np.arange(top + 0.022, low - 0.02, _GAP):
         for x in columns:
             canvas.disc((x, float(y)), 0.022, knob)
             canvas.disc((x - 0.005, float(y) - 0.005), 0.008, ink(np.array(knob), 1.35))

@@ -10,7 +10,7 @@ from typing import Annotated
 import click
 
 from benchmarks.wardrobe.write import Written, write_catalogue, write_darn, write_deepfashion
-from retrieval.console import Bars, print_json, say, stdout
+from retrieval.console import counting, print_json, say, stdout
 from retrieval.options import JSON, filled
 from training.errors import ResourceError, UsageError
 
@@ -65,16 +65,12 @@ def command(options: Options) -> None:
 
 
 def _write(options: Options) -> Written:
-    with Bars() as bars:
-        bars.start("drawing", options.count)
-        before = 0
+    what = options.folder, options.count, options.size, options.seed, options.workers
+    with counting("drawing", options.count) as bar:
 
         def progress(drawn: int) -> None:
-            nonlocal before
-            bars.advance(drawn - before)
-            before = drawn
+            bar(1)
 
-        what = options.folder, options.count, options.size, options.seed, options.workers
         if options.layout == "darn":
             return write_darn(*what, progress)
         if options.layout == "deepfashion":

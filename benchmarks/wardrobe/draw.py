@@ -78,11 +78,9 @@ def ink(colour: NDArray[np.floating], factor: float = 1.0) -> Ink:
 
 
 class Canvas:
-    """Draws at twice the size; `finish` scales down.
+    """Draws upon an RGB backdrop of twice the final size; `finish` scales down.
 
-    Args:
-        backdrop: RGB image of twice the final size, drawn upon.
-        matrix: affine map [2, 3] from figure units to picture widths, see `Pose.matrix`.
+    `matrix` is the affine map [2, 3] from figure units to picture widths, see `Pose.matrix`.
     """
 
     def __init__(self, backdrop: Image.Image, matrix: Points) -> None:
@@ -115,14 +113,8 @@ class Canvas:
         self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
     def cloth(self, outline: Points, cloth: Cloth, origin: Points, angle: float) -> None:
-        """Fill a closed outline with cloth whose threads run from `origin` [2] along `angle`.
-
-        Args:
-            outline: [n, 2].
-            cloth: colours by place.
-            origin: where both coordinates are 0, [2].
-            angle: of the threads along, radians from straight down towards positive x.
-        """
+        """Fill a closed outline with cloth whose coordinates are both 0 at `origin` [2] and whose
+        threads run along `angle`, radians from straight down towards positive x."""
         xy = self.pixels(outline)
         left, top = np.floor(np.maximum(xy.min(axis=0), 0)).astype(int)
         right, bottom = np.ceil(np.minimum(xy.max(axis=0) + 1, self.scale)).astype(int)

@@ -1,4 +1,4 @@
-"""The geometry of one dressed figure, in figure units: drawn by `render`, located by `regions`."""
+"""The geometry of one dressed figure, in figure units: what `render` draws and locates."""
 
 from __future__ import annotations
 
@@ -24,12 +24,8 @@ class ArmPose:
 class Pose:
     """Where and how the figure stands.
 
-    Args:
-        scale: size relative to the frame, about 0.9 to 1.05.
-        shift: x and y, in frame widths.
-        rotation: radians, positive clockwise in the picture.
-        shear: x gained per y.
-        left, right: the arms.
+    `scale` is its size relative to the frame, about 0.9 to 1.05, `shift` x and y in frame widths,
+    `rotation` radians, positive clockwise in the picture, `shear` the x gained per y.
     """
 
     scale: float
@@ -131,11 +127,7 @@ def neckline(collar: str) -> Points:
 def torso(shape: str, length: str, collar: str, tails: bool) -> Points:
     """The closed outline of the garment without sleeves and collar, [n, 2].
 
-    Args:
-        shape: value of the attribute shape.
-        length: value of length.
-        collar: value of collar-shape.
-        tails: whether the hem is cut in shirt tails, lower at front than at the sides.
+    With `tails` the hem is cut in shirt tails, lower at front than at the sides.
     """
     hem = HEM_Y[length]
     y = np.linspace(ARMPIT_Y, hem, 9)
@@ -165,14 +157,8 @@ REACH = {"sleeveless": 0.0, "short-sleeve": 0.36, "three-quarter-sleeve": 0.66, 
 
 @dataclass(frozen=True)
 class Sleeve:
-    """One sleeve.
-
-    Args:
-        outline: closed, [n, 2].
-        line: centre line from the shoulder to the cuff, [m, 2].
-        cuff: the two ends of the opening, [2, 2].
-        angle: direction of the sleeve, radians from straight down towards positive x.
-    """
+    """A closed outline [n, 2], the centre line from shoulder to cuff [m, 2], both ends of the
+    opening [2, 2] and the direction, radians from straight down towards positive x."""
 
     outline: Points
     line: Points
@@ -183,11 +169,7 @@ class Sleeve:
 def arm_line(pose: ArmPose, side: int, reach: float = 1.0, steps: int = 14) -> Points:
     """Centre line of an arm from the shoulder down to `reach` (1 is the wrist), [steps, 2].
 
-    Args:
-        pose: of this arm.
-        side: -1 the picture's left, 1 its right.
-        reach: 0 to 1.
-        steps: number of points.
+    `side` is -1 for the picture's left, 1 for its right.
     """
     flip = np.array([side, 1.0])
     elbow = _JOINT + _UPPER * np.array([math.sin(pose.upper), math.cos(pose.upper)])
@@ -198,14 +180,10 @@ def arm_line(pose: ArmPose, side: int, reach: float = 1.0, steps: int = 14) -> P
 
 
 def sleeve(pose: ArmPose, side: int, length: str, shape: str, fit: str) -> Sleeve:
-    """The sleeve on one arm.
+    """The sleeve on one arm, `side` as of `arm_line`; not of a sleeveless garment.
 
-    Args:
-        pose: of this arm.
-        side: -1 the picture's left, 1 its right.
-        length: a value of sleeve-length other than sleeveless.
-        shape: a value of sleeve-shape.
-        fit: a value of shape, that says where a batwing meets the side of the torso.
+    `length` and `shape` are the sleeve's; `fit`, the garment's shape, says where a batwing meets
+    the side of the torso.
     """
     reach = REACH[length]
     line = arm_line(pose, side, reach)
@@ -254,32 +232,20 @@ def _batwing(outline: Points, n: int, side: int, reach: float, fit: str) -> tupl
     return np.concatenate([outer, edge]), np.stack([outer[-1], inner[-1]])
 
 
-def collar_pieces(collar: str) -> tuple[Points, ...]:
-    """Closed outlines back to front; none for plain necklines."""
-    if collar == "turtleneck":
-        tube = points(
-            (-0.062, 0.115), (0.062, 0.115), (0.074, 0.182), (0.0, 0.198), (-0.074, 0.182)
-        )
-        return (tube,)
-    if collar == "shirt-collar":
-        leaf = points((0.062, 0.150), (0.0, 0.222), (0.062, 0.288), (0.122, 0.196))
-        return mirrored(leaf), leaf
-    if collar == "lapel-collar":
-        lapel = points(
-            (0.070, 0.150),
-            (0.128, 0.205),
-            (0.108, 0.248),
-            (0.152, 0.252),
-            (0.120, 0.318),
-            (0.0, 0.395),
-        )
-        return mirrored(lapel), lapel
-    if collar == "hood":
-        inner = points((0.070, 0.140), (0.060, 0.190), (0.0, 0.222))
-        outer = points((0.0, 0.268), (0.105, 0.235), (0.132, 0.180), (0.110, 0.120))
-        roll = np.concatenate([inner, outer])
-        return mirrored(roll), roll
-    return ()
+def _collars() -> dict[str, tuple[Points, ...]]:
+    tube = points((-0.062, 0.115), (0.062, 0.115), (0.074, 0.182), (0.0, 0.198), (-0.074, 0.182))
+    leaf = points((0.062, 0.150), (0.0, 0.222), (0.062, 0.288), (0.122, 0.196))
+    lapel = points(
+        (0.07, 0.15), (0.128, 0.205), (0.108, 0.248), (0.152, 0.252), (0.12, 0.318), (0.0, 0.395)
+    )
+    inner = points((0.070, 0.140), (0.060, 0.190), (0.0, 0.222))
+    outer = points((0.0, 0.268), (0.105, 0.235), (0.132, 0.180), (0.110, 0.120))
+    sides = {"shirt-collar": leaf, "lapel-collar": lapel, "hood": np.concatenate([inner, outer])}
+    return {"turtleneck": (tube,)} | {name: (mirrored(one), one) for name, one in sides.items()}
+
+
+_COLLARS = _collars()
+"""Collar shape -> closed outlines back to front; plain necklines have none."""
 
 
 def hood_back() -> Points:
@@ -319,20 +285,14 @@ def lay_out(garment: Garment, pose: Pose) -> Layout:
     left, right = pose.left, pose.right
     if garment.has_sleeves and garment.sleeve_shape == "batwing-sleeve":
         left, right = _spread(left), _spread(right)
-    sleeves: tuple[Sleeve, ...] = ()
-    if garment.has_sleeves:
-        length, shape, fit = garment.sleeve_length, garment.sleeve_shape, garment.shape
-        sleeves = (
-            sleeve(left, -1, length, shape, fit),
-            sleeve(right, 1, length, shape, fit),
-        )
+    cut = garment.sleeve_length, garment.sleeve_shape, garment.shape
     tails = garment.category == "shirt"
     return Layout(
         torso=torso(garment.shape, garment.length, garment.collar_shape, tails),
         neckline=edge,
-        collar=collar_pieces(garment.collar_shape),
+        collar=_COLLARS.get(garment.collar_shape, ()),
         hood=hood_back() if garment.collar_shape == "hood" else None,
-        sleeves=sleeves,
+        sleeves=(sleeve(left, -1, *cut), sleeve(right, 1, *cut)) if garment.has_sleeves else (),
         arms=(arm_line(left, -1), arm_line(right, 1)),
         hem=HEM_Y[garment.length],
         opening=float(edge[:, 1].max()),

@@ -8,71 +8,27 @@ import numpy as np
 
 from training.schema import Attribute, Schema
 
+# fmt: off
 FREQUENCIES: dict[str, dict[str, float]] = {
-    "category": {
-        "t-shirt": 0.19,
-        "shirt": 0.16,
-        "dress": 0.18,
-        "jacket": 0.12,
-        "sweater": 0.12,
-        "vest": 0.07,
-        "coat": 0.08,
-        "hoodie": 0.08,
-    },
+    "category": {"t-shirt": 0.19, "shirt": 0.16, "dress": 0.18, "jacket": 0.12, "sweater": 0.12,
+                 "vest": 0.07, "coat": 0.08, "hoodie": 0.08},
     "button": {"no-button": 0.45, "single-row": 0.26, "double-breasted": 0.12, "zip": 0.17},
-    "colour": {
-        "black": 0.16,
-        "white": 0.14,
-        "grey": 0.10,
-        "red": 0.11,
-        "pink": 0.08,
-        "yellow": 0.08,
-        "green": 0.09,
-        "blue": 0.13,
-        "purple": 0.06,
-        "brown": 0.05,
-    },
-    "length": {
-        "cropped": 0.16,
-        "hip-length": 0.36,
-        "thigh-length": 0.22,
-        "knee-length": 0.16,
-        "ankle-length": 0.10,
-    },
-    "pattern": {
-        "solid": 0.32,
-        "striped": 0.15,
-        "checked": 0.12,
-        "floral": 0.16,
-        "dotted": 0.11,
-        "zigzag": 0.07,
-        "argyle": 0.07,
-    },
+    "colour": {"black": 0.16, "white": 0.14, "grey": 0.10, "red": 0.11, "pink": 0.08,
+               "yellow": 0.08, "green": 0.09, "blue": 0.13, "purple": 0.06, "brown": 0.05},
+    "length": {"cropped": 0.16, "hip-length": 0.36, "thigh-length": 0.22, "knee-length": 0.16,
+               "ankle-length": 0.10},
+    "pattern": {"solid": 0.32, "striped": 0.15, "checked": 0.12, "floral": 0.16, "dotted": 0.11,
+                "zigzag": 0.07, "argyle": 0.07},
     "shape": {"slim-fit": 0.28, "straight-fit": 0.30, "a-line": 0.22, "loose-fit": 0.20},
-    "collar-shape": {
-        "round-neckline": 0.22,
-        "v-neckline": 0.20,
-        "shirt-collar": 0.14,
-        "turtleneck": 0.11,
-        "hood": 0.10,
-        "lapel-collar": 0.09,
-        "square-neckline": 0.08,
-        "boat-neckline": 0.06,
-    },
-    "sleeve-length": {
-        "sleeveless": 0.15,
-        "short-sleeve": 0.27,
-        "three-quarter-sleeve": 0.16,
-        "long-sleeve": 0.42,
-    },
-    "sleeve-shape": {
-        "straight-sleeve": 0.36,
-        "bell-sleeve": 0.18,
-        "puff-sleeve": 0.18,
-        "raglan-sleeve": 0.16,
-        "batwing-sleeve": 0.12,
-    },
+    "collar-shape": {"round-neckline": 0.22, "v-neckline": 0.20, "shirt-collar": 0.14,
+                     "turtleneck": 0.11, "hood": 0.10, "lapel-collar": 0.09,
+                     "square-neckline": 0.08, "boat-neckline": 0.06},
+    "sleeve-length": {"sleeveless": 0.15, "short-sleeve": 0.27, "three-quarter-sleeve": 0.16,
+                      "long-sleeve": 0.42},
+    "sleeve-shape": {"straight-sleeve": 0.36, "bell-sleeve": 0.18, "puff-sleeve": 0.18,
+                     "raglan-sleeve": 0.16, "batwing-sleeve": 0.12},
 }
+# fmt: on
 """Attribute -> value -> share before a category's tilt; the order is the numbering."""
 
 ATTRIBUTES: tuple[str, ...] = tuple(FREQUENCIES)
@@ -101,12 +57,10 @@ SLEEVELESS = "sleeveless"
 
 @dataclass(frozen=True)
 class Garment:
-    """What is sold as one item.
+    """What is sold as one item: value names of `VALUES`, then tailoring.
 
     Args:
-        category, button, colour, length, pattern, shape, collar_shape, sleeve_length,
-            sleeve_shape: value names of `vocabulary.VALUES`. A sleeveless garment has a
-            `sleeve_shape` too, which is neither drawn nor told.
+        sleeve_shape: a sleeveless garment has one too, which is neither drawn nor told.
         second_colour: name of the colour of stripes, petals and trims.
         tint: offsets of the main colour's red, green and blue, in 8-bit steps.
         pattern_scale: period of the pattern relative to its usual one, about 0.85 to 1.25.
@@ -136,35 +90,20 @@ class Garment:
 
     def labels(self) -> dict[str, str]:
         """Attribute -> value name, in the order of `ATTRIBUTES`; empty where unknown."""
-        return {
-            "category": self.category,
-            "button": self.button,
-            "colour": self.colour,
-            "length": self.length,
-            "pattern": self.pattern,
-            "shape": self.shape,
-            "collar-shape": self.collar_shape,
-            "sleeve-length": self.sleeve_length,
-            "sleeve-shape": self.sleeve_shape if self.has_sleeves else "",
-        }
+        told = {name: getattr(self, name.replace("-", "_")) for name in ATTRIBUTES}
+        return told if self.has_sleeves else told | {"sleeve-shape": ""}
 
 
 def sample_garment(rng: np.random.Generator) -> Garment:
     """Draw a garment: the category first, the rest by its tilted shares, else independently."""
     category = _draw(rng, "category", {})
     tilt = TILTS[category]
-    colour = _draw(rng, "colour", tilt)
+    names = ("colour", *(name for name in ATTRIBUTES if name not in ("category", "colour")))
+    own = {name.replace("-", "_"): _draw(rng, name, tilt) for name in names}
     return Garment(
         category=category,
-        button=_draw(rng, "button", tilt),
-        colour=colour,
-        length=_draw(rng, "length", tilt),
-        pattern=_draw(rng, "pattern", tilt),
-        shape=_draw(rng, "shape", tilt),
-        collar_shape=_draw(rng, "collar-shape", tilt),
-        sleeve_length=_draw(rng, "sleeve-length", tilt),
-        sleeve_shape=_draw(rng, "sleeve-shape", tilt),
-        second_colour=_draw(rng, "colour", {colour: 0.0}),
+        **own,
+        second_colour=_draw(rng, "colour", {own["colour"]: 0.0}),
         tint=tuple(float(x) for x in rng.normal(0.0, 5.0, 3)),  # type: ignore[arg-type]
         pattern_scale=float(rng.uniform(0.85, 1.25)),
         pattern_phase=(float(rng.random()), float(rng.random())),

@@ -1,4 +1,4 @@
-"""From a spec to a picture and the regions of its parts."""
+"""What each picture of a wardrobe shows, the picture itself, and where its parts are."""
 
 from __future__ import annotations
 
@@ -44,13 +44,9 @@ from benchmarks.wardrobe.garment import ATTRIBUTES, Garment, sample_garment
 from benchmarks.wardrobe.scene import (
     PLAIN,
     Scene,
-    draw_arms,
-    draw_back_hair,
     draw_background,
-    draw_head,
-    draw_lower_body,
     draw_occluder,
-    draw_trunk,
+    draw_wearer,
     lit,
     sample_scene,
 )
@@ -88,11 +84,9 @@ def split_of(seed: int, item: int) -> str:
 
 
 def sample_spec(seed: int, index: int) -> Spec:
-    """Draw what picture `index` of the wardrobe `seed` shows.
+    """Draw what picture `index` of the wardrobe `seed` shows, both 0 or more.
 
-    Args:
-        seed: of the whole wardrobe, 0 or more.
-        index: of the picture, 0 or more. Pictures of one item share the garment only.
+    Pictures of one item share the garment only.
     """
     item, _ = item_of(index)
     garment = sample_garment(np.random.default_rng([seed, _GARMENT, item]))
@@ -112,26 +106,23 @@ def garment_outlines(layout: Layout) -> list[Points]:
     return outlines if layout.hood is None else [*outlines, layout.hood]
 
 
-def regions(garment: Garment, layout: Layout, matrix: Points, size: int) -> dict[str, Mask]:
-    """The mask of every attribute.
+def regions(spec: Spec, size: int) -> dict[str, Mask]:
+    """The mask of every attribute of a spec drawn at `size` pixels, in the order of `ATTRIBUTES`.
 
-    Args:
-        garment: whose attributes they are.
-        layout: its geometry.
-        matrix: `Pose.matrix()`, [2, 3].
-        size: side of the picture in pixels.
-
-    Returns:
-        Attribute name -> mask, in the order of `ATTRIBUTES`. Without sleeves the region of
-        sleeve-shape is that of sleeve-length: the bare arms.
+    Without sleeves the region of sleeve-shape is that of sleeve-length: the bare arms.
     """
+    layout, matrix = lay_out(spec.garment, spec.pose), spec.pose.matrix()
+    hem = float(half_width(spec.garment.shape, np.array([layout.hem]))[0]) + 0.03
+    arms = [ribbon(line, np.linspace(0.060, 0.040, len(line))) for line in layout.arms]
+    sleeves = [sleeve.outline for sleeve in layout.sleeves]
     parts = {
-        "button": [_strip(layout)],
-        "length": [_hem(garment, layout)],
+        # Wide enough for two rows of buttons.
+        "button": [_band(0.095, layout.opening - 0.01, layout.hem + 0.015)],
+        "length": [_band(hem, layout.hem - 0.06, layout.hem + 0.05)],
         "collar-shape": _neck(layout),
-        "sleeve-length": [_arm(line) for line in layout.arms] + [s.outline for s in layout.sleeves],
+        "sleeve-length": arms + sleeves,
+        "sleeve-shape": sleeves or arms,
     }
-    parts["sleeve-shape"] = [s.outline for s in layout.sleeves] or parts["sleeve-length"]
     whole = rasterise(garment_outlines(layout), matrix, size)
     return {
         name: whole.copy() if name in _WHOLE else rasterise(parts[name], matrix, size)
@@ -149,16 +140,7 @@ def rasterise(outlines: list[Points], matrix: Points, size: int) -> Mask:
     return np.asarray(image, dtype=np.uint8).astype(bool)
 
 
-def _strip(layout: Layout) -> Points:
-    """The middle of the front, wide enough for two rows of buttons."""
-    top, low = layout.opening - 0.01, layout.hem + 0.015
-    return points((-0.095, top), (0.095, top), (0.095, low), (-0.095, low))
-
-
-def _hem(garment: Garment, layout: Layout) -> Points:
-    """A band about the hem, a little wider than the garment."""
-    half = float(half_width(garment.shape, np.array([layout.hem]))[0]) + 0.03
-    top, low = layout.hem - 0.06, layout.hem + 0.05
+def _band(half: float, top: float, low: float) -> Points:
     return points((-half, top), (half, top), (half, low), (-half, low))
 
 
@@ -170,47 +152,24 @@ def _neck(layout: Layout) -> list[Points]:
     return collar if layout.hood is None else [*collar, layout.hood]
 
 
-def _arm(line: Points) -> Points:
-    return ribbon(line, np.linspace(0.060, 0.040, len(line)))
-
-
 _MIDDLE = np.array([0.0, 0.3])
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A picture and where its attributes are.
-
-    Args:
-        image: RGB, [size, size].
-        masks: attribute name -> bool [size, size], see `regions`.
-    """
+    """An RGB picture and the masks of its attributes, see `regions`."""
 
     image: Image.Image
     masks: dict[str, Mask]
 
 
 def render(spec: Spec, size: int = 224) -> Rendered:
-    """Draw a spec and locate its attributes.
-
-    Args:
-        spec: what to draw.
-        size: side in pixels, at least 16.
-
-    Raises:
-        UsageError: if the size is too small.
-    """
-    layout = lay_out(spec.garment, spec.pose)
-    masks = regions(spec.garment, layout, spec.pose.matrix(), size)
-    return Rendered(render_image(spec, size), masks)
+    """Draw a spec and locate its attributes; errors as of `render_image`."""
+    return Rendered(render_image(spec, size), regions(spec, size))
 
 
 def render_image(spec: Spec, size: int = 224) -> Image.Image:
-    """Draw a spec: `render` without the masks.
-
-    Raises:
-        UsageError: if `size` is under 16.
-    """
+    """Draw a spec; UsageError if its side is under 16 pixels."""
     if size < 16:
         raise UsageError(f"size is {size} pixels; a garment needs at least 16")
     garment, scene = spec.garment, spec.scene
@@ -220,11 +179,7 @@ def render_image(spec: Spec, size: int = 224) -> Image.Image:
     fabric = fabric_of(garment)
     if layout.hood is not None:
         canvas.cloth(layout.hood, _shaded(fabric, 0.2, 0.7), _MIDDLE, 0.0)
-    draw_back_hair(canvas, scene)
-    draw_trunk(canvas, scene)
-    draw_lower_body(canvas, scene)
-    draw_arms(canvas, scene, layout.arms)
-    draw_head(canvas, scene)
+    draw_wearer(canvas, scene, layout.arms)
     _draw_garment(canvas, garment, fabric, layout, scene)
     draw_occluder(canvas, scene)
     return lit(canvas.finish(), scene.light)
@@ -270,10 +225,9 @@ def _draw_sleeves(canvas: Canvas, garment: Garment, fabric: Fabric, layout: Layo
             canvas.line(points((0.090, 0.176), (0.130, 0.322)) * (side, 1.0), outline, 0.008)
         canvas.cloth(sleeve.outline, cloth, sleeve.line[0], sleeve.angle)
         n = len(sleeve.line)
-        if garment.sleeve_shape == "batwing-sleeve":
-            canvas.line(sleeve.outline[: n + 2], outline, 0.006)
-        else:
-            canvas.line(sleeve.outline[1 : 2 * n - 1], outline, 0.006)
+        batwing = garment.sleeve_shape == "batwing-sleeve"
+        edge = sleeve.outline[: n + 2] if batwing else sleeve.outline[1 : 2 * n - 1]
+        canvas.line(edge, outline, 0.006)
         canvas.line(sleeve.cuff, outline, 0.010)
 
 

@@ -23,28 +23,17 @@ from benchmarks.wardrobe.draw import (
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
+# fmt: off
 SKINS: tuple[Colour, ...] = (
-    (244, 214, 192),
-    (232, 190, 160),
-    (205, 156, 122),
-    (160, 112, 82),
-    (112, 76, 56),
+    (244, 214, 192), (232, 190, 160), (205, 156, 122), (160, 112, 82), (112, 76, 56),
 )
 HAIRS: tuple[Colour, ...] = (
-    (36, 28, 26),
-    (74, 48, 34),
-    (128, 84, 48),
-    (206, 168, 104),
-    (150, 62, 38),
+    (36, 28, 26), (74, 48, 34), (128, 84, 48), (206, 168, 104), (150, 62, 38),
 )
 BOTTOM_COLOURS: tuple[Colour, ...] = (
-    (52, 62, 88),
-    (92, 118, 152),
-    (42, 42, 46),
-    (186, 170, 142),
-    (104, 108, 92),
-    (222, 220, 214),
+    (52, 62, 88), (92, 118, 152), (42, 42, 46), (186, 170, 142), (104, 108, 92), (222, 220, 214),
 )
+# fmt: on
 BOTTOMS = ("trousers", "skirt", "shorts", "bare")
 BACKGROUNDS = ("plain", "gradient", "studio", "clutter", "street")
 OCCLUDERS = ("none", "hair", "bag", "arm", "phone")
@@ -52,15 +41,8 @@ OCCLUDERS = ("none", "hair", "bag", "arm", "phone")
 
 @dataclass(frozen=True)
 class Light:
-    """How the finished picture is lit.
-
-    Args:
-        gain: overall brightness, about 0.85 to 1.12.
-        slope: change of brightness from left to right and from top to bottom.
-        cast: factor of red, green and blue.
-        noise: standard deviation, in 8-bit steps.
-        seed: of the noise.
-    """
+    """How the finished picture is lit: overall brightness, its change from left to right and from
+    top to bottom, factors of red, green and blue, deviation of the noise in 8-bit steps."""
 
     gain: float
     slope: tuple[float, float]
@@ -148,13 +130,7 @@ _GRAIN = 64  # side at which backdrops are drawn before they are blown up, as if
 
 
 def draw_background(kind: str, seed: int, size: int) -> Image.Image:
-    """An RGB backdrop.
-
-    Args:
-        kind: one of `scene.BACKGROUNDS`.
-        seed: of its details.
-        size: side in pixels.
-    """
+    """An RGB backdrop: one of `BACKGROUNDS`, its details by seed, with sides of `size` pixels."""
     rng = np.random.default_rng(seed)
     base = rng.uniform(0.35, 1.0) * 255 * rng.uniform(0.82, 1.0, 3)
     if kind == "plain":
@@ -235,22 +211,24 @@ def lit(image: Image.Image, light: Light) -> Image.Image:
 
 
 _TRUNK = points(
-    (0.046, 0.12),
-    (0.050, 0.165),
-    (0.155, 0.198),
-    (0.170, 0.230),
-    (0.140, 0.310),
-    (0.108, 0.450),
-    (0.140, 0.560),
-    (0.138, 0.640),
+    *((0.046, 0.12), (0.050, 0.165), (0.155, 0.198), (0.170, 0.230)),
+    *((0.140, 0.310), (0.108, 0.450), (0.140, 0.560), (0.138, 0.640)),
 )
 _LEG = points(
     (0.002, 0.600), (0.140, 0.580), (0.118, 0.780), (0.082, 0.960), (0.036, 0.960), (0.022, 0.780)
 )
 
 
-def draw_back_hair(canvas: Canvas, scene: Scene) -> None:
-    """The hair behind neck and shoulders."""
+def draw_wearer(canvas: Canvas, scene: Scene, arms: tuple[Points, Points]) -> None:
+    """Draw the wearer from back to front; `arms` are the arms' centre lines."""
+    _back_hair(canvas, scene)
+    _trunk(canvas, scene)
+    _lower_body(canvas, scene)
+    _arms(canvas, scene, arms)
+    _head(canvas, scene)
+
+
+def _back_hair(canvas: Canvas, scene: Scene) -> None:
     length = 0.27 if scene.long_hair else 0.10
     width = 0.105 if scene.long_hair else 0.092
     half = points(
@@ -259,8 +237,7 @@ def draw_back_hair(canvas: Canvas, scene: Scene) -> None:
     canvas.polygon(rounded(_both(half)), ink(np.array(scene.hair), 0.8))
 
 
-def draw_lower_body(canvas: Canvas, scene: Scene) -> None:
-    """Legs, shoes and bottoms."""
+def _lower_body(canvas: Canvas, scene: Scene) -> None:
     skin, cloth = scene.skin, scene.bottom_colour
     for leg in (_LEG, mirrored(_LEG)):
         canvas.polygon(rounded(leg, 1), skin)
@@ -283,8 +260,7 @@ def draw_lower_body(canvas: Canvas, scene: Scene) -> None:
         _garment(canvas, trouser, cloth)
 
 
-def draw_trunk(canvas: Canvas, scene: Scene) -> None:
-    """Trunk and neck."""
+def _trunk(canvas: Canvas, scene: Scene) -> None:
     shade = ink(np.array(scene.skin), 0.78)
     canvas.polygon(_both(_TRUNK), scene.skin)
     for side in (-1.0, 1.0):  # collar bones
@@ -293,8 +269,7 @@ def draw_trunk(canvas: Canvas, scene: Scene) -> None:
     canvas.polygon(_both(neck_shadow), shade)
 
 
-def draw_arms(canvas: Canvas, scene: Scene, arms: tuple[Points, Points]) -> None:
-    """Arms and hands."""
+def _arms(canvas: Canvas, scene: Scene, arms: tuple[Points, Points]) -> None:
     shade = ink(np.array(scene.skin), 0.78)
     for arm in arms:
         outline = ribbon(arm, np.linspace(0.040, 0.023, len(arm)))
@@ -306,7 +281,7 @@ def draw_arms(canvas: Canvas, scene: Scene, arms: tuple[Points, Points]) -> None
         canvas.disc((float(reach[0]), float(reach[1])), 0.029, scene.skin)
 
 
-def draw_head(canvas: Canvas, scene: Scene) -> None:
+def _head(canvas: Canvas, scene: Scene) -> None:
     """Face, ears and the hair that frames them; no features, as on a drawn mannequin."""
     skin = np.array(scene.skin)
     for side in (-1.0, 1.0):
@@ -333,14 +308,8 @@ def draw_occluder(canvas: Canvas, scene: Scene) -> None:
     flip = np.array([scene.occluder_side, 1.0])
     shift = scene.occluder_shift
     if scene.occluder == "hair":
-        lock = points(
-            (0.045, 0.02),
-            (0.090, 0.03),
-            (0.112, 0.20),
-            (0.128, 0.33 + 0.06 * shift),
-            (0.075, 0.35 + 0.06 * shift),
-            (0.072, 0.20),
-        )
+        ends = (0.128, 0.33 + 0.06 * shift), (0.075, 0.35 + 0.06 * shift)
+        lock = points((0.045, 0.02), (0.090, 0.03), (0.112, 0.20), *ends, (0.072, 0.20))
         canvas.polygon(rounded(lock) * flip, scene.hair)
         strand = points((0.080, 0.06), (0.092, 0.20), (0.100, 0.33))
         canvas.line(strand * flip, ink(np.array(scene.hair), 1.4), 0.006)
@@ -356,9 +325,10 @@ def draw_occluder(canvas: Canvas, scene: Scene) -> None:
     elif scene.occluder == "arm":
         y = 0.38 + 0.2 * shift
         line = points((0.56, y + 0.09), (0.36, y + 0.02), (0.17, y), (0.10, y + 0.01))
-        shadow = ribbon(line + np.array([0.0, 0.008]), np.array([0.046, 0.040, 0.032, 0.026]))
+        width = np.array([0.046, 0.040, 0.032, 0.026])
+        shadow = ribbon(line + np.array([0.0, 0.008]), width)
         canvas.polygon(shadow * flip, ink(np.array(scene.skin), 0.6))
-        canvas.polygon(ribbon(line, np.array([0.046, 0.040, 0.032, 0.026])) * flip, scene.skin)
+        canvas.polygon(ribbon(line, width) * flip, scene.skin)
         canvas.disc((0.10 * scene.occluder_side, y + 0.01), 0.032, scene.skin)
     elif scene.occluder == "phone":
         x, y = 0.12 + 0.05 * shift, 0.33 + 0.12 * shift

@@ -1,4 +1,4 @@
-"""Pictures to disk, by several processes at once."""
+"""Wardrobes to disk, drawn by several processes at once, in three layouts of label files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.wardrobe.figure import lay_out
 from benchmarks.wardrobe.garment import ATTRIBUTES, VALUES
 from benchmarks.wardrobe.render import (
     Located,
@@ -37,15 +36,8 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class PictureJob:
-    """One picture to draw and save.
-
-    Args:
-        spec: what it shows.
-        size: side in pixels.
-        path: where the JPEG goes.
-        masks: where the masks go (`.npz`, a bool array [size, size] an attribute), if anywhere.
-        located: whether to work out box and landmarks.
-    """
+    """One picture to draw, save and perhaps locate; masks are `.npz`, a bool array [size, size] an
+    attribute."""
 
     spec: Spec
     size: int
@@ -59,9 +51,7 @@ def save_picture(job: PictureJob) -> Located | None:
     spec = job.spec
     render_image(spec, job.size).save(job.path, "JPEG", quality=JPEG_QUALITY)
     if job.masks is not None:
-        layout, matrix = lay_out(spec.garment, spec.pose), spec.pose.matrix()
-        masks = regions(spec.garment, layout, matrix, job.size)
-        np.savez_compressed(job.masks, allow_pickle=False, **masks)
+        np.savez_compressed(job.masks, allow_pickle=False, **regions(spec, job.size))
     return locate(spec, job.size) if job.located else None
 
 
@@ -71,17 +61,10 @@ def save_pictures(
     progress: Progress | None = None,
     labels: Sequence[Path] = (),
 ) -> list[Located | None]:
-    """Draw and save pictures; the bytes do not depend on the number of workers.
+    """What `save_picture` gives for each job, in order, whatever the number of processes.
 
-    Args:
-        jobs: what to draw.
-        workers: processes; 1 draws in this one.
-        progress: see `Progress`.
-        labels: files that label the pictures of an earlier wardrobe in their place. They are
-            removed first, so that after an interruption none tells of pictures that are no more.
-
-    Returns:
-        What `save_picture` gives for each job, in order.
+    `labels` are files that label pictures of an earlier wardrobe in their place. They are removed
+    first, so that after an interruption none tells of pictures that are no more.
 
     Raises:
         UsageError: if `workers` is under 1.
@@ -111,9 +94,8 @@ def save_pictures(
             "run again with fewer workers"
         ) from error
     except OSError as error:
-        raise ResourceError(
-            f"cannot write the pictures: {error}; free or choose another"
-        ) from error
+        text = f"cannot write the pictures: {error}; free or choose another"
+        raise ResourceError(text) from error
 
 
 def _collect(results: Iterator[Located | None], progress: Progress | None) -> list[Located | None]:
@@ -127,17 +109,8 @@ def _collect(results: Iterator[Located | None], progress: Progress | None) -> li
 
 @dataclass(frozen=True)
 class Planned:
-    """One picture to be.
+    """One picture to be: the garment's number, which of its pictures it is (from 0), its split."""
 
-    Args:
-        index: of the picture in the wardrobe.
-        item: number of the garment it shows.
-        view: which of the item's pictures it is, from 0.
-        split: `train`, `valid` or `test`.
-        spec: what it shows.
-    """
-
-    index: int
     item: int
     view: int
     split: str
@@ -151,29 +124,15 @@ class Planned:
 
 @dataclass(frozen=True)
 class Written:
-    """What a writer left on disk.
+    """What a writer left on disk: numbers of pictures, of garments, of pictures in each split."""
 
-    Args:
-        folder: where.
-        layout: `catalogue`, `darn` or `deepfashion`.
-        images: number of pictures.
-        items: number of garments that they show.
-        splits: pictures of each split.
-    """
-
-    folder: Path
-    layout: str
     images: int
     items: int
     splits: dict[str, int]
 
 
 def plan(count: int, seed: int) -> list[Planned]:
-    """The first `count` pictures of wardrobe `seed`.
-
-    Raises:
-        UsageError: if `count` is under 1 or `seed` negative.
-    """
+    """The first `count` pictures of wardrobe `seed`; UsageError for a number out of range."""
     if count < 1:
         raise UsageError(f"count is {count}; ask for at least one picture")
     if seed < 0:
@@ -181,24 +140,17 @@ def plan(count: int, seed: int) -> list[Planned]:
     planned = []
     for index in range(count):
         item, view = item_of(index)
-        spec = sample_spec(seed, index)
-        planned.append(Planned(index, item, view, split_of(seed, item), spec))
+        planned.append(Planned(item, view, split_of(seed, item), sample_spec(seed, index)))
     return planned
 
 
-def written(folder: Path, layout: str, planned: list[Planned]) -> Written:
-    """Sum up a plan that has been carried out."""
+def _written(planned: list[Planned]) -> Written:
     splits = Counter(p.split for p in planned)
-    items = len({p.item for p in planned})
-    return Written(folder, layout, len(planned), items, {s: splits[s] for s in SPLITS})
+    return Written(len(planned), len({p.item for p in planned}), {s: splits[s] for s in SPLITS})
 
 
 def write_lines(file: Path, lines: list[str]) -> None:
-    """Write a text file, UTF-8, one line an entry.
-
-    Raises:
-        ResourceError: if it cannot be written.
-    """
+    """Write a text file, UTF-8, one line an entry; ResourceError if it cannot be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         partial = file.with_name(f".{file.name}")  # under its own name a file is whole
@@ -219,50 +171,29 @@ def write_catalogue(
     masks: bool = False,
     progress: Progress | None = None,
 ) -> Written:
-    """Draw a wardrobe into `folder`.
+    """Draw the first `count` pictures of wardrobe `seed`, `size` pixels a side, into `folder`.
 
-    Args:
-        folder: created if absent. `labels.csv` is written last, so a folder that has one is whole.
-        count: number of pictures.
-        size: their side in pixels.
-        seed: of the wardrobe.
-        workers: processes that draw.
-        masks: whether to write `masks/<stem>.npz` too: a bool array [size, size] an attribute.
-        progress: called with the number of pictures drawn.
+    `labels.csv` is written last, so a folder that has one is whole. `masks` writes
+    `masks/<stem>.npz` too.
 
     Raises:
         UsageError: if a number is out of range.
         ResourceError: if something cannot be written.
     """
     planned = plan(count, seed)
-    names = [f"{p.index:06d}" for p in planned]
-    jobs = [
-        PictureJob(
-            p.spec,
-            size,
-            folder / "images" / f"{name}.jpg",
-            folder / "masks" / f"{name}.npz" if masks else None,
-        )
-        for p, name in zip(planned, names, strict=True)
-    ]
+    jobs, lines = [], [",".join(("image", "split", "item", *ATTRIBUTES))]
+    for number, p in enumerate(planned):
+        path, file = f"images/{number:06d}.jpg", folder / "masks" / f"{number:06d}.npz"
+        jobs.append(PictureJob(p.spec, size, folder / path, file if masks else None))
+        lines.append(",".join((path, p.split, str(p.item), *p.labels.values())))
     save_pictures(jobs, workers, progress, [folder / "labels.csv"])
-    lines = [",".join(("image", "split", "item", *ATTRIBUTES))]
-    for p, name in zip(planned, names, strict=True):
-        lines.append(",".join((f"images/{name}.jpg", p.split, str(p.item), *p.labels.values())))
     write_lines(folder / "labels.csv", lines)
-    return written(folder, "catalogue", planned)
+    return _written(planned)
 
 
 DARN_NAMES = (
-    "clothes category",
-    "clothes button",
-    "clothes color",
-    "clothes length",
-    "clothes pattern",
-    "clothes shape",
-    "collar shape",
-    "sleeve length",
-    "sleeve shape",
+    *("clothes category", "clothes button", "clothes color", "clothes length", "clothes pattern"),
+    *("clothes shape", "collar shape", "sleeve length", "sleeve shape"),
 )
 """DARN's names of `ATTRIBUTES`, in the same order."""
 
@@ -287,20 +218,8 @@ def write_darn(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Written:
-    """Draw a wardrobe into `folder` as `pic/`, list files, `meta.json` and `names.json`.
-
-    Args:
-        folder: created if absent.
-        count: number of pictures, at least `LEAST`.
-        size: their side in pixels.
-        seed: of the wardrobe.
-        workers: processes that draw.
-        progress: called with the number of pictures drawn.
-
-    Raises:
-        UsageError: if a number is out of range.
-        ResourceError: if something cannot be written.
-    """
+    """As `write_catalogue`, but `pic/`, list files, `meta.json` and `names.json`; `count` is at
+    least `LEAST`."""
     if count < LEAST:
         raise UsageError(f"count is {count}; the DARN layout needs at least {LEAST} pictures")
     planned = plan(count, seed)
@@ -308,19 +227,16 @@ def write_darn(
     save_pictures(jobs, workers, progress, [folder / name for name in LABEL_FILES])
     train = [p for p in planned if p.split == "train"]
     write_lines(folder / "filenames_train.txt", [_path(p) for p in train])
-    write_lines(folder / "label_train.txt", [_all_pairs(i, p) for i, p in enumerate(train)])
+    pairs = [" ".join(f"{a} {v}" for a, v in _pairs(p)) for p in train]
+    write_lines(folder / "label_train.txt", [f"{i} {own}" for i, own in enumerate(pairs)])
     for split in ("valid", "test"):
         _write_lists(folder, split, [p for p in planned if p.split == split])
     names = dict(zip(DARN_NAMES, VALUES.values(), strict=True))
-    meta = {
-        "DARN": {
-            "ATTRIBUTES": list(DARN_NAMES),
-            "ATTRIBUTES_NUM": {name: len(values) for name, values in names.items()},
-        }
-    }
+    counts = {name: len(values) for name, values in names.items()}
+    meta = {"DARN": {"ATTRIBUTES": list(DARN_NAMES), "ATTRIBUTES_NUM": counts}}
     write_lines(folder / "names.json", [json.dumps(names, indent=2)])
     write_lines(folder / "meta.json", [json.dumps(meta, indent=2)])
-    return written(folder, "darn", planned)
+    return _written(planned)
 
 
 def _path(picture: Planned) -> str:
@@ -336,10 +252,6 @@ def _pairs(picture: Planned) -> list[tuple[int, int]]:
         for number, attribute in enumerate(ATTRIBUTES)
         if picture.labels[attribute]
     ]
-
-
-def _all_pairs(index: int, picture: Planned) -> str:
-    return " ".join([str(index), *(f"{a} {v}" for a, v in _pairs(picture))])
 
 
 def _write_lists(folder: Path, split: str, pictures: list[Planned]) -> None:
@@ -368,16 +280,8 @@ ANNO_FILES = (
 )
 """Files in `Anno/`. `Eval/list_eval_partition.txt` is written last: a folder with it is whole."""
 
-STYLES = {
-    "t-shirt": "casual",
-    "shirt": "smart",
-    "dress": "feminine",
-    "jacket": "urban",
-    "sweater": "cosy",
-    "vest": "outdoor",
-    "coat": "classic",
-    "hoodie": "sporty",
-}
+_STYLES = ("casual", "smart", "feminine", "urban", "cosy", "outdoor", "classic", "sporty")
+STYLES = dict(zip(VALUES["category"], _STYLES, strict=True))
 """Category -> style, of type 5."""
 
 UPPER, FULL = 1, 3
@@ -395,20 +299,7 @@ def write_deepfashion(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Written:
-    """Draw a wardrobe into `folder` as `Img/img/`, `Anno/` and `Eval/`.
-
-    Args:
-        folder: created if absent.
-        count: number of pictures.
-        size: their side in pixels.
-        seed: of the wardrobe.
-        workers: processes that draw.
-        progress: called with the number of pictures drawn.
-
-    Raises:
-        UsageError: if a number is out of range.
-        ResourceError: if something cannot be written.
-    """
+    """As `write_catalogue`, but `Img/img/`, `Anno/` and `Eval/`."""
     planned = plan(count, seed)
     paths = [f"img/Wardrobe_Item_{p.item:06d}/img_{p.view + 1:08d}.jpg" for p in planned]
     jobs = [
@@ -421,30 +312,27 @@ def write_deepfashion(
     names = [(value, kind) for kind, own in TYPES.items() for a in own for value in VALUES[a]]
     names += [(style, 5) for style in STYLES.values()]
     _write(anno / "list_attr_cloth.txt", "attribute_name  attribute_type", _table(names))
-    _write(
-        anno / "list_category_cloth.txt",
-        "category_name  category_type",
-        _table(list(CLOTHES_TYPES.items())),
+    kinds = _table(list(CLOTHES_TYPES.items()))
+    _write(anno / "list_category_cloth.txt", "category_name  category_type", kinds)
+    marks = (
+        "clothes_type  landmark_visibility_1  landmark_location_x_1  landmark_location_y_1  "
+        "landmark_visibility_2  ..."
     )
-    lists: dict[str, tuple[str, list[str]]] = {
-        "list_attr_img.txt": ("image_name  attribute_labels", [_states(p) for p in planned]),
-        "list_category_img.txt": ("image_name  category_label", [_category(p) for p in planned]),
-        "list_bbox.txt": (
-            "image_name  x_1  y_1  x_2  y_2",
-            [" ".join(map(str, one.box)) for one in located],
+    both = list(zip(planned, located, strict=True))
+    for file, header, fields in (
+        (anno / "list_attr_img.txt", "attribute_labels", map(_states, planned)),
+        (anno / "list_category_img.txt", "category_label", map(_category, planned)),
+        (
+            anno / "list_bbox.txt",
+            "x_1  y_1  x_2  y_2",
+            (" ".join(map(str, x.box)) for x in located),
         ),
-        "list_landmarks.txt": (
-            "image_name  clothes_type  landmark_visibility_1  landmark_location_x_1  "
-            "landmark_location_y_1  landmark_visibility_2  ...",
-            [_landmarks(p, one) for p, one in zip(planned, located, strict=True)],
-        ),
-    }
-    for name, (header, fields) in lists.items():
-        _write(anno / name, header, _rows(paths, fields))
-    partition = [_PARTITION[p.split] for p in planned]
-    header = "image_name  evaluation_status"
-    _write(partition_file, header, _rows(paths, partition))
-    return written(folder, "deepfashion", planned)
+        (anno / "list_landmarks.txt", marks, (_landmarks(*one) for one in both)),
+        (partition_file, "evaluation_status", (_PARTITION[p.split] for p in planned)),
+    ):
+        lines = [f"{path:<48} {rest}" for path, rest in zip(paths, fields, strict=True)]
+        _write(file, f"image_name  {header}", lines)
+    return _written(planned)
 
 
 def _write(file: Path, header: str, lines: list[str]) -> None:
@@ -453,10 +341,6 @@ def _write(file: Path, header: str, lines: list[str]) -> None:
 
 def _table(names: list[tuple[str, int]]) -> list[str]:
     return [f"{name:<30} {kind}" for name, kind in names]
-
-
-def _rows(paths: list[str], fields: list[str]) -> list[str]:
-    return [f"{path:<48} {rest}" for path, rest in zip(paths, fields, strict=True)]
 
 
 def _states(picture: Planned) -> str:

@@ -25,7 +25,6 @@ class RegionScore:
     """Attention under one attribute's type condition, against that attribute's region.
 
     Args:
-        attribute: its name.
         inside: mean share of the attention mass that is inside the region, 0..1.
         area: mean share of the picture that is region, 0..1: chance.
         ratio: `inside / area`.
@@ -72,19 +71,16 @@ def attention_report(
     groups: NDArray[np.int64],
     seed: int = 0,
 ) -> AttentionReport:
-    """Average the shares of many pictures, with intervals.
+    """Average the shares of many pictures in A attributes, with intervals by `seed`.
+
+    UsageError if an attribute has no labelled picture.
 
     Args:
-        attributes: A names.
         inside: share of the mass inside the attribute's region [M, A]; NaN where the picture is
             not labelled in the attribute, which leaves it out there.
         area: share of the picture that is region [M, A]; above 0.
         others: mean share inside under the other conditions [M, A]; NaN allowed.
         groups: what is resampled as a whole, such as the garment of each picture, [M].
-        seed: of the intervals.
-
-    Raises:
-        UsageError: an attribute has no labelled picture.
     """
     seen = ~np.isnan(inside)
     counts = seen.sum(axis=0)

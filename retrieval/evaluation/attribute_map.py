@@ -25,17 +25,14 @@ from training.schema import Condition
 
 @dataclass(frozen=True)
 class AttributeTask:
-    """The queries and candidates of one attribute in one split.
+    """The queries and candidates of one attribute of V values in one split.
 
     Args:
-        attribute: its number; it has V values.
-        query_rows: row of the dataset of each query, [Q] int64.
-        query_values: value of each query, [Q] int64 in 0..V-1.
-        query_sets: all values of each query's image, [Q, V] bool.
+        query_rows, query_values: row of the dataset and value (0..V-1) of each query, [Q] int64.
         candidate_rows: ascending, [M] int64: ties are broken in this order.
         candidate_values: what relevance to a query's value is judged by, [M, V] bool: of a
             published list the one value that it gives.
-        candidate_sets: all values of each candidate's image, [M, V] bool.
+        query_sets, candidate_sets: all values of each one's image, [Q, V] and [M, V] bool.
         leave_one_out: whether the queries are the candidates, rather than published lists.
         available: number of queries before `capped` took some away.
     """
@@ -69,9 +66,7 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
 
     In leave-one-out every image of the split that has at least one known value (+1) of the
     attribute queries all others that do; there are no queries where no image is labelled in it.
-
-    Raises:
-        DataError: the split has no images.
+    DataError if the split has no images.
     """
     check_split(dataset, split)
     where = dataset.schema.slice_of(attribute)
@@ -123,11 +118,7 @@ def capped(task: AttributeTask, queries: int, seed: int) -> AttributeTask:
 
 
 def check_split(dataset: Dataset, split: str) -> None:
-    """Make sure that the split has images.
-
-    Raises:
-        DataError: it has none.
-    """
+    """Raise DataError if the split has no images."""
     if len(dataset.rows_of(split)) or split in dataset.protocols:
         return
     counts = Counter(str(s) for s in dataset.splits if s)
@@ -181,7 +172,6 @@ class MapReport:
     """MAP over the attributes of one split.
 
     Args:
-        dataset, split, mode, seed: what was measured.
         leave_one_out: whether every image queried all others, rather than published lists.
         all: mean over *all queries* (query-weighted), as published tables print it.
         attribute_mean: plain mean over the attributes, percent.
@@ -223,23 +213,19 @@ def evaluate_attributes(
     max_queries: int | None = None,
     embed_queries: Embed | None = None,
 ) -> MapReport:
-    """Rank each attribute's candidates for each of its queries and average.
+    """Rank each attribute's candidates for each of its queries by dot product, and average.
+
+    A query with no relevant candidate scores 0 and stays in. `seed` is of the intervals and of the
+    draw of queries.
 
     Args:
-        dataset: images and labels, with the published lists of the split if there are any.
-        split: `train`, `valid`, `test` or `all`.
         mode: `type` conditions on all values of the attribute; `value` on the query's value, so
             that the candidates are embedded once for every value.
-        embed: gives the embeddings of rows under a condition; similarity is their dot product.
-        seed: of the confidence intervals and of the draw of queries.
         max_queries: rank only about this many queries, the same share of every attribute's but at
             least one; in the mean over all, each stands for as many of its attribute as it was
             drawn from. None: all.
         embed_queries: gives the queries' embeddings where they are made in another way than the
             candidates', as an index's are. None: `embed`.
-
-    Returns:
-        The report. A query with no relevant candidate scores 0 and stays in.
 
     Raises:
         DataError: if the split is empty, nothing in it can be a query, or embeddings are not

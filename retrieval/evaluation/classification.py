@@ -23,11 +23,10 @@ KS = (1, 3, 5)
 
 @dataclass(frozen=True)
 class HeadScores:
-    """Logits of the heads on Z before normalisation: of every value [M, K], and of every category
-    [M, C], None if the model has no category head."""
+    """Scores of every value [M, K] and of every category [M, C]; None: there are none."""
 
-    attributes: NDArray[np.float32]
-    categories: NDArray[np.float32] | None
+    attributes: NDArray[np.float32] | None = None
+    categories: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def draw_known_labels(
 
 @torch.inference_mode()
 def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -> HeadScores:
-    """Run both heads over a bank as multi-task training does: known labels in, all labels out.
+    """Logits of both heads on Z before normalisation, as in multi-task training: known labels in,
+    all labels out; no categories of a model without that head.
 
     `conditions` are what is known of each of the bank's images, label states [M, K]; zeros:
     nothing. `chunk` is the number of images at a time.
@@ -122,50 +122,45 @@ def classification_report(
     schema: Schema,
     labels: NDArray[np.int8],
     category: NDArray[np.int64],
-    attribute_scores: NDArray[np.float32] | None,
-    category_scores: NDArray[np.float32] | None,
+    scores: HeadScores,
     shown: NDArray[np.int8] | None = None,
-    intervals: bool = True,
-    seed: int = 0,
 ) -> ClassificationReport:
-    """Score predictions of categories and attributes.
+    """Score predictions of categories and attributes, with intervals if the model was told nothing.
 
     Args:
         schema: attributes and values.
         labels: label states [M, K].
         category: [M] int64, -1 unknown, which leaves the image out there.
-        attribute_scores: of every value [M, K]; None: not scored.
-        category_scores: of every category [M, C]; None: not scored.
+        scores: what is scored.
         shown: label states that the model was told [M, K]. They take no part: neither as positives
             nor in the ranking. An image that was told its category attribute has no category to
             predict.
-        intervals: whether to bootstrap.
-        seed: of the intervals.
 
     Raises:
         UsageError: scores of the wrong shape.
         DataError: a score is NaN.
     """
+    intervals = shown is None
     asked = np.ones(labels.shape, dtype=bool) if shown is None else shown == 0
     by_category = None
-    if category_scores is not None:
+    if scores.categories is not None:
         names = [normalise_name(a.name) in CATEGORY_NAMES for a in schema.attributes]
         told = (~asked & (labels != 0))[:, np.array(names)[schema.attribute_of]].any(axis=1)
-        wanted = np.zeros(category_scores.shape, dtype=bool)
+        wanted = np.zeros(scores.categories.shape, dtype=bool)
         rows = np.flatnonzero((category >= 0) & ~told)
         wanted[rows, category[rows]] = True
         if len(rows):
-            by_category = recall_score("category", category_scores, wanted, None, intervals, seed)
+            by_category = recall_score("category", scores.categories, wanted, None, intervals)
     positive = (labels == 1) & asked
-    if attribute_scores is None or not positive.any():
+    if scores.attributes is None or not positive.any():
         return ClassificationReport(by_category)
     parts = {a.name: schema.slice_of(n) for n, a in enumerate(schema.attributes)}
     parts = {name: own for name, own in parts.items() if positive[:, own].any()}
     scored = [
-        (name, attribute_scores[:, own], positive[:, own], asked[:, own])
+        (name, scores.attributes[:, own], positive[:, own], asked[:, own])
         for name, own in (parts | {"all-micro": slice(None)}).items()
     ]
-    *types, micro = (recall_score(*one, intervals, seed) for one in scored)
+    *types, micro = (recall_score(*one, intervals) for one in scored)
     means = np.mean([(one.recall, one.chance, one.ceiling) for one in types], axis=0)
     return ClassificationReport(by_category, tuple(types), micro, *map(tuple, means.tolist()))
 
@@ -176,16 +171,11 @@ def recall_score(
     positive: NDArray[np.bool_],
     candidates: NDArray[np.bool_] | None = None,
     intervals: bool = True,
-    seed: int = 0,
 ) -> RecallScore:
     """Rank every image's candidates by (-score, number), and count the positives of rank below k.
 
-    Args:
-        name: of the score.
-        scores: [M, V].
-        positive: what is to be found [M, V], at least one; all of them candidates.
-        candidates: what is ranked [M, V]; None: everything.
-        intervals: whether to bootstrap, by `seed`.
+    All are [M, V]: scores, what is to be found (at least one), and what is ranked (None:
+    everything), which holds what is to be found.
     """
     ranked = np.ones(scores.shape, dtype=bool) if candidates is None else candidates
     keys = np.sort(sort_keys(scores, positive, ~ranked), axis=1)  # the lowest bit: positive
@@ -200,5 +190,5 @@ def recall_score(
         ceiling=tuple(float(100 * np.minimum(counts, k).sum() / counts.sum()) for k in KS),
         positives=len(ranks),
         images=len(counts),
-        ci=tuple(bootstrap_interval(h, images, seed=seed) for h in hits) if intervals else None,
+        ci=tuple(bootstrap_interval(h, images) for h in hits) if intervals else None,
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.evaluation.attribute_map import check_split
+from retrieval.evaluation.attribute_map import Rows, check_split
 from retrieval.evaluation.report_grid import shown
 from retrieval.evaluation.scorer import (
     LEAST_RELEVANT,
@@ -57,13 +58,10 @@ def candidate_rows(dataset: Dataset, split: str, values: Sequence[int]) -> NDArr
 
 def draw_combinations(dataset: Dataset, split: str, count: int, seed: int = 0) -> list[Combination]:
     """Draw at most `count` combinations evenly among those that can be measured, by turns of each
-    size, in a fixed order.
+    size, in a fixed order; DataError if the split has no images.
 
     A combination can be measured if more than `LEAST_RELEVANT` images have all its values (one of
     them is the query) and at least one image is known to lack some of them (the query of `but`).
-
-    Raises:
-        DataError: if the split has no images.
     """
     check_split(dataset, split)
     frequent = list(_frequent(dataset, split))
@@ -75,18 +73,8 @@ def draw_combinations(dataset: Dataset, split: str, count: int, seed: int = 0) -
             if len(candidate_rows(dataset, split, found[number].values)) > found[number].relevant:
                 yield found[number]
 
-    drawn: list[Combination] = []
-    turns = [measurable(found) for found in eligible]
-    while turns:
-        for turn in list(turns):
-            found = next(turn, None)
-            if found is None:
-                turns.remove(turn)
-            else:
-                drawn.append(found)
-            if len(drawn) == count:
-                return drawn
-    return drawn
+    turns = zip_longest(*(measurable(found) for found in eligible))
+    return list(islice((one for turn in turns for one in turn if one is not None), count))
 
 
 def _frequent(dataset: Dataset, split: str) -> Iterator[Combination]:
@@ -187,22 +175,17 @@ def evaluate_combinations(
 ) -> CombinationReport:
     """Search the split by every combination with queries that have its values and that lack some.
 
-    Args:
-        dataset: images and labels.
-        split: the split to search.
-        scorer: of the rows of `dataset`; all queries of one combination come together.
-        combinations: at least one, drawn from this split.
-        queries_per_combination: at most so many of each kind.
-        seed: of the draw of queries and the intervals.
+    The dataset's rows are the scorer's; all queries of one combination come together. There is at
+    least one combination, drawn from this split; of each kind of queries there are at most
+    `queries_per_combination`. `seed` is of the draw of queries and the intervals.
     """
     figures: dict[str, list[tuple[float, ...]]] = {"same": [], "but": []}
     for number, combination in enumerate(combinations):
         candidates = candidate_rows(dataset, split, combination.values)
         drawn = draw_queries(dataset, split, combination, queries_per_combination, seed)
         for kind, queries in drawn.items():
-            for query in queries.tolist():
-                own = _figures(dataset, scorer, combination.values, query, candidates)
-                figures[kind].append((number, *own))
+            asked = ((combination.values, query, candidates) for query in queries.tolist())
+            figures[kind] += [(number, *_figures(dataset, scorer, *one)) for one in asked]
     same, but = (_score(np.array(found).T, seed) for found in figures.values())
     return CombinationReport(
         same=replace(same, keep_at_10=None, keep_chance=None),
@@ -215,11 +198,7 @@ def evaluate_combinations(
 
 
 def _figures(
-    dataset: Dataset,
-    scorer: Scorer,
-    values: Sequence[int],
-    query: int,
-    candidates: NDArray[np.int64],
+    dataset: Dataset, scorer: Scorer, values: Sequence[int], query: int, candidates: Rows
 ) -> tuple[float, ...]:
     """Of one query: precision, its ceiling and chance, AP and its chance, keep and its chance."""
     scores = scorer.named(query, values)

@@ -50,14 +50,10 @@ class LikenessScore:
 
 @dataclass(frozen=True)
 class LikenessReport:
-    """Likeness of three kinds over the same queries.
+    """Likeness of three kinds over the same queries, drawn by `seed` of those available.
 
-    Args:
-        query: of a query without names.
-        kept: what is kept when a value is named: mean over the attributes that are known of the
-            query (all, if none is), each named alone.
-        floor: of pooled backbone features.
-        available: queries before the draw by `seed`.
+    query: without names; kept: what is kept when a value is named, mean over the attributes that
+    are known of the query (all, if none is), each named alone; floor: of pooled features.
     """
 
     query: LikenessScore
@@ -137,17 +133,12 @@ def _others(items: NDArray[np.int64], query: int) -> NDArray[np.int64]:
 def near_ties(
     dataset: Dataset, embed: Embed, seed: int = 0, embed_queries: Embed | None = None
 ) -> dict[str, float] | None:
-    """Median number of images within 0.01 of the tenth hit's similarity, per 1,000 images.
+    """Median number of images within 0.01 of the tenth hit's similarity, per 1,000 images: for each
+    attribute by name, under its type condition; None with fewer than eleven images.
 
-    Args:
-        dataset: the split: every image queries all others.
-        embed, embed_queries: as of `evaluate_attributes`. Where any similarity is below 0 they are
-            scaled to 0..1.
-        seed: of the draw where there are more than `MOST_QUERIES` images.
-
-    Returns:
-        For each attribute by name, under its type condition, 0..1000; the tenth hit is one of
-        them. None with fewer than eleven images.
+    Every image queries all others, or a draw by `seed` where there are more than `MOST_QUERIES`;
+    the tenth hit is one of those counted. `embed` and `embed_queries` are as of
+    `evaluate_attributes`; where any similarity is below 0 they are scaled to 0..1.
     """
     count = len(dataset)
     if count <= _TENTH:

@@ -56,16 +56,8 @@ class ManipulationScore:
 
 @dataclass(frozen=True)
 class ManipulationReport:
-    """The default point and the dial's curve.
-
-    Args:
-        default: what a request gets that does not turn the dial.
-        curve: the points of the dial, in order.
-        attributes: names of the compared attributes.
-        images: size of the gallery.
-        queries, queries_available: after and before the draw by `seed`.
-        ranked_by: what ranked.
-    """
+    """What a request gets that does not turn the dial, and the dial's curve in order; names of the
+    compared attributes, size of the gallery, queries after and before the draw by `seed`."""
 
     default: ManipulationScore = field(metadata=INLINE)
     curve: tuple[ManipulationScore, ...]

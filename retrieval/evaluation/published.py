@@ -28,10 +28,8 @@ class PublishedTable:
 
     def cells(self) -> list[list[str]]:
         """Each method and its figures as text."""
-        return [
-            [method, *("-" if figure is None else f"{figure:.2f}" for figure in row)]
-            for method, row in self.rows.items()
-        ]
+        shown = {m: ["-" if x is None else f"{x:.2f}" for x in row] for m, row in self.rows.items()}
+        return [[method, *row] for method, row in shown.items()]
 
 
 # fmt: off

@@ -49,22 +49,20 @@ class Evaluation:
 
 def definition(report: MapReport) -> str:
     """What the figures of a report mean, in one paragraph; no MAP is comparable without it."""
-    lists = (
-        "leave-one-out (every labelled image and each of its values queries all other images of "
-        "the split that are labelled in the attribute)"
-    )
-    named = "value: the condition names the query's value, so it tells what is asked; "
-    condition = {
-        "type": "type: the condition marks all values of the attribute",
-        "value": named + "not comparable with type conditions",
-    }[report.mode]
+    lists = "the published query and candidate lists"
+    if report.leave_one_out:
+        lists = "leave-one-out (every labelled image and each of its values queries all other "
+        lists += "images of the split that are labelled in the attribute)"
+    condition = "type: the condition marks all values of the attribute"
+    if report.mode == "value":
+        condition = "value: the condition names the query's value, so it tells what is asked; "
+        condition += "not comparable with type conditions"
     return (
         "AP = mean over all relevant candidates of precision at their rank, full ranking by "
         "(-cosine similarity, id); relevant = has the query's value; a query with no relevant "
         "candidate scores 0 and stays in; all = mean over all queries. Queries: "
-        f"{lists if report.leave_one_out else 'the published query and candidate lists'}. "
-        f"Condition mode {condition}. Chance = exact expected AP of a random ranking; lift = MAP / "
-        "chance; CI = 95 % bootstrap over query images."
+        f"{lists}. Condition mode {condition}. Chance = exact expected AP of a random ranking; "
+        "lift = MAP / chance; CI = 95 % bootstrap over query images."
     )
 
 

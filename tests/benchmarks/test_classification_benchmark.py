@@ -62,9 +62,7 @@ def test_rows_are_what_the_heads_say(catalogue: Path, tmp_path: Path, capsys) ->
     every = dataset.rows_of("all")
     bank, _ = bank_from_images(loaded.model, dataset, every, Reading(loaded.preprocessing))
     scores = head_scores(bank, dataset.labels * 0, chunk=7)
-    report = classification_report(
-        dataset.schema, dataset.labels, dataset.category, scores.attributes, scores.categories
-    )
+    report = classification_report(dataset.schema, dataset.labels, dataset.category, scores)
     row = data["rows"][0]["under_labels"]
     assert report.category is not None
     assert row["category"]["recall"] == pytest.approx(report.category.recall, abs=1e-3)
@@ -94,6 +92,7 @@ def test_head_scores_are_the_heads_on_each_images_own_condition(catalogue, tmp_p
     bank, _ = bank_from_images(model, dataset, rows, Reading(loaded.preprocessing))
     told = np.where(np.arange(10)[:, None] % 3 == 0, 0, dataset.labels[:10]).astype(np.int8)
     scores = head_scores(bank, told, chunk=4)
+    assert scores.attributes is not None
     for n in range(10):
         states = torch.from_numpy(told[n]).float()[None, None]
         z = model.attend_raw(bank.maps[n : n + 1].float(), states, bank.keys[n : n + 1].float())

@@ -1,4 +1,4 @@
-"""The file family in which ASEN circulates DARN, FashionAI and DeepFashion.
+"""DARN and FashionAI, and the file family in which ASEN circulates them and DeepFashion.
 
 `filenames_<split>.txt` lists the images of a split, one path a line; every other file counts
 them from 0. `query_<split>.txt` and `candidate_<split>.txt` hold `index attribute value` and are
@@ -102,10 +102,8 @@ class AsenFiles:
             for attribute, value in zip(rest[::2], rest[1::2], strict=True):
                 if attribute not in sizes:
                     raise line.error(f"an attribute from {min(sizes)} to {max(sizes)}")
-                if not 0 <= value < sizes[attribute]:
-                    raise line.error(
-                        f"attribute {attribute} to have a value below {sizes[attribute]}"
-                    )
+                if not 0 <= value < (size := sizes[attribute]):
+                    raise line.error(f"attribute {attribute} to have a value below {size}")
                 found.append((rows[index], attribute, value))
         table = np.array(found, dtype=np.int64).reshape(-1, 3)
         return RetrievalList(*np.ascontiguousarray(table.T))
@@ -158,13 +156,8 @@ def read_meta(root: Path, key: str) -> dict[str, int] | None:
 
 
 def read_schema(root: Path, meta: Mapping[str, int]) -> Schema:
-    """Attributes of `meta` with value names from `names.json` ({attribute: [names]}) if there.
-
-    Values without a name are called by their number: `0`, `1`, ...
-
-    Raises:
-        DataError: if `names.json` does not name every value of an attribute that it lists.
-    """
+    """Attributes of `meta` with value names from `names.json` ({attribute: [names]}) if there: of
+    all values of an attribute or of none, which are then called by their number."""
     file = root / "names.json"
     given: dict[str, tuple[str, ...]] = {}
     if file.is_file():
@@ -191,12 +184,10 @@ def _read_json(file: Path) -> Any:
 
 
 def load_darn(root: Path, item_grouped: bool = False) -> Dataset:
-    """Read DARN's label files; splits that are absent are left out.
+    """Read DARN's label files; DataError if they are missing or malformed.
 
-    Args:
-        root: folder with the label files and `pic/`; DataError if they are missing or malformed.
-        item_grouped: cut 8:1:1, so that no item straddles. The published query and candidate lists
-            belong to the published splits and are then left out.
+    `item_grouped` cuts 8:1:1, so that no item straddles, without the published query and candidate
+    lists, which belong to the published splits.
     """
     dataset = load_asen(root, "darn", "DARN")
     matches = [(p, re.fullmatch(r"(.*?[^_/]+_[^_/]+)_[^_/]+\.[^./]+", p)) for p in dataset.paths]

@@ -25,9 +25,8 @@ from training.files import relative_path
 from training.schema import Attribute, Schema, normalise_name
 
 IMAGE_COLUMNS = ("image", "path", "file", "filename")
-SPLIT_NAMES = {"train": "train", "valid": "valid", "test": "test"} | dict.fromkeys(
-    ("val", "validation"), "valid"
-)
+_OURS = {name: name for name in ("train", "valid", "test")}
+SPLIT_NAMES = _OURS | {"val": "valid", "validation": "valid"}
 """What these names of splits mean, in any case; any other name is a split of its own."""
 
 RESERVED_SPLITS = ("all", "unassigned")
@@ -65,16 +64,14 @@ def load(
 ) -> Dataset:
     """Read `root/labels.csv`; without a `split` column rows are cut 8:1:1 by item, else by path.
 
+    Values are sorted by name. A known cell says +1 for its values and -1 for the others of its
+    attribute. Spellings that differ in case, blanks, dashes or underscores only are one value,
+    items that differ in case only are one item.
+
     Args:
-        root: folder with `labels.csv`; image paths are relative to it.
         attributes: the columns to use, in this order; None takes all that look like labels.
         item_column: the column that tells which images show one item, whatever it is called; it is
             no attribute. None: `item`, if there is one.
-
-    Returns:
-        Values sorted by name. A known cell says +1 for its values and -1 for the others of its
-        attribute. Spellings that differ in case, blanks, dashes or underscores only are one value,
-        items that differ in case only are one item.
 
     Raises:
         DataError: no file, no image column, a malformed row or a split called `all`.
@@ -202,11 +199,8 @@ def _labels(table: Table, chosen: list[int]) -> tuple[Schema, RetrievalList]:
             raise DataError(f"{table.file}: column {table.columns[column]!r} has no values")
         index = {normalise_name(value): i for i, value in enumerate(values)}
         attributes.append(Attribute(table.columns[column], tuple(values)))
-        found += [
-            (row, number, index[normalise_name(value)])
-            for row, cell in enumerate(cells)
-            for value in cell
-        ]
+        for row, cell in enumerate(cells):
+            found += [(row, number, index[normalise_name(value)]) for value in cell]
     stated = RetrievalList(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
     return Schema(tuple(attributes)), stated
 

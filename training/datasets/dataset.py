@@ -18,13 +18,8 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class RetrievalList:
-    """Statements that a row has a value of an attribute.
-
-    Args:
-        rows: row of the dataset, [M] int64.
-        attributes: number of the attribute, [M] int64.
-        values: value of that attribute, 0-based *within the attribute*, [M] int64.
-    """
+    """Statements that a row has a value of an attribute, all [M] int64: rows of the dataset,
+    numbers of attributes, and values, 0-based *within the attribute*."""
 
     rows: NDArray[np.int64]
     attributes: NDArray[np.int64]
@@ -49,9 +44,8 @@ class RetrievalProtocol:
 
     def renumbered(self, **numbers: NDArray[np.int64]) -> RetrievalProtocol:
         """Both lists, see `RetrievalList.renumbered`."""
-        return RetrievalProtocol(
-            self.queries.renumbered(**numbers), self.candidates.renumbered(**numbers)
-        )
+        lists = (one.renumbered(**numbers) for one in (self.queries, self.candidates))
+        return RetrievalProtocol(*lists)
 
 
 @dataclass(frozen=True)
@@ -59,9 +53,7 @@ class Dataset:
     """Images and what is known of them.
 
     Args:
-        name: name of the adapter or folder.
-        root: the folder that `paths` are relative to.
-        schema: attributes and values.
+        name: of the adapter or folder.
         paths: image paths relative to `root`, POSIX separators, N of them.
         labels: label states [N, K] int8 in {-1, 0, +1}.
         category: category of each image [N] int64, -1 unknown.
@@ -130,10 +122,7 @@ class Dataset:
         """The dataset with the named attributes only, in the order of the names.
 
         Published lists keep the statements about kept attributes, renumbered. Rows without any
-        label left stay. The category is not touched.
-
-        Raises:
-            UsageError: an unknown attribute; the message lists the nearest names.
+        label left stay. The category is not touched. UsageError for an unknown attribute.
         """
         kept = list(dict.fromkeys(self.schema.attribute(name) for name in names))
         new = np.full(len(self.schema.attributes), -1, dtype=np.int64)
@@ -151,10 +140,9 @@ def straddling_notes(dataset: Dataset) -> list[str]:
 
     An adapter that cuts a dataset keeps them together; the splits that files state may not.
     """
+    twice = [path for path, count in Counter(dataset.paths).items() if count > 1]
     found = {
-        "image paths listed more than once": [
-            p for p, n in Counter(dataset.paths).items() if n > 1
-        ],
+        "image paths listed more than once": twice,
         "image paths in more than one split": _straddling(dataset.paths, dataset.splits),
     }
     notes = [f"{what}: {len(p):,}, first {p[0]!r}" for what, p in found.items() if p]

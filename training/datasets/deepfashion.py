@@ -168,12 +168,9 @@ def read_coordinates(entries: Iterable[Entry], rows: int, columns: int) -> NDArr
 
 
 def read_landmarks(file: Path, row_of: Mapping[str, int]) -> NDArray[np.float32]:
-    """`list_landmarks.txt`: path, clothes type, then `visibility x y` for each landmark.
-
-    Returns:
-        [N, 8, 3] float32, visibility (0 visible, 1 occluded, 2 cut off), x and y in pixels; NaN in
-        the slots that a garment does not have.
-    """
+    """Of `list_landmarks.txt` (path, clothes type, then `visibility x y` for each landmark)
+    [N, 8, 3] float32: visibility (0 visible, 1 occluded, 2 cut off), x and y in pixels; NaN in the
+    slots that a garment does not have."""
     out = np.full((len(row_of), 8, 3), np.nan, dtype=np.float32)
     for row, line, fields in by_path(file, row_of):
         slots = SLOTS_OF_TYPE.get(whole_number("".join(fields[:1])) or 0)
@@ -269,17 +266,9 @@ def load(root: Path) -> Dataset:
     Beside the release ASEN's query and candidate lists are taken up. An image of ASEN's valid or
     test files is then in that split, whatever the release says, so that training does not see it.
 
-    Args:
-        root: folder that holds `Anno_coarse/` or `Anno/`, `Eval/` and the images, or ASEN's files,
-            or `Anno_fine/`.
-
-    Returns:
-        Attributes texture, fabric, shape, part and style, multi-valued, values in file order;
-        the category is not among them. Paths are relative to `Img/` or, where that has no `img/`,
-        to `root`.
-
-    Raises:
-        DataError: missing or malformed files.
+    Attributes are texture, fabric, shape, part and style, multi-valued, values in file order; the
+    category is not among them. Paths are relative to `Img/` or, where that has no `img/`, to
+    `root`. DataError if files are missing or malformed.
     """
     images = root / "Img" if (root / "Img" / "img").is_dir() else root
     folders = [root / "Anno_coarse", root / "Anno", root]
@@ -378,15 +367,10 @@ def _load_asen_alone(root: Path) -> Dataset:
             f"{list(meta.values())}; the ids cannot be ranked without Anno/list_attr_cloth.txt"
         )
     if 0 in sizes:
-        raise DataError(
-            f"ASEN's lists in {root} number all five types, but {sizes} values are here"
-        )
-    schema = Schema(
-        tuple(
-            Attribute(name, tuple(map(str, range(size))), multi=True)
-            for name, size in zip(TYPES, sizes, strict=True)
-        )
-    )
+        text = f"ASEN's lists in {root} number all five types, but {sizes} values are here"
+        raise DataError(text)
+    named = zip(TYPES, (tuple(map(str, range(size))) for size in sizes), strict=True)
+    schema = Schema(tuple(Attribute(*own, multi=True) for own in named))
     values = np.empty_like(ids)
     for number, own in enumerate(known, start=1):
         values[types == number] = np.searchsorted(own, ids[types == number])

@@ -1,4 +1,4 @@
-"""What adapters make of labels: states, categories, and splits where there are none."""
+"""What adapters share: label states, categories, own splits, lines of files, folders and hints."""
 
 from __future__ import annotations
 
@@ -82,13 +82,9 @@ def dataset_of(
 def grouped_split(groups: NDArray[np.int64], seed: int = 0) -> NDArray[np.str_]:
     """Cut rows 8:1:1 into `train`, `valid` and `test` [N], all rows of a group into the same.
 
-    Groups are dealt out from the largest to the smallest, those of one size in an order drawn
-    from `seed`, each to the split that stays the least filled; so big items spread like small
-    ones. With fewer than ten groups valid and test can stay empty.
-
-    Args:
-        groups: number of the item of each row [N], any integers.
-        seed: of the order among groups of one size.
+    Groups, any integers [N], are dealt out from the largest to the smallest, those of one size in
+    an order drawn from `seed`, each to the split that stays the least filled; so big items spread
+    like small ones. With fewer than ten groups valid and test can stay empty.
     """
     unique, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     shuffled = np.random.default_rng(seed).permutation(len(unique))

@@ -49,15 +49,12 @@ def backbone_channels(name: str, stage: str) -> int:
 
 
 def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Module:
-    """A backbone cut after `stage`.
+    """A backbone of `CHANNELS` cut after `stage`.
 
-    Args:
-        name: a key of `CHANNELS`.
-        stage: `layer1` to `layer4`.
-        weights: None (random), the path of a `.safetensors` file with torchvision's keys (for
-            resnet50v2: its own), `imagenet` (torchvision's default weights) or the name of one of
-            torchvision's weight enums, such as `IMAGENET1K_V1`; the last two are downloaded by
-            torchvision unless its cache has them.
+    `weights` are None (random), the path of a `.safetensors` file with torchvision's keys (for
+    resnet50v2: its own), `imagenet` (torchvision's default weights) or the name of one of
+    torchvision's weight enums, such as `IMAGENET1K_V1`; the last two are downloaded by torchvision
+    unless its cache has them.
 
     Raises:
         UsageError: an unknown backbone, stage or weight enum.
@@ -96,14 +93,7 @@ def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]
 
     Not in the paper. A backbone trained to tell objects apart forgets colour on its way up: on
     colour its last stages do worse than random features. What its lower stages saw is kept.
-
-    Args:
-        backbone: of `build_backbone`.
-        images: normalised [B, 3, S, S].
-        grid: (H, W).
-
-    Returns:
-        [B, lower channels + channels of the last stage, H, W].
+    Normalised [B, 3, S, S] -> [B, lower channels + channels of the last stage, H, W].
     """
     mean = F.adaptive_avg_pool2d(images, grid)
     square = F.adaptive_avg_pool2d(images.square(), grid)

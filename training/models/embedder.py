@@ -30,24 +30,16 @@ from training.schema import Schema
 
 
 class Seen(NamedTuple):
-    """What a model sees of B images under C conditions.
-
-    Args:
-        attended: what nuance is read from beside Z: V_s [B, C, d] in M2Fashion, else Z again.
-        z: Z before normalisation [B, C, d].
-    """
+    """What a model sees of B images under C conditions: Z before normalisation [B, C, d], and what
+    nuance is read from beside it: V_s [B, C, d] in M2Fashion, else Z again."""
 
     attended: Tensor
     z: Tensor
 
 
 class Described(NamedTuple):
-    """What a descriptor is made of, for B images.
-
-    Args:
-        chances: probability of every value, each under its own type condition [B, K] in 0..1.
-        nuance: unit vectors side by side [B, N], as `ConditionedEmbedder.layout` has them.
-    """
+    """What a descriptor is made of, for B images: the probability of every value, each under its
+    own type condition [B, K] in 0..1, and unit vectors side by side [B, N], see `layout`."""
 
     chances: Tensor
     nuance: Tensor
@@ -74,11 +66,7 @@ class Embedder(Protocol):
 class ConditionedEmbedder(nn.Module, ABC):
     """A conditioned embedder with its two multi-task heads; `build_model` makes one.
 
-    Args:
-        schema: attributes and values; K.
-        config: the architecture.
-        categories: C, the number of categories (0: no category head).
-        weights: backbone weights, see `build_backbone`.
+    `categories` is their number (0: no category head), `weights` are as of `build_backbone`.
     """
 
     architecture: ClassVar[str]
@@ -98,11 +86,7 @@ class ConditionedEmbedder(nn.Module, ABC):
     """F [B, channels, H, W] -> I [B, *, h, w], which knows no condition."""
 
     def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        categories: int = 0,
-        weights: str | None = None,
+        self, schema: Schema, config: ModelConfig, categories: int = 0, weights: str | None = None
     ) -> None:
         super().__init__()
         assert config.architecture == self.architecture, "build_model chooses the class"
@@ -149,13 +133,8 @@ class ConditionedEmbedder(nn.Module, ABC):
 
     @abstractmethod
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
-        """Z before normalisation [B, C, d], for several conditions of each image.
-
-        Args:
-            maps: I [B, *, h, w].
-            conditions: label states [B or 1, C, K] float.
-            keys: P, if stored; computed from `maps` otherwise.
-        """
+        """Z before normalisation [B, C, d], of I [B, *, h, w] under label states [B or 1, C, K]
+        float; P, if stored, else computed."""
 
     def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
         """Z, and what nuance is read from; arguments as for `attend_raw`."""
@@ -187,16 +166,10 @@ class ConditionedEmbedder(nn.Module, ABC):
         return self.dim if self.values is None else self.schema.size
 
     def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
-        """The embedding under a condition; two images are compared by the inner product.
+        """The embedding [B, width] of I [B, *, h, w] under label states [B or 1, K]: Z of length 1,
+        or the chances of the attributes that the condition speaks of, see `ValueReadout`.
 
-        Args:
-            maps: I [B, *, h, w].
-            condition: label states [B, K], or [1, K] for one condition of all images.
-            keys: P, if at hand.
-
-        Returns:
-            [B, width]: Z of length 1, or the chances of the attributes that the condition speaks
-            of, see `ValueReadout`.
+        Two images are compared by the inner product.
         """
         conditions = condition.unsqueeze(1)
         z = self.attend_raw(maps, conditions, keys)
@@ -208,11 +181,7 @@ class ConditionedEmbedder(nn.Module, ABC):
         return self.attend(self.features(images), condition)
 
     def value_logits(self, by_type: Tensor) -> Tensor:
-        """Logits of each value [B, K], read under its own attribute's type condition.
-
-        Args:
-            by_type: Z before normalisation under every type condition [B, T, d].
-        """
+        """Logits of each value [B, K], from Z under every type condition [B, T, d]."""
         types = range(len(self.schema.attributes))
         return torch.cat([self.logits_of(by_type[:, n], n) for n in types], -1)
 
@@ -283,13 +252,10 @@ class ValueReadout(nn.Module):
         return near * self.log_scale.exp() + self.bias[where]
 
     def forward(self, z: Tensor, conditions: Tensor) -> Tensor:
-        """Embeddings [B, C, K] whose inner product is how likely two images share a value.
+        """Embeddings [B, C, K] whose inner product is how likely two images share a value, of Z
+        [B, C, d] under label states [B or 1, C, K] float.
 
         Of several attributes that a condition speaks of it is the mean; of none, zeros.
-
-        Args:
-            z: [B, C, d], of any length.
-            conditions: label states [B or 1, C, K] float.
         """
         named = named_attributes(conditions, self.schema)
         share = (named / named.sum(-1, keepdim=True).clamp(min=1)).sqrt()
@@ -312,11 +278,8 @@ def named_attributes(conditions: Tensor, schema: Schema) -> Tensor:
 def attribute_weights(conditions: Tensor, schema: Schema) -> Tensor:
     """A condition to a model that knows attributes, not values: the mean of their one-hots.
 
-    An attribute counts once, however many of its values are named.
-
-    Returns:
-        [*, T] of label states [*, K]; rows are >= 0 and sum to 1. A condition that names nothing
-        gives 1 / T throughout.
+    [*, T] of label states [*, K]; rows are >= 0 and sum to 1. An attribute counts once, however
+    many of its values are named; a condition that names nothing gives 1 / T throughout.
     """
     named = named_attributes(conditions, schema)
     named = named + (named.sum(-1, keepdim=True) == 0).to(named.dtype)

@@ -98,11 +98,7 @@ class SpatialAttention(nn.Module):
     Differs from the paper: logits are scaled by a learned temperature instead of squashed by tanh,
     and V_s is the mean of the weighted map, which is Eq. 5, or its maximum. P does not depend on
     the condition, so the logits of each cost one matrix-vector product: s_l = P_l . (w_v2 * T1).
-
-    Args:
-        dim: d.
-        mode: `temperature`, `tanh` (Eq. 3 to the letter) or `none` (V_s = pooled I).
-        pooling: `max` or `mean` over the weighted map.
+    For `mode` and `pooling` see `spatial` and `pooling` of `ModelConfig`.
     """
 
     def __init__(self, dim: int, mode: str, pooling: str) -> None:

@@ -11,6 +11,7 @@ from sklearn.metrics import top_k_accuracy_score
 
 from retrieval.evaluation.classification import (
     KS,
+    HeadScores,
     classification_report,
     draw_known_labels,
     recall_score,
@@ -77,7 +78,7 @@ def test_ranks_equal_the_slow_loop_ties_and_all() -> None:
 def test_category_is_scikit_learns_top_k_accuracy() -> None:
     _, category, _, scores = example()
     labels = np.zeros((60, SCHEMA.size), dtype=np.int8)
-    found = classification_report(SCHEMA, labels, category, None, scores).category
+    found = classification_report(SCHEMA, labels, category, HeadScores(None, scores)).category
     known = category >= 0
     assert found is not None
     for k, accuracy in zip(KS, found.recall, strict=True):
@@ -89,7 +90,7 @@ def test_category_is_scikit_learns_top_k_accuracy() -> None:
 
 def test_each_type_ranks_its_own_values_and_all_both_ways() -> None:
     labels, category, scores, heads = example()
-    report = classification_report(SCHEMA, labels, category, scores, heads)
+    report = classification_report(SCHEMA, labels, category, HeadScores(scores, heads))
     every = np.ones(labels.shape, dtype=bool)
     for number, score in enumerate(report.types):
         own = SCHEMA.slice_of(number)
@@ -107,7 +108,7 @@ def test_each_type_ranks_its_own_values_and_all_both_ways() -> None:
 def test_labels_that_were_told_take_no_part() -> None:
     labels, category, scores, heads = example()
     shown = draw_known_labels(labels, SCHEMA, 0.5, seed=3)
-    report = classification_report(SCHEMA, labels, category, scores, heads, shown, False)
+    report = classification_report(SCHEMA, labels, category, HeadScores(scores, heads), shown)
     open_ = shown == 0
     assert report.all_micro is not None
     for k, recall in zip(KS, report.all_micro.recall, strict=True):
@@ -116,7 +117,7 @@ def test_labels_that_were_told_take_no_part() -> None:
     assert report.all_micro.ci is None
     # The scores of what was told change nothing.
     other = np.where(open_, scores, 99).astype(np.float32)
-    again = classification_report(SCHEMA, labels, category, other, heads, shown, False)
+    again = classification_report(SCHEMA, labels, category, HeadScores(other, heads), shown)
     assert again == report
     # Who was told the category has none to predict.
     told = (shown[:, SCHEMA.slice_of(1)] != 0).any(1)
@@ -130,11 +131,11 @@ def test_labels_that_were_told_take_no_part() -> None:
 
 def test_nothing_to_score() -> None:
     labels, category, scores, heads = example()
-    nothing = classification_report(SCHEMA, labels * 0, category * 0 - 1, scores, heads)
+    nothing = classification_report(SCHEMA, labels * 0, category * 0 - 1, HeadScores(scores, heads))
     assert (nothing.category, nothing.types, nothing.all_micro) == (None, (), None)
     one = labels.copy()
     one[:, SCHEMA.slice_of(0)] = 0
-    names = [s.name for s in classification_report(SCHEMA, one, category, scores, None).types]
+    names = [s.name for s in classification_report(SCHEMA, one, category, HeadScores(scores)).types]
     assert names == ["category", "style"]
     with pytest.raises(UsageError, match="both must be"):
         recall_score("x", scores, labels[:, :3] == 1)

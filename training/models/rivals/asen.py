@@ -43,12 +43,8 @@ class ASEN(ConditionedEmbedder):
         return torch.tanh(self.key(maps))
 
     def spatial_logits(self, keys: Tensor, weights: Tensor) -> Tensor:
-        """What the softmax over cells is taken of, [B, C, H * W].
-
-        Args:
-            keys: P [B, 512, H, W].
-            weights: of the attributes, [B or 1, C, T], see `attribute_weights`.
-        """
+        """What the softmax over cells is taken of, [B, C, H * W], of P [B, 512, H, W] and
+        `attribute_weights` [B or 1, C, T]."""
         # The convolution of P * t is P . (w * t): one product of matrices, and no [B, C, 512, L].
         u = torch.tanh(self.spatial_attribute(weights)) * self.logit.weight[0]
         return torch.tanh(u @ keys.flatten(2) + self.logit.bias)

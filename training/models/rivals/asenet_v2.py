@@ -29,11 +29,7 @@ class ASENetV2(ASEN):
     paper = "Ma et al., AAAI 2020; Dong et al., TIP 2021"
 
     def __init__(
-        self,
-        schema: Schema,
-        config: ModelConfig,
-        categories: int = 0,
-        weights: str | None = None,
+        self, schema: Schema, config: ModelConfig, categories: int = 0, weights: str | None = None
     ) -> None:
         channels = backbone_channels(config.backbone, config.stage)
         if config.lower_stages:
