@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,19 +12,16 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint", "load_dataset", "train"]
 
+_HOMES = {
+    "load_checkpoint": ("training.checkpoint", "load_checkpoint"),
+    "load_dataset": ("training.datasets", "load_dataset"),
+    "train": ("training.run", "run_training"),
+}
+
 
 def __getattr__(name: str) -> Any:
     """Import the public functions when they are asked for: they bring torch."""
-    if name == "load_checkpoint":
-        from training.checkpoint import load_checkpoint
-
-        return load_checkpoint
-    if name == "load_dataset":
-        from training.datasets import load_dataset
-
-        return load_dataset
-    if name == "train":
-        from training.run import run_training
-
-        return run_training
-    raise AttributeError(f"module 'training' has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'training' has no attribute {name!r}")
+    home, own = _HOMES[name]
+    return getattr(import_module(home), own)

@@ -94,7 +94,7 @@ class _Config:
 class Checkpoint:
     """A model as read from disk, in inference mode."""
 
-    model: ConditionedEmbedder  # the embedder
+    model: ConditionedEmbedder
     schema: Schema  # attributes and values it was trained on
     preprocessing: Preprocessing  # how its images are prepared
     categories: tuple[str, ...]  # names of the category head's classes
@@ -112,10 +112,7 @@ def save_checkpoint(
     training: dict[str, Any],
 ) -> None:
     """Write a checkpoint, see `Checkpoint`; each file is replaced as a whole, the config last.
-
-    Raises:
-        ResourceError: the folder cannot be written.
-    """
+    Raises ResourceError."""
     config = _Config(1, model.architecture, model.config, preprocessing, categories, training)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     # Not `save_file`: nobody else may read its files.
@@ -129,11 +126,8 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint onto a device; a run's folder stands for its best epoch.
-
-    Raises:
-        DataError: files missing, broken, or not fitting each other.
-    """
+    """Read a checkpoint onto a device; a run's folder stands for its best epoch. Raises DataError
+    for files that are missing, broken, or do not fit each other."""
     if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
         folder = folder / "best"
     missing = [name for name in (WEIGHTS, CONFIG, SCHEMA) if not (folder / name).is_file()]
@@ -161,10 +155,7 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
 
 
 def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 over the weights, the architecture, the preprocessing and the schema.
-
-    The remarks on the training run do not count: they do not change an embedding.
-    """
+    """SHA-256 over all but the remarks on the training run: they do not change an embedding."""
     config = read_json(folder / CONFIG)
     kept = {k: config[k] for k in ("architecture", "model", "preprocessing", "categories")}
     digest = hashlib.sha256((folder / WEIGHTS).read_bytes())

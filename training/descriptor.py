@@ -35,8 +35,7 @@ class DescriptorLayout:
     """What the bytes of a descriptor are."""
 
     values: int  # K
-    # owner (number of an attribute, or `GARMENT`) and length of each unit vector of nuance, in
-    # their order
+    # owner (number of an attribute, or `GARMENT`) and length of each unit vector of nuance
     groups: tuple[tuple[int, int], ...] = ()
 
     @cached_property
@@ -67,23 +66,17 @@ class DescriptorLayout:
     @cached_property
     def owners(self) -> NDArray[np.int64]:
         """Owner of each number of nuance, [N] int64."""
-        owners, sizes = zip(*self.groups, strict=True) if self.groups else ((), ())
-        return np.repeat(np.array(owners, dtype=np.int64), np.array(sizes, dtype=np.int64))
+        return np.array([owner for owner, size in self.groups for _ in range(size)], dtype=np.int64)
 
     @cached_property
     def spans(self) -> Floats:
         """Largest number that can be stored at each place of the nuance, [N] float32 in 0..1."""
-        sizes = np.repeat([size for _, size in self.groups], [size for _, size in self.groups])
-        spans: Floats = np.minimum(_SPAN / np.sqrt(sizes), 1).astype(np.float32)
-        return spans
+        spans = [min(_SPAN / np.sqrt(size), 1) for _, size in self.groups for _ in range(size)]
+        return np.array(spans, dtype=np.float32)
 
     def pack(self, chances: Floats, nuance: Floats) -> Bytes:
-        """Descriptors of M images, [M, width] uint8.
-
-        Args:
-            chances: probability of every value [M, K] in 0..1.
-            nuance: unit vectors side by side [M, N].
-        """
+        """Descriptors [M, width] of the probability of every value [M, K] in 0..1 and of unit
+        vectors side by side [M, N]."""
         out = np.zeros((len(chances), self.width), dtype=np.uint8)
         chances = np.clip(chances, 0, 1)
         out[:, self.roots] = np.rint(255 * chances**ROOT)

@@ -1,4 +1,4 @@
-"""Training by several processes (`torchrun`): who is who, and whose images are whose.
+"""What is computed on: the device, its number formats, and several processes (`torchrun`).
 
 Every process draws what one process would draw for the whole batch and works on its share of the
 images; embeddings are gathered, so that pairs are formed across the shares and the loss is that
@@ -74,10 +74,8 @@ would never end. A Python reference is dropped without the GIL.
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Processes, str]]:
-    """Join the processes that `torchrun` started; alone without it.
-
-    Yields:
-        The processes, and this one's device: `cuda` becomes `cuda:N` by its local rank.
+    """Join the processes that `torchrun` started; alone without it. Also gives this one's device:
+    `cuda` becomes `cuda:N` by its local rank.
 
     Raises:
         UsageError: the environment that torchrun sets is broken.
@@ -115,14 +113,10 @@ def joined(device: str) -> Iterator[tuple[Processes, str]]:
 
 
 def autocast(setting: str, device: str) -> AbstractContextManager[object]:
-    """A context in which matrix products run in the format asked for.
+    """A context in which matrix products run in `float32`, `bfloat16` or, with `auto`, the faster.
 
     bfloat16 has float32's range, so the loss needs no scaling. On a CPU it pays only with matrix
     instructions for it (AMX: ten times float32 in a large product); without them it is emulated.
-
-    Args:
-        setting: `float32`, `bfloat16` or `auto`.
-        device: `cpu`, `cuda` or `cuda:N`.
     """
     kind = device.partition(":")[0]
     wanted = setting == "bfloat16" or (setting == "auto" and has_fast_bfloat16(kind))
@@ -141,11 +135,8 @@ _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc not to return memory for the rest of this process, for long batch jobs.
-
-    Returns:
-        Whether that took effect; elsewhere than on Linux with glibc nothing is changed.
-    """
+    """Tell glibc not to return memory for the rest of this process, for long batch jobs; whether
+    that took effect: elsewhere than on Linux with glibc nothing is changed."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -164,14 +155,11 @@ class DeviceChoice:
 
 
 def choose_device(wanted: str = "auto") -> DeviceChoice:
-    """Resolve `auto`, `cpu`, `cuda` or `cuda:N`.
+    """Resolve `auto`, `cpu`, `cuda` or `cuda:N`; raises UsageError for another word, ResourceError
+    for a named GPU that does not work.
 
     A GPU is used only after a tiny convolution on it gave what the CPU gives: a driver may be
     there without kernels for the card.
-
-    Raises:
-        UsageError: another word.
-        ResourceError: a GPU was named and does not work.
     """
     if wanted == "cpu":
         return DeviceChoice("cpu")

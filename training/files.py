@@ -18,10 +18,7 @@ TEMPORARY_PREFIX = ".tmp-"
 @contextmanager
 def temporary_file(folder: Path) -> Iterator[Path]:
     """A name in `folder` (made if missing) to write to and hand to `commit`; else it is removed.
-
-    Raises:
-        ResourceError: instead of any OSError within the block: disk full, read-only, no permission.
-    """
+    Raises ResourceError instead of any OSError within the block."""
     path = folder / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
     try:
         with as_resource_error(folder):
@@ -38,31 +35,24 @@ def as_resource_error(where: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _resource_error(error, where) from error
-
-
-def _resource_error(error: OSError, where: Path) -> ResourceError:
-    path = where if error.filename is None else error.filename
-    if error.errno == errno.ENOSPC:
-        return ResourceError(f"the disk is full: cannot write {path}; free some space, run again")
-    reason = (error.strerror or str(error)).lower()
-    return ResourceError(f"cannot write {path}: {reason}")
+        message = f"cannot write {where if error.filename is None else error.filename}"
+        if error.errno == errno.ENOSPC:
+            message = f"the disk is full: {message}; free some space, run again"
+        else:
+            message += f": {(error.strerror or str(error)).lower()}"
+        raise ResourceError(message) from error
 
 
 def commit(temporary: Path, final: Path) -> None:
     """Give a written file its name; after a crash `final` is what it was or the new file, whole."""
-    descriptor = os.open(temporary, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(temporary)
     os.replace(temporary, final)
-    sync_folder(final.parent)
+    _sync(final.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -99,11 +89,8 @@ def leaves_root(path: str) -> bool:
 
 
 def relative_path(path: str, where: str) -> str:
-    """`path` itself, which a label file names at `where` (file and line).
-
-    Raises:
-        DataError: if it leaves the folder (`leaves_root`).
-    """
+    """`path` itself, which a label file names at `where` (file and line); raises DataError if it
+    `leaves_root`."""
     if leaves_root(path):
         raise DataError(
             f"{where}: {path!r} is not a path inside the dataset's folder; "

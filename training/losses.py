@@ -1,4 +1,7 @@
-"""Which pairs of a batch are alike and which are not, under each condition."""
+"""Which pairs of a batch are alike under each condition, and the losses of a step.
+
+Label states are [B, K] in {-1, 0, +1}. A loss over nothing is 0, with a gradient of 0.
+"""
 
 from __future__ import annotations
 
@@ -13,48 +16,30 @@ from training.schema import Schema
 
 @dataclass(frozen=True)
 class Pairs:
-    """Relations within a batch under C conditions.
+    """Relations within a batch under C conditions; a pair can be neither."""
 
-    Args:
-        positive: [C, B, B] bool, the two images are alike (never an image with itself).
-        negative: [C, B, B] bool, they are known not to be. A pair can be neither.
-    """
-
-    positive: Tensor
-    negative: Tensor
+    positive: Tensor  # [C, B, B] bool, the two images are alike (never an image with itself)
+    negative: Tensor  # [C, B, B] bool, they are known not to be
 
 
 def type_pairs(labels: Tensor, schema: Schema) -> Pairs:
-    """Under each type condition: alike when a value is shared, unlike when both are labelled
-    in the attribute and share none.
-
-    Args:
-        labels: label states [B, K].
-        schema: attributes and values; C is the number of attributes.
-    """
+    """Under each attribute's type condition: alike when a value is shared, unlike when both are
+    labelled in the attribute and share none."""
     own = [labels[:, schema.slice_of(number)] == 1 for number in range(len(schema.attributes))]
     share = torch.stack([_share(has) for has in own])
     return _pairs(share, torch.stack([has.any(1) for has in own]))
 
 
 def value_pairs(fits: Tensor) -> Pairs:
-    """Under C value conditions: an image that fits is alike another that fits, unlike one that
-    does not. Images that do not fit anchor nothing: they may differ in every way.
-
-    Args:
-        fits: [B, C] int8 in {1, 0, -1}.
-    """
+    """Under C value conditions that images fit [B, C] int8 in {1, 0, -1}: one that fits is alike
+    another that fits, unlike one that does not. Images that do not fit anchor nothing: they may
+    differ in every way."""
     yes, no = (fits == 1).T, (fits == 0).T
     return Pairs(_without_self(yes[:, :, None] & yes[:, None, :]), yes[:, :, None] & no[:, None, :])
 
 
 def literal_pairs(labels: Tensor, conditions: int) -> Pairs:
-    """The paper's literal rule, repeated for C conditions: alike when any value at all is shared.
-
-    Args:
-        labels: label states [B, K].
-        conditions: C.
-    """
+    """The paper's literal rule, repeated for C conditions: alike when any value is shared."""
     has = labels == 1
     pairs = _pairs(_share(has)[None], has.any(1)[None])
     shape = (conditions, -1, -1)
@@ -62,11 +47,8 @@ def literal_pairs(labels: Tensor, conditions: int) -> Pairs:
 
 
 def item_pairs(shows: Tensor) -> Pairs:
-    """Pictures of one thing are alike, whatever its values; all others are unlike; C = 1.
-
-    Args:
-        shows: number of what each picture shows [B] int64, -1 where that is not known.
-    """
+    """Pictures of one thing, by the number of what each shows [B] int64, -1 unknown, are alike,
+    whatever its values; all others are unlike; C = 1."""
     known = shows >= 0
     return _pairs((known[:, None] & (shows[:, None] == shows))[None], known[None])
 
@@ -95,27 +77,19 @@ def category_loss(logits: Tensor, category: Tensor) -> Tensor:
 
 
 def masked_attribute_loss(logits: Tensor, labels: Tensor, shown: Tensor) -> Tensor:
-    """Mean binary cross-entropy on the labels that were hidden, given those that were shown.
-
-    Args:
-        logits: [B, K].
-        labels: label states [B, K] in {-1, 0, +1}.
-        shown: label states after masking [B, K].
-    """
+    """Mean binary cross-entropy of logits [B, K] on the labels that were hidden, given those that
+    were `shown`, the label states after masking."""
     scored = (labels != 0) & (shown == 0)
     if not bool(scored.any()):
         return logits.sum() * 0
     return F.binary_cross_entropy_with_logits(logits[scored], (labels[scored] > 0).float())
 
 
-def value_loss(logits: Tensor, labels: Tensor, schema: Schema, smoothing: float = 0.0) -> Tensor:
+def value_loss(logits: Tensor, labels: Tensor, schema: Schema) -> Tensor:
     """Cross-entropy over the values of each attribute, mean over those that have a labelled image.
 
-    Args:
-        logits: [B, K], each value's logit under its attribute's type condition.
-        labels: label states [B, K].
-        schema: single-valued attributes get a softmax, multi-valued ones a sigmoid for each value.
-        smoothing: label smoothing of the softmax, 0..1.
+    Of logits [B, K] under the attributes' type conditions: single-valued attributes get a softmax,
+    multi-valued ones a sigmoid for each value.
     """
     losses = []
     for number, attribute in enumerate(schema.attributes):
@@ -127,28 +101,17 @@ def value_loss(logits: Tensor, labels: Tensor, schema: Schema, smoothing: float 
             continue
         labelled = (states == 1).any(1)
         if bool(labelled.any()):
-            target = states[labelled].argmax(1)
-            losses.append(F.cross_entropy(own[labelled], target, label_smoothing=smoothing))
+            losses.append(F.cross_entropy(own[labelled], states[labelled].argmax(1)))
     return torch.stack(losses).mean() if losses else logits.sum() * 0
 
 
 def triplet_loss(
-    similarities: Tensor,
-    pairs: Pairs,
-    margin: float,
-    positives: int,
-    generator: torch.Generator,
+    similarities: Tensor, pairs: Pairs, margin: float, positives: int, generator: torch.Generator
 ) -> Tensor:
-    """Mean hinge over the violating triplets; 0 (with a gradient of 0) when there are none.
+    """Mean hinge over the violating triplets, of cosine similarities [C, B, B].
 
+    So many positives are drawn for each anchor (with replacement), all its negatives are used.
     Averaging over violating triplets only keeps the loss from fading as most become easy.
-
-    Args:
-        similarities: cosine similarities [C, B, B].
-        pairs: which pairs are alike and unlike under each condition, [C, B, B].
-        margin: m, in units of cosine.
-        positives: positives drawn for each anchor (with replacement); all its negatives are used.
-        generator: source of the draws.
     """
     anchors = pairs.positive.any(-1) & pairs.negative.any(-1)
     if not bool(anchors.any()):
@@ -163,10 +126,8 @@ def triplet_loss(
 
 
 def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float) -> Tensor:
-    """Mean over triplets of max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included.
-
-    Of embeddings [M, d], whose length does not matter; 0 (with a gradient of 0) when M is 0.
-    """
+    """Mean over triplets of embeddings [M, d], whose length does not matter, of
+    max(0, m - cos(a, p) + cos(a, n)), satisfied triplets included."""
     if len(anchor) == 0:
         return anchor.sum() * 0
     near = F.cosine_similarity(anchor, positive, dim=-1)
@@ -175,16 +136,8 @@ def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float
 
 
 def contrastive_loss(similarities: Tensor, pairs: Pairs, temperature: float) -> Tensor:
-    """-log softmax of the positives among positives and negatives, mean over anchors.
-
-    Args:
-        similarities: cosine similarities [C, B, B].
-        pairs: which pairs are alike and unlike under each condition.
-        temperature: divisor of the similarities, > 0.
-
-    Returns:
-        Scalar; anchors without a positive or without a negative are left out.
-    """
+    """-log softmax of the positives among positives and negatives, of cosine similarities
+    [C, B, B]; mean over the anchors that have both."""
     count = pairs.positive.sum(-1)
     anchors = (count > 0) & pairs.negative.any(-1)
     if not bool(anchors.any()):

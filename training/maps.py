@@ -1,4 +1,4 @@
-"""The frozen backbone's output for every image, computed once and kept in a file.
+"""The maps of images: F, the frozen backbone's output, kept in a file; the head's in a bank.
 
 With the backbone frozen, F does not change while the head is trained; epochs then read these maps
 instead of photographs. The file's name holds everything that F depends on. The file is an array as
@@ -41,6 +41,11 @@ CACHE = 1
 BATCH = 64
 """Images of a forward pass."""
 
+Inputs = Iterator[tuple[list[int], Tensor]]
+"""Dataset rows, and their normalised images [B, 3, S, S] or F [B, channels, H, W], float32."""
+
+_Rows = NDArray[np.int64]
+
 _ABANDONED = 24 * 3600  # seconds without a write after which a temporary file is a dead process'
 
 
@@ -62,33 +67,24 @@ class TrunkMaps:
 
     # float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`
     maps: NDArray[np.float16]
-    rows: NDArray[np.int64]  # dataset rows that could be read, ascending [M] int64
+    rows: _Rows  # dataset rows that could be read, ascending [M] int64
     failures: tuple[tuple[str, str], ...]  # (path, reason) of those that could not
 
 
 def trunk_maps(
     model: ConditionedEmbedder,
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    rows: _Rows,
     reading: Reading,
     cache: Path,
     copy: Copy | None = None,
     retry: bool = True,
 ) -> TrunkMaps:
-    """Read the maps from the cache, or compute them.
+    """Read the maps of `rows`, ascending, or of a copy of them, from the cache, or compute them.
 
-    Images that could not be read are tried again, for the disk or memory may have failed; if one of
-    them can be read now, all maps are computed anew.
-
-    Args:
-        model: gives the backbone, the grid and the device.
-        dataset: where the images are.
-        rows: which of them, ascending.
-        reading: how they are read; a copy is cropped from the whole picture.
-        cache: folder of the cache files.
-        copy: which changed copy of the images; None are the images themselves.
-        retry: whether they are tried again. Of several processes that train together only the first
-            one may: the others have to take the rows that it took.
+    With `retry`, images that could not be read are tried again, for the disk or memory may have
+    failed; if one of them can be read now, all maps are computed anew. Of several processes that
+    train together only the first one may: the others have to take the rows that it took.
 
     Raises:
         DataError: if no image could be read.
@@ -127,11 +123,11 @@ def trunk_maps(
 def encoded(
     model: ConditionedEmbedder,
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    rows: _Rows,
     reading: Reading,
     failures: list[tuple[int, str]],
     copy: Copy | None = None,
-) -> Iterator[tuple[list[int], Tensor]]:
+) -> Inputs:
     """Run a backbone over images: of each batch the rows that could be read and their F
     [B, channels, H, W]; row and reason of the others are added to `failures`."""
     shown, device = reading.preprocessing, next(model.parameters()).device
@@ -170,7 +166,7 @@ def _reserve(path: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.f
     return out
 
 
-def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMaps | None:
+def _kept_maps(path: Path, dataset: Dataset, rows: _Rows) -> TrunkMaps | None:
     """What a file of the cache holds; None if it is missing or damaged."""
     try:
         maps = np.load(path, mmap_mode="r")
@@ -182,21 +178,15 @@ def _kept_maps(path: Path, dataset: Dataset, rows: NDArray[np.int64]) -> TrunkMa
     return _of_rows(maps, failures, dataset, rows)
 
 
-def _any_readable(
-    dataset: Dataset, kept: TrunkMaps, rows: NDArray[np.int64], reading: Reading
-) -> bool:
+def _any_readable(dataset: Dataset, kept: TrunkMaps, rows: _Rows, reading: Reading) -> bool:
     """Whether an image without a map can be read now."""
-    singly = [[row] for row in np.setdiff1d(rows, kept.rows).tolist()]
-    shown, workers = reading.preprocessing, reading.workers
-    found = read_batches(dataset.root, dataset.paths, singly, shown, workers)
+    singly, shown = [[row] for row in np.setdiff1d(rows, kept.rows).tolist()], reading.preprocessing
+    found = read_batches(dataset.root, dataset.paths, singly, shown, reading.workers)
     return any(batch.good for batch in found)
 
 
 def _of_rows(
-    maps: NDArray[np.float16],
-    failures: list[tuple[int, str]],
-    dataset: Dataset,
-    rows: NDArray[np.int64],
+    maps: NDArray[np.float16], failures: list[tuple[int, str]], dataset: Dataset, rows: _Rows
 ) -> TrunkMaps:
     """Maps of `rows` but for those at the places of `failures`."""
     good = np.delete(rows, [place for place, _ in failures])
@@ -207,7 +197,7 @@ def _of_rows(
 def _cache_key(
     model: ConditionedEmbedder,
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    rows: _Rows,
     reading: Reading,
     copy: Copy | None,
 ) -> str:
@@ -228,15 +218,11 @@ def _cache_key(
     return digest.hexdigest()[:24]
 
 
-Batches = Iterator[tuple[list[int], Tensor]]
-"""Dataset rows, and their F [B, channels, H, W] float32."""
-
-
 @dataclass(frozen=True)
 class MapBank:
     """I and P of pictures, and what else is read from F."""
 
-    model: ConditionedEmbedder  # the embedder, in inference mode
+    model: ConditionedEmbedder  # in inference mode
     dataset: Dataset  # the M pictures, in the order of the arrays
     maps: Tensor  # I [M, *, h, w] float16
     keys: Tensor  # P [M, *, h, w] float16; its channels need not be those of I
@@ -250,16 +236,9 @@ class MapBank:
         """0..M-1."""
         return self.dataset.rows_of("all")
 
-    def embed(
-        self, condition: Condition, rows: NDArray[np.int64], chunk: int = 512
-    ) -> NDArray[np.float32]:
-        """Z of `rows` of the bank under one condition: float32 [len(rows), d], L2-normalised.
-
-        Args:
-            condition: label states [K].
-            rows: in 0..M-1.
-            chunk: maps taken to float32 at a time.
-        """
+    def embed(self, condition: Condition, rows: _Rows, chunk: int = 512) -> NDArray[np.float32]:
+        """Z of `rows` of the bank under one condition: float32 [len(rows), d], L2-normalised; so
+        many maps are taken to float32 at a time."""
         device = next(self.model.parameters()).device
         states = torch.from_numpy(condition).float().unsqueeze(0).to(device)
         out = np.empty((len(rows), self.model.width), dtype=np.float32)
@@ -272,7 +251,7 @@ class MapBank:
         return out
 
 
-def bank_from_trunk(model: ConditionedEmbedder, dataset: Dataset, batches: Batches) -> MapBank:
+def bank_from_trunk(model: ConditionedEmbedder, dataset: Dataset, batches: Inputs) -> MapBank:
     """Run the head over F and keep what it gives; the model is put into inference mode."""
     model.eval()
     rows: list[int] = []
@@ -300,22 +279,12 @@ def bank_from_trunk(model: ConditionedEmbedder, dataset: Dataset, batches: Batch
 def bank_from_images(
     model: ConditionedEmbedder,
     dataset: Dataset,
-    rows: NDArray[np.int64],
+    rows: _Rows,
     reading: Reading,
     cache: Path | None = None,
 ) -> tuple[MapBank, tuple[tuple[str, str], ...]]:
-    """Decode and encode images into a bank.
-
-    Args:
-        model: the embedder, on its device.
-        dataset: where the images are.
-        rows: which of them; ascending with a cache.
-        reading: how they are read.
-        cache: folder that keeps the backbone's maps (float16), see `trunk_maps`; None keeps none.
-
-    Returns:
-        The bank of the readable images, and (path, reason) of the others.
-    """
+    """The bank of the readable images of `rows` (ascending with a cache), and (path, reason) of the
+    others; a cache keeps the backbone's maps (float16), see `trunk_maps`."""
     model.eval()
     if cache is not None:
         device = next(model.parameters()).device

@@ -71,8 +71,7 @@ def save_last(
     optimizer: torch.optim.Optimizer,
     run: dict[str, Any],
 ) -> None:
-    """Keep the run as it is after an epoch; raises ResourceError, and what was kept
-    before still is."""
+    """Keep the run as it is after an epoch; raises ResourceError, what was kept before still is."""
     epochs = [asdict(epoch) for epoch in report.epochs]
     best = report.best_epoch, report.best_validation
     state = Unfinished(run, model.state_dict(), optimizer.state_dict(), epochs, *best)
@@ -82,11 +81,7 @@ def save_last(
 
 
 def read_last(out: Path) -> Unfinished:
-    """Read what `save_last` kept.
-
-    Raises:
-        DataError: there is nothing to go on from, or it is damaged.
-    """
+    """Read what `save_last` kept; raises DataError if there is nothing, or it is damaged."""
     path = whole_last(out)
     if path is None:
         raise DataError(f"nothing to resume in {out}: no epoch of a run was finished there")
@@ -99,17 +94,8 @@ def read_last(out: Path) -> Unfinished:
 def check_same_run(
     found: Unfinished, run: dict[str, Any], model: ConditionedEmbedder, out: Path
 ) -> None:
-    """Check that a run goes on as it began.
-
-    Args:
-        found: where it stopped.
-        run: `run_identity` of what is asked for now.
-        model: as the run starts.
-        out: the run's folder.
-
-    Raises:
-        DataError: something differs; the message names it.
-    """
+    """Raise DataError, which names what differs, unless `run`, the `run_identity` of what is asked
+    for now, and the model that it starts with are those of the run found in `out`."""
     ours, theirs = run["options"], found.run["options"]
     differing = [
         f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v

@@ -24,11 +24,7 @@ __all__ = ["RunConfig", "Setting", "names_freezing", "read_config", "run_trainin
 
 def read_config(path: Path) -> RunConfig:
     """Read a TOML file with the tables `[model]`, `[recipe]`, `[preprocessing]` and, at the top,
-    `weights` and `seed`; all are optional.
-
-    Raises:
-        UsageError: the file is missing, malformed, or names an unknown option.
-    """
+    `weights` and `seed`; all are optional. Raises UsageError."""
     return validated(RunConfig, read_toml(path), str(path))
 
 
@@ -44,14 +40,10 @@ def run_training(
     setting: Setting | None = None,
     progress: Progress | None = None,
 ) -> TrainReport:
-    """Build the model, bring the data up, train, and write `out/best` and `out/last.pt`.
+    """Build the model, train it on the `train` split of a dataset, choosing the best epoch by its
+    `valid` split, and write `out/best` and `out/last.pt`.
 
-    Args:
-        dataset: with a `train` split, and a `valid` split to choose the best epoch by.
-        config: all options.
-        out: the run's folder. The map cache is `cache/` beside it, so that runs share it.
-        setting: where and how it runs.
-        progress: told of every step.
+    The map cache is `cache/` beside `out`, so that runs share it.
 
     Raises:
         UsageError: `out` holds a run and it is not to be resumed, or a batch cannot be shared

@@ -1,10 +1,12 @@
-"""Which images each batch of a run holds: a pure function of the seed and the epoch."""
+"""What a run draws: the images of each batch, masks of labels, value conditions.
+
+Which images a batch holds is a pure function of the seed and the epoch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,19 +32,12 @@ class Triplets:
 
 
 class TripletSampler:
-    """The lists that triplets are drawn from, made once; drawing is then a matter of look-ups.
+    """Draws from label states [N, K] int8 of distinct dataset rows [R] int64, by look-ups in lists
+    that are made once.
 
     A value can be drawn when at least two images have it and at least one is labelled in its
     attribute (has some value of it) and is known to lack this one. An attribute without such a
-    value is left out.
-
-    Args:
-        labels: label states [N, K] int8 in {-1, 0, +1}.
-        schema: attributes and values.
-        rows: dataset rows to draw from, distinct, [R] int64.
-
-    Raises:
-        DataError: no value can be drawn.
+    value is left out; without any, DataError is raised.
     """
 
     def __init__(self, labels: NDArray[np.int8], schema: Schema, rows: _Numbers) -> None:
@@ -129,24 +124,10 @@ class BatchPlan:
     # with sampled triplets, the attribute of each row's triplet [B] int64
     attribute: NDArray[np.int64] | None = None
 
-    def own(self, processes: Processes) -> slice:
-        """Where a process' share lies."""
-        return processes.share(len(self.rows))
-
     def order(self, processes: Processes) -> BatchPlan:
         """What a process is to read of it."""
-        own = self.own(processes)
+        own = processes.share(len(self.rows))
         return BatchPlan(self.rows[own], self.copies[own])
-
-    @staticmethod
-    def by_triplet(values: Tensor) -> Tensor:
-        """What belongs to the rows, [B], as [3, M], a column a triplet."""
-        return values.reshape(-1, 3).T
-
-    @staticmethod
-    def by_image(values: Tensor) -> Tensor:
-        """What belongs to the triplets, [M], for each row [B]."""
-        return values.repeat_interleave(3)
 
 
 def plain(rows: NDArray[np.int64], size: int) -> Iterator[BatchPlan]:
@@ -157,19 +138,11 @@ def plain(rows: NDArray[np.int64], size: int) -> Iterator[BatchPlan]:
 
 
 class BatchPlans:
-    """The batches of a run.
+    """The batches of a run, of the readable rows of the train split [M] int64.
 
-    Args:
-        dataset: labels, for triplets.
-        rows: readable rows of the train split, [M] int64.
-        recipe: batch size, sampling, epochs.
-        seed: of every draw.
-        shares: processes that share each batch.
-        partners: whether half of each batch are partners of the other half, for nuance: another
-            picture of the same item, drawn, else another copy of the picture.
-
-    Raises:
-        UsageError: a batch cannot be shared evenly.
+    With `partners`, half of each batch are partners of the other half, for nuance: another picture
+    of the same item, drawn, else another copy of the picture. Raises UsageError if so many
+    processes as there are `shares` cannot share a batch evenly.
     """
 
     def __init__(
@@ -185,12 +158,12 @@ class BatchPlans:
         self._others = _others(dataset, rows) if partners else None
         self._rows, self._recipe, self._seed = rows, recipe, seed
         self._sampler: TripletSampler | None = None
+        self._size = recipe.batch_size
         if recipe.sampling == "triplets":
             self._sampler = TripletSampler(dataset.labels, dataset.schema, rows)
-            self._size = recipe.batch_size
             self.steps = max(1, recipe.triplets_per_epoch // self._size)
         else:
-            self._size = min(recipe.batch_size, len(rows))
+            self._size = min(self._size, len(rows))
             if shares > 1:  # a small split's last images are left out
                 self._size -= self._size % shares
             self.steps = len(rows) // max(1, self._size)
@@ -203,7 +176,15 @@ class BatchPlans:
         """The batches of all epochs but the first `epochs`."""
         for epoch in range(epochs, self._recipe.epochs):
             generator = torch.Generator().manual_seed(epoch_seed(self._seed, epoch))
-            yield from self._triplets(generator) if self._sampler else self._orders(generator)
+            if self._sampler is None:
+                yield from self._orders(generator)
+                continue
+            for _ in range(self.steps):
+                drawn = self._sampler.sample(self._size, generator)
+                # A triplet's images side by side: any even share of a batch holds whole triplets.
+                rows = drawn.rows.T.reshape(-1).tolist()
+                copies = self._copies(len(rows), generator)
+                yield BatchPlan(rows, copies, drawn.attribute.repeat(3))
 
     def _orders(self, generator: torch.Generator) -> Iterator[BatchPlan]:
         order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
@@ -220,21 +201,10 @@ class BatchPlans:
         """Put partners in the place of every second row; its turn comes in another epoch."""
         rows, copies, stored = plan.rows, plan.copies, self._recipe.stored_copies
         for place in range(1, len(rows), 2):
-            row = rows[place - 1]
-            choice = others.get(row, [])
-            drawn = int(torch.randint(max(len(choice), 1), (1,), generator=generator))
-            rows[place] = choice[drawn] if choice else row
-            if not choice and stored and copies[place] == copies[place - 1]:
+            choice = others.get(rows[place - 1], [rows[place - 1]])
+            rows[place] = choice[int(torch.randint(len(choice), (1,), generator=generator))]
+            if rows[place] == rows[place - 1] and stored and copies[place] == copies[place - 1]:
                 copies[place] = (copies[place] + 1) % (stored + 1)
-
-    def _triplets(self, generator: torch.Generator) -> Iterator[BatchPlan]:
-        assert self._sampler is not None
-        for _ in range(self.steps):
-            drawn = self._sampler.sample(self._size, generator)
-            # A triplet's images side by side: any even share of a batch holds whole triplets.
-            rows = drawn.rows.T.reshape(-1).tolist()
-            copies = self._copies(len(rows), generator)
-            yield BatchPlan(rows, copies, drawn.attribute.repeat(3))
 
     def _copies(self, size: int, generator: torch.Generator) -> list[int]:
         copies = self._recipe.stored_copies
@@ -289,9 +259,6 @@ def mask_labels(labels: Tensor, schema: Schema, generator: torch.Generator) -> T
 
     Value-wise hiding alone would let an exclusive value be read off its known siblings. How much
     is hidden is uniform in [0.25, 1] of the labels, drawn for each image.
-
-    Returns:
-        Label states [B, K], as `labels`; 0 where hidden.
     """
     batch = labels.shape[0]
     owner = torch.from_numpy(schema.attribute_of)
@@ -310,27 +277,15 @@ def _hide(draws: Tensor, share: Tensor) -> Tensor:
     return ranks < torch.ceil(share * draws.shape[1])
 
 
-class ValueConditions(NamedTuple):
-    """Value conditions drawn for a batch."""
-
-    states: Tensor  # [M, K] float; +1 wanted, -1 unwanted
-    fits: Tensor  # [B, M] int8, see `fits`
-
-
 def sample_value_conditions(
     labels: Tensor, schema: Schema, count: int, generator: torch.Generator, max_values: int = 3
-) -> ValueConditions:
-    """Draw value conditions that at least one image of the batch fits.
+) -> Tensor:
+    """Draw value conditions that at least one image of the batch fits: [M, K] float, +1 wanted, -1
+    unwanted.
 
     An image is drawn, then how many values, then that many of its attributes, uniformly, and one
-    of its values in each: so that combinations that exist are asked for.
-
-    Args:
-        labels: label states [B, K].
-        schema: attributes and values.
-        count: how many; fewer come where images drawn have no positive labels.
-        generator: source of all draws.
-        max_values: most values in one condition, at least 1.
+    of its values in each: so that combinations that exist are asked for. Fewer than `count` come
+    where images drawn have no positive labels.
     """
     cpu = labels.cpu()
     rows = []
@@ -341,9 +296,8 @@ def sample_value_conditions(
         if len(positive) == 0:
             continue
         wanted = int(torch.randint(1, max_values + 1, (1,), generator=generator))
-        shuffled = positive[torch.randperm(len(positive), generator=generator)].tolist()
         first: dict[int, int] = {}  # value of each attribute
-        for value in shuffled:
+        for value in positive[torch.randperm(len(positive), generator=generator)].tolist():
             first.setdefault(int(schema.attribute_of[value]), value)
         states[list(first.values())[:wanted]] = 1
         if float(torch.rand(1, generator=generator)) < UNWANTED_SHARE:
@@ -353,16 +307,12 @@ def sample_value_conditions(
                 states[lacking[pick]] = -1
         rows.append(states)
     stacked = torch.stack(rows) if rows else torch.zeros(0, schema.size)
-    stacked = stacked.to(labels.device)
-    return ValueConditions(stacked, fits(labels, stacked))
+    return stacked.to(labels.device)
 
 
 def fits(labels: Tensor, conditions: Tensor) -> Tensor:
-    """Whether images, label states [B, K], satisfy value conditions [M, K].
-
-    Returns:
-        [B, M] int8: 1 all named states agree, 0 at least one is known to disagree, -1 otherwise.
-    """
+    """Whether images, label states [B, K], satisfy value conditions [M, K]: [B, M] int8, 1 all
+    named states agree, 0 at least one is known to disagree, -1 otherwise."""
     known = labels.float()
     named = conditions.float().abs().sum(1)
     agreement = known @ conditions.float().T  # agreeing minus disagreeing

@@ -53,11 +53,8 @@ class Attribute:
 
 @dataclass(frozen=True)
 class Schema:
-    """An ordered set of attributes; values of all attributes are numbered flat, 0..K-1.
-
-    Raises:
-        DataError: if two attributes have the same name.
-    """
+    """An ordered set of attributes; values of all attributes are numbered flat, 0..K-1. Raises
+    DataError if two attributes have the same name."""
 
     attributes: tuple[Attribute, ...]
 
@@ -120,12 +117,8 @@ class Schema:
         return number
 
     def value(self, name: str) -> int:
-        """Flat index of the value called `name`: `floral` or `pattern:floral`.
-
-        Raises:
-            UsageError: if there is none (the message lists the nearest names), or if the name
-                occurs in several attributes and none is given.
-        """
+        """Flat index of the value called `name`: `floral` or `pattern:floral`; raises UsageError if
+        there is none, or if the name occurs in several attributes and none is given."""
         folded = normalise_name(name)
         found = self._value_index.get(folded, [])
         if len(found) == 1:
@@ -174,22 +167,13 @@ class Schema:
         return f"unknown {what} {name!r}; nearest: {', '.join(near) or '(there are none)'}"
 
     def condition(
-        self,
-        present: Iterable[str] = (),
-        absent: Iterable[str] = (),
-        types: Iterable[str] = (),
+        self, present: Iterable[str] = (), absent: Iterable[str] = (), types: Iterable[str] = ()
     ) -> Condition:
-        """Build a condition by name; without names all is unknown.
+        """Build a condition by the names of values marked +1, of values marked -1, and of
+        attributes all of whose other values are marked +1; without names all is unknown.
 
-        Args:
-            present: names of values marked +1.
-            absent: names of values marked -1.
-            types: names of attributes all of whose values are marked +1; a value in `absent`
-                still becomes -1.
-
-        Raises:
-            UsageError: an unknown, ambiguous or empty name, a value both present and absent, or
-                two present values of an attribute of which an image has only one.
+        Raises UsageError for an unknown, ambiguous or empty name, a value both present and absent,
+        or two present values of an attribute of which an image has only one.
         """
         states = np.zeros(self.size, dtype=np.int8)
         for name in types:
@@ -214,9 +198,7 @@ class Schema:
 
     def type_condition(self, attribute: int) -> Condition:
         """All values of attribute number `attribute` marked +1, [K] int8."""
-        states = np.zeros(self.size, dtype=np.int8)
-        states[self.slice_of(attribute)] = 1
-        return states
+        return self.value_condition(range(*self.offsets[attribute : attribute + 2]))
 
     def value_condition(self, values: Iterable[int]) -> Condition:
         """The values with the given flat indices marked +1, [K] int8."""

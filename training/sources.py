@@ -10,12 +10,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from training.datasets.dataset import Dataset
 from training.images.batches import ReadBatch, Reading, read_batches
 from training.images.preprocessing import Preprocessing
-from training.maps import Copy, MapBank, bank_from_trunk, trunk_maps
+from training.maps import Copy, Inputs, MapBank, bank_from_trunk, trunk_maps
 from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe
 from training.sampling import BatchPlan, plain
@@ -28,9 +27,6 @@ PIXEL_MEMORY = 1 << 30
 
 CHUNK = 128
 
-Inputs = Iterator[tuple[list[int], Tensor]]
-"""Dataset rows, and their normalised images [B, 3, S, S] or F [B, channels, H, W], float32."""
-
 
 def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
     """Labelled rows of `valid`, ascending, at most `VALIDATION_LIMIT` of them."""
@@ -42,11 +38,7 @@ def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
 
 
 class Source(ABC):
-    """Batches to train on, and what to validate on.
-
-    Args:
-        dataset: where the images are.
-    """
+    """Batches to train on, and what to validate on."""
 
     frozen: ClassVar[bool]
     """Whether batches are maps F of the backbone rather than images."""
@@ -78,16 +70,8 @@ class Source(ABC):
 
 
 class StoredMaps(Source):
-    """Maps of a frozen backbone, of the images and of copies of them.
-
-    Args:
-        model: gives the backbone.
-        dataset: where the images are.
-        reading: how they are read.
-        cache: folder of the maps.
-        recipe: which copies.
-        retry: see `trunk_maps`, which makes the maps.
-    """
+    """Maps of a frozen backbone, of the images and of the recipe's copies of them; `trunk_maps`
+    makes them."""
 
     frozen = True
 
@@ -109,35 +93,27 @@ class StoredMaps(Source):
         self._stored = [own]
         for number in range(1, recipe.stored_copies + 1):
             copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
-            stored = trunk_maps(model, dataset, self.rows, reading, cache, copy, retry)
-            self._stored.append(stored)
-            self.rows = np.intersect1d(stored.rows, self.rows)
+            self._stored.append(trunk_maps(model, dataset, self.rows, reading, cache, copy, retry))
+            self.rows = np.intersect1d(self._stored[-1].rows, self.rows)
 
     def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
         """Read the ordered maps."""
         for order in orders:
-            yield order.rows, self._read(np.array(order.rows), np.array(order.copies))
+            rows, copies = np.array(order.rows), np.array(order.copies)
+            out = np.empty((len(rows), *self._stored[0].maps.shape[1:]), dtype=np.float32)
+            for copy in np.unique(copies):
+                asked, stored = copies == copy, self._stored[copy]
+                out[asked] = stored.maps[np.searchsorted(stored.rows, rows[asked])]
+            yield order.rows, torch.from_numpy(out)
 
     def validation_inputs(self) -> Inputs:
         """Their own maps."""
         return self.batches(plain(self.valid_rows, CHUNK))
 
-    def _read(self, rows: NDArray[np.int64], copies: NDArray[np.int64]) -> Tensor:
-        out = np.empty((len(rows), *self._stored[0].maps.shape[1:]), dtype=np.float32)
-        for copy in np.unique(copies):
-            asked, stored = copies == copy, self._stored[copy]
-            out[asked] = stored.maps[np.searchsorted(stored.rows, rows[asked])]
-        return torch.from_numpy(out)
-
 
 class Photographs(Source):
-    """Images: kept decoded in memory if they fit, else decoded anew each epoch by workers.
-
-    Args:
-        dataset: where the images are.
-        reading: how they are read.
-        memory: bytes that may be kept.
-    """
+    """Images: kept decoded in so many bytes of memory if they fit, else decoded anew each epoch by
+    workers."""
 
     frozen = False
 

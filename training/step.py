@@ -34,7 +34,7 @@ from training.losses import (
 )
 from training.models.embedder import ConditionedEmbedder, Seen
 from training.recipe import Recipe
-from training.sampling import BatchPlan, mask_labels, sample_value_conditions
+from training.sampling import BatchPlan, fits, mask_labels, sample_value_conditions
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def draw_looks(
         shown = mask_labels(labels, model.schema, generator)
     count = recipe.value_conditions if model.sees_values else 0
     drawn = sample_value_conditions(labels, model.schema, count, generator, recipe.max_values)
-    return Looks(shown, torch.cat([model.type_conditions, drawn.states]), drawn.fits)
+    return Looks(shown, torch.cat([model.type_conditions, drawn]), fits(labels, drawn))
 
 
 def look(
@@ -142,10 +142,8 @@ def batch_losses(
         normal = F.normalize(seen[:, :count], dim=-1).transpose(0, 1)
         similarities = normal @ normal.transpose(1, 2)  # Eq. 13
         by_type, drawn = type_pairs(labels, schema), value_pairs(looks.fits)
-        pairs = Pairs(
-            torch.cat([by_type.positive, drawn.positive]),
-            torch.cat([by_type.negative, drawn.negative]),
-        )
+        positive = torch.cat([by_type.positive, drawn.positive])
+        pairs = Pairs(positive, torch.cat([by_type.negative, drawn.negative]))
         if recipe.contrast_weight:
             contrast = contrastive_loss(similarities, pairs, recipe.temperature)
         if recipe.triplet_weight:
@@ -168,13 +166,8 @@ def batch_losses(
 
 
 def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
-    """The hinge loss of sampled triplets alone.
-
-    Args:
-        seen: Z before normalisation of each image under its triplet's type condition [3 M, d]
-            float32: anchor, positive and negative of one triplet, then those of the next.
-        attribute: of each image's triplet [3 M] int64, -1 to leave the triplet out.
-    """
+    """The hinge loss of sampled triplets alone, of Z before normalisation of each image under its
+    triplet's type condition [3 M, d] float32; `attribute` as in `Batch`."""
     zero = seen.sum() * 0
     z = F.normalize(seen[attribute >= 0], dim=-1)
     anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
@@ -187,11 +180,7 @@ class Objective(nn.Module):
     `frozen`: whether inputs are stored maps."""
 
     def __init__(
-        self,
-        model: ConditionedEmbedder,
-        recipe: Recipe,
-        frozen: bool,
-        processes: Processes = ALONE,
+        self, model: ConditionedEmbedder, recipe: Recipe, frozen: bool, processes: Processes = ALONE
     ) -> None:
         super().__init__()
         self.model, self.recipe, self.frozen, self.processes = model, recipe, frozen, processes
@@ -224,10 +213,7 @@ class Objective(nn.Module):
 
 
 def train_step(
-    objective: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    generator: torch.Generator,
+    objective: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, generator: torch.Generator
 ) -> dict[str, float]:
     """One step of an `Objective`, maybe wrapped to average gradients; the terms of the loss."""
     losses: Losses = objective(batch, generator)
@@ -264,9 +250,8 @@ def make_batch(
     names, shown = (of[plan.rows].masked_fill(~known, -1) for of in (category, shows))
     attribute = None
     if plan.attribute is not None:
-        whole = plan.by_triplet(known).all(0)
-        attribute = torch.from_numpy(plan.attribute).masked_fill(~plan.by_image(whole), -1)
-        attribute = attribute.to(device)
+        whole = known.reshape(-1, 3).all(1).repeat_interleave(3)
+        attribute = torch.from_numpy(plan.attribute).masked_fill(~whole, -1).to(device)
     inputs, states, names, shown = (of.to(device) for of in (inputs, states, names, shown))
     return Batch(inputs, states, names, shown, attribute)
 

@@ -28,15 +28,7 @@ from training.report import EpochReport, Progress, TrainReport
 from training.resume import run_identity, save_last
 from training.sampling import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.sources import CHUNK, Source
-from training.step import (
-    Objective,
-    fixed_norm,
-    lay_out,
-    make_batch,
-    partners,
-    set_mode,
-    train_step,
-)
+from training.step import Objective, fixed_norm, lay_out, make_batch, partners, set_mode, train_step
 
 Validate = Callable[[MapBank, Dataset], float | None]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""
@@ -46,7 +38,6 @@ CALIBRATION = 1024
 
 FITTED = 4096
 """Training images that the nuance of the whole garment is fitted on."""
-
 
 WARM_UP = 50
 """Steps of the warm-up of the cosine schedule, at most a tenth of all steps."""
@@ -69,9 +60,8 @@ class Setting:
 class Trainer:
     """Trains a model that is on its device, by the images or the stored maps of a source.
 
-    Raises:
-        DataError: fewer than two training images.
-        UsageError: a batch cannot be shared evenly.
+    Raises DataError for fewer than two training images, UsageError for a batch that cannot be
+    shared evenly.
     """
 
     def __init__(
@@ -91,11 +81,8 @@ class Trainer:
         self._shows = torch.from_numpy(what_they_show(dataset))
 
     def prepare(self) -> None:
-        """Measure on training images what then stays; for a run that begins.
-
-        Raises:
-            DataError: none of them could be read.
-        """
+        """Measure on training images what then stays; for a run that begins. Raises DataError if
+        none of them could be read."""
         recipe = self.config.recipe
         if self.model.config.lower_stages and fixed_norm(recipe):
             self._calibrate()
@@ -103,12 +90,8 @@ class Trainer:
             self._fit_garment_nuance()
 
     def train(self, report: TrainReport, progress: Progress) -> None:
-        """Train all epochs but those that are in the report, which grows.
-
-        Raises:
-            DataError: a loss that is not finite.
-            ResourceError: a checkpoint cannot be written.
-        """
+        """Train all epochs but those that are in the report, which grows. Raises DataError for a
+        loss that is not finite, ResourceError for a checkpoint that cannot be written."""
         model, recipe, processes = self.model, self.config.recipe, self.setting.processes
         set_mode(model, recipe)
         objective: nn.Module = Objective(model, recipe, self.source.frozen, processes)
@@ -137,14 +120,14 @@ class Trainer:
         progress: Progress,
     ) -> dict[str, float]:
         """One epoch, 0-based; the means of the terms of the loss."""
-        recipe, steps, device = self.config.recipe, self.plans.steps, self.setting.device
-        processes = self.setting.processes
+        recipe, steps, processes = self.config.recipe, self.plans.steps, self.setting.processes
+        device = self.setting.device
         generator = torch.Generator().manual_seed(epoch_seed(self.config.seed, epoch) + 1)
         set_mode(self.model, recipe)
         sums: dict[str, float] = {}
         for step, (plan, read) in enumerate(batches):
             set_learning_rate(self.optimizer, recipe, epoch * steps + step, steps)
-            inputs, known = lay_out(plan.rows[plan.own(processes)], *read)
+            inputs, known = lay_out(plan.order(processes).rows, *read)
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
@@ -164,10 +147,10 @@ class Trainer:
         self.model.eval()
         if not self.config.recipe.freeze_backbone:
             self._fit_garment_nuance()
-        bank = self.source.validation_bank(self.model) if self.setting.validate else None
-        if bank is None or self.setting.validate is None:
+        if self.setting.validate is None:
             return None
-        return self.setting.validate(bank, bank.dataset)
+        bank = self.source.validation_bank(self.model)
+        return None if bank is None else self.setting.validate(bank, bank.dataset)
 
     def _calibrate(self) -> None:
         """Measure the mean and the variance of each channel of F, which then stay."""
@@ -186,19 +169,17 @@ class Trainer:
                 f"none of {min(CALIBRATION, len(self.source.rows))} training images could be read; "
                 "`retrieve inspect` lists them"
             )
-        mean = sums[0] / count
+        mean, square = sums / count
         norm.running_mean.copy_(mean)
-        norm.running_var.copy_((sums[1] / count - mean.square()).clamp(min=1e-6))
+        norm.running_var.copy_((square - mean.square()).clamp(min=1e-6))
 
     def _fit_garment_nuance(self) -> None:
         nuance = self.model.garment_nuance
         if not nuance.numbers:
             return
         with torch.inference_mode():
-            found = [
-                nuance.statistics(self.model.standardise(trunk.float()))
-                for trunk in self._sample(FITTED)
-            ]
+            drawn = (self.model.standardise(trunk.float()) for trunk in self._sample(FITTED))
+            found = [nuance.statistics(standard) for standard in drawn]
         if found:  # else the training ends for want of readable images
             nuance.fit(torch.cat(found))
 
@@ -214,19 +195,17 @@ class Trainer:
 
     def _save(self, report: TrainReport) -> None:
         latest, dataset = report.epochs[-1], self.source.dataset
-        remarks = {
-            "dataset": dataset.name,
-            "images": len(self.source.rows),
-            "seed": self.config.seed,
-            "epoch": latest.epoch,
-            "validation": latest.validation,
-            "recipe": self.config.recipe.to_json(),
-        }
-        better = report.best_validation is None or (
-            latest.validation is not None and latest.validation > report.best_validation
-        )
-        if latest.validation is None or better:
-            report.best_epoch, report.best_validation = latest.epoch, latest.validation
+        figure, best = latest.validation, report.best_validation
+        if figure is None or best is None or figure > best:
+            report.best_epoch, report.best_validation = latest.epoch, figure
+            remarks = {
+                "dataset": dataset.name,
+                "images": len(self.source.rows),
+                "seed": self.config.seed,
+                "epoch": latest.epoch,
+                "validation": figure,
+                "recipe": self.config.recipe.to_json(),
+            }
             shown, names = self.config.preprocessing, dataset.category_names
             save_checkpoint(report.out / "best", self.model, shown, names, remarks)
         save_last(report, self.model, self.optimizer, self._identity)
@@ -240,14 +219,10 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     rates = {False: recipe.learning_rate}
     if not recipe.freeze_backbone:
         rates[True] = recipe.backbone_learning_rate
-    groups = [
-        {
-            "params": [p for n, p in model.named_parameters() if n.startswith("backbone.") == old],
-            "lr": rate,
-            "peak": rate,
-        }
-        for old, rate in rates.items()
-    ]
+    groups = []
+    for old, rate in rates.items():
+        own = [p for n, p in model.named_parameters() if n.startswith("backbone.") == old]
+        groups.append({"params": own, "lr": rate, "peak": rate})
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
 
 

@@ -32,14 +32,8 @@ FromZero = Annotated[int, Meta(ge=0, le=10**9)]
 def validated(kind: type[T], data: Any, where: str, error: type[RetrieveError] = UsageError) -> T:
     """Plain values as an object of a dataclass, its dataclasses within included.
 
-    Args:
-        kind: the dataclass; a field without a default must be there, an unknown name must not.
-        data: dicts, lists, text and numbers.
-        where: what is being read, for the message.
-        error: what to raise.
-
-    Raises:
-        RetrieveError: of the kind `error`; it names the field, its value and what it may be.
+    Raises `error`, which names `where`, the field, its value and what it may be: a field without a
+    default must be there, an unknown name must not.
     """
     try:
         _check_names(kind, data)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from training.datasets.dataset import Dataset
@@ -115,26 +114,12 @@ def test_the_shares_end_to_end_are_what_one_process_has(
     whole, shared = _plans(dataset, recipe), _plans(dataset, recipe, shares=shares)
     assert len(whole) == len(shared)
     for one, plan in zip(whole, shared, strict=True):
-        parts = [plan.own(Processes(rank, shares)) for rank in range(shares)]
+        parts = [Processes(rank, shares).share(len(plan.rows)) for rank in range(shares)]
         assert [row for part in parts for row in plan.rows[part]] == one.rows
         assert {len(plan.rows[part]) for part in parts} == {len(one.rows) // shares}
         if plan.attribute is not None:  # no triplet is torn apart
             assert all(part.start % 3 == 0 and part.stop % 3 == 0 for part in parts)
             np.testing.assert_array_equal(plan.attribute, one.attribute)
-
-
-@pytest.mark.parametrize("shares", [1, 2])
-def test_by_triplet_and_by_image_undo_the_layout(dataset: Dataset, shares: int) -> None:
-    plan = _plans(dataset, TRIPLETS, shares=shares)[0]
-    rows = torch.tensor(plan.rows)
-    columns = plan.by_triplet(rows)
-    assert columns.shape == (3, 4)
-    for number in range(4):
-        assert columns[:, number].tolist() == plan.rows[3 * number : 3 * number + 3]
-    torch.testing.assert_close(plan.by_image(columns[0])[::3], rows[::3])
-    assert plan.attribute is not None
-    attribute = torch.from_numpy(plan.attribute)
-    torch.testing.assert_close(plan.by_image(plan.by_triplet(attribute)[2]), attribute)
 
 
 def test_a_small_split_is_shared_evenly(dataset: Dataset) -> None:

@@ -57,22 +57,20 @@ def test_masks_repeat_with_their_generator() -> None:
 def test_value_conditions_name_one_value_of_each_attribute_and_somebody_fits() -> None:
     labels = _labels(64)
     drawn = sample_value_conditions(labels, SCHEMA, 300, torch.Generator().manual_seed(0))
-    assert drawn.states.shape == (300, SCHEMA.size)
-    counts = (drawn.states == 1).sum(1)
+    assert drawn.shape == (300, SCHEMA.size)
+    counts = (drawn == 1).sum(1)
     assert set(counts.tolist()) == {1, 2, 3}
     for number in range(4):
-        assert int((drawn.states[:, SCHEMA.slice_of(number)] == 1).sum(1).max()) == 1
-    assert bool((drawn.fits == 1).any(0).all())
-    unwanted = (drawn.states == -1).any(1).float().mean()
+        assert int((drawn[:, SCHEMA.slice_of(number)] == 1).sum(1).max()) == 1
+    assert bool((fits(labels, drawn) == 1).any(0).all())
+    unwanted = (drawn == -1).any(1).float().mean()
     assert 0.08 < float(unwanted) < 0.25
 
 
 def test_fits_by_loops() -> None:
     labels = _labels(30)
     labels[torch.rand(labels.shape, generator=torch.Generator().manual_seed(3)) < 0.3] = 0
-    conditions = sample_value_conditions(
-        labels, SCHEMA, 40, torch.Generator().manual_seed(2)
-    ).states
+    conditions = sample_value_conditions(labels, SCHEMA, 40, torch.Generator().manual_seed(2))
     got = fits(labels, conditions)
     for i in range(30):
         for m in range(len(conditions)):
@@ -88,5 +86,5 @@ def test_fits_by_loops() -> None:
 
 def test_no_positive_labels_give_no_conditions() -> None:
     drawn = sample_value_conditions(torch.zeros(4, SCHEMA.size), SCHEMA, 5, torch.Generator())
-    assert drawn.states.shape == (0, SCHEMA.size)
-    assert drawn.fits.shape == (4, 0)
+    assert drawn.shape == (0, SCHEMA.size)
+    assert fits(torch.zeros(4, SCHEMA.size), drawn).shape == (4, 0)

@@ -55,10 +55,6 @@ def without_interrupts() -> Iterator[None]:
 
 NO_DIGEST = bytes(32)
 SERIAL_LIMIT = 256
-_FEW_CORES = 4
-
-Tick = Callable[[int], None]
-"""Called with the number of images just done."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Reading:
 
     preprocessing: Preprocessing  # size and mode
     workers: int = 0  # decoding processes; 0 reads in this one
-    tick: Tick = lambda count: None  # progress
+    tick: Callable[[int], None] = lambda count: None  # told of so many images just done
 
 
 @dataclass(frozen=True)
@@ -139,18 +135,11 @@ def read_batches(
     preprocessing: Preprocessing,
     workers: int,
 ) -> Iterator[ReadBatch]:
-    """Read images in batches, in order.
+    """Read the images at the positions in `paths` of each batch, in order, by so many processes or,
+    with 0, in this one.
 
-    Args:
-        root: folder that the paths are relative to.
-        paths: image paths.
-        batches: positions in `paths` of each batch; of a list the first few images are read in this
-            process, an endless generator is read a little ahead.
-        preprocessing: the model's.
-        workers: processes; 0 reads in this one.
-
-    Raises:
-        ResourceError: if a worker dies (killed for memory, for example).
+    Of a list of batches the first few images are read in this process, an endless generator is read
+    a little ahead. Raises ResourceError if a worker dies (killed for memory, for example).
     """
     files = _Batches(root, paths, preprocessing)
     first: list[Sequence[int]] = []
@@ -186,6 +175,6 @@ def default_workers(images: int, device: str) -> int:
     while they compute, with more of them one other does.
     """
     cores = os.cpu_count() or 2
-    if images <= 256 or (device == "cpu" and cores <= _FEW_CORES):
+    if images <= SERIAL_LIMIT or (device == "cpu" and cores <= 4):
         return 0
     return 1 if device == "cpu" else max(1, min(16, cores - 1))

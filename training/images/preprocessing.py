@@ -1,7 +1,7 @@
-"""From a picture to the tensor that a backbone sees; a checkpoint carries its own settings.
+"""From a picture to the tensor that a backbone sees, and its random changes while training.
 
-Decoding and resizing give uint8, so that worker processes hand over a quarter of the bytes;
-normalisation runs on the whole batch, on the model's device.
+A checkpoint carries its own settings. Decoding and resizing give uint8, so that worker processes
+hand over a quarter of the bytes; normalisation runs on the whole batch, on the model's device.
 """
 
 from __future__ import annotations
@@ -34,11 +34,7 @@ _REDUCING_GAP = 3.0  # Pillow: "nearly indistinguishable" from a plain resize, a
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a square of numbers.
-
-    Raises:
-        UsageError: if a value is out of its range.
-    """
+    """How a picture becomes a square of numbers; raises UsageError for a value out of its range."""
 
     size: Annotated[int, Meta(ge=1, le=4096)] = 224  # S, side of the square in pixels
     # `pad` shows the whole picture, undistorted, on a ground of the mean colour; `stretch` shows it
@@ -84,10 +80,7 @@ class Preprocessing:
             side = min(width, height)
             left, top = (width - side) / 2, (height - side) / 2
             # Cropped before it is scaled: 1 x 10000 must not become 224 x 2,240,000.
-            box = (left, top, left + side, top + side)
-            fitted = image.resize(
-                square, Image.Resampling.BILINEAR, box=box, reducing_gap=_REDUCING_GAP
-            )
+            fitted = _resize(image, square, (left, top, left + side, top + side))
         elif self.mode == "stretch" or width == height:
             fitted = _resize(image, square)
         else:
@@ -129,10 +122,12 @@ class Preprocessing:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def _resize(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> Image.Image:
     if image.size == size:
         return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=_REDUCING_GAP)
+    return image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=_REDUCING_GAP)
 
 
 @dataclass(frozen=True)
@@ -154,16 +149,8 @@ class Augmentation:
 def draw_augmentation(
     size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
 ) -> Augmentation:
-    """Draw for B = `size` pictures.
-
-    Args:
-        size: how many.
-        channels: of the feature map.
-        flip: whether to mirror every other one.
-        crop: smallest share of each side that is kept, in (0, 1].
-        drop: share of each picture's channels that is dropped, in [0, 1).
-        generator: source of the draws.
-    """
+    """Draw for B = `size` pictures: whether to mirror one, which share of each side is kept, at
+    least `crop` in (0, 1], and which of the map's channels, but for the share `drop` in [0, 1)."""
     mirrored = torch.rand(size, generator=generator) < (0.5 if flip else 0.0)
     scale = crop + (1 - crop) * torch.rand(size, 2, generator=generator)
     shift = (2 * torch.rand(size, 2, generator=generator) - 1) * (1 - scale)

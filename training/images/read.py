@@ -34,12 +34,90 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from training.errors import DataError
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Pillow's names of the formats that are opened."""
+
+# Once for the process, since filters are not of a thread: what it warns of helps no user.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+PIXEL_LIMIT = 50_000_000
+"""Most pixels of an image, by its header: a 20 KB PNG can claim 169 million. Pillow itself draws
+the line at 178 million."""
+
 BYTE_LIMIT = 256 * 2**20
 """Most bytes of an image file."""
 
 NO_VERSION = (-1, -1)
 
 _TICK_NS = 100_000_000  # clocks of file systems move in steps of up to some 10 ms
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def open_rgb(path: Path, draft: int | None = None) -> Image.Image:
+    """Read an image file as RGB; raises DataError with the path and the reason.
+
+    `draft` is the side in pixels of the square that the picture will be fitted into. A large JPEG
+    is then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many pixels
+    and are divided without remainder: half the time or less. Fitted pictures of 60 pixels and more
+    differ by less than 1 grey level on average, by at most 13 in any pixel.
+    """
+    return decode_rgb(read_image_file(path).content, shown_path(path), draft=draft)
+
+
+def decode_rgb(
+    content: bytes, name: str, limit_pixels: int = PIXEL_LIMIT, draft: int | None = None
+) -> Image.Image:
+    """As `open_rgb`, of a file's bytes; `name` is what an error calls it. Raises MemoryError if a
+    picture within the limits does not fit."""
+    if reason := _excessive_parts(content):
+        raise DataError(f"{name}: {reason}")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if reason := _excessive_work(image, content, limit_pixels):
+                raise DataError(f"{name}: {reason}")
+            if draft is not None:
+                _draft(image, draft)
+            image.load()
+            turn = _TURNS.get(_orientation(image))
+            rgb = to_rgb(image)
+            return rgb if turn is None else rgb.transpose(turn)
+    except (DataError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{name}: more pixels than the {limit_pixels:,} that are decoded"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's parsers raise almost anything on a malformed file
+        raise DataError(f"{name}: broken image: {error or type(error).__name__}") from error
+
+
+def _draft(image: Image.Image, side: int) -> None:
+    width, height = image.size
+    for scale in (8, 4, 2):  # by which the decoder of a JPEG may shrink a picture
+        # A remainder would shift the picture against its frame, by more than the scaling costs.
+        if min(width, height) >= 2 * side * scale and width % scale == height % scale == 0:
+            image.draft("RGB", (width // scale, height // scale))  # does nothing but for a JPEG
+            return
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # a malformed EXIF block says nothing about the pixels: keep them as they are
+        return 1
+    return value if isinstance(value, int) else 1
 
 
 @dataclass(frozen=True)
@@ -65,11 +143,8 @@ def shown_path(path: Path) -> str:
 
 
 def read_image_file(path: Path, limit_bytes: int = BYTE_LIMIT) -> ImageFile:
-    """Read a regular file, or what a link leads to.
-
-    Raises:
-        DataError: if it is missing, unreadable, not a regular file, empty or too large.
-    """
+    """Read a regular file, or what a link leads to; raises DataError if it is missing, unreadable,
+    not a regular file, empty or too large."""
     shown = shown_path(path)
     try:
         # Looked at first: to open a device can have effects of its own.
@@ -128,16 +203,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     =============================  ================================================================
 
     Colour profiles are not applied: photographs of shops are sRGB or meant to be, and a result that
-    depends on whether a profile survived the last upload would be worse.
-
-    Args:
-        image: decoded, any size.
-
-    Returns:
-        A picture of mode RGB and the same size; `image` itself if there is nothing to do.
-
-    Raises:
-        ValueError: if Pillow cannot convert the mode (none of those above).
+    depends on whether a profile survived the last upload would be worse. Raises ValueError if
+    Pillow cannot convert the mode (none of those above).
     """
     if image.mode.startswith("I"):
         return _from_wide(image)
@@ -184,9 +251,14 @@ _SIZED = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8})
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
-def excessive_work(image: Image.Image, content: bytes, limit_pixels: int) -> str | None:
-    """Why an image that is open, within the limit, is not to be decoded: a reason or None."""
+def _excessive_work(image: Image.Image, content: bytes, limit_pixels: int) -> str | None:
+    """Why an image that is open is not to be decoded: a reason or None."""
     width, height = image.size
+    pixels = f"{width} x {height} is {width * height:,} pixels"
+    if width * height > limit_pixels:
+        return f"{pixels}, more than the {limit_pixels:,} that are decoded"
+    if width < 1 or height < 1:
+        return pixels
     if image.format in ("JPEG", "MPO"):
         codes = [segment.code for segment in islice(_jpeg_segments(content), JPEG_SEGMENTS + 1)]
         passes = codes.count(_START_OF_SCAN)
@@ -202,7 +274,7 @@ def excessive_work(image: Image.Image, content: bytes, limit_pixels: int) -> str
     return None
 
 
-def excessive_parts(content: bytes) -> str | None:
+def _excessive_parts(content: bytes) -> str | None:
     """Why a file is not even to be opened by Pillow, which walks its parts: a reason or None."""
     if content.startswith(b"\x89PNG"):
         position = 8
@@ -251,108 +323,3 @@ def _jpeg_segments(content: bytes) -> Iterator[_Segment]:
             return
         scanned = scanned or code == _START_OF_SCAN
     yield _Segment(_END_OF_IMAGE, len(content), len(content))
-
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""Pillow's names of the formats that are opened."""
-
-# Once for the process, since filters are not of a thread: what it warns of helps no user.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-PIXEL_LIMIT = 50_000_000
-"""Most pixels of an image, by its header: a 20 KB PNG can claim 169 million."""
-
-DRAFT_SCALES = (8, 4, 2)
-"""By how much the decoder of a JPEG may shrink a picture."""
-
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def open_rgb(path: Path, limit_pixels: int = PIXEL_LIMIT, draft: int | None = None) -> Image.Image:
-    """Read an image file as RGB.
-
-    Args:
-        path: the file.
-        limit_pixels: most pixels, checked on the header before anything is decoded; Pillow itself
-            draws the line at 178 million.
-        draft: side in pixels of the square that the picture will be fitted into. A large JPEG is
-            then decoded at 1/2, 1/4 or 1/8 of its size as long as both sides keep twice that many
-            pixels and are divided without remainder: half the time or less. Fitted pictures of 60
-            pixels and more differ by less than 1 grey level on average, by at most 13 in any pixel.
-
-    Raises:
-        DataError: with the path and the reason.
-    """
-    return decode_rgb(read_image_file(path).content, shown_path(path), limit_pixels, draft)
-
-
-def decode_rgb(
-    content: bytes,
-    name: str,
-    limit_pixels: int = PIXEL_LIMIT,
-    draft: int | None = None,
-) -> Image.Image:
-    """As `open_rgb`, of a file's bytes; `name` is what an error calls it.
-
-    Raises:
-        DataError: with the name and the reason.
-        MemoryError: if a picture within the limits does not fit.
-    """
-    if reason := excessive_parts(content):
-        raise DataError(f"{name}: {reason}")
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image, name, limit_pixels)
-            if reason := excessive_work(image, content, limit_pixels):
-                raise DataError(f"{name}: {reason}")
-            if draft is not None:
-                _draft(image, draft)
-            image.load()
-            turn = _TURNS.get(_orientation(image))
-            rgb = to_rgb(image)
-            return rgb if turn is None else rgb.transpose(turn)
-    except (DataError, MemoryError):
-        raise
-    except Image.DecompressionBombError as error:
-        raise DataError(
-            f"{name}: more pixels than the {limit_pixels:,} that are decoded"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image of a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:  # Pillow's parsers raise almost anything on a malformed file
-        raise DataError(f"{name}: broken image: {error or type(error).__name__}") from error
-
-
-def _check_size(image: Image.Image, name: str, limit_pixels: int) -> None:
-    width, height = image.size
-    pixels = f"{name}: {width} x {height} is {width * height:,} pixels"
-    if width * height > limit_pixels:
-        raise DataError(f"{pixels}, more than the {limit_pixels:,} that are decoded")
-    if width < 1 or height < 1:
-        raise DataError(pixels)
-
-
-def _draft(image: Image.Image, side: int) -> None:
-    width, height = image.size
-    for scale in DRAFT_SCALES:
-        # A remainder would shift the picture against its frame, by more than the scaling costs.
-        if min(width, height) >= 2 * side * scale and width % scale == height % scale == 0:
-            image.draft("RGB", (width // scale, height // scale))  # does nothing but for a JPEG
-            return
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a malformed EXIF block says nothing about the pixels: keep them as they are
-        return 1
-    return value if isinstance(value, int) else 1
