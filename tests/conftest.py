@@ -13,6 +13,7 @@ sys.path[:0] = [
     for room in (
         "training",
         "indexer",
+        "indexer/build",
         "indexer/encode",
         "retrieval",
         "retrieval/evaluation",
