@@ -87,7 +87,7 @@ def measured_rows(
             taught, valid = (
                 (scale.standardise(seen.of(some)), train.labels[some]) for some in (rows, held_out)
             )
-            adde = train_adde(schema, *taught, *valid, seed)
+            adde = train_adde(schema, taught, valid, seed)
             for model, told in (("adde", True), ("adde-predicted", False)):
                 if model in models:
                     scorer = AddeScorer(adde, features, part.labels, told)
