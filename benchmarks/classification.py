@@ -13,10 +13,10 @@ run trained are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
@@ -33,7 +33,7 @@ from retrieval.evaluation.classification import (
 )
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
-from retrieval.options import dataset_options
+from retrieval.options import DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -213,20 +213,15 @@ def _heading(name: str) -> str:
 
 def _published(published: PublishedTable) -> str:
     header = ["published", *(f"{name} @{k}" for name in published.columns for k in (3, 5))]
-    rows = [
-        [method, *("-" if v is None else f"{v:.2f}" for v in values)]
-        for method, values in published.rows.items()
-    ]
     note = (
         "As printed, not reproduced here; which labels the models were told is not stated, and "
         f"rows mix both readings of All. {published.remark}"
     )
-    return f"## Published: {published.title}, DeepFashion\n\n{table(header, rows, note.strip())}"
+    rows = table(header, published.cells(), note.strip())
+    return f"## Published: {published.title}, DeepFashion\n\n{rows}"
 
 
-@bench_command("classification", markdown)
-@dataset_options
-@click.option(
+_CHECKPOINTS = click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
@@ -234,24 +229,32 @@ def _published(published: PublishedTable) -> str:
     metavar="NAME=RUN",
     help="May be repeated; the same name again is another seed of it.",
 )
-@click.option("--split", default="test", help="train, valid, test or all.")
-def command(
-    bench: Bench, name: str, root: Path | None, checkpoints: tuple[str, ...], split: str
-) -> Iterator[Result]:
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench, DatasetOptions):
+    """Which models predict what."""
+
+    checkpoints: Annotated[tuple[str, ...], _CHECKPOINTS]
+    split: Annotated[str, "train, valid, test or all."] = "test"
+
+
+@bench_command("classification", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Measure how well models predict categories and attributes, from nothing and from labels."""
     keep_freed_memory()
-    named = [_named_run(text) for text in checkpoints]
-    device = choose_device(bench.device).device
+    named, split = [_named_run(text) for text in options.checkpoints], options.split
+    device = choose_device(options.device).device
     models = [load_checkpoint(folder, device) for _, folder in named]
-    dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
+    dataset = load_dataset(
+        options.name, options.root, [a.name for a in models[0].schema.attributes]
+    )
     backbone = models[0].model.config.backbone
     rows = []
     for (model, folder), loaded in zip(named, models, strict=True):
         check_fits(loaded, dataset, backbone, str(folder))
-        title = f"encoding for {model}"
-        encoded = encode_split(
-            loaded.model, dataset, split, loaded.preprocessing, bench.workers, title
-        )
+        how = loaded.preprocessing, options.workers, f"encoding for {model}"
+        encoded = encode_split(loaded.model, dataset, split, *how)
         rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset))
     yield (
         f"classification-{dataset.name}-{backbone}" + ("" if split == "test" else f"-{split}"),

@@ -15,16 +15,11 @@ from dataclasses import asdict, replace
 
 import click
 
-from benchmarks.common import Bench, Data, Result, bench_command, commit_name
-from benchmarks.measured_rows import (
-    MODELS,
-    MeasuredRow,
-    measured_rows,
-    with_kept_rows,
-)
+from benchmarks.common import Data, Result, bench_command, commit_name
+from benchmarks.measured_rows import MODELS, MeasuredRow, measured_rows, with_kept_rows
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.measure import COMBINATIONS, SPLIT, Runs
-from benchmarks.tables.options import Setting, setting_options
+from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import MAP, WHOLE, chosen_names
 from benchmarks.tables.summary import Column, means
 from retrieval.evaluation.attribute_map import evaluate_attributes
@@ -102,29 +97,26 @@ def markdown(data: Data) -> str:
     return f"{about}\n\n{means(data['rows'], COLUMNS)}"
 
 
-@bench_command("likeness", markdown, work="runs/tables")
-@setting_options
-def command(bench: Bench, setting: Setting) -> Iterator[Result]:
+@bench_command("likeness", markdown, Setting)
+def command(setting: Setting) -> Iterator[Result]:
     """Train what is missing, measure every model with every seed, and write the table."""
     models = chosen_names(setting.rows, MODELS)
-    runs = Runs.of(MAP, replace(setting, rows=WHOLE), bench)
+    runs = Runs.of(MAP, replace(setting, rows=WHOLE))
     ground = data_hash(runs.dataset)
     stem = f"likeness-{runs.dataset.name}-{setting.backbone}"
     about = {"dataset": runs.dataset.name, "split": SPLIT, "backbone": setting.backbone}
     for number, run in enumerate(runs.chosen(WHOLE)):
         seed = run.config.seed
         runs.trained(run, f"{WHOLE}, seed {seed}")
-        loaded = load_checkpoint(runs.folder(run), choose_device(bench.device).device)
-        cache = bench.work / "runs" / "cache"
-        encoded = encode_split(
-            loaded.model, runs.dataset, SPLIT, loaded.preprocessing, bench.workers, cache=cache
-        )
+        loaded = load_checkpoint(runs.folder(run), choose_device(setting.device).device)
+        how = loaded.preprocessing, setting.workers
+        encoded = encode_split(loaded.model, runs.dataset, SPLIT, *how, cache=setting.cache)
         floor = FloorScorer(encoded.bank.pooled)
         wanted = [model for model in models if model != "floor" or number == 0]
-        for row in measured_rows(wanted, loaded, encoded, runs.dataset, bench, seed):
+        for row in measured_rows(wanted, loaded, encoded, runs.dataset, setting, seed):
             figures = measure(row, encoded.dataset, floor)
             whose = {"model": row.model, "seed": 0 if row.model == "floor" else seed}
             made = [whose | figures | {"commit": commit_name()}]
-            rows = with_kept_rows(bench.results / f"{stem}.json", made, ground)
+            rows = with_kept_rows(setting.results / f"{stem}.json", made, ground)
             yield stem, about | {"ground": ground, "rows": rows}
             click.echo(f"{row.model}, seed {seed}: measured", err=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Bench, Data
+from benchmarks.common import Data, WorkBench
 from benchmarks.pooled_features import Scale, pooled_stages
 from benchmarks.rivals.adde import AddeScorer, block_embed, train_adde
 from benchmarks.rivals.shop import ShopScorer
@@ -52,7 +52,7 @@ def measured_rows(
     loaded: Checkpoint,
     encoded: EncodedSplit,
     train: Dataset,
-    bench: Bench,
+    bench: WorkBench,
     seed: int,
 ) -> Iterator[MeasuredRow]:
     """Each model on the encoded split, one after the other.
@@ -73,7 +73,7 @@ def measured_rows(
             pooled_stages,
             loaded.model,
             preprocessing=loaded.preprocessing,
-            cache=bench.work / "runs" / "cache",
+            cache=bench.cache,
             workers=bench.workers,
         )
         rows, held_out = train.rows_of("train"), validation_rows(train)
