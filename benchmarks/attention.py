@@ -40,8 +40,7 @@ _BATCH = 25
 def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
     """Draw pictures of a wardrobe's seed, run the model, compare its attention with the regions.
 
-    Raises:
-        DataError: the model knows no attribute of the wardrobe.
+    Raises DataError: the model knows no attribute of the wardrobe.
     """
     model, preprocessing = loaded.model, loaded.preprocessing
     own = {attribute.name: number for number, attribute in enumerate(loaded.schema.attributes)}

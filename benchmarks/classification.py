@@ -94,16 +94,13 @@ def check_fits(loaded: Checkpoint, dataset: Dataset, backbone: str, folder: str)
 
 
 def _json(report: ClassificationReport) -> Data:
-    means = zip(
-        ("recall", "chance", "ceiling"),
-        (report.all_mean, report.all_mean_chance, report.all_mean_ceiling),
-        strict=True,
-    )
+    means = {"recall": report.all_mean, "chance": report.all_mean_chance}
+    means["ceiling"] = report.all_mean_ceiling
     return {
         "category": _score(report.category),
         "types": {score.name: _score(score) for score in report.types},
         "all-micro": _score(report.all_micro),
-        "all-mean": {name: _rounded(own) for name, own in means if own is not None} or None,
+        "all-mean": {name: _rounded(own) for name, own in means.items() if own is not None} or None,
     }
 
 

@@ -64,15 +64,9 @@ DRAWING = 1  # counted up whenever pictures are drawn in another way
 def evaluate_counterfactual(
     part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual]
 ) -> Data:
-    """Ask for the changed value of every query and look for the answer.
+    """Ask for the changed value of every query and look for the answer among the pictures.
 
-    Args:
-        part: the pictures that are ranked; its rows are the scorer's, the queries among them.
-        scorer: what is measured.
-        queries: to ask.
-
-    Returns:
-        `figures` of all queries, and as `attributes` of those of each.
+    Returns `figures` of all queries, and as `attributes` of those of each.
     """
     row_of = {path: row for row, path in enumerate(part.paths)}
     found: dict[str, list[tuple[int, int]]] = {}
@@ -112,15 +106,9 @@ def figures(ranks: list[tuple[int, int]]) -> Data:
 
 def markdown(data: Data) -> str:
     """The figures as Markdown, means over seeds."""
-    columns = [
-        Column(heading, (name,), ".3f")
-        for name, heading in (
-            ("mrr", "MRR"),
-            ("r1", "R@1"),
-            ("r10", "R@10"),
-            ("unchanged10", "the unchanged garment in 10"),
-        )
-    ]
+    headings = {"mrr": "MRR", "r1": "R@1", "r10": "R@10"}
+    headings["unchanged10"] = "the unchanged garment in 10"
+    columns = [Column(heading, (name,), ".3f") for name, heading in headings.items()]
     rows = data["rows"]
     each = [Column(name, ("attributes", name, "mrr"), ".3f") for name in rows[0]["attributes"]]
     parts = (

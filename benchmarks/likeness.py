@@ -33,34 +33,27 @@ from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.device import choose_device
 
+_PERCENT = {"top30": "Top-30", "ndcg": "NDCG@30", "ndcg_target": "target", "ndcg_others": "others"}
+_LIKENESS = {
+    "query_mrr": "MRR", "query_hard_mrr": "hard", "kept_mrr": "kept MRR", "kept_hard_mrr": "hard",
+}  # fmt: skip
+_NAMED = {
+    "same_p10": "same P@10", "but_p10": "but P@10", "keep10": "but keep@10",
+    "violation10": "without: violation@10", "without_keep10": "without: keep@10",
+}  # fmt: skip
 COLUMNS = [
     Column(heading, (name,), form)
-    for name, heading, form in (
-        ("all_map", "MAP", ".2f"),
-        ("query_mrr", "MRR", ".3f"),
-        ("query_hard_mrr", "hard", ".3f"),
-        ("kept_mrr", "kept MRR", ".3f"),
-        ("kept_hard_mrr", "hard", ".3f"),
-        ("top30", "Top-30", ".1f"),
-        ("ndcg", "NDCG@30", ".1f"),
-        ("ndcg_target", "target", ".1f"),
-        ("ndcg_others", "others", ".1f"),
-        ("same_p10", "same P@10", ".3f"),
-        ("but_p10", "but P@10", ".3f"),
-        ("keep10", "but keep@10", ".3f"),
-        ("violation10", "without: violation@10", ".3f"),
-        ("without_keep10", "without: keep@10", ".3f"),
+    for group, form in (
+        ({"all_map": "MAP"}, ".2f"), (_LIKENESS, ".3f"), (_PERCENT, ".1f"), (_NAMED, ".3f"),
     )
-]
+    for name, heading in group.items()
+]  # fmt: skip
 
 
 def measure(row: MeasuredRow, part: Dataset, floor: Scorer) -> Data:
     """All figures of one model on a split; None where something cannot be measured.
 
-    Args:
-        row: the model.
-        part: the split, with items where likeness is to be measured.
-        floor: settles which same-item queries are hard.
+    `floor` settles which same-item queries are hard.
     """
     figures: Data = {str(column.path[0]): None for column in COLUMNS}
     if row.embed is not None:

@@ -108,9 +108,7 @@ def read_split(
 ) -> tuple[Dataset, NDArray[np.uint8]]:
     """Images of a split, at most `images` of them, drawn: labels and pixels [M, 3, S, S].
 
-    Raises:
-        UsageError: no image is in the split.
-        DataError: none of them can be read.
+    Raises UsageError: no image is in the split; DataError: none of them can be read.
     """
     rows = dataset.rows_of(split)
     if not len(rows):
@@ -157,14 +155,12 @@ def measure_map(
     split: str,
 ) -> dict[str, MapReport]:
     """MAP of each runtime's descriptors, asked by the base's."""
-    layout = loaded.model.layout
-    scorers = {}
+    layout, scorers = loaded.model.layout, {}
     for name, forward in forwards.items():
-        parts = [
-            encode(forward, pixels[start : start + 32], loaded.preprocessing, "cpu")
-            for start in range(0, len(pixels), 32)
-        ]
-        packed = [layout.pack(part.chances, part.nuance) for part in parts]
+        packed = []
+        for start in range(0, len(pixels), 32):
+            batch = encode(forward, pixels[start : start + 32], loaded.preprocessing, "cpu")
+            packed.append(layout.pack(batch.chances, batch.nuance))
         scorers[name] = DescriptorScorer(layout, loaded.schema, np.concatenate(packed))
     asking = scorers[BASE].embed_queries
     return {
