@@ -82,7 +82,7 @@ class Adde(nn.Module):
     @torch.no_grad()
     def embed(self, features: Floats) -> Tensor:
         """z [N, A, BLOCK] of features [N, F], a part at a time."""
-        return torch.cat([self(part) for part in torch.from_numpy(features).split(4096)])
+        return torch.cat([self(part) for part in torch.split(torch.from_numpy(features), 4096)])
 
 
 class AddeScorer:
@@ -195,7 +195,7 @@ class Pictures:
     def targets(self, changes: Ints) -> Ints:
         """Codes of the pictures with the change made."""
         rows, attributes, new = changes.T
-        codes = self.codes[rows]
+        codes: Ints = self.codes[rows]
         codes[np.arange(len(codes)), attributes] = new
         return codes
 
@@ -213,8 +213,6 @@ class Pictures:
         drawn = rng.integers(len(self.codes), size=len(targets))
         for _ in range(20):
             same = (self.codes[drawn] == targets).all(axis=1)
-            if not same.any():
-                break
             drawn[same] = rng.integers(len(self.codes), size=int(same.sum()))
         return drawn
 
@@ -310,7 +308,8 @@ class _Training:
 
     def block_losses(self) -> Iterator[Tensor]:
         adde, train, every = self.adde, self.train, torch.from_numpy(self.train.codes)
-        for part in torch.randperm(len(every), generator=self.generator).split(BATCHES[0]):
+        order = torch.randperm(len(every), generator=self.generator)
+        for part in torch.split(order, BATCHES[0]):
             z, codes = adde(train.features[part]), every[part]
             loss = 0.2 * label_loss(adde, z, train.labels[part])
             for number in range(codes.shape[1]):
@@ -365,8 +364,8 @@ class _Training:
             loss = loss + 0.2 * label_loss(adde, z, own)
         vectors = torch.cat([reference, changed, negative]).flatten(1)
         loss = loss + semi_hard_loss(vectors, _classes(torch.from_numpy(np.concatenate(codes))))
-        triplet = [F.normalize(z.flatten(1), dim=-1) for z in (changed, positive, negative)]
-        loss = loss + F.triplet_margin_loss(*triplet, margin=MARGIN)
+        one, like, unlike = (F.normalize(z.flatten(1)) for z in (changed, positive, negative))
+        loss = loss + F.triplet_margin_loss(one, like, unlike, margin=MARGIN)
         for z, values in ((changed, wanted), (reference, had), (negative, others)):
             loss = loss + (adde.prototypes(values) - z).abs().mean()
         return loss + 0.4 * (adde.memory * (1 - adde.own)).abs().sum()
