@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-import click
 import numpy as np
 import torch
 
@@ -26,6 +26,8 @@ from benchmarks.wardrobe.render import item_of, render, sample_spec
 from retrieval.console import counting
 from retrieval.evaluation.attention import LOCATED_BELOW, AttentionReport, attention_report
 from retrieval.metrics import attention_share
+from retrieval.options import COUNT
+from retrieval.options import SEED as ANY_SEED
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
 
@@ -38,8 +40,7 @@ _BATCH = 25
 def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
     """Draw pictures of a wardrobe's seed, run the model, compare its attention with the regions.
 
-    Raises:
-        DataError: the model knows no attribute of the wardrobe.
+    Raises DataError: the model knows no attribute of the wardrobe.
     """
     model, preprocessing = loaded.model, loaded.preprocessing
     own = {attribute.name: number for number, attribute in enumerate(loaded.schema.attributes)}
@@ -102,14 +103,20 @@ def markdown(data: Data) -> str:
     )
 
 
-@bench_command("attention", markdown)
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--images", type=click.IntRange(min=1), default=500)
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=SEED)
-def command(bench: Bench, checkpoint: Path, images: int, seed: int) -> Iterator[Result]:
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench):
+    """Which model looks at how many pictures."""
+
+    checkpoint: Annotated[Path, "The trained model."]
+    images: Annotated[int, COUNT] = 500
+    seed: Annotated[int, ANY_SEED] = SEED
+
+
+@bench_command("attention", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Measure the attention mass inside each attribute's region, against the region's area."""
-    loaded = load_checkpoint(checkpoint)
-    model, report = loaded.model, measure(loaded, images, seed)
+    loaded = load_checkpoint(options.checkpoint)
+    model, report = loaded.model, measure(loaded, options.images, options.seed)
     rival = "" if model.architecture == "m2fashion" else f"-{model.architecture}"
     yield (
         f"attention-wardrobe-{model.config.backbone}{rival}",
@@ -117,8 +124,8 @@ def command(bench: Bench, checkpoint: Path, images: int, seed: int) -> Iterator[
             "rows": [_rounded(asdict(row)) for row in report.rows],
             "located": None if report.located is None else _rounded(asdict(report.located)),
             "located_below": LOCATED_BELOW,
-            "images": images,
-            "seed": seed,
+            "images": options.images,
+            "seed": options.seed,
             "architecture": model.architecture,
             "backbone": model.config.backbone,
             "grid": list(model.grid),

@@ -13,10 +13,10 @@ run trained are left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import click
 
@@ -34,7 +34,7 @@ from retrieval.evaluation.classification import (
 )
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
-from retrieval.options import dataset_options
+from retrieval.options import DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -95,16 +95,13 @@ def check_fits(loaded: Checkpoint, dataset: Dataset, backbone: str, folder: str)
 
 
 def _json(report: ClassificationReport) -> Data:
-    means = zip(
-        ("recall", "chance", "ceiling"),
-        (report.all_mean, report.all_mean_chance, report.all_mean_ceiling),
-        strict=True,
-    )
+    means = {"recall": report.all_mean, "chance": report.all_mean_chance}
+    means["ceiling"] = report.all_mean_ceiling
     return {
         "category": _score(report.category),
         "types": {score.name: _score(score) for score in report.types},
         "all-micro": _score(report.all_micro),
-        "all-mean": {name: _rounded(own) for name, own in means if own is not None} or None,
+        "all-mean": {name: _rounded(own) for name, own in means.items() if own is not None} or None,
     }
 
 
@@ -218,13 +215,11 @@ def _published(published: PublishedTable) -> str:
         "As printed, not reproduced here; which labels the models were told is not stated, and "
         f"rows mix both readings of All. {published.remark}"
     )
-    figures = table(header, published.cells(), note.strip())
-    return f"## Published: {published.title}, DeepFashion\n\n{figures}"
+    rows = table(header, published.cells(), note.strip())
+    return f"## Published: {published.title}, DeepFashion\n\n{rows}"
 
 
-@bench_command("classification", markdown)
-@dataset_options
-@click.option(
+_CHECKPOINTS = click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
@@ -232,24 +227,32 @@ def _published(published: PublishedTable) -> str:
     metavar="NAME=RUN",
     help="May be repeated; the same name again is another seed of it.",
 )
-@click.option("--split", default="test", help="train, valid, test or all.")
-def command(
-    bench: Bench, name: str, root: Path | None, checkpoints: tuple[str, ...], split: str
-) -> Iterator[Result]:
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench, DatasetOptions):
+    """Which models predict what."""
+
+    checkpoints: Annotated[tuple[str, ...], _CHECKPOINTS]
+    split: Annotated[str, "train, valid, test or all."] = "test"
+
+
+@bench_command("classification", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Measure how well models predict categories and attributes, from nothing and from labels."""
     keep_freed_memory()
-    named = [_named_run(text) for text in checkpoints]
-    device = choose_device(bench.device).device
+    named, split = [_named_run(text) for text in options.checkpoints], options.split
+    device = choose_device(options.device).device
     models = [load_checkpoint(folder, device) for _, folder in named]
-    dataset = load_dataset(name, root, [a.name for a in models[0].schema.attributes])
+    dataset = load_dataset(
+        options.name, options.root, [a.name for a in models[0].schema.attributes]
+    )
     backbone = models[0].model.config.backbone
     rows = []
     for (model, folder), loaded in zip(named, models, strict=True):
         check_fits(loaded, dataset, backbone, str(folder))
-        title = f"encoding for {model}"
-        encoded = encode_split(
-            loaded.model, dataset, split, loaded.preprocessing, bench.workers, title
-        )
+        how = loaded.preprocessing, options.workers, f"encoding for {model}"
+        encoded = encode_split(loaded.model, dataset, split, *how)
         rows.append({"model": model} | measure(loaded, encoded.bank, encoded.dataset))
     yield (
         f"classification-{dataset.name}-{backbone}" + ("" if split == "test" else f"-{split}"),

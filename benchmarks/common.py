@@ -1,8 +1,11 @@
 """What every benchmark shares: options, the stamp of machine and commit, results and their tables.
 
-@bench_command("attention", markdown)
-@click.option("--checkpoint", required=True)
-def command(bench: Bench, checkpoint: Path) -> Iterator[Result]:
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench):
+    checkpoint: Annotated[Path, "The trained model."]
+
+@bench_command("attention", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     yield "attention-wardrobe", {"rows": [...]}
 """
 
@@ -17,10 +20,11 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import click
 
+from retrieval.options import PATH, filled
 from training.files import write_file
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,76 +36,69 @@ Data = dict[str, Any]
 Result = tuple[str, Data]
 """Stem of the files, and what is in them."""
 
+_RESULTS = click.option(
+    "--results", type=PATH, default=RESULTS, show_default="benchmarks/results", help="Of the table."
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What every benchmark is told.
+    """Options of every benchmark."""
 
-    Args:
-        results: folder of JSON and Markdown.
-        work: folder of what is kept between calls; of a command without `--work` the current one.
-        device: auto, cpu, cuda or cuda:N.
-        workers: processes that decode or draw.
-    """
+    results: Annotated[Path, _RESULTS]
+    device: Annotated[str, "auto, cpu, cuda or cuda:N."] = "auto"
+    workers: Annotated[int, click.IntRange(min=0), "Processes that decode or draw."] = 2
 
-    results: Path
-    work: Path
-    device: str
-    workers: int
+
+@dataclass(frozen=True, kw_only=True)
+class WorkBench(Bench):
+    """Of one that keeps runs and pictures between calls."""
+
+    work: Annotated[Path, "Folder of what is kept between calls."] = Path("runs/tables")
+
+    @property
+    def cache(self) -> Path:
+        """Maps of frozen backbones, shared by the runs."""
+        return self.work / "runs" / "cache"
+
+
+Options = TypeVar("Options", bound=Bench)
 
 
 def bench_command(
-    name: str,
-    markdown: Callable[[Data], str],
-    work: str | None = None,
-) -> Callable[[Callable[..., Iterable[Result]]], click.Command]:
-    """Make a command of a function that measures: it is given a `Bench` and its own options.
+    name: str, markdown: Callable[[Data], str], options: type[Options]
+) -> Callable[[Callable[[Options], Iterable[Result]]], click.Command]:
+    """Make a command of a function that measures.
 
     Whatever it yields is stamped with machine and commit and written, so that an early stop keeps
-    what is done; the last result is printed.
-
-    Args:
-        name: of the command.
-        markdown: renders a result.
-        work: default of `--work`; None: the command keeps nothing.
+    what is done; the last result, as `markdown` renders it, is printed.
     """
 
-    def decorate(measure: Callable[..., Iterable[Result]]) -> click.Command:
+    def decorate(measure: Callable[[Options], Iterable[Result]]) -> click.Command:
         @functools.wraps(measure)
-        def run(results: Path, device: str, workers: int, work: Path = Path(), **own: Any) -> None:
+        def run(bench: Options) -> None:
             text = ""
-            for stem, measured in measure(Bench(results, work, device, workers), **own):
-                data = {"machine": machine_name(device), "commit": commit_name()} | measured
+            for stem, measured in measure(bench):
+                data = {"machine": machine_name(bench.device), "commit": commit_name()} | measured
                 text = markdown(data).rstrip() + "\n"
-                write_file(results / f"{stem}.json", (json.dumps(data, indent=1) + "\n").encode())
-                write_file(results / f"{stem}.md", text.encode())
+                write_json(bench.results / f"{stem}.json", data)
+                write_file(bench.results / f"{stem}.md", text.encode())
             click.echo(text)
 
-        command = click.command(name, context_settings={"show_default": True})(run)
-        command.params += _shared_options(work)
-        return command
+        return click.command(name)(filled(options)(run))
 
     return decorate
 
 
-def _shared_options(work: str | None) -> list[click.Parameter]:
-    folder, shown, some = click.Path(path_type=Path), "benchmarks/results", click.IntRange(min=0)
-    kept = [] if work is None else [click.Option(["--work"], type=folder, default=work)]
-    return [
-        *kept,
-        click.Option(["--results"], type=folder, default=RESULTS, show_default=shown),
-        click.Option(["--device"], default="auto", help="auto, cpu, cuda or cuda:N."),
-        click.Option(["--workers"], type=some, default=2, help="Processes that decode or draw."),
-    ]
+def write_json(path: Path, data: Data) -> None:
+    """Write a whole file; raises ResourceError."""
+    write_file(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> str:
     """A Markdown table whose first column is text and whose others are figures, and paragraphs.
 
-    Args:
-        header: a cell a column.
-        rows: likewise; a `|` in a cell is escaped.
-        notes: paragraphs below it; empty ones are left out.
+    A `|` in a cell is escaped; empty notes are left out.
     """
     rule = ["---"] + ["---:"] * (len(header) - 1)
     grid = "\n".join(
@@ -114,9 +111,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> 
 def retrieve(*words: Any, capture: bool = False) -> str:
     """Run `retrieve` as a user does, shown first; stop this process if it fails.
 
-    Returns:
-        What it prints on standard output if that is captured; the command is then shown on
-        standard error.
+    Returns its standard output if that is captured; the command is shown on standard error then.
     """
     text = [str(word) for word in words]
     click.echo(f"\n$ retrieve {' '.join(text)}", err=capture)

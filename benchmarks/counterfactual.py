@@ -12,16 +12,18 @@ measured this time stay.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.common import (
-    Bench,
     Data,
     Result,
+    WorkBench,
     bench_command,
     commit_name,
     retrieve,
@@ -46,6 +48,7 @@ from benchmarks.tables.row_file import (
 from benchmarks.tables.summary import Column, means
 from retrieval.evaluation.encoded_split import align_dataset, encode_split
 from retrieval.evaluation.scorer import Scorer
+from retrieval.options import COUNT
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -61,15 +64,9 @@ DRAWING = 1  # counted up whenever pictures are drawn in another way
 def evaluate_counterfactual(
     part: Dataset, scorer: Scorer, queries: Sequence[Counterfactual]
 ) -> Data:
-    """Ask for the changed value of every query and look for the answer.
+    """Ask for the changed value of every query and look for the answer among the pictures.
 
-    Args:
-        part: the pictures that are ranked; its rows are the scorer's, the queries among them.
-        scorer: what is measured.
-        queries: to ask.
-
-    Returns:
-        `figures` of all queries, and as `attributes` of those of each.
+    Returns `figures` of all queries, and as `attributes` of those of each.
     """
     row_of = {path: row for row, path in enumerate(part.paths)}
     found: dict[str, list[tuple[int, int]]] = {}
@@ -109,15 +106,9 @@ def figures(ranks: list[tuple[int, int]]) -> Data:
 
 def markdown(data: Data) -> str:
     """The figures as Markdown, means over seeds."""
-    columns = [
-        Column(heading, (name,), ".3f")
-        for name, heading in (
-            ("mrr", "MRR"),
-            ("r1", "R@1"),
-            ("r10", "R@10"),
-            ("unchanged10", "the unchanged garment in 10"),
-        )
-    ]
+    headings = {"mrr": "MRR", "r1": "R@1", "r10": "R@10"}
+    headings["unchanged10"] = "the unchanged garment in 10"
+    columns = [Column(heading, (name,), ".3f") for name, heading in headings.items()]
     rows = data["rows"]
     each = [Column(name, ("attributes", name, "mrr"), ".3f") for name in rows[0]["attributes"]]
     parts = (
@@ -130,49 +121,48 @@ def markdown(data: Data) -> str:
     return "\n\n".join(parts)
 
 
-@bench_command("counterfactual", markdown, work="runs/counterfactual")
-@click.option("--queries", type=click.IntRange(min=9), default=300)
-@click.option("--others", type=click.IntRange(min=0), default=5100)
-@click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
-@click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0)
-@click.option("--variant", default=WHOLE, metavar="ROW", help="A row of tables/ablations.toml.")
-@click.option("--rows", metavar="A,B", help="Only these [default: all; of a variant, m2fashion].")
-def command(
-    bench: Bench,
-    queries: int,
-    others: int,
-    epochs: int | None,
-    seed: int,
-    variant: str,
-    rows: str | None,
-) -> Iterator[Result]:
+@dataclass(frozen=True, kw_only=True)
+class Options(WorkBench):
+    """What is drawn, and which models look for it."""
+
+    work: Annotated[Path, "Folder of wardrobe, model and gallery."] = Path("runs/counterfactual")
+    queries: Annotated[int, click.IntRange(min=9)] = 300
+    others: Annotated[int, click.IntRange(min=0)] = 5100
+    epochs: Annotated[int | None, COUNT, "Fewer, to try it out."] = None
+    seed: Annotated[int, click.IntRange(0, 2**30 - 1)] = 0
+    variant: Annotated[str, "A row of tables/ablations.toml."] = WHOLE
+    rows: Annotated[str | None, "Only these, A,B [default: all; of a variant, m2fashion]."] = None
+
+
+@bench_command("counterfactual", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Draw counterfactuals, rank them by every model, and write what was found."""
-    models = chosen_names(rows if variant == WHOLE else rows or WHOLE, MODELS)
-    wardrobe = bench.work / "wardrobe"
+    work, variant, seed, some = options.work, options.variant, options.seed, options.rows
+    models = chosen_names(some if variant == WHOLE else some or WHOLE, MODELS)
+    wardrobe, workers = work / "wardrobe", max(1, options.workers)
     if not (wardrobe / LABELS).is_file():
-        size = ["--size", SIZE, "--workers", max(1, bench.workers), "--overwrite"]
+        size = ["--size", SIZE, "--workers", workers, "--overwrite"]
         retrieve("wardrobe", wardrobe, "--count", 7000, *size)
-    run = run_folder(bench.work, variant, seed)
-    options = ["--dataset", wardrobe, "--config", config_of(variant, run)]
-    options += ["--seed", seed, *([] if epochs is None else ["--epochs", epochs])]
-    train_or_resume(run, options)
-    folder = bench.work / f"counterfactual-{queries}-{others}-v{DRAWING}"
-    drawn = draw_counterfactuals(folder, queries, others, SIZE, workers=max(1, bench.workers))
+    run = run_folder(work, variant, seed)
+    words = ["--dataset", wardrobe, "--config", config_of(variant, run), "--seed", seed]
+    train_or_resume(run, words + ([] if options.epochs is None else ["--epochs", options.epochs]))
+    folder = work / f"counterfactual-{options.queries}-{options.others}-v{DRAWING}"
+    drawn = draw_counterfactuals(folder, options.queries, options.others, SIZE, workers=workers)
 
     loaded = load_checkpoint(run)
     train, gallery = (
         align_dataset(load_dataset(str(root)), loaded.schema).dataset for root in (wardrobe, folder)
     )
-    encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, bench.workers)
+    encoded = encode_split(loaded.model, gallery, "all", loaded.preprocessing, options.workers)
     measured = []
-    for row in measured_rows(models, loaded, encoded, train, bench, seed):
+    for row in measured_rows(models, loaded, encoded, train, options, seed):
         own = {"model": row.model, "variant": variant, "seed": seed}
         own |= evaluate_counterfactual(encoded.dataset, row.scorer, drawn)
         measured.append(own | {"commit": commit_name()})
         click.echo(f"{row.model}: MRR {own['mrr']:.3f}, R@10 {own['r10']:.3f}", err=True)
     ground = data_hash(gallery)
     about = {"ground": ground, "queries": len(drawn), "pictures": len(encoded.dataset)}
-    kept = with_kept_rows(bench.results / f"{STEM}.json", measured, ground)
+    kept = with_kept_rows(options.results / f"{STEM}.json", measured, ground)
     yield STEM, about | {"size": SIZE, "gallery_seed": GALLERY_SEED, "rows": kept}
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,8 @@ _STREAM = 40  # of random numbers; the wardrobe's own streams have other numbers
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """One query.
-
-    Args:
-        query, answer, unchanged: image paths relative to the folder.
-        attribute: the one that is changed.
-        wanted: the answer's value of it.
-    """
+    """One query: image paths relative to the folder, the attribute that is changed, and the value
+    of it that the answer has."""
 
     query: str
     attribute: str
@@ -96,11 +92,8 @@ def is_only_change(garment: Garment, changed: Garment) -> bool:
 
 def looks_changed(garment: Garment, changed: Garment, size: int) -> bool:
     """Whether the two look different, drawn upright in plain light at `size` pixels."""
-    first, second = (
-        np.asarray(render_image(Spec(g), size), dtype=np.int16) for g in (garment, changed)
-    )
-    share = (np.abs(first - second).max(axis=-1) >= _LEVELS).mean()
-    return bool(share >= _SEEN)
+    first, second = (np.asarray(render_image(Spec(g), size), np.int16) for g in (garment, changed))
+    return bool((np.abs(first - second).max(axis=-1) >= _LEVELS).mean() >= _SEEN)
 
 
 def draw_change(attribute: str, size: int, rng: np.random.Generator) -> Change:
@@ -148,31 +141,17 @@ def draw_counterfactuals(
     seed: int = GALLERY_SEED,
     workers: int = 1,
 ) -> list[Counterfactual]:
-    """Draw queries and gallery into `folder`, unless they are there.
+    """Draw queries, evenly over the attributes, and `others` into `folder`, unless they are there.
 
-    Args:
-        folder: created if absent; `counterfactual.json` is written last.
-        queries: garments that are changed, evenly over the attributes in their order.
-        others: garments of the gallery besides theirs, half of them near ones.
-        size: side of the pictures in pixels.
-        seed: of everything.
-        workers: processes that draw; the files do not depend on it.
-
-    Returns:
-        The queries in the order in which they were drawn.
-
-    Raises:
-        ResourceError: something cannot be written.
+    `counterfactual.json` is written last; the files do not depend on the workers. Returns the
+    queries in the order in which they were drawn; raises ResourceError.
     """
     file = folder / QUERIES
     if file.is_file():
         return [Counterfactual(**one) for one in json.loads(file.read_text(encoding="utf-8"))]
-    changes = [
-        draw_change(
-            ATTRIBUTES[n % len(ATTRIBUTES)], size, np.random.default_rng([seed, _STREAM, n])
-        )
-        for n in range(queries)
-    ]
+    changes = []
+    for n, attribute in zip(range(queries), cycle(ATTRIBUTES), strict=False):
+        changes.append(draw_change(attribute, size, np.random.default_rng([seed, _STREAM, n])))
     rng = np.random.default_rng([seed, _STREAM + 1])
     pictures: list[tuple[Garment, int]] = []  # with their item; a changed garment is another one
     for n, change in enumerate(changes):

@@ -15,16 +15,11 @@ from dataclasses import asdict, replace
 
 import click
 
-from benchmarks.common import Bench, Data, Result, bench_command, commit_name
-from benchmarks.measured_rows import (
-    MODELS,
-    MeasuredRow,
-    measured_rows,
-    with_kept_rows,
-)
+from benchmarks.common import Data, Result, bench_command, commit_name
+from benchmarks.measured_rows import MODELS, MeasuredRow, measured_rows, with_kept_rows
 from benchmarks.tables.keys import data_hash
 from benchmarks.tables.measure import COMBINATIONS, SPLIT, Runs
-from benchmarks.tables.options import Setting, setting_options
+from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import MAP, WHOLE, chosen_names
 from benchmarks.tables.summary import Column, means
 from retrieval.evaluation.attribute_map import evaluate_attributes
@@ -38,34 +33,27 @@ from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.device import choose_device
 
+_PERCENT = {"top30": "Top-30", "ndcg": "NDCG@30", "ndcg_target": "target", "ndcg_others": "others"}
+_LIKENESS = {
+    "query_mrr": "MRR", "query_hard_mrr": "hard", "kept_mrr": "kept MRR", "kept_hard_mrr": "hard",
+}  # fmt: skip
+_NAMED = {
+    "same_p10": "same P@10", "but_p10": "but P@10", "keep10": "but keep@10",
+    "violation10": "without: violation@10", "without_keep10": "without: keep@10",
+}  # fmt: skip
 COLUMNS = [
     Column(heading, (name,), form)
-    for name, heading, form in (
-        ("all_map", "MAP", ".2f"),
-        ("query_mrr", "MRR", ".3f"),
-        ("query_hard_mrr", "hard", ".3f"),
-        ("kept_mrr", "kept MRR", ".3f"),
-        ("kept_hard_mrr", "hard", ".3f"),
-        ("top30", "Top-30", ".1f"),
-        ("ndcg", "NDCG@30", ".1f"),
-        ("ndcg_target", "target", ".1f"),
-        ("ndcg_others", "others", ".1f"),
-        ("same_p10", "same P@10", ".3f"),
-        ("but_p10", "but P@10", ".3f"),
-        ("keep10", "but keep@10", ".3f"),
-        ("violation10", "without: violation@10", ".3f"),
-        ("without_keep10", "without: keep@10", ".3f"),
+    for group, form in (
+        ({"all_map": "MAP"}, ".2f"), (_LIKENESS, ".3f"), (_PERCENT, ".1f"), (_NAMED, ".3f"),
     )
-]
+    for name, heading in group.items()
+]  # fmt: skip
 
 
 def measure(row: MeasuredRow, part: Dataset, floor: Scorer) -> Data:
     """All figures of one model on a split; None where something cannot be measured.
 
-    Args:
-        row: the model.
-        part: the split, with items where likeness is to be measured.
-        floor: settles which same-item queries are hard.
+    `floor` settles which same-item queries are hard.
     """
     figures: Data = {str(column.path[0]): None for column in COLUMNS}
     if row.embed is not None:
@@ -102,29 +90,26 @@ def markdown(data: Data) -> str:
     return f"{about}\n\n{means(data['rows'], COLUMNS)}"
 
 
-@bench_command("likeness", markdown, work="runs/tables")
-@setting_options
-def command(bench: Bench, setting: Setting) -> Iterator[Result]:
+@bench_command("likeness", markdown, Setting)
+def command(setting: Setting) -> Iterator[Result]:
     """Train what is missing, measure every model with every seed, and write the table."""
     models = chosen_names(setting.rows, MODELS)
-    runs = Runs.of(MAP, replace(setting, rows=WHOLE), bench)
+    runs = Runs.of(MAP, replace(setting, rows=WHOLE))
     ground = data_hash(runs.dataset)
     stem = f"likeness-{runs.dataset.name}-{setting.backbone}"
     about = {"dataset": runs.dataset.name, "split": SPLIT, "backbone": setting.backbone}
     for number, run in enumerate(runs.chosen(WHOLE)):
         seed = run.config.seed
         runs.trained(run, f"{WHOLE}, seed {seed}")
-        loaded = load_checkpoint(runs.folder(run), choose_device(bench.device).device)
-        cache = bench.work / "runs" / "cache"
-        encoded = encode_split(
-            loaded.model, runs.dataset, SPLIT, loaded.preprocessing, bench.workers, cache=cache
-        )
+        loaded = load_checkpoint(runs.folder(run), choose_device(setting.device).device)
+        how = loaded.preprocessing, setting.workers
+        encoded = encode_split(loaded.model, runs.dataset, SPLIT, *how, cache=setting.cache)
         floor = FloorScorer(encoded.bank.pooled)
         wanted = [model for model in models if model != "floor" or number == 0]
-        for row in measured_rows(wanted, loaded, encoded, runs.dataset, bench, seed):
+        for row in measured_rows(wanted, loaded, encoded, runs.dataset, setting, seed):
             figures = measure(row, encoded.dataset, floor)
             whose = {"model": row.model, "seed": 0 if row.model == "floor" else seed}
             made = [whose | figures | {"commit": commit_name()}]
-            rows = with_kept_rows(bench.results / f"{stem}.json", made, ground)
+            rows = with_kept_rows(setting.results / f"{stem}.json", made, ground)
             yield stem, about | {"ground": ground, "rows": rows}
             click.echo(f"{row.model}, seed {seed}: measured", err=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import Bench, Data
+from benchmarks.common import Data, WorkBench
 from benchmarks.pooled_features import Scale, pooled_stages
 from benchmarks.rivals.adde import AddeScorer, block_embed, train_adde
 from benchmarks.rivals.shop import ShopScorer
@@ -30,15 +30,8 @@ MODELS = tuple(name for name in TITLES if name != "earlier")
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """One model on one split.
-
-    Args:
-        model: its name, of `TITLES`.
-        scorer: over the split's rows.
-        embed: its embeddings under a type condition; None if it has none.
-        embed_queries: those of the queries where they are made in another way.
-        has_dial: whether the scorer's dial does anything.
-    """
+    """One model, of `TITLES`, as a scorer of a split's rows, and its embeddings if it has them;
+    `has_dial` says whether the scorer's dial does anything."""
 
     model: str
     scorer: Scorer
@@ -52,42 +45,31 @@ def measured_rows(
     loaded: Checkpoint,
     encoded: EncodedSplit,
     train: Dataset,
-    bench: Bench,
+    bench: WorkBench,
     seed: int,
 ) -> Iterator[MeasuredRow]:
-    """Each model on the encoded split, one after the other.
+    """Each of the models on a split that `loaded`, the trained M2Fashion, has encoded.
 
-    Args:
-        models: which, of `MODELS`.
-        loaded: the trained M2Fashion; all rows see its backbone's features, the shop its chances.
-        encoded: its maps of the split that is measured.
-        train: dataset that the checkpoint was trained on, for ADDE-M and the features' scale.
-        bench: its folder of work holds `runs/cache`, the backbone's maps.
-        seed: of ADDE-M.
+    All rows see its backbone's features, the shop its chances; ADDE-M is trained with the seed on
+    `train`, the checkpoint's dataset, which the features' scale is of as well.
     """
     part, bank, schema = encoded.dataset, encoded.bank, loaded.schema
     if "floor" in models:
         yield MeasuredRow("floor", FloorScorer(bank.pooled), floor_embed(bank))
     if set(models) - {"floor", "m2fashion"}:
-        pool = partial(
-            pooled_stages,
-            loaded.model,
-            preprocessing=loaded.preprocessing,
-            cache=bench.work / "runs" / "cache",
-            workers=bench.workers,
-        )
+        pool = partial(pooled_stages, loaded, bench)
         rows, held_out = train.rows_of("train"), validation_rows(train)
-        seen = pool(train, np.union1d(rows, held_out), title="pooling, train")
+        seen = pool(train, np.union1d(rows, held_out), "pooling, train")
         rows, held_out = (np.intersect1d(some, seen.rows) for some in (rows, held_out))
         scale = Scale.of(seen.of(rows))
-        features = scale.standardise(pool(part, part.rows_of("all"), title="pooling").features)
+        features = scale.standardise(pool(part, part.rows_of("all"), "pooling").features)
         if "shop" in models:
             yield MeasuredRow("shop", ShopScorer(schema, bank.chances, features), None)
         if set(models) & {"adde", "adde-predicted"}:
             taught, valid = (
                 (scale.standardise(seen.of(some)), train.labels[some]) for some in (rows, held_out)
             )
-            adde = train_adde(schema, *taught, *valid, seed)
+            adde = train_adde(schema, taught, valid, seed)
             for model, told in (("adde", True), ("adde-predicted", False)):
                 if model in models:
                     scorer = AddeScorer(adde, features, part.labels, told)
@@ -98,31 +80,22 @@ def measured_rows(
 
 
 def with_kept_rows(file: Path, rows: Sequence[Data], ground: str) -> list[Data]:
-    """New rows and those of `file` that are of another model, variant or seed, in the order of
-    tables.
+    """New rows and those of `file`, if it is there, that are of another model, variant or seed, in
+    the order of tables; none of a file with another `ground`, the hash of what is measured on.
 
-    Args:
-        file: of the result, if there is one.
-        rows: as measured now.
-        ground: hash of what they were measured on, the field `ground` of a result; rows of a file
-            with another one are not kept.
-
-    Raises:
-        DataError: the file is there but is no result.
+    Raises DataError: the file is no result.
     """
-    measured = {(*which(row), row["seed"]) for row in rows}
-    kept: list[Data] = []
+
+    def place(row: Data) -> tuple[int, bool, str, int]:
+        model, variant = which(row)
+        return list(TITLES).index(model), variant != WHOLE, variant, row["seed"]
+
+    made = {place(row): row for row in rows}
     if file.is_file():
         try:
             found = json.loads(file.read_text())
             kept = found["rows"] if found["ground"] == ground else []
-            kept = [row for row in kept if (*which(row), row["seed"]) not in measured]
+            made = {place(row): row for row in kept} | made
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{file} is no result to add rows to: {error!r}; remove it") from error
-    order = list(TITLES)
-
-    def place(row: Data) -> tuple[int, bool, str, int]:
-        model, variant = which(row)
-        return order.index(model), variant != WHOLE, variant, row["seed"]
-
-    return sorted([*rows, *kept], key=place)
+    return [made[key] for key in sorted(made)]

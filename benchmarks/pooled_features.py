@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.common import WorkBench
 from retrieval.console import counting
+from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.images.batches import Reading
-from training.images.preprocessing import Preprocessing
 from training.maps import trunk_maps
-from training.models.embedder import ConditionedEmbedder
 from training.models.registry import build_model
 
 
 @dataclass(frozen=True)
 class PooledFeatures:
-    """Features of the images that could be read.
+    """Features [M, F] float32 of the images that could be read, and their rows, ascending [M].
 
-    Args:
-        rows: of the dataset, ascending [M] int64.
-        features: [M, F] float32: means and deviations of the pixels, then every stage's means.
+    Means and deviations of the pixels, then every stage's means.
     """
 
     rows: NDArray[np.int64]
@@ -35,35 +32,20 @@ class PooledFeatures:
 
 
 def pooled_stages(
-    model: ConditionedEmbedder,
-    dataset: Dataset,
-    rows: NDArray[np.int64],
-    preprocessing: Preprocessing,
-    cache: Path,
-    workers: int,
-    title: str,
+    loaded: Checkpoint, bench: WorkBench, dataset: Dataset, rows: NDArray[np.int64], title: str
 ) -> PooledFeatures:
     """Pool the maps of all stages of a model's backbone over their cells, lower stages included.
 
-    Args:
-        model: whose backbone sees the images.
-        dataset: where the images are.
-        rows: which of them, ascending.
-        preprocessing: size and mode.
-        cache: folder that keeps the maps, as `trunk_maps` does.
-        workers: decoding processes.
-        title: of the progress bar.
-
-    Raises:
-        DataError: no image can be read.
-        ResourceError: the cache cannot be written.
+    Raises DataError: none of the rows, which ascend, can be read; ResourceError: the cache cannot
+    be written.
     """
-    device = next(model.parameters()).device
+    model = loaded.model
     whole = build_model(dataset.schema, replace(model.config, lower_stages=True), 0, None)
     whole.backbone.load_state_dict(model.backbone.state_dict())
-    whole.to(device)
+    whole.to(next(model.parameters()).device)
     with counting(title, len(rows)) as bar:
-        stored = trunk_maps(whole, dataset, rows, Reading(preprocessing, workers, bar), cache)
+        reading = Reading(loaded.preprocessing, bench.workers, bar)
+        stored = trunk_maps(whole, dataset, rows, reading, bench.cache)
     starts = range(0, len(stored.rows), 256)
     parts = [stored.maps[i : i + 256].astype(np.float32).mean((2, 3)) for i in starts]
     return PooledFeatures(stored.rows, np.concatenate(parts))

@@ -12,7 +12,9 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import click
 import numpy as np
@@ -32,7 +34,7 @@ from indexer.encode.onnx import (
 from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
 from retrieval.evaluation.encoded_split import align_dataset
 from retrieval.evaluation.scorer import DescriptorScorer
-from retrieval.options import dataset_options
+from retrieval.options import COUNT, DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
@@ -61,30 +63,27 @@ def markdown(data: Data) -> str:
     )
 
 
-@bench_command("runtimes", markdown)
-@dataset_options
-@click.option("--checkpoint", required=True, type=click.Path(path_type=Path), metavar="RUN")
-@click.option("--split", default="valid", help="train, valid, test or all.")
-@click.option("--images", type=click.IntRange(min=2), help="At most so many, drawn.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64)
-@click.option("--rounds", type=click.IntRange(min=1), default=9)
-def command(
-    bench: Bench,
-    name: str,
-    root: Path | None,
-    checkpoint: Path,
-    split: str,
-    images: int | None,
-    batch_size: int,
-    rounds: int,
-) -> Iterator[Result]:
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench, DatasetOptions):
+    """What is encoded, and how often."""
+
+    checkpoint: Annotated[Path, "The trained model."]
+    split: Annotated[str, "train, valid, test or all."] = "valid"
+    images: Annotated[int | None, click.IntRange(min=2), "At most so many, drawn."] = None
+    batch_size: Annotated[int, COUNT] = 64
+    rounds: Annotated[int, COUNT] = 9
+
+
+@bench_command("runtimes", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Time every runtime and measure the MAP of its descriptors."""
     keep_freed_memory()
-    loaded = load_checkpoint(checkpoint)
-    dataset = align_dataset(load_dataset(name, root), loaded.schema).dataset
-    part, pixels = read_split(dataset, split, loaded, images)
+    loaded, split = load_checkpoint(options.checkpoint), options.split
+    dataset = align_dataset(load_dataset(options.name, options.root), loaded.schema).dataset
+    part, pixels = read_split(dataset, split, loaded, options.images)
     forwards = all_forwards(loaded, dataset)
-    rates = time_rounds(forwards, loaded, pixels[:batch_size], rounds)
+    batch = pixels[: options.batch_size]
+    rates = time_rounds(forwards, loaded, batch, options.rounds)
     backbone = loaded.model.config.backbone
     yield (
         f"runtimes-{dataset.name}-{backbone}-{vector_instructions().casefold()}",
@@ -97,8 +96,8 @@ def command(
             "checkpoint_hash": loaded.hash,
             "backbone": backbone,
             "size": loaded.preprocessing.size,
-            "batch_size": min(batch_size, len(pixels)),
-            "rounds": rounds,
+            "batch_size": len(batch),
+            "rounds": options.rounds,
             "rows": to_rows(rates, measure_map(forwards, loaded, part, pixels, split)),
         },
     )
@@ -109,9 +108,7 @@ def read_split(
 ) -> tuple[Dataset, NDArray[np.uint8]]:
     """Images of a split, at most `images` of them, drawn: labels and pixels [M, 3, S, S].
 
-    Raises:
-        UsageError: no image is in the split.
-        DataError: none of them can be read.
+    Raises UsageError: no image is in the split; DataError: none of them can be read.
     """
     rows = dataset.rows_of(split)
     if not len(rows):
@@ -158,14 +155,12 @@ def measure_map(
     split: str,
 ) -> dict[str, MapReport]:
     """MAP of each runtime's descriptors, asked by the base's."""
-    layout = loaded.model.layout
-    scorers = {}
+    layout, scorers = loaded.model.layout, {}
     for name, forward in forwards.items():
-        parts = [
-            encode(forward, pixels[start : start + 32], loaded.preprocessing, "cpu")
-            for start in range(0, len(pixels), 32)
-        ]
-        packed = [layout.pack(part.chances, part.nuance) for part in parts]
+        packed = []
+        for start in range(0, len(pixels), 32):
+            batch = encode(forward, pixels[start : start + 32], loaded.preprocessing, "cpu")
+            packed.append(layout.pack(batch.chances, batch.nuance))
         scorers[name] = DescriptorScorer(layout, loaded.schema, np.concatenate(packed))
     asking = scorers[BASE].embed_queries
     return {

@@ -11,15 +11,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import click
 
 from benchmarks.common import (
-    Bench,
     Data,
     Result,
+    WorkBench,
     bench_command,
     commit_name,
     cores,
@@ -31,6 +32,7 @@ from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_
 from indexer.store.store import Store, open_store
 from retrieval.console import Bars, stderr
 from retrieval.engine import Engine
+from retrieval.options import PATH
 from retrieval.query_vector import draw_requests
 
 SIZES = (1_000, 10_000, 100_000, 253_983, 1_000_000, 2_000_000, 10_000_000)
@@ -103,14 +105,25 @@ def markdown(data: Data) -> str:
     )
 
 
-@bench_command("speed", markdown, work="speed")
-@click.option("--index", "source", required=True, type=click.Path(path_type=Path))
-@click.option("--size", "sizes", multiple=True, type=click.IntRange(100), default=SIZES)
-def command(bench: Bench, source: Path, sizes: tuple[int, ...]) -> Iterator[Result]:
+_INDEX = click.option("--index", "source", required=True, type=PATH)
+_SIZES = click.option("--size", "sizes", multiple=True, type=click.IntRange(100), default=SIZES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(WorkBench):
+    """Which index galleries are drawn from, and of how many images."""
+
+    source: Annotated[Path, _INDEX]
+    sizes: Annotated[tuple[int, ...], _SIZES]
+    work: Annotated[Path, "Folder of the galleries, each removed again."] = Path("speed")
+
+
+@bench_command("speed", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
     """Time requests to galleries of many sizes, and what building and keeping them takes."""
-    real = open_store(source)
+    real = open_store(options.source)
     images = images_of(real)
     stem = f"speed-cpu-{cores()}-cores-{vector_instructions().casefold()}"
-    for size in sizes:
-        rows = gallery_rows(real, images, size, bench.work / str(size))
-        yield stem, {"rows": _merged(bench.results / f"{stem}.json", rows)}
+    for size in options.sizes:
+        rows = gallery_rows(real, images, size, options.work / str(size))
+        yield stem, {"rows": _merged(options.results / f"{stem}.json", rows)}

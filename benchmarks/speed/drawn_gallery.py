@@ -38,13 +38,8 @@ _BLOCK = 8192  # images drawn at a time
 
 @dataclass(frozen=True)
 class Images:
-    """n images: what a model and a catalogue say of them.
-
-    Args:
-        chances: [n, K] float32 in 0..1.
-        nuance: unit vectors side by side [n, N] float32.
-        labels: label states [n, K] int8.
-    """
+    """What a model and a catalogue say of n images: chances [n, K], unit vectors of nuance side by
+    side [n, N], label states [n, K]."""
 
     chances: Floats
     nuance: Floats
@@ -56,11 +51,9 @@ class Images:
 
 def images_of(store: Store) -> Images:
     """All images of an index."""
-    descriptors = store.descriptors()
-    layout = store.layout
-    return Images(
-        layout.chances(descriptors), layout.nuance_of(descriptors), np.array(store.labels())
-    )
+    descriptors, layout = store.descriptors(), store.layout
+    chances, nuance = layout.chances(descriptors), layout.nuance_of(descriptors)
+    return Images(chances, nuance, np.array(store.labels()))
 
 
 def draw_images(
@@ -72,9 +65,7 @@ def draw_images(
     count = stop - start
     own = random.integers(len(real), size=count)
     before, labels = real.chances[own], real.labels[own]
-    after = before * np.exp(
-        FACTOR * random.standard_normal(before.shape, dtype=np.float32), dtype=np.float32
-    )
+    after = before * np.exp(FACTOR * random.standard_normal(before.shape, dtype=np.float32))
     # A column a value, its attribute's sum in each.
     after *= _sums(schema, before) / np.maximum(_sums(schema, after), 1e-12)
     np.minimum(after, 1, out=after)
@@ -98,19 +89,11 @@ def export_gallery(
     requests: Requests,
     progress: Progress,
 ) -> float:
-    """Write an index of `size` drawn images into an empty folder.
+    """Write an index of `size` images, drawn from the `real` ones, into an empty folder.
 
-    Args:
-        draft: identity, schema and preprocessing of the index.
-        real: the images to draw from.
-        size: images, at least 1.
-        folder: of the index.
-        model: the checkpoint that is copied into it; None: it opens as a `Store` alone.
-        requests: makes the query vectors with which recall is measured.
-        progress: is told of every shard.
-
-    Returns:
-        Seconds of shards, gallery file and search, drawing apart.
+    A copy of the `model` goes into it; without one it opens as a `Store` alone. `requests` makes
+    the query vectors with which recall is measured. Returns the seconds of shards, gallery file and
+    search, drawing apart.
     """
     schema, layout = Schema.from_json(draft.schema), draft.identity.layout
     if model is not None:

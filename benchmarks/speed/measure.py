@@ -41,16 +41,10 @@ _FILTER_SECONDS = 0.3  # of that of one filter of twenty
 
 @dataclass(frozen=True)
 class Row:
-    """One measured figure.
+    """One measured figure of a gallery of `size` images, a median where it was repeated.
 
-    Args:
-        what: in plain words.
-        size: images of the gallery.
-        value: the figure, a median where it was repeated.
-        unit: of `value` and `floor`.
-        floor: the least that it could be, measured right beside it; None if there is none.
-        ratio: median of value / floor over the repeats.
-        recall: recall@10, 0..1, of the worst filter where there are several; None: nothing is lost.
+    `floor` is the least that it could be, measured right beside it, `ratio` the median of value /
+    floor; `recall` recall@10 of the worst filter where there are several, None: nothing is lost.
     """
 
     what: str
@@ -139,16 +133,8 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
             what = f"with a filter that leaves {share:g}, {'exact' if exact else 'approximate'}"
             say(what)
             own = [n for n, (other, _) in enumerate(filters) if other == share]
-            timed = [
-                in_turns(
-                    what,
-                    size,
-                    partial(search, filters[n][1], exact, _FETCH),
-                    floor,
-                    _FILTER_SECONDS,
-                )
-                for n in own
-            ]
+            asks = [partial(search, filters[n][1], exact, _FETCH) for n in own]
+            timed = [in_turns(what, size, one, floor, _FILTER_SECONDS) for one in asks]
             slowest = max(timed, key=lambda row: row.value)
             worst = None if exact else min(recall(1 + n) for n in own)
             rows.append(replace(slowest, recall=worst))
@@ -217,9 +203,8 @@ def _resident_after_queries(folder: Path) -> int:
     engine = Engine.open(folder, "cpu")
     attribute = engine.schema.attributes[int(engine.schema.attribute_of[0])].name
     where = {attribute: "!=" + engine.schema.value_names[0]}
-    for place, picture in enumerate(
-        pictures_of(engine.store, np.arange(min(8, len(engine.store))))
-    ):
+    rows = np.arange(min(8, len(engine.store)))
+    for place, picture in enumerate(pictures_of(engine.store, rows)):
         for exact in (False, True):
             engine.query(Request(picture, where=where if place % 2 else {}, exact=exact))
     status = Path("/proc/self/status").read_text()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,21 +23,11 @@ from training.run import RunConfig
 PACKAGES = ("torch", "torchvision", "numpy", "pillow")
 
 
-def code_hash(root: Path, globs: Sequence[str], without: Iterable[str] = ()) -> str:
+def code_hash(root: Path, *globs: str) -> str:
     """Of the source files below `root` that match, and the versions of what they run on."""
-    sources = [
-        [path.relative_to(root).as_posix(), executed(path)]
-        for path in code_files(root, globs, without)
-    ]
-    versions = [[name, _version(name)] for name in PACKAGES]
-    return hashlib.sha256(json.dumps([sources, versions]).encode()).hexdigest()
-
-
-def code_files(root: Path, globs: Sequence[str], without: Iterable[str] = ()) -> list[Path]:
-    """The files below `root` that match and are not left out; what is named outright is not."""
-    left_out = {path for pattern in without for path in root.glob(pattern)}
-    left_out -= {root / name for name in globs}
-    return sorted({path for pattern in globs for path in root.glob(pattern)} - left_out)
+    files = sorted({path for pattern in globs for path in root.glob(pattern)})
+    sources = [[path.relative_to(root).as_posix(), executed(path)] for path in files]
+    return _digest(sources, [[name, _version(name)] for name in PACKAGES])
 
 
 def executed(path: Path) -> str:
@@ -52,11 +41,8 @@ def executed(path: Path) -> str:
 
 
 def _is_text(node: ast.stmt) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    value = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, str)
 
 
 def _version(package: str) -> str:
@@ -87,8 +73,8 @@ def ground(dataset: Dataset, weights: str | None) -> Ground:
     data = data_hash(dataset)
     if dataset.items is not None:  # nuance is taught by them
         data = _digest(data, dataset.items.tolist())
-    training = code_hash(ROOT, ["training/**/*.py"])
-    figures = code_hash(ROOT, ["training/**/*.py", "retrieval/**/*.py"])
+    training = code_hash(ROOT, "training/**/*.py")
+    figures = code_hash(ROOT, "training/**/*.py", "retrieval/**/*.py")
     return Ground(data, weights_hash(weights), training, figures)
 
 

@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import click
 
-from benchmarks.common import Bench, Result, bench_command
+from benchmarks.common import Result, bench_command
 from benchmarks.tables.measure import Runs
-from benchmarks.tables.options import Setting, setting_options
+from benchmarks.tables.options import Setting
 from benchmarks.tables.result import markdown, table_result
 
 
-def table_command(name: str, rows_file: Path, help: str) -> click.Command:
+@dataclass(frozen=True, kw_only=True)
+class Options(Setting):
+    """Of a table."""
+
+    rows_file: Annotated[Path | None, "Another file of rows."] = None
+
+
+def table_command(name: str, own: Path, help: str) -> click.Command:
     """A command that makes a table of the rows of a file, or of another one that it is given."""
 
-    @bench_command(name, markdown, work="runs/tables")
-    @setting_options
-    @click.option(
-        "--rows-file",
-        type=click.Path(path_type=Path),
-        default=rows_file,
-        show_default=f"benchmarks/tables/{rows_file.name}",
-        help="Another file of rows.",
-    )
-    def command(bench: Bench, setting: Setting, rows_file: Path) -> Iterator[Result]:
-        runs = Runs.of(rows_file, setting, bench)
+    @bench_command(name, markdown, Options)
+    def command(options: Options) -> Iterator[Result]:
+        file = options.rows_file or own
+        runs = Runs.of(file, options)
         runs.measure()
-        stem = f"{name}-{runs.dataset.name}-{setting.backbone}{suffix(rows_file, setting)}"
-        yield stem, table_result(name, runs)
-
-    def suffix(other: Path, setting: Setting) -> str:
-        """What tells the files of other rows or of a trial from those of the table."""
-        own = other.resolve() == rows_file.resolve()
-        trial = None if setting.epochs is None else f"{setting.epochs}-epochs"
-        return "".join(f"-{part}" for part in (None if own else other.stem, trial) if part)
+        # What tells the files of other rows or of a trial from those of the table.
+        other = None if file.resolve() == own.resolve() else file.stem
+        trial = None if options.epochs is None else f"{options.epochs}-epochs"
+        parts = (name, runs.dataset.name, options.backbone, other, trial)
+        yield "-".join(filter(None, parts)), table_result(name, runs)
 
     command.help = f"""{help}
 

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import torch
 
-from benchmarks.common import Bench, commit_name, machine_name, retrieve
+from benchmarks.common import commit_name, machine_name, retrieve, write_json
 from benchmarks.tables.keys import Ground, evaluation_key, ground, training_key
 from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import Row, RowFile, config_toml, read_row_file
@@ -63,18 +63,17 @@ class Runs:
 
     table: RowFile
     setting: Setting
-    bench: Bench
     dataset: Dataset
     ground: Ground
 
     @classmethod
-    def of(cls, rows_file: Path, setting: Setting, bench: Bench) -> Runs:
+    def of(cls, rows_file: Path, setting: Setting) -> Runs:
         """Those of a file of rows; raises UsageError, DataError."""
         table, dataset = read_row_file(rows_file), setting.load()
         table.chosen(setting.rows)
         if len(dataset.rows_of(SPLIT)) == 0:
             raise DataError(f"{dataset.name} has no images in its test split, which is measured")
-        return cls(table, setting, bench, dataset, ground(dataset, setting.weights))
+        return cls(table, setting, dataset, ground(dataset, setting.weights))
 
     def run(self, row: Row, seed: int) -> Run:
         """One run with its keys; raises UsageError for an unknown option or variant."""
@@ -104,7 +103,7 @@ class Runs:
     def folder(self, run: Run) -> Path:
         """Of the run's checkpoints; named after what it is, not after the row that asked first."""
         name = f"{run.config.model.architecture}-s{run.config.seed}-{run.training[:12]}"
-        return self.bench.work / "runs" / name
+        return self.setting.work / "runs" / name
 
     def measured(self, run: Run) -> dict[str, Any] | None:
         """What was measured on the run; None if nothing was, or the file is broken."""
@@ -127,9 +126,9 @@ class Runs:
                 self.check()
                 click.echo(f"{where}: evaluating", err=True)
                 record = self.evaluate(run) | {"training": trained}
-            record |= {"commit": commit_name(), "machine": machine_name(self.bench.device)}
+            record |= {"commit": commit_name(), "machine": machine_name(self.setting.device)}
             record.pop("checkpoint", None)  # where the run lies is this machine's business
-            _write(self._measured_file(run), record)
+            write_json(self._measured_file(run), record)
 
     def check(self) -> None:
         """Raise DataError if data, weights or code are no longer what the keys rest on."""
@@ -158,8 +157,8 @@ class Runs:
         report = self.train(run, resume)
         kept = ("images", "best_epoch", "validation_map", "seconds", "setup_seconds")
         done = {name: report[name] for name in kept}
-        done |= {"epochs": len(report["epochs"]), "machine": machine_name(self.bench.device)}
-        _write(folder / "train.json", done)
+        done |= {"epochs": len(report["epochs"]), "machine": machine_name(self.setting.device)}
+        write_json(folder / "train.json", done)
         return done
 
     def train(self, run: Run, resume: bool) -> dict[str, Any]:
@@ -173,7 +172,7 @@ class Runs:
     def evaluate(self, run: Run) -> dict[str, Any]:
         """What `retrieve evaluate --json` prints."""
         folder = self.folder(run)
-        words = ["--checkpoint", folder, "--cache", folder.parent / "cache"]
+        words = ["--checkpoint", folder, "--cache", self.setting.cache]
         return self._json("evaluate", *words, *(["--likeness-only"] if run.likeness_only else []))
 
     def floor(self, run: Run) -> dict[str, Any]:
@@ -184,10 +183,9 @@ class Runs:
         keep_freed_memory()
         torch.manual_seed(run.config.seed)  # of a backbone without weights
         model = build_model(self.dataset.schema, run.config.model, 0, run.config.weights)
-        model.eval().requires_grad_(False).to(choose_device(self.bench.device).device)
-        encoded = encode_split(
-            model, self.dataset, SPLIT, run.config.preprocessing, self.bench.workers
-        )
+        model.eval().requires_grad_(False).to(choose_device(self.setting.device).device)
+        how = run.config.preprocessing, self.setting.workers
+        encoded = encode_split(model, self.dataset, SPLIT, *how)
         part, bank = encoded.dataset, encoded.bank
         report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
         drawn = draw_combinations(part, SPLIT, COMBINATIONS)
@@ -200,12 +198,12 @@ class Runs:
         }
 
     def _json(self, command: str, *words: Any) -> dict[str, Any]:
-        machine = ["--device", self.bench.device, "--workers", self.bench.workers]
+        machine = ["--device", self.setting.device, "--workers", self.setting.workers]
         text = retrieve(command, *self.setting.words, *words, *machine, "--json", capture=True)
         return dict(json.loads(text))
 
     def _measured_file(self, run: Run) -> Path:
-        return self.bench.work / "measured" / f"{run.evaluation[:32]}.json"
+        return self.setting.work / "measured" / f"{run.evaluation[:32]}.json"
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -214,7 +212,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return data if isinstance(data, dict) else None
-
-
-def _write(path: Path, record: dict[str, Any]) -> None:
-    write_file(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import click
 
-from retrieval.options import ITEMS, dataset_options
+from benchmarks.common import WorkBench
+from retrieval.options import COUNT, ITEMS, DatasetOptions
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 
 
-@dataclass(frozen=True)
-class Setting:
-    """As given on the command line; fields as the options below."""
+@dataclass(frozen=True, kw_only=True)
+class Setting(WorkBench, DatasetOptions):
+    """Dataset, backbone, how many seeds and which rows."""
 
-    name: str
-    root: Path | None
-    item_column: str | None
-    backbone: str
-    weights: str | None
-    seeds: int
-    epochs: int | None
-    rows: str | None
+    item_column: Annotated[str | None, ITEMS] = None
+    backbone: Annotated[str, "Of every row."] = "resnet18"
+    weights: Annotated[str | None, "File of backbone weights [default: from scratch]."] = None
+    seeds: Annotated[int, click.IntRange(1, 16), "Of every row."] = 3
+    epochs: Annotated[int | None, COUNT, "At most this many, to try it out."] = None
+    rows: Annotated[str | None, "Make only these, A,B [default: all]."] = None
+
+    def __post_init__(self) -> None:
+        """A weights file has its full path: a run's config is read from elsewhere."""
+        if self.weights is not None and (
+            self.weights.endswith(".safetensors") or "/" in self.weights
+        ):
+            whole = str(Path(self.weights).expanduser().resolve())
+            object.__setattr__(self, "weights", whole)
 
     def load(self) -> Dataset:
         """The dataset; raises DataError, UsageError."""
@@ -37,29 +42,3 @@ class Setting:
         """What tells a command which dataset it is, and which pictures show one product."""
         told = {"--dataset": self.name, "--root": self.root, "--item-column": self.item_column}
         return [str(word) for pair in told.items() if pair[1] is not None for word in pair]
-
-
-def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command, which takes them as one `Setting` after its `Bench`."""
-
-    @functools.wraps(command)
-    def gathered(bench: Any, **given: Any) -> Any:
-        own = {field.name: given.pop(field.name) for field in fields(Setting)}
-        weights = own["weights"]  # of a file its full path: a run's config is read from elsewhere
-        if weights is not None and (weights.endswith(".safetensors") or "/" in weights):
-            own["weights"] = str(Path(weights).expanduser().resolve())
-        return command(bench, Setting(**own), **given)
-
-    count = click.IntRange(min=1)
-    decorated: Callable[..., Any] = gathered
-    for option in (
-        click.option("--rows", metavar="A,B", help="Make only these rows [default: all]."),
-        click.option("--epochs", type=count, help="At most this many, to try it out."),
-        click.option("--seeds", type=click.IntRange(1, 16), default=3),
-        click.option("--weights", metavar="FILE", help="Backbone weights [default: from scratch]."),
-        click.option("--backbone", default="resnet18"),
-        click.option("--item-column", metavar="COLUMN", help=ITEMS),
-        dataset_options,
-    ):
-        decorated = option(decorated)
-    return decorated

@@ -13,14 +13,7 @@ from benchmarks.common import Data, table
 from benchmarks.tables.keys import config_hash
 from benchmarks.tables.measure import Run, Runs
 from benchmarks.tables.row_file import config_tables
-from benchmarks.tables.summary import (
-    Column,
-    by_title,
-    differences,
-    means,
-    measured_columns,
-    title,
-)
+from benchmarks.tables.summary import Column, by_title, differences, means, title
 from retrieval.evaluation.published import published_for
 
 ALL = "all"
@@ -97,7 +90,8 @@ def markdown(data: Data) -> str:
     """Every row's figures, the reference minus each other row, and how it was measured."""
     rows = data["rows"]
     maps = [Column(name, ("attributes", name), spread=False) for name in data["chance"]]
-    everything = measured_columns(rows, [*maps[:-1], *COLUMNS])
+    known = [*maps[:-1], *COLUMNS]
+    everything = [column for column in known if any(column.of(r) is not None for r in rows)]
     gains = [replace(column, spread=True) for column in everything if column != COLUMNS[-1]]
     note = (
         f"{data['split']} split. MAP in percent under {data['mode']} conditions, by attribute and "

@@ -77,13 +77,12 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recipe = {"freeze_backbone": weights is not None} | self.base.get("recipe", {}) | row.recipe
         recipe |= tuned.get(EVERY_ROW, {}) | tuned.get(row.name, {})
         where = f"row {row.name!r}"
+        model = self.base.get("model", {}) | {"backbone": backbone}
+        pictures = Preprocessing().to_json() | self.base.get("preprocessing", {})
         return RunConfig(
-            _model(
-                row,
-                validated(ModelConfig, self.base.get("model", {}) | {"backbone": backbone}, where),
-            ),
+            _model(row, validated(ModelConfig, model, where)),
             validated(Recipe, recipe, where),
-            Preprocessing.from_json(Preprocessing().to_json() | self.base.get("preprocessing", {})),
+            Preprocessing.from_json(pictures),
             weights,
             seed,
         )
@@ -92,8 +91,7 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_row_file(path: Path) -> RowFile:
     """Read and check a table's rows; a wrong model or recipe option shows in `RowFile.config`.
 
-    Raises:
-        UsageError: a missing or malformed file, an unknown field, or a name that is no row.
+    Raises UsageError: a missing or malformed file, an unknown field, or a name that is no row.
     """
     try:
         table = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), RowFile)
@@ -109,10 +107,8 @@ def read_row_file(path: Path) -> RowFile:
                 known = ", ".join(table.recipes)
                 raise UsageError(f"{path} row {name!r}: no recipe {named!r}; there are {known}")
             recipe |= table.recipes[named]
-        title = row.title or name
-        table.rows[name] = msgspec.structs.replace(
-            row, name=name, title=title, recipe=recipe | row.recipe
-        )
+        own = {"name": name, "title": row.title or name, "recipe": recipe | row.recipe}
+        table.rows[name] = msgspec.structs.replace(row, **own)
     return table
 
 

@@ -23,14 +23,7 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of a row.
-
-    Args:
-        heading: of the column.
-        path: where it lies in a row, key by key.
-        form: how it is written.
-        spread: whether the standard deviation over seeds is written as well.
-    """
+    """A figure of a row: its path there, key by key; how it, and its deviation, is written."""
 
     heading: str
     path: tuple[str | int, ...]
@@ -78,24 +71,13 @@ def by_title(rows: Sequence[Data]) -> dict[str, list[Data]]:
     return out
 
 
-def measured_columns(rows: Sequence[Data], columns: Sequence[Column]) -> list[Column]:
-    """Those that some row has a figure for."""
-    return [column for column in columns if any(column.of(row) is not None for row in rows)]
-
-
 def means(
-    rows: Sequence[Data],
-    columns: Sequence[Column],
-    *notes: str,
-    shared: Sequence[Data] = (),
+    rows: Sequence[Data], columns: Sequence[Column], *notes: str, shared: Sequence[Data] = ()
 ) -> str:
-    """A table of means over seeds, a line a model.
+    """A table of means over seeds, a line a model, and notes below it.
 
-    Args:
-        rows: entries of models; `floor` marks one that has no spread over seeds.
-        columns: of the table; what a model lacks is a blank cell.
-        notes: paragraphs below it.
-        shared: last lines, such as chance, which are the same for every model.
+    `floor` marks a row that has no spread over seeds; what a model lacks is a blank cell; `shared`
+    are last lines, such as chance, which are the same for every model.
     """
     lines = []
     for name, entries in by_title(rows).items():
@@ -109,11 +91,6 @@ def differences(rows: Sequence[Data], columns: Sequence[Column], reference: str)
     """The reference minus every other model, seed by seed; nothing if none shares a seed with it.
 
     A floor is the same for every seed.
-
-    Args:
-        rows: entries of models.
-        columns: of the table.
-        reference: the row `model` that the others are subtracted from.
     """
     own = [row for row in rows if row["model"] == reference]
     lines = []

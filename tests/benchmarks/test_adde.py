@@ -9,15 +9,11 @@ import torch
 from benchmarks.rivals.adde import (
     BLOCK,
     Adde,
-    AddeRecipe,
     AddeScorer,
-    Coded,
+    Pictures,
     block_embed,
-    draw_moves,
-    exact_moves,
     semi_hard_loss,
     train_adde,
-    whole_targets,
 )
 from training.errors import DataError
 from training.schema import Attribute, Schema
@@ -67,38 +63,33 @@ def test_semi_hard_loss_is_the_slow_one():
     assert float(semi_hard_loss(x, torch.zeros(14, dtype=torch.int64))) == 0
 
 
-def test_exact_moves_are_all_that_a_search_finds():
-    _, labels = pictures(40, 1)
-    coded = Coded.of(labels, SCHEMA)
-    moves = exact_moves(coded)
-    found = set(
-        zip(moves.rows.tolist(), moves.attributes.tolist(), moves.new.tolist(), strict=True)
-    )
+def test_exact_changes_are_all_that_a_search_finds():
+    features, labels = pictures(40, 1)
+    coded = Pictures(SCHEMA, features, labels)
+    changes = coded.exact_changes()
     expected = set()
     for row in range(40):
         for other in range(40):
             differ = np.flatnonzero(coded.codes[row] != coded.codes[other])
             if len(differ) == 1 and coded.codes[other, differ[0]] > 0:
                 expected.add((row, int(differ[0]), int(coded.codes[other, differ[0]])))
-    assert found == expected
+    assert set(map(tuple, changes.tolist())) == expected
     assert expected
     rng = np.random.default_rng(0)
-    drawn = draw_moves(coded, 30, rng, moves)
-    targets = whole_targets(coded, drawn)
-    assert (coded.codes[coded.nearest(targets, drawn, rng)] == targets).all()
+    drawn = coded.draw_changes(30, rng, changes)
+    targets = coded.targets(drawn)
+    assert (coded.codes[coded.nearest(targets, drawn[:, 1], rng)] == targets).all()
     assert (coded.codes[coded.different(targets, rng)] != targets).any(axis=1).all()
-    indicators = coded.indicators(coded.codes)
-    assert np.array_equal(indicators, labels == 1)
+    assert np.array_equal(coded.indicators(coded.codes), labels == 1)
 
 
-def test_free_moves_name_other_values_that_occur():
-    _, labels = pictures(60, 2)
-    coded = Coded.of(labels, SCHEMA)
-    moves = draw_moves(coded, 500, np.random.default_rng(0))
-    assert (moves.new > 0).all()
-    assert (moves.new != coded.codes[moves.rows, moves.attributes]).all()
+def test_free_changes_name_other_values_that_occur():
+    coded = Pictures(SCHEMA, *pictures(60, 2))
+    rows, attributes, new = coded.draw_changes(500, np.random.default_rng(0)).T
+    assert (new > 0).all()
+    assert (new != coded.codes[rows, attributes]).all()
     for attribute, held in enumerate(coded.sets):
-        assert set(moves.new[moves.attributes == attribute].tolist()) == set(range(1, len(held)))
+        assert set(new[attributes == attribute].tolist()) == set(range(1, len(held)))
 
 
 def test_it_has_the_published_parameters():
@@ -110,10 +101,7 @@ def test_it_has_the_published_parameters():
 @pytest.fixture(scope="module")
 def trained():
     torch.set_num_threads(1)
-    features, labels = pictures(600, 5)
-    valid_features, valid_labels = pictures(120, 6)
-    recipe = AddeRecipe(blocks_epochs=4, memory_epochs=3, blocks_batch=64)
-    return train_adde(SCHEMA, features, labels, valid_features, valid_labels, 0, recipe)
+    return train_adde(SCHEMA, pictures(600, 5), pictures(120, 6), 0, epochs=(8, 3))
 
 
 def test_changed_vectors_find_whole_targets(trained):
@@ -156,4 +144,4 @@ def test_what_is_kept_and_unwanted(trained):
 def test_it_needs_pictures():
     features, labels = pictures(10, 0)
     with pytest.raises(DataError, match="10 train and 0 valid"):
-        train_adde(SCHEMA, features, labels, features[:0], labels[:0])
+        train_adde(SCHEMA, (features, labels), (features[:0], labels[:0]))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.common import Bench
 from benchmarks.tables import measure
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Run, Runs
@@ -97,9 +96,10 @@ def work(tmp_path: Path) -> Path:
 
 
 def quick(table: RowFile, work: Path, asked: Asked, seeds: int = 2, **grounds: str) -> Quick:
-    setting = Setting("shop", None, None, "small", None, seeds, None, None)
-    bench = Bench(work, work, "cpu", 0)
-    runs = Quick(table, setting, bench, DATASET, replace(GROUND, **grounds))
+    setting = Setting(
+        name="shop", root=None, results=work, work=work, backbone="small", seeds=seeds, device="cpu"
+    )
+    runs = Quick(table, setting, DATASET, replace(GROUND, **grounds))
     object.__setattr__(runs, "asked", asked)
     return runs
 

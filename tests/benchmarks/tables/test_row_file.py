@@ -7,7 +7,6 @@ from typing import cast
 
 import pytest
 
-from benchmarks.common import Bench
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Runs
 from benchmarks.tables.options import Setting
@@ -86,9 +85,12 @@ def test_a_row_over_another_config_changes_only_what_it_names(table: RowFile) ->
 
 def test_limits_for_trying_out(table: RowFile, tmp_path: Path) -> None:
     def tried(epochs: int | None, weights: str | None) -> RunConfig:
-        setting = Setting("shop", None, None, "small", weights, 1, epochs, None)
-        bench, shop = Bench(tmp_path, tmp_path, "cpu", 0), SimpleNamespace(name="shop")
-        runs = Runs(table, setting, bench, cast(Dataset, shop), Ground("d", "w", "t", "e"))
+        setting = Setting(
+            name="shop", root=None, results=tmp_path, backbone="small", weights=weights,
+            epochs=epochs,
+        )  # fmt: skip
+        shop = cast(Dataset, SimpleNamespace(name="shop"))
+        runs = Runs(table, setting, shop, Ground("d", "w", "t", "e"))
         return runs.run(table.rows["mean"], 0).config
 
     small = tried(2, "w.safetensors").recipe
