@@ -36,10 +36,7 @@ COMMANDS = {
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
     "doctor": ("retrieval.commands.doctor", "Print what a bug report needs; try a small search."),
-    "inspect": (
-        "retrieval.commands.inspect",
-        "Print counts, splits and broken files of a dataset.",
-    ),
+    "inspect": ("retrieval.commands.inspect", "Print counts, splits, broken files of a dataset."),
     "wardrobe": ("benchmarks.wardrobe.command", "Render the project's own garments to disk."),
     "bench": ("benchmarks.cli", "Reproduce the figures that the project quotes."),
 }
@@ -153,10 +150,8 @@ def _failed(error: BaseException, debug: bool) -> int:
         return 2
     if debug:
         _say(traceback.format_exc())
-    told: RetrieveError | None = worker_death(error)
-    if isinstance(error, RetrieveError):
-        told = error
-    elif isinstance(error, BrokenPipeError):  # it was a pipe to a process of ours
+    told = error if isinstance(error, RetrieveError) else worker_death(error)
+    if isinstance(error, BrokenPipeError):  # it was a pipe to a process of ours
         told = ResourceError(f"a process of this command has ended: {error}")
     elif isinstance(error, MemoryError):
         told = ResourceError(f"out of memory {error}".strip())
