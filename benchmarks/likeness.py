@@ -22,12 +22,10 @@ from benchmarks.tables.measure import COMBINATIONS, SPLIT, Runs
 from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import MAP, WHOLE, chosen_names
 from benchmarks.tables.summary import Column, means
-from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
+from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.exclusion import evaluate_exclusion
-from retrieval.evaluation.likeness import evaluate_likeness
-from retrieval.evaluation.manipulation import DIAL, evaluate_manipulation
+from retrieval.evaluation.manipulation import DIAL
+from retrieval.evaluation.report import Protocols, Ranking, evaluate_split
 from retrieval.evaluation.scorer import FloorScorer, Scorer
 from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
@@ -56,25 +54,23 @@ def measure(row: MeasuredRow, part: Dataset, floor: Scorer) -> Data:
     `floor` settles which same-item queries are hard.
     """
     figures: Data = {str(column.path[0]): None for column in COLUMNS}
-    if row.embed is not None:
-        found = evaluate_attributes(part, SPLIT, "type", row.embed, embed_queries=row.embed_queries)
-        figures["all_map"] = found.all.map
-    alike = None if part.items is None else evaluate_likeness(part, row.scorer, floor)
-    if alike is not None:
+    ranking = Ranking(row.scorer, row.embed, row.embed_queries, DIAL if row.has_dial else ())
+    drawn = draw_combinations(part, SPLIT, COMBINATIONS)
+    how = Protocols(("likeness", "manipulation", "without"), drawn)
+    found = evaluate_split(part, SPLIT, ranking, floor, how)
+    if found.map is not None:
+        figures["all_map"] = found.map.all.map
+    if (alike := found.likeness) is not None:
         figures |= {"query_mrr": alike.query.mrr, "query_hard_mrr": alike.query.hard_mrr}
         figures |= {"kept_mrr": alike.kept.mrr, "kept_hard_mrr": alike.kept.hard_mrr}
-    changed = evaluate_manipulation(part, row.scorer, dial=DIAL if row.has_dial else ())
-    if changed is not None:
+    if (changed := found.manipulation) is not None:
         figures |= asdict(changed.default) | {"curve": [asdict(point) for point in changed.curve]}
         figures["manipulation_keep10"] = changed.default.keep10
     figures["keep10"] = None
-    drawn = draw_combinations(part, SPLIT, COMBINATIONS)
-    if drawn:
-        combined = evaluate_combinations(part, SPLIT, row.scorer, drawn)
+    if (combined := found.combinations) is not None:
         figures["same_p10"] = combined.same.precision_at_10
         figures |= {"but_p10": combined.but.precision_at_10, "keep10": combined.but.keep_at_10}
-    excluded = evaluate_exclusion(part, row.scorer)
-    if excluded is not None:
+    if (excluded := found.without) is not None:
         figures["violation10"] = excluded.without.violation10
         figures["without_keep10"] = excluded.without.keep10
     return figures

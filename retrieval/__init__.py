@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +17,9 @@ __all__ = ["Engine", "Hit", "QueryResult", "Request"]
 
 def __getattr__(name: str) -> Any:
     """Import the public classes when they are asked for: they bring torch, `retrieve` does not."""
-    if name == "Engine":
-        from retrieval.engine import Engine
-
-        return Engine
-    if name in __all__:
-        from retrieval import hits, request
-
-        return getattr(request if name == "Request" else hits, name)
+    home = {"Engine": "engine", "Request": "request", "Hit": "hits", "QueryResult": "hits"}
+    if name in home:
+        return getattr(import_module(f"retrieval.{home[name]}"), name)
     raise AttributeError(f"module 'retrieval' has no attribute {name!r}")
 
 
@@ -38,7 +34,7 @@ def _check_packages() -> None:
             what = place.parent if place.name == "__init__.py" else place
             raise ImportError(
                 f"{what} hides the package {name!r} in {home}; call the command `retrieve`, or "
-                f"work in another folder",
+                "work in another folder",
                 name=__name__,
             )
 

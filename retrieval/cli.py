@@ -35,10 +35,7 @@ COMMANDS = {
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
     "doctor": ("retrieval.commands.doctor", "Print what a bug report needs; try a small search."),
-    "inspect": (
-        "retrieval.commands.inspect",
-        "Print counts, splits and broken files of a dataset.",
-    ),
+    "inspect": ("retrieval.commands.inspect", "Print counts, splits, broken files of a dataset."),
     "wardrobe": ("benchmarks.wardrobe.command", "Render the project's own garments to disk."),
     "bench": ("benchmarks.cli", "Reproduce the figures that the project quotes."),
 }

@@ -17,10 +17,7 @@ from rich.progress import Progress as RichBars
 from rich.table import Table
 
 stderr = Console(stderr=True, highlight=False, emoji=False)
-"""Progress, warnings and remarks."""
-
 stdout = Console(highlight=False, emoji=False)
-"""Tables that a person asked for."""
 
 _NO_EDGE = 1 << 16  # columns
 _NARROWEST = 60  # columns; in fewer, rich leaves cells out
@@ -62,8 +59,7 @@ def print_json(data: Any) -> None:
 class Bars:
     """A bar a stage; without a terminal a line now and then. A `Progress` of the indexer.
 
-    Args:
-        unit: what is counted; with a rate unless it is empty.
+    `unit` is what is counted; a rate is shown unless it is empty.
     """
 
     def __init__(self, unit: str = "images") -> None:
@@ -110,9 +106,8 @@ class Bars:
         if self._unit and not stderr.is_terminal and now - self._told > _LINE_EVERY:
             self._told = now
             left = (self._total - self._done) / rate if rate else 0
-            self.say(
-                f"{self._stage}: {self._done:,} of {self._total:,}, {shown}, {left:.0f} s left"
-            )
+            count_of = f"{self._done:,} of {self._total:,}"
+            self.say(f"{self._stage}: {count_of}, {shown}, {left:.0f} s left")
 
     def say(self, message: str) -> None:
         """Print a line above the bar."""

@@ -11,7 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ from retrieval.hits import (
 from retrieval.picture import Encoder, Picture
 from retrieval.query_vector import CANDIDATES, Asked, Formula, formula_of
 from retrieval.request import (
-    Filter,
     QueryImage,
     Request,
     Terms,
@@ -79,28 +78,19 @@ class _Query:
 
 
 class Engine:
-    """An index that is open for queries. Use `Engine.open`. Threads may share it.
-
-    Args:
-        store: the open index.
-        model: its model, in inference mode, on `device`.
-        index: what searches the store's descriptors.
-        device: where the model runs.
-    """
+    """An index that is open for queries; see `Engine.open`. Threads may share it."""
 
     def __init__(self, store: Store, model: M2Fashion, index: SearchIndex, device: str) -> None:
         self.store, self.model, self.index, self.device = store, model, index, device
         self._encode = Encoder(model, store.preprocessing, device)
-        self._passing = lru_cache(max(1, _MASK_BYTES // max(1, len(store))))(self._allowed)
+        kept = max(1, _MASK_BYTES // max(1, len(store)))
+        self._passing = lru_cache(kept)(partial(allowed_rows, store))
 
     @classmethod
     def open(cls, folder: str | Path, device: str = "auto", verify: bool = True) -> Engine:
-        """Open an index folder and the model inside it.
+        """Open a folder that `retrieve build-index` wrote, and the model inside it.
 
-        Args:
-            folder: what `retrieve build-index` wrote.
-            device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            verify: check each file before it is used.
+        `device` is `auto`, `cpu`, `cuda` or `cuda:N`; `verify`: check each file before it is used.
 
         Raises:
             DataError: there is no finished index.
@@ -130,9 +120,6 @@ class Engine:
     def query(self, request: Request) -> QueryResult:
         """Find the gallery images that are like a picture and have the named values.
 
-        Returns:
-            Hits, best first. Without any name: likeness as a whole.
-
         Raises:
             UsageError: an unknown, repeated or contradictory name, or a number out of its range.
             DataError: the image cannot be read.
@@ -147,10 +134,10 @@ class Engine:
         resolved = [self._resolve(request) for request in requests]
         out = []
         for start in range(0, len(requests), _BATCH):
-            some = requests[start : start + _BATCH]
-            terms = resolved[start : start + _BATCH]
-            pictures = self._pictures([request.image for request in some])
-            queries = [self._query(*each) for each in zip(some, terms, pictures, strict=True)]
+            some = slice(start, start + _BATCH)
+            pictures = self._pictures([request.image for request in requests[some]])
+            asked = zip(requests[some], resolved[some], pictures, strict=True)
+            queries = [self._query(*each) for each in asked]
             found = self._first(queries)
             out += [self._answer(*each) for each in zip(queries, found, strict=True)]
         return out
@@ -180,22 +167,17 @@ class Engine:
     def _formula(self, picture: Picture, asked: Asked) -> Formula:
         return formula_of(self.store.layout, self.schema, picture.chances, picture.nuance, asked)
 
-    def _allowed(self, where: tuple[Filter, ...]) -> NDArray[np.bool_]:
-        return allowed_rows(self.store, where)
-
     def _first(self, queries: Sequence[_Query]) -> list[Ranked]:
         """The best images of each, those of one filter found in one search."""
-        groups: dict[tuple[object, ...], list[int]] = defaultdict(list)
+        groups: dict[tuple[int, *tuple[object, ...]], list[int]] = defaultdict(list)
         for number, one in enumerate(queries):
             alone = number if one.by_labels else None
             fetch = first_fetch(one.request, len(self.store))
-            key = one.terms.where, fetch, alone, one.formula.linear, one.request.exact
+            key = fetch, one.terms.where, alone, one.formula.linear, one.request.exact
             groups[key].append(number)
         out: dict[int, Ranked] = {}
-        for numbers in groups.values():
-            some = [queries[number] for number in numbers]
-            fetch = first_fetch(some[0].request, len(self.store))
-            out |= zip(numbers, self._search(some, fetch), strict=True)
+        for (fetch, *_), numbers in groups.items():
+            out |= zip(numbers, self._search([queries[n] for n in numbers], fetch), strict=True)
         return [out[number] for number in range(len(queries))]
 
     def _search(self, queries: Sequence[_Query], k: int) -> list[Ranked]:
@@ -217,9 +199,8 @@ class Engine:
     def _by_formula(self, formulas: Sequence[Formula], k: int, like: _Query) -> list[Ranked]:
         """By formulas that are more than a vector; exactness and filter as of the query."""
         if like.request.exact:
-            every = (
-                np.arange(len(self.store)) if like.allowed is None else like.allowed.nonzero()[0]
-            )
+            whole = np.ones(len(self.store), bool) if like.allowed is None else like.allowed
+            every = np.flatnonzero(whole)
             return [self._best(formula, k, every) for formula in formulas]
         # Where no image has all that is named, likeness alone decides.
         sought = [vector for one in formulas for vector in (one.vector, one.alike)]
@@ -265,51 +246,39 @@ class Engine:
         )
 
     def _choose(self, query: _Query, fetched: Ranked) -> Found:
-        own, items = query.picture.digest, self.store.items()
-
-        def is_copy(rows: Rows) -> NDArray[np.bool_]:
-            mine = np.frombuffer(own or b"", np.uint8)
-            same: NDArray[np.bool_] = (self.store.digests_of(rows) == mine).all(axis=1)
-            return same
-
+        """What is shown of the best images: no copies of the picture, one an item, a page."""
+        items = self.store.items() if query.request.one_per_item else None
+        own = None if query.request.include_query else query.picture.digest
+        mine = np.frombuffer(own or b"", np.uint8)
         return choose_hits(
             query.request,
             fetched,
             len(self.store),
             lambda k: self._search([query], k)[0],
-            None if own is None or query.request.include_query else is_copy,
-            (lambda rows: items[rows])
-            if query.request.one_per_item and items is not None
-            else None,
+            None if own is None else lambda rows: (self.store.digests_of(rows) == mine).all(axis=1),
+            None if items is None else lambda rows: items[rows],
         )
 
     def _hits(self, query: _Query, found: Found) -> tuple[Hit, ...]:
         store, rows, items = self.store, found.rows, self.store.items()
-        likeness = query.formula.alike.scores(store.descriptors_of(rows))
+        likeness = query.formula.alike.scores(store.descriptors_of(rows)).clip(0, 1)
+        described = describe(store, rows, query.terms.asked)
+        columns = rows.tolist(), found.scores.clip(0, 1).tolist(), likeness.tolist(), described
         return tuple(
             Hit(
-                rank=query.request.offset + place,
-                score=min(max(float(score), 0.0), 1.0),
-                likeness=min(max(float(alike), 0.0), 1.0),
+                rank=rank,
+                score=score,
+                likeness=alike,
                 path=store.root / store.paths[row],
                 row=row,
                 known=known,
                 predicted=predicted,
                 requested=requested,
                 item=None if items is None or items[row] < 0 else int(items[row]),
-                payload={
-                    name: text for name in store.payload if (text := store.payload[name].text(row))
-                },
+                payload={n: text for n, own in store.payload.items() if (text := own.text(row))},
             )
-            for place, (row, score, alike, (known, predicted, requested)) in enumerate(
-                zip(
-                    rows.tolist(),
-                    found.scores,
-                    likeness,
-                    describe(store, rows, query.terms.asked),
-                    strict=True,
-                ),
-                start=1,
+            for rank, (row, score, alike, (known, predicted, requested)) in enumerate(
+                zip(*columns, strict=True), query.request.offset + 1
             )
         )
 

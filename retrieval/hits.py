@@ -1,4 +1,4 @@
-"""What a query gives back: hits with what is known and predicted of them."""
+"""What a query gives back, hits with what is known and predicted of them; which images they are."""
 
 from __future__ import annotations
 
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from indexer.store.store import Store
 
 
+Rows = NDArray[np.int64]
+
+Search = Callable[[int], tuple[Rows, Floats]]
+"""The best k images, fewer where there are no more: rows and scores, best first."""
+
 Verdict = Literal["present", "absent", "predicted", "predicted-absent"]
 """`present` and `absent` are known labels, `predicted` and `predicted-absent` the model's guess
 (probability at least one half, or less)."""
 
 Predicted = dict[str, tuple[str, float]]
 """The most likely value of each attribute, with its probability in 0..1."""
+
+_SPARE = 8  # images fetched besides: most pictures have fewer copies
+_GROWTH = 4  # by which more are fetched, as often as needed
 
 _folded = lru_cache(maxsize=4096)(normalise_name)  # for each hit anew it takes the longest
 
@@ -57,13 +65,9 @@ class Hit:
 
     Args:
         rank: 1 is the best.
-        score: what hits are ranked by, 0..1.
+        score: what hits are ranked by, 0..1; ties by `row`, that of the index.
         likeness: to the query in what is compared, 0..1.
-        path: the image file.
-        row: its row in the index, 0-based; ties are broken by it.
         known: known values by attribute (from the gallery's labels).
-        predicted: the model's most likely value of each attribute, with its probability.
-        requested: the requested values, each with its probability.
         item: number of the product, None if it is not known.
         payload: the columns of the catalogue that are no attributes, those that are not empty.
     """
@@ -98,11 +102,8 @@ class QueryResult(Sequence[Hit]):
     Args:
         image: name of the query image.
         condition: the condition in words.
-        requested: the requested values in the query image, as the model sees them.
-        predicted: the model's most likely value of each attribute of the query image.
-        hits: best first.
-        gallery: images in the gallery.
-        searched: images left by the filters.
+        requested: the requested values in the query image, as the model sees them; so `predicted`.
+        gallery, searched: images there, and those left by the filters.
         left_out: copies of the query image that would have been among these hits or before them.
     """
 
@@ -184,15 +185,6 @@ def _guesses(predicted: Predicted) -> dict[str, Any]:
     return {a: {"value": v, "probability": round(p, 4)} for a, (v, p) in predicted.items()}
 
 
-_SPARE = 8  # images fetched besides: most pictures have fewer copies
-_GROWTH = 4  # by which more are fetched, as often as needed
-
-Rows = NDArray[np.int64]
-
-Search = Callable[[int], tuple[Rows, Floats]]
-"""The best k images, fewer where there are no more: rows and scores, best first."""
-
-
 @dataclass(frozen=True)
 class Found:
     """Rows [n] and scores [n] that are shown, best first, and how many copies of the query
@@ -218,10 +210,9 @@ def choose_hits(
 ) -> Found:
     """Leave out what is not asked for, and fetch more until there are enough or no more.
 
-    Args:
-        fetched: the best `first_fetch` images of the `size` of the index: rows and scores.
-        is_copy: whether each row is a copy of the query picture, which is left out; None: none.
-        item_of: item of each row, -1 if unknown, of which one image is shown; None: all are.
+    `fetched` are the best `first_fetch` images of the `size` of the index. `is_copy` tells copies
+    of the query picture, which are left out (None: nothing is); `item_of` the item of each row, -1
+    if unknown, of which one image is shown (None: all are).
     """
     fetch = first_fetch(request, size)
     last = request.offset + request.top_k

@@ -1,4 +1,5 @@
-"""Retrieval metrics: pure functions over similarities [Q, M] and relevance [Q, M] bool.
+"""Retrieval metrics, pure functions over similarities [Q, M] and relevance [Q, M] bool, and the
+share of attention in a region.
 
 Every ranking here is by (-similarity, id), the id being the candidate's column. A float32
 similarity is mapped to an unsigned integer of the same order and packed above the id into one
@@ -40,8 +41,7 @@ def average_precision(
 ) -> NDArray[np.float64]:
     """Mean, over *all* relevant candidates, of precision at their rank in the full ranking.
 
-    Returns:
-        [Q] float64 in 0..1; 0 for a query without a relevant candidate, and so for M = 0.
+    [Q] float64 in 0..1; 0 for a query without a relevant candidate, and so for M = 0.
     """
     queries, candidates = similarities.shape
     out = np.zeros(queries, dtype=np.float64)
@@ -66,24 +66,15 @@ def average_precision(
 def expected_average_precision(
     relevant: NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Exact expectation of AP over all random permutations: the chance figure of EVALUATION.md.
+    """Exact expectation of AP over all random permutations, of R `relevant` among M `candidates` of
+    each query, [Q]: the chance figure of EVALUATION.md, [Q] in 0..1, 0 where R = 0.
 
     With R relevant among M, the candidate at rank i is relevant with probability R/M, and each of
     the i - 1 before it is then relevant with probability (R-1)/(M-1). Summed over the ranks:
 
         E[AP] = (1/M) * (H_M + (R-1)/(M-1) * (M - H_M)),   H_M = 1 + 1/2 + ... + 1/M
 
-    This is above R/M (5.48 against 5.12 on DARN's category).
-
-    Args:
-        relevant: R of each query, [Q] integers in 0..M.
-        candidates: M of each query, [Q] integers >= 0.
-
-    Returns:
-        [Q] float64 in 0..1; 0 where R = 0, as for AP itself.
-
-    Raises:
-        UsageError: if a count is negative or R > M.
+    This is above R/M (5.48 against 5.12 on DARN's category). UsageError unless 0 <= R <= M.
     """
     r = np.asarray(relevant, dtype=np.int64)
     m = np.asarray(candidates, dtype=np.int64)
@@ -151,24 +142,13 @@ def bootstrap_interval(
     under several attributes) rises and falls together; drawing each query by itself would give too
     narrow an interval. The statistic stays the query-weighted mean.
 
-    Args:
-        values: one figure a query, [Q] float64.
-        groups: what each query belongs to, [Q] int64 (any numbers). None: each for itself.
-        weights: how many queries each stands for, [Q] float64 above 0. None: one.
-        seed: the same seed gives the same interval.
-        resamples: at least 1.
-        confidence: in (0, 1).
-
-    Raises:
-        UsageError: if there are no values, or an argument is out of range.
+    `groups` [Q] say what each query belongs to (None: each to itself), `weights` [Q] how many
+    queries it stands for (None: one). UsageError without values, or for an argument out of range.
     """
     if len(values) == 0:
         raise UsageError("a confidence interval needs at least one value, got none")
     if resamples < 1 or not 0 < confidence < 1:
-        raise UsageError(
-            f"resamples must be at least 1 and confidence in (0, 1), "
-            f"not {resamples} and {confidence}"
-        )
+        raise UsageError(f"resamples >= 1 and confidence in (0, 1), not {resamples}, {confidence}")
     if groups is None:
         groups = np.arange(len(values), dtype=np.int64)
     if groups.shape != values.shape:
@@ -200,10 +180,8 @@ def attention_share(alpha: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDA
         mask: the region [S, S'] bool, in the picture as the model saw it.
 
     Returns:
-        [*] float64 in 0..1, one share a map (0-dimensional for one map).
-
-    Raises:
-        UsageError: wrong dimensions, or a map with no mass or with negative or non-finite weights.
+        [*] float64 in 0..1. UsageError for wrong dimensions, or a map with no mass or with
+        negative or non-finite weights.
     """
     weights = np.asarray(alpha, dtype=np.float64)
     if weights.ndim < 2:
@@ -215,8 +193,7 @@ def attention_share(alpha: NDArray[np.floating], mask: NDArray[np.bool_]) -> NDA
         raise UsageError("attention weights must be finite, at least 0, and not all 0 in a map")
     rows, columns = map(_covered, weights.shape[-2:], mask.shape)
     cells = rows @ mask.astype(np.float64) @ columns.T  # share of each cell that is region
-    shares: NDArray[np.float64] = (weights * cells).sum(axis=(-2, -1)) / mass
-    return np.asarray(np.minimum(shares, 1.0))
+    return np.asarray(np.minimum((weights * cells).sum(axis=(-2, -1)) / mass, 1.0))
 
 
 def _covered(cells: int, pixels: int) -> NDArray[np.float64]:
@@ -224,8 +201,7 @@ def _covered(cells: int, pixels: int) -> NDArray[np.float64]:
     edges = np.arange(cells + 1) * (pixels / cells)
     start = np.arange(pixels)
     covered = np.minimum(edges[1:, None], start + 1) - np.maximum(edges[:-1, None], start)
-    shares: NDArray[np.float64] = np.maximum(covered, 0.0) * (cells / pixels)
-    return shares
+    return np.asarray(np.maximum(covered, 0.0) * (cells / pixels))
 
 
 def sort_keys(

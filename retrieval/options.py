@@ -1,4 +1,5 @@
-"""Options of the command line: a command's are one frozen dataclass, filled by click once.
+"""What commands share: options, one frozen dataclass a command, filled by click once; commands
+that are imported when they are called; names, indexes and paths as they are given.
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DatasetOptions):
@@ -28,8 +29,7 @@ Options = TypeVar("Options")
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARE = click.FloatRange(0, 1)
-LARGEST_SEED = 2**32 - 1
-SEED = click.IntRange(0, LARGEST_SEED)
+SEED = click.IntRange(0, 2**32 - 1)
 
 DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
@@ -66,9 +66,8 @@ def dataset_options(command: Command) -> Command:
 def filled(options: type[Options]) -> Callable[[Callable[[Options], Any]], Callable[..., Any]]:
     """Give a command click's options of a dataclass' fields, handed over as one object.
 
-    Args:
-        options: each field is `Annotated[type, click type or help or both]`, and has its option's
-            name, type and default; or is annotated with a click option or argument.
+    Each field is `Annotated[type, click type or help or both]`, and has its option's name, type and
+    default; or is annotated with a click option or argument.
     """
 
     def decorate(command: Callable[[Options], Any]) -> Callable[..., Any]:
@@ -112,12 +111,8 @@ def _parameter(own: Field[Any], hint: Any) -> Callable[[Any], Any]:
 
 
 class LazyGroup(click.Group):
-    """Subcommands by the module that holds them, which is imported when one is called.
-
-    Args:
-        lazy: name -> (module with a click command called `command`, one-line help).
-        options: what `click.Group` takes.
-    """
+    """Subcommands that are imported when one is called: `lazy` is name -> (module with a click
+    command called `command`, one-line help)."""
 
     def __init__(self, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
         super().__init__(**options)
@@ -145,11 +140,7 @@ class LazyGroup(click.Group):
 
 
 def split_names(option: str, given: Sequence[str]) -> list[str]:
-    """Names of a comma-separated option that may be given more than once.
-
-    Raises:
-        UsageError: if one of them is empty.
-    """
+    """Names of a comma-separated option that may be given more than once; none may be empty."""
     names = [part.strip() for text in given for part in text.split(",")]
     if not all(names):
         raise UsageError(
@@ -159,11 +150,8 @@ def split_names(option: str, given: Sequence[str]) -> list[str]:
 
 
 def only_index(option: str) -> Path:
-    """The one index in indexes/; UsageError if there is none, or more than one.
-
-    Args:
-        option: what names another, for the message.
-    """
+    """The one index in indexes/; UsageError, which tells the `option` that names another, if there
+    is none, or more than one."""
     # By the copy too: a lost manifest does not hide an index.
     found = sorted({path.parent for path in Path("indexes").glob("*/manifest*.json")})
     if len(found) == 1:
@@ -178,12 +166,8 @@ def only_index(option: str) -> Path:
 
 
 def paths_in(root: Path, given: str) -> list[str]:
-    """What a path may mean relative to a gallery's folder, likeliest first; none if outside.
-
-    Args:
-        root: the gallery's folder, absolute.
-        given: relative to the working folder or to `root`, or absolute.
-    """
+    """What a path, absolute or relative to the working folder or to a gallery's folder, may mean
+    relative to the latter (`root`, absolute), likeliest first; none if outside."""
     out = []
     here = Path(os.path.abspath(given)) if "\0" not in given else Path(given)
     for absolute in (here, here.parent.resolve() / here.name):  # the folder may be a link

@@ -33,11 +33,8 @@ class Picture:
 
 
 class Encoder:
-    """Encodes pictures, and knows those again that it has met lately. Threads may share it.
-
-    Args:
-        model: in inference mode, on `device`.
-    """
+    """Encodes pictures by a model in inference mode, and knows those again that it has met lately.
+    Threads may share it."""
 
     def __init__(
         self, model: ConditionedEmbedder, preprocessing: Preprocessing, device: str

@@ -70,21 +70,16 @@ class QueryVector:
     def __mul__(self, factor: float) -> QueryVector:
         return QueryVector(self.weights * np.float32(factor), self.constant * factor)
 
-    def scores(self, descriptors: NDArray[np.uint8]) -> Floats:
-        """Scores [M] float32 of descriptors [M, width]."""
-        scores: Floats = descriptors.astype(np.float32) @ self.weights
+    def scores(self, descriptors: NDArray[np.uint8] | Floats) -> Floats:
+        """Scores [M] float32 of descriptors [M, width], bytes or the same as float32."""
+        scores: Floats = np.asarray(descriptors, dtype=np.float32) @ self.weights
         return scores + np.float32(self.constant)
 
 
 @dataclass(frozen=True)
 class Formula:
-    """How a request scores an image.
-
-    Args:
-        named: presence of each named value, 0..1 each.
-        alike: the likeness that is kept, 0..1.
-        change, keep: what presence and likeness weigh.
-    """
+    """How a request scores an image: by the presence of each named value and the likeness that is
+    kept, 0..1 each, and what the two weigh."""
 
     named: tuple[QueryVector, ...]
     alike: QueryVector
@@ -105,14 +100,13 @@ class Formula:
         return total * (1 / (self.change * len(self.named) + self.keep))
 
     def scores(self, descriptors: NDArray[np.uint8] | Floats) -> Floats:
-        """Scores [M] float32, 0..1, of descriptors [M, width], bytes or the same as float32."""
+        """Scores [M] float32, 0..1, of descriptors as `QueryVector` has them."""
         codes = np.asarray(descriptors, dtype=np.float32)
-        alike = codes @ self.alike.weights + np.float32(self.alike.constant)
+        alike = self.alike.scores(codes)
         if not self.named:
             return alike
         weights = np.stack([one.weights for one in self.named], 1)
-        constants = np.array([one.constant for one in self.named], dtype=np.float32)
-        each = codes @ weights + constants
+        each = codes @ weights + np.array([one.constant for one in self.named], dtype=np.float32)
         there = (1 - PART) * each.prod(1) + PART * each.mean(1)
         scores: Floats = (self.change * there + self.keep * alike) / (self.change + self.keep)
         return scores
@@ -123,8 +117,7 @@ class Asked:
     """A request in the numbers of a schema.
 
     Args:
-        wanted: flat indices of the values that hits should have.
-        unwanted: of those that they should not have.
+        wanted, unwanted: flat indices of the values that hits should have, or should not.
         like: attributes to compare by; empty: all that no value is named of.
         keep: the dial, 0..1 from "change it" to "keep it"; None: `KEEP`.
         known: named values of which the images to be ranked are known to have them or not: that
@@ -144,14 +137,9 @@ class Asked:
 
 
 def formula_of(
-    layout: DescriptorLayout,
-    schema: Schema,
-    chances: Floats,
-    nuance: Floats,
-    asked: Asked,
+    layout: DescriptorLayout, schema: Schema, chances: Floats, nuance: Floats, asked: Asked
 ) -> Formula:
     """All of a request for a picture of these chances [K] and this nuance [N]."""
-    wanted, unwanted = list(asked.wanted), list(asked.unwanted)
     if asked.like:
         alike = _likeness(layout, schema, chances, nuance, asked.like, COMPARED, whole=False)
     else:
@@ -161,9 +149,9 @@ def formula_of(
     if not asked.named:
         return Formula((), alike, 0.0, 1.0)
     keep = KEEP if asked.keep is None else asked.keep
-    named = [_presence(layout, value, True, asked.known) for value in wanted]
-    named += [_presence(layout, value, False, asked.known) for value in unwanted]
-    shown = float(np.prod([*chances[wanted], *(1 - chances[unwanted])]))
+    named = [_presence(layout, value, True, asked.known) for value in asked.wanted]
+    named += [_presence(layout, value, False, asked.known) for value in asked.unwanted]
+    shown = float(np.prod([*chances[list(asked.wanted)], *(1 - chances[list(asked.unwanted)])]))
     return Formula(tuple(named), alike, (1 - keep) * (1 + SHOWN * shown), keep)
 
 

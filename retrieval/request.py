@@ -1,4 +1,4 @@
-"""A request by name, and what it means in numbers."""
+"""A request by name, its filters, and what both mean in the numbers of an index."""
 
 from __future__ import annotations
 
@@ -46,11 +46,7 @@ class Filter:
 
 
 def parse_filters(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Filters from texts such as `colour=red`, `colour!=red`, `price<50`.
-
-    Raises:
-        UsageError: a text is not of that form.
-    """
+    """Filters from texts such as `colour=red`, `colour!=red`, `price<50`; UsageError for others."""
     out: dict[str, list[str]] = {}
     names: dict[str, str] = {}  # as they were first spelled
     for text in texts:
@@ -67,12 +63,8 @@ def parse_filters(texts: Sequence[str]) -> dict[str, list[str]]:
 def resolve_filters(
     schema: Schema, columns: Mapping[str, Column], where: Filters
 ) -> tuple[Filter, ...]:
-    """Look the names and values of filters up in an index's schema and payload.
-
-    Raises:
-        UsageError: an unknown name or value (with the nearest ones), or a bound on what is no
-            number.
-    """
+    """Look the names and values of filters up in an index's schema and payload; UsageError for an
+    unknown one (with the nearest), or a bound on what is no number."""
     if not isinstance(where, Mapping):
         raise UsageError(f"where takes attribute -> value, not {where!r}")
     return tuple(
@@ -101,13 +93,11 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
     found = _CONDITION.fullmatch(condition)
     assert found is not None, "it matches any text"
     operator, value = cast(Operator, found[1] or "="), str(found[2])
-    folded = normalise_name(name)
+    folded, said = normalise_name(name), f"where {name}{operator}{value}"
     attributes = {normalise_name(attribute.name) for attribute in schema.attributes}
     if folded in attributes:
-        if operator not in ("=", "!="):
-            raise UsageError(
-                f"where {name}{operator}{value}: {name!r} is an attribute; compare it with = or !="
-            )
+        if operator in _COMPARE:
+            raise UsageError(f"{said}: {name!r} is an attribute; compare it with = or !=")
         return Filter(folded, operator, value, schema.value_of(name, value))
     own = next((column for column in columns if normalise_name(column) == folded), None)
     if own is None:
@@ -118,11 +108,10 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
     if operator in _COMPARE:
         if not columns[own].numeric:
             raise UsageError(
-                f"where {name}{operator}{value}: the column {own!r} does not hold numbers alone; "
-                "compare it with = or !="
+                f"{said}: the column {own!r} does not hold numbers alone; compare it with = or !="
             )
         if parse_number(value) is None:
-            raise UsageError(f"where {name}{operator}{value}: {value!r} is no number")
+            raise UsageError(f"{said}: {value!r} is no number")
     return Filter(own, operator, value, None)
 
 
@@ -130,9 +119,8 @@ def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
     assert one.flat is not None
     states = store.states([one.flat])[:, 0]
     if one.operator == "=":
-        passed: NDArray[np.bool_] = states == 1
-        return passed
-    passed = states == -1
+        return np.asarray(states == 1)
+    passed = np.asarray(states == -1)
     unsaid = states == 0  # another value may be known all the same
     if unsaid.any():
         own = store.schema.slice_of(int(store.schema.attribute_of[one.flat]))
@@ -147,25 +135,18 @@ def _in_column(store: Store, one: Filter) -> NDArray[np.bool_]:
         return column.equal(one.value)
     if one.operator == "!=":
         return ~(column.equal(one.value) | column.equal(""))
-    passed: NDArray[np.bool_] = _COMPARE[one.operator](column.numbers(), float(one.value))
-    return passed
+    return np.asarray(_COMPARE[one.operator](column.numbers(), float(one.value)))
 
 
 def parts_by_labels(
     states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
 ) -> Iterator[tuple[dict[int, bool], NDArray[np.bool_]]]:
-    """Part images by what is known of the named values; each part is one search.
-
-    What is known counts as 255 or 0, which is one constant for all of a part.
-
-    Args:
-        states: label states of the named values [M, n].
-        named: flat indices of these values, n of them.
-        allowed: images to search, [M] bool; None: all.
+    """Part the allowed images by what is known of the named values (by flat index; their label
+    states [M, n]); each part is one search, as what is known is one constant for all of a part.
 
     Yields:
         Of each part that is not empty: known values and whether its images have them; its rows
-        [M] bool. Together they are the allowed images.
+        [M] bool.
     """
     codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
     for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
@@ -187,8 +168,7 @@ class Request:
         present: values that hits should have: `["v-neckline", "floral"]`.
         absent: values that they should not have.
         like: attributes to compare by; those of which no value is named if none is given.
-        where: attribute or payload column -> condition or conditions, see `filters`; only images
-            that pass are searched.
+        where: only images that pass are searched, see `Filters`.
         top_k: how many hits at most, at least 1.
         keep: the dial, 0..1: how much of the likeness is kept against having the named values;
             None: the default. Of no effect where no value is named.
@@ -226,19 +206,14 @@ class Terms:
 
 
 def resolve(schema: Schema, columns: Mapping[str, Column], request: Request) -> Terms:
-    """Look a request's names up in an index's schema and payload.
-
-    Raises:
-        UsageError: an unknown, repeated or contradictory name, or a number out of its range.
-    """
-    if request.top_k < 1:
-        raise UsageError(f"top_k must be at least 1, not {request.top_k}")
-    if request.offset < 0:
-        raise UsageError(f"offset must be at least 0, not {request.offset}")
-    if request.keep is not None and not 0 <= request.keep <= 1:
-        raise UsageError(f"keep must be 0..1, not {request.keep}")
-    if not 0 <= request.min_score <= 1:
-        raise UsageError(f"min_score must be 0..1, not {request.min_score}")
+    """Look a request's names up in an index's schema and payload; UsageError for an unknown,
+    repeated or contradictory one, or a number out of its range."""
+    for name, least in (("top_k", 1), ("offset", 0)):
+        if getattr(request, name) < least:
+            raise UsageError(f"{name} must be at least {least}, not {getattr(request, name)}")
+    for name, share in (("keep", request.keep), ("min_score", request.min_score)):
+        if share is not None and not 0 <= share <= 1:
+            raise UsageError(f"{name} must be 0..1, not {share}")
     asked = Asked(
         _distinct(request.present, schema.value),
         _distinct(request.absent, schema.value),

@@ -1,4 +1,5 @@
-"""Sheets of pictures with captions; the contact sheet of a query: the query first, then hits."""
+"""Sheets of pictures with captions: the contact sheet of a query, and its explanation, where the
+model looked in the query's picture and in the hits."""
 
 from __future__ import annotations
 
@@ -27,7 +28,26 @@ COLUMNS = 6
 MOST_HITS = 119
 """Hits that are drawn, 20 rows: every cell takes 0.2 MB while the sheet is made."""
 
+STRONGEST = 0.8
+"""Opacity of the colour where attention is highest: the picture still shows through."""
+
+MOST_EXPLAINED = 30
+"""Hits that are explained."""
+
+STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
+"""Pixels from cell to cell after each stage, in every backbone."""
+
 GREEN, RED, GREY, INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
+
+_PLASMA = np.array(
+    [
+        *((13, 8, 135), (75, 3, 161), (125, 3, 168), (168, 34, 150), (203, 70, 121)),
+        *((229, 107, 93), (248, 148, 65), (253, 195, 40), (240, 249, 33)),
+    ],
+    dtype=np.float64,
+)
+"""Nine colours of the map `plasma` (van der Walt and Smith, matplotlib, CC0), 0 to 1 in even steps:
+lightness rises evenly, so that no edge appears where the attention has none."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Line = tuple[str, str]
@@ -91,15 +111,14 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
 
 
 def captions(result: QueryResult, hit: Hit | None) -> list[Line]:
-    """What stands below a hit, or the query.
+    """What stands below a hit, or the query (None).
 
     A requested value is marked `+` where its label is known to be present, `-` where it is known
     to be absent, and `~` where it is the model's prediction; green if that is as wanted. The
     percentage is its chance, as the model sees it.
     """
-    lines = [("query", INK), ("", INK)]
-    if hit is not None:
-        lines = [(f"{hit.rank}.  {hit.score:.3f}", INK), (hit.path.name, INK)]
+    head = ("query", "") if hit is None else (f"{hit.rank}.  {hit.score:.3f}", hit.path.name)
+    lines = [(text, INK) for text in head]
     for value in (result if hit is None else hit).requested:
         mark = {"present": "+", "absent": "-"}.get(value.verdict, "~")
         text = f"{mark} {value.name} {value.probability:.0%}" + " predicted" * (mark == "~")
@@ -121,11 +140,8 @@ def write_picture(picture: Image.Image, out: Path, what: str) -> None:
 
 
 def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> None:
-    """Make sure that a picture can be written under this name, before anything is computed.
-
-    Raises:
-        UsageError: its suffix names no image format, its folder is not there, or it is the query.
-    """
+    """Make sure, before anything is computed, that a picture can have this name: UsageError if its
+    suffix names no image format, its folder is not there, or it is the query."""
     Image.init()
     if Image.EXTENSION.get(out.suffix.lower()) not in Image.SAVE:
         raise UsageError(f"the {what} {out} needs a name that ends in .png, .jpg or .webp")
@@ -155,30 +171,12 @@ def fit_text(draw: ImageDraw.ImageDraw, text: str, font: Font, width: int) -> st
     return text
 
 
-STRONGEST = 0.8
-"""Opacity of the colour where attention is highest: the picture still shows through."""
-
-_PLASMA = np.array(
-    [
-        *((13, 8, 135), (75, 3, 161), (125, 3, 168), (168, 34, 150), (203, 70, 121)),
-        *((229, 107, 93), (248, 148, 65), (253, 195, 40), (240, 249, 33)),
-    ],
-    dtype=np.float64,
-)
-"""Nine colours of the map `plasma` (van der Walt and Smith, matplotlib, CC0), 0 to 1 in even steps:
-lightness rises evenly, so that no edge appears where the attention has none."""
-
-
 def overlay(picture: Image.Image, alpha: NDArray[np.floating], offset: float = 0.0) -> Image.Image:
     """Colour a picture where attention is above an even share; the rest stays as it is.
 
-    The map is scaled to its own peak, so pictures compare in where, not in how much: `peak` tells
-    that. Where attention is even everywhere: the picture.
-
-    Args:
-        picture: RGB, as the model saw it, of any size.
-        alpha: attention weights [H, W] over the whole picture, at least 0.
-        offset: see `receptive_offset`.
+    The map, `alpha` [H, W], at least 0, lies over the whole picture, RGB, with an `offset` as of
+    `receptive_offset`. It is scaled to its own peak, so pictures compare in where, not in how much:
+    `peak` tells that. Where attention is even everywhere: the picture.
     """
     heat = smooth(strength(alpha), picture.size, offset)
     opacity = (STRONGEST * heat)[:, :, None]
@@ -190,16 +188,13 @@ def overlay(picture: Image.Image, alpha: NDArray[np.floating], offset: float = 0
 
 
 def strength(alpha: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far each cell is above an even share of the attention, 1 at the peak: [H, W] in 0..1.
-
-    Zeros for even attention, or none.
-    """
+    """How far each cell is above an even share of the attention, 1 at the peak: [H, W] in 0..1;
+    zeros for even attention, or none."""
     over = np.asarray(alpha, dtype=np.float64)
     over = over - over.mean()
     if over.max() <= 1e-6 * np.abs(alpha).max():
         return np.zeros_like(over)
-    scaled: NDArray[np.float64] = np.maximum(over / over.max(), 0.0)
-    return scaled
+    return np.asarray(np.maximum(over / over.max(), 0.0))
 
 
 def peak(alpha: NDArray[np.floating]) -> float:
@@ -208,12 +203,10 @@ def peak(alpha: NDArray[np.floating]) -> float:
 
 
 def receptive_offset(stride: int, side: int) -> float:
-    """How far up and left of an even grid's the cells' centres lie, as a share of the side.
-
-    With odd kernels and symmetric padding, as in every backbone here, cell i looks at pixel
-    `stride * i`, not at the middle of the i-th stretch of `stride` pixels; the same after cells
-    are averaged in groups. Both arguments are in pixels.
-    """
+    """How far up and left of an even grid's the cells' centres lie, as a share of the side; both
+    arguments in pixels. With odd kernels and symmetric padding, as in every backbone here, cell i
+    looks at pixel `stride * i`, not at the middle of the i-th stretch of `stride` pixels; the same
+    after cells are averaged in groups."""
     return (stride - 1) / 2 / side
 
 
@@ -227,15 +220,7 @@ def smooth(
     left, top = 1 + min(offset * width, 1.0), 1 + min(offset * height, 1.0)
     box = (left, top, left + width, top + height)
     enlarged = np.asarray(framed.resize(size, Image.Resampling.BICUBIC, box=box), dtype=np.float64)
-    clipped: NDArray[np.float64] = enlarged.clip(0.0, 1.0)  # bicubic overshoots
-    return clipped
-
-
-MOST_EXPLAINED = 30
-"""Hits that are explained."""
-
-STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
-"""Pixels from cell to cell after each stage, in every backbone."""
+    return np.asarray(enlarged.clip(0.0, 1.0))  # bicubic overshoots
 
 
 @dataclass(frozen=True)
@@ -249,14 +234,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the model saw in a query's picture, then in its first hits.
-
-    Args:
-        result: the query's.
-        conditions: the C conditions in words; the query's own first.
-        seen: of the query and of each hit; of one that cannot be read any more, the reason.
-        offset: of the cells of the attention, as in `overlay`.
-    """
+    """What the model saw in a query's picture, then in its first hits (of one that cannot be read
+    any more, why), under conditions in words, the query's own first; `offset` as of `overlay`."""
 
     result: QueryResult
     conditions: tuple[str, ...]
@@ -274,11 +253,8 @@ def conditions_of(schema: Schema, request: Request) -> tuple[Condition, ...]:
 
 
 def explain(engine: Engine, request: Request, result: QueryResult) -> Explanation:
-    """Work out the attention to a request's image file and to its first `MOST_EXPLAINED` hits.
-
-    Raises:
-        DataError: the query image cannot be read.
-    """
+    """Work out the attention to a request's image file, which has to be readable, and to its first
+    `MOST_EXPLAINED` hits."""
     conditions = conditions_of(engine.schema, request)
     seen: list[Seen | str] = [_look(engine, Path(str(request.image)), conditions)]
     for hit in result.hits[:MOST_EXPLAINED]:
@@ -292,11 +268,8 @@ def explain(engine: Engine, request: Request, result: QueryResult) -> Explanatio
 
 
 def explanation_sheet(explanation: Explanation) -> Image.Image:
-    """Draw an explanation: a row a picture, a column a condition; RGB.
-
-    Below each map stands how high its attention peaks: as a multiple of an even share, 1 being
-    attention to nothing in particular.
-    """
+    """Draw an explanation: a row a picture, a column a condition; RGB. Below each map stands how
+    high it peaks, as a multiple of an even share."""
     result, columns = explanation.result, 1 + len(explanation.conditions)
     cells: list[Cell | None] = []
     for hit, seen in zip((None, *result.hits), explanation.seen, strict=False):
@@ -314,13 +287,8 @@ def explanation_sheet(explanation: Explanation) -> Image.Image:
 
 
 def save_explanation(engine: Engine, request: Request, result: QueryResult, out: Path) -> None:
-    """Explain the answer to a request for an image file in a file, format by its suffix.
-
-    Raises:
-        UsageError: the name `out` is not one that a picture can have.
-        DataError: the query image cannot be read.
-        ResourceError: the file cannot be written.
-    """
+    """Explain the answer to a request for an image file in a file, format by its suffix; raises as
+    `check_sheet_name`, `explain` and `write_picture`."""
     check_sheet_name(out, Path(str(request.image)), "explanation")
     write_picture(explanation_sheet(explain(engine, request, result)), out, "explanation")
 

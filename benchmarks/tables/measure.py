@@ -24,10 +24,9 @@ from benchmarks.common import commit_name, machine_name, retrieve, write_json
 from benchmarks.tables.keys import Ground, evaluation_key, ground, training_key
 from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import Row, RowFile, config_toml, read_row_file
-from retrieval.evaluation.attribute_map import evaluate_attributes
-from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
+from retrieval.evaluation.combinations import draw_combinations
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.report import Evaluation, to_json
+from retrieval.evaluation.report import Protocols, Ranking, evaluate_split, to_json
 from retrieval.evaluation.scorer import FloorScorer, floor_embed
 from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
@@ -184,14 +183,13 @@ class Runs:
         torch.manual_seed(run.config.seed)  # of a backbone without weights
         model = build_model(self.dataset.schema, run.config.model, 0, run.config.weights)
         model.eval().requires_grad_(False).to(choose_device(self.setting.device).device)
-        how = run.config.preprocessing, self.setting.workers
-        encoded = encode_split(model, self.dataset, SPLIT, *how)
+        seen = run.config.preprocessing, self.setting.workers
+        encoded = encode_split(model, self.dataset, SPLIT, *seen)
         part, bank = encoded.dataset, encoded.bank
-        report = evaluate_attributes(part, SPLIT, "type", floor_embed(bank))
-        drawn = draw_combinations(part, SPLIT, COMBINATIONS)
+        how = Protocols((), draw_combinations(part, SPLIT, COMBINATIONS))
         scorer = FloorScorer(bank.pooled)
-        combined = evaluate_combinations(part, SPLIT, scorer, drawn) if drawn else None
-        return to_json(Evaluation(report, combined)) | {
+        found = evaluate_split(part, SPLIT, Ranking(scorer, floor_embed(bank)), scorer, how)
+        return to_json(found) | {
             "images": len(part),
             "unreadable": len(encoded.failures),
             "parameters": sum(p.numel() for p in model.backbone.parameters()),

@@ -57,12 +57,8 @@ def command(
         if choice.remark:
             progress.say(choice.remark)
         report = add_images(index, paths, states, choice.device, progress)
-    return tell(
-        index,
-        report,
-        f"{report.added:,} added, {report.changed:,} changed, {report.unchanged:,} unchanged",
-        as_json,
-    )
+    what = f"{report.added:,} added, {report.changed:,} changed, {report.unchanged:,} unchanged"
+    return tell(index, report, what, as_json)
 
 
 def tell(index: Path, report: EditReport, what: str, as_json: bool) -> int:
@@ -90,9 +86,7 @@ def _path(root: Path, image: str) -> str:
 def stated_labels(schema: Schema, given: Sequence[str]) -> Condition:
     """Label states [K] from statements `attribute=value`; an attribute's other values are absent.
 
-    Raises:
-        UsageError: an unknown attribute or value (with the nearest names), no `=`, or two values
-            of an attribute of which an image has only one.
+    UsageError for an unknown attribute or value, no `=`, or two values where there is only one.
     """
     values = []
     for text in given:

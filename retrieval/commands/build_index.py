@@ -39,9 +39,9 @@ class Options(DatasetOptions):
         "Of the backbone by torch; auto is bfloat16 on a GPU that has it, else float32.",
     ] = "auto"
     batch_size: Annotated[int | None, COUNT, "Images at a time [default: by device]."] = None
-    workers: Annotated[
-        int | None, click.IntRange(min=0), "Decoding processes [default: by need]."
-    ] = None
+    workers: Annotated[int | None, click.IntRange(0), "Decoding processes [default: by need]."] = (
+        None
+    )
     shard_rows: Annotated[
         int | None,
         COUNT,
@@ -107,10 +107,8 @@ def _build(options: Options, run: Path, out: Path) -> BuildReport:
         if choice.remark:
             progress.say(choice.remark)
         given["progress"] = progress
-        names = [own.name for own in fields(BuildOptions)]
-        return build_index(
-            dataset, rows, loaded, out, BuildOptions(**{name: given[name] for name in names})
-        )
+        how = BuildOptions(**{own.name: given[own.name] for own in fields(BuildOptions)})
+        return build_index(dataset, rows, loaded, out, how)
 
 
 def _find_checkpoint(runs: Path, name: str) -> Path:

@@ -39,9 +39,7 @@ def command(as_json: bool) -> int:
     for name, look in (("faiss", _faiss), ("GPU", _gpu), ("search", _search)):
         found[name] = checked(look)
     if as_json:
-        print_json(
-            {name: {"detail": text, "exit_code": code} for name, (text, code) in found.items()}
-        )
+        print_json({n: {"detail": text, "exit_code": code} for n, (text, code) in found.items()})
     else:
         for name, (text, code) in found.items():
             say(f"{'FAILED' if code else 'ok':8}{name:10}{text}", stdout)
@@ -119,8 +117,6 @@ def _search() -> str:
         apart = np.abs(engine.store.descriptors_of(row).astype(int) - asked.astype(int)).max()
         found = engine.query(Request(seen, top_k=_IMAGES, include_query=True))
         if apart > 1 or len(found) != _IMAGES:  # of a byte, by the order of sums
-            raise ResourceError(
-                f"{len(found)} of {_IMAGES} images found; bytes of a picture seen twice differ by "
-                f"up to {apart}"
-            )
+            differ = f"bytes of a picture seen twice differ by up to {apart}"
+            raise ResourceError(f"{len(found)} of {_IMAGES} images found; {differ}")
     return f"{_IMAGES} pictures drawn, encoded, indexed and found"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import click
 
@@ -19,9 +19,17 @@ if TYPE_CHECKING:
     from training.schema import Schema
 
 NO_ITEMS = (
-    "the dataset does not say which images show one item; name the column of labels.csv that does "
-    "with --item-column"
+    "likeness not measured: the dataset does not say which images show one item; name the column "
+    "of labels.csv that does with --item-column"
 )
+NOT_MEASURED = {
+    "combinations": "no combination has enough images in this split; none measured",
+    "likeness": "likeness not measured: no image has 1 to 4 others of its item here",
+    "manipulation": "manipulation not measured: no image has the labels of any other but one",
+    "without": "requests without a value not measured: too few labelled images",
+    "ties": "ties not measured: fewer than eleven images",
+}
+"""Field of an `Evaluation` -> what is said where it is None."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +41,7 @@ class Options(DatasetOptions):
     mode: Annotated[str, click.Choice(["type", "value"])] = "type"
     floor: Annotated[bool, "Also the average-pooled features of this backbone."] = False
     combinations: Annotated[
-        int,
-        click.IntRange(min=0),
-        "Combinations of two and three values to search by; 0: none.",
+        int, click.IntRange(min=0), "Combinations of two and three values to search by; 0: none."
     ] = 50
     combination_queries: Annotated[int, COUNT] = 20
     likeness_only: Annotated[
@@ -64,30 +70,10 @@ def command(options: Options) -> int:
 
     Prints tables and writes them as JSON and Markdown. Values are matched with the model's by name.
     """
-    from retrieval.evaluation.attribute_map import Embed, evaluate_attributes
-    from retrieval.evaluation.combinations import (
-        draw_combinations,
-        evaluate_combinations,
-        save_combinations,
-    )
+    from retrieval.evaluation import report, scorer
+    from retrieval.evaluation.attribute_map import evaluate_attributes
+    from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
-    from retrieval.evaluation.exclusion import evaluate_exclusion
-    from retrieval.evaluation.likeness import evaluate_likeness, near_ties
-    from retrieval.evaluation.manipulation import evaluate_manipulation
-    from retrieval.evaluation.report import (
-        Evaluation,
-        definition,
-        to_json,
-        to_markdown,
-        to_tables,
-    )
-    from retrieval.evaluation.scorer import (
-        ConditionScorer,
-        DescriptorScorer,
-        FloorScorer,
-        Scorer,
-        floor_embed,
-    )
     from training.checkpoint import load_checkpoint
     from training.datasets.catalogue import SPLIT_NAMES
     from training.device import choose_device, keep_freed_memory
@@ -105,54 +91,29 @@ def command(options: Options) -> int:
     for path, reason in failures[:5]:
         say(f"left out {path}: {reason}")
 
-    described = DescriptorScorer.of(bank, part.schema)
-    embed: Embed = bank.embed
-    embed_queries: Embed | None = None
+    own = scorer.DescriptorScorer.of(bank, part.schema)
+    by = scorer.ConditionScorer(bank, part.schema) if options.likeness_only else own
+    ranking = report.Ranking(by, bank.embed)
     if mode == "type" and loaded.model.values is not None:  # its embeddings are descriptors
-        embed, embed_queries = described.embed, described.embed_queries
-    report = evaluate_attributes(
-        part,
-        split,
-        "value" if mode == "value" else "type",
-        embed,
-        seed,
-        options.max_queries,
-        embed_queries,
-    )
-    floor_report = None
-    if options.floor:
-        floor_report = evaluate_attributes(
-            part, split, "type", floor_embed(bank), seed, options.max_queries
-        )
-    scorer: Scorer = ConditionScorer(bank, part.schema) if options.likeness_only else described
-    wanted = options.combinations
+        ranking = report.Ranking(by, own.embed, own.embed_queries)
+    wanted, most = options.combinations, options.max_queries
     drawn = draw_combinations(part, split, wanted, seed=seed) if wanted else []
-    combined = None
-    if drawn:
-        each = options.combination_queries
-        combined = evaluate_combinations(part, split, scorer, drawn, each, seed)
-    elif wanted:
-        say("no combination has enough images in this split; none measured")
-    likeness = None
-    if part.items is None:
-        say(f"likeness not measured: {NO_ITEMS}")
-    else:
-        likeness = evaluate_likeness(part, scorer, FloorScorer(bank.pooled), seed)
-        if likeness is None:
-            say("likeness not measured: no image has 1 to 4 others of its item here")
-    manipulation = evaluate_manipulation(part, scorer, seed)
-    if manipulation is None:
-        say("manipulation not measured: no image has the labels of any other but one")
-    without = evaluate_exclusion(part, scorer, seed)
-    if without is None:
-        say("requests without a value not measured: too few labelled images")
-    ties = near_ties(part, embed, seed, embed_queries)
-    if ties is None:
-        say("ties not measured: fewer than eleven images")
-    found = Evaluation(report, combined, floor_report, likeness, manipulation, without, ties)
+    how = report.Protocols(
+        combinations=drawn,
+        combination_queries=options.combination_queries,
+        mode="value" if mode == "value" else "type",
+        max_queries=most,
+        seed=seed,
+    )
+    found = report.evaluate_split(part, split, ranking, scorer.FloorScorer(bank.pooled), how)
+    if options.floor:
+        floor = evaluate_attributes(part, split, "type", scorer.floor_embed(bank), seed, most)
+        found = replace(found, floor=floor)
+    for name, why in NOT_MEASURED.items():
+        if getattr(found, name) is None and (name != "combinations" or wanted):
+            say(NO_ITEMS if name == "likeness" and part.items is None else why)
 
-    data: dict[str, Any] = to_json(found)
-    data |= {
+    data = report.to_json(found) | {
         "checkpoint": str(loaded.folder),
         "checkpoint_hash": loaded.hash,
         "training_seed": loaded.training.get("seed"),
@@ -167,7 +128,7 @@ def command(options: Options) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{stem}.json").write_text(json.dumps(data, indent=2) + "\n")
         # A folder's name may hold bytes that are not UTF-8.
-        markdown = to_markdown(found).encode("utf-8", "backslashreplace")
+        markdown = report.to_markdown(found).encode("utf-8", "backslashreplace")
         (folder / f"{stem}.md").write_bytes(markdown)
         if drawn:
             drawn_file = folder / f"{dataset.name}-{split_name}-combinations.json"
@@ -177,20 +138,17 @@ def command(options: Options) -> int:
     if options.as_json:
         print_json(data)
     else:
-        for table in to_tables(found):
+        for table in report.to_tables(found):
             print_table(table)
         trained = f"{loaded.training.get('seed', 'unknown')} (training), {seed} (evaluation)"
-        stdout.print(f"{definition(report)} Seeds: {trained}.", markup=False)
+        stdout.print(f"{data['definition']} Seeds: {trained}.", markup=False)
         say(f"written to {folder / stem}.json and .md", stdout)
     return 0
 
 
 def _load(options: Options, schema: Schema) -> Dataset:
     """The dataset in the model's numbering; what only one of them knows is named on stderr.
-
-    Raises:
-        DataError: they have no value in common.
-    """
+    DataError if they have no value in common."""
     from retrieval.evaluation.encoded_split import align_dataset
     from training.datasets import load_with_schema
 

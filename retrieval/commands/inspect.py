@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated
 
 import click
@@ -28,10 +28,7 @@ class Options(DatasetOptions):
 
     attributes: Annotated[str | None, "Only these attributes: A,B."] = None
     images: Annotated[
-        bool,
-        click.option(
-            "--images/--no-images", default=False, help="Decode every image; find broken ones."
-        ),
+        bool, click.option("--images/--no-images", help="Decode every image; find broken ones.")
     ]
     as_json: Annotated[bool, JSON]
 
@@ -69,8 +66,7 @@ class Inspection:
 
     Args:
         images: by split: train, valid, test, others by name, `unassigned` (in none), `all`.
-        values: K, number of values of all attributes.
-        categories, items: how many; items None if unknown.
+        values, categories, items: how many; items None if unknown.
         payload: columns that are no attributes; an index keeps and filters by them.
         protocols: queries and candidates of published lists, by split.
         notes: remarks of the adapter, and on what several splits share.
@@ -89,8 +85,8 @@ class Inspection:
     landmarks: bool
     payload: list[str]
     protocols: dict[str, dict[str, int]]
-    notes: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    notes: list[str]
+    missing: list[str]
     broken: list[BrokenImage] | None = None
 
 
@@ -98,13 +94,10 @@ class Inspection:
 @filled(Options)
 def command(options: Options) -> None:
     """Print counts, values, splits, missing and broken files of a dataset."""
-    chosen: list[str] | None = None
-    if options.attributes is not None:
-        chosen = [part.strip() for part in options.attributes.split(",") if part.strip()]
-        if not chosen:
-            raise UsageError(
-                f"--attributes {options.attributes!r} names no attribute; give e.g. a,b"
-            )
+    told = options.attributes
+    chosen = None if told is None else [p.strip() for p in told.split(",") if p.strip()]
+    if chosen == []:
+        raise UsageError(f"--attributes {told!r} names no attribute; give e.g. a,b")
     dataset = load_dataset(options.name, options.root, chosen)
     found = inspect_dataset(dataset)
     if options.images:
@@ -153,25 +146,20 @@ def count_attributes(dataset: Dataset) -> list[AttributeCount]:
 def broken_images(
     dataset: Dataset, skip: set[str], tick: Callable[[int], None]
 ) -> list[BrokenImage]:
-    """Decode every image and tell which cannot be.
-
-    Args:
-        skip: paths that are not opened, since they are known to be missing.
-        tick: called with 1 after each image.
-    """
-    # Pillow is needed here only; counting works without loading it.
+    """Decode every image but those of `skip`, which are missing, and tell which cannot be; `tick`
+    is called with 1 after each."""
     from training.images.read import open_rgb, shown_path
 
     broken: list[BrokenImage] = []
     for path in dict.fromkeys(dataset.paths):
-        if path not in skip:
-            try:
-                open_rgb(dataset.root / path)
-            except DataError as error:
-                named = f"{shown_path(dataset.root / path)}: "
-                broken.append(BrokenImage(path, str(error).removeprefix(named)))
-            except MemoryError:
-                broken.append(BrokenImage(path, "out of memory while decoding"))
+        file = dataset.root / path
+        try:
+            if path not in skip:
+                open_rgb(file)
+        except DataError as error:
+            broken.append(BrokenImage(path, str(error).removeprefix(f"{shown_path(file)}: ")))
+        except MemoryError:
+            broken.append(BrokenImage(path, "out of memory while decoding"))
         tick(1)
     return broken
 
@@ -219,25 +207,23 @@ def _print(found: Inspection) -> None:
     for split, lists in found.protocols.items():
         sizes = f"{lists['queries']:,} queries, {lists['candidates']:,} candidates"
         stdout.print(f"published lists, {split}: {sizes}")
-    extras = (
-        f"{found.categories} categories" if found.categories else "",
-        "" if found.items is None else f"{found.items:,} items",
-        "boxes" if found.boxes else "",
-        "landmarks" if found.landmarks else "",
-        f"columns {plain(', '.join(found.payload))}" if found.payload else "",
-    )
-    if any(extras):
-        stdout.print("also: " + ", ".join(filter(None, extras)))
+    extras = {
+        f"{found.categories} categories": found.categories,
+        f"{found.items or 0:,} items": found.items is not None,
+        "boxes": found.boxes,
+        "landmarks": found.landmarks,
+        f"columns {plain(', '.join(found.payload))}": found.payload,
+    }
+    if any(extras.values()):
+        stdout.print("also: " + ", ".join(text for text, there in extras.items() if there))
     for note in found.notes:
         stdout.print(f"note: {plain(note)}")
-    _print_unusable("missing", found.missing)
+    unusable = {"missing": found.missing}
     if found.broken is not None:
-        _print_unusable("broken", [f"{b.path}: {b.reason}" for b in found.broken])
-
-
-def _print_unusable(what: str, lines: list[str]) -> None:
-    stdout.print(f"{what} images: {len(lines):,}")
-    for line in lines[:PATHS_SHOWN]:
-        stdout.print(f"  {plain(line)}")
-    if len(lines) > PATHS_SHOWN:
-        stdout.print(f"  and {len(lines) - PATHS_SHOWN:,} more (all with --json)")
+        unusable["broken"] = [f"{b.path}: {b.reason}" for b in found.broken]
+    for what, lines in unusable.items():
+        stdout.print(f"{what} images: {len(lines):,}")
+        for line in lines[:PATHS_SHOWN]:
+            stdout.print(f"  {plain(line)}")
+        if len(lines) > PATHS_SHOWN:
+            stdout.print(f"  and {len(lines) - PATHS_SHOWN:,} more (all with --json)")

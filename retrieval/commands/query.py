@@ -18,7 +18,6 @@ from training.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from retrieval.hits import Hit, QueryResult
-    from retrieval.request import Filters
 
 _Names = tuple[str, ...]
 
@@ -48,17 +47,13 @@ class Options:
     min_score: Annotated[float, SHARE, "Only hits of at least this."] = 0.0
     one_per_item: Annotated[bool, "Of each item only its best image."] = False
     include_query: Annotated[bool, "Let IMAGE and byte-equal copies of it be hits."] = False
-    trust_labels: Annotated[
-        bool, "Let known gallery labels settle whether a value is there, before predictions."
-    ] = False
+    trust_labels: Annotated[bool, "Let known labels settle whether a value is there."] = False
     exact: Annotated[bool, "Score every image, also where the index is approximate."] = False
     index: Annotated[Path | None, "Folder of the index [default: the one in indexes/]."] = None
     device: Annotated[str, DEVICE]
     as_json: Annotated[bool, JSON]
     sheet: Annotated[Path | None, "Write a contact sheet, such as hits.png."] = None
-    explain: Annotated[
-        Path | None, "Draw where the model looked, in the picture and in the hits."
-    ] = None
+    explain: Annotated[Path | None, "Draw where the model looked, in IMAGE and the hits."] = None
 
 
 @click.command("query")
@@ -75,48 +70,44 @@ def command(options: Options) -> int:
     their case, spaces, dashes and underscores; write attribute:value where a value name occurs in
     two attributes.
     """
-    image, sheet, explain = options.image, options.sheet, options.explain
-    present = split_names("--attrs", options.attrs)
-    absent = split_names("--without", options.without)
-    types = split_names("--like", options.like)
-    where: Filters = {}
-    if options.where:
-        from retrieval.request import parse_filters  # brings torch
-
-        where = parse_filters(options.where)
+    image = options.image
     folder = options.index or only_index("--index")
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
-    if sheet is not None or explain is not None:
+    from retrieval.request import Request, parse_filters  # brings torch
+
+    own = {f.name for f in fields(Request)} & set(vars(options)) - {"image", "like", "where"}
+    numbers: dict[str, Any] = {name: getattr(options, name) for name in own}
+    present, absent = (
+        split_names("--attrs", options.attrs),
+        split_names("--without", options.without),
+    )
+    like = split_names("--like", options.like)
+    request = Request(image, present, absent, like, parse_filters(options.where), **numbers)
+    pictures = {"contact sheet": options.sheet, "explanation": options.explain}
+    asked = {what: out for what, out in pictures.items() if out is not None}
+    if asked:
         from retrieval.sheet import check_sheet_name
 
-        if sheet is not None:
-            check_sheet_name(sheet, image)
-        if explain is not None:
-            check_sheet_name(explain, image, "explanation")
-            if sheet is not None and os.path.realpath(sheet) == os.path.realpath(explain):
-                raise UsageError(f"--sheet and --explain name one file, {explain}; name two")
+        for what, out in asked.items():
+            check_sheet_name(out, image, what)
+        if len(set(map(os.path.realpath, asked.values()))) < len(asked):
+            raise UsageError(f"--sheet and --explain name one file, {options.explain}; name two")
 
     from retrieval.engine import Engine
-    from retrieval.request import Request
 
     engine = Engine.open(folder, options.device)
     for remark in engine.store.remarks:
         say(remark)
-    own = {f.name for f in fields(Request)} & set(vars(options)) - {"image", "like", "where"}
-    numbers: dict[str, Any] = {name: getattr(options, name) for name in own}
-    request = Request(image, present, absent, types, where, **numbers)
     result = engine.query(request)
-    if sheet is not None:
-        from retrieval.sheet import contact_sheet, write_picture
+    for what, out in asked.items():
+        from retrieval.sheet import contact_sheet, save_explanation, write_picture
 
-        write_picture(contact_sheet(result, image), sheet, "contact sheet")
-        say(f"contact sheet written to {sheet}")
-    if explain is not None:
-        from retrieval.sheet import save_explanation
-
-        save_explanation(engine, request, result, explain)
-        say(f"explanation written to {explain}")
+        if what == "explanation":
+            save_explanation(engine, request, result, out)
+        else:
+            write_picture(contact_sheet(result, image), out, what)
+        say(f"{what} written to {out}")
     if result.searched == 0:
         say(f"no gallery image passes --where {', '.join(options.where)}; nothing was searched")
     if options.as_json:
@@ -133,8 +124,8 @@ def _table(result: QueryResult) -> Table:
     searched = f"{result.searched:,} of {result.gallery:,} images"
     title = Text(f"{printable(result.condition)}   ({searched})", style="bold")
     table = Table(title=title, title_justify="left")
-    table.add_column("rank", justify="right")
-    table.add_column("score", justify="right")
+    for figure in ("rank", "score"):
+        table.add_column(figure, justify="right")
     table.add_column("path", overflow="fold", ratio=2)
     columns = ["requested"] if result.requested else []
     columns += ["known labels", "predicted"]

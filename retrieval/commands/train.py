@@ -47,12 +47,10 @@ class Options(DatasetOptions):
     ] = None
     stage: Annotated[str | None, "Last stage of the backbone: layer1 to layer4."] = None
     weights: Annotated[
-        str | None,
-        "Backbone weights: a .safetensors file, or imagenet (downloaded by torchvision).",
+        str | None, "Backbone weights: a .safetensors file, or imagenet (torchvision downloads it)."
     ] = None
     freeze: Annotated[
-        bool | None,
-        "Keep the backbone as loaded and train on its stored maps [default: if --weights].",
+        bool | None, "Keep the backbone and train on its stored maps [default: if --weights]."
     ] = None
     epochs: Annotated[int | None, COUNT] = None
     batch_size: Annotated[int | None, click.IntRange(min=2)] = None
@@ -86,27 +84,34 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
-    pass
     from training.datasets import load_dataset
     from training.device import choose_device, joined, keep_freed_memory
     from training.run import Setting, run_training
     from training.sources import validation_rows
 
     keep_freed_memory()
-    chosen = None
-    if options.attributes is not None:
-        chosen = split_names("--attributes", [options.attributes])
+    named = options.attributes
+    chosen = None if named is None else split_names("--attributes", [named])
     dataset = load_dataset(options.name, options.root, chosen, options.item_column)
     choice = choose_device(options.device)
-    copies = run.recipe.stored_copies
-    images = len(dataset.rows_of("train")) * (1 + copies) + len(validation_rows(dataset))
+    images = len(dataset.rows_of("train")) * (1 + run.recipe.stored_copies)
+    images += len(validation_rows(dataset))
     with joined(choice.device) as (processes, where):
         if processes.first:
-            say(_headline(run, len(dataset), where))
-        if not options.resume:
-            _make_folder(options.out)
+            how = "frozen" if run.recipe.freeze_backbone else "trained"
+            say(
+                f"{len(dataset):,} images; {run.model.backbone} to {run.model.stage} ({how}) at "
+                f"{run.preprocessing.size} px on {where}; {run.recipe.epochs} epochs, "
+                f"seed {run.seed}"
+            )
+        try:  # now: that it cannot be made should not be found after an epoch
+            if not options.resume:
+                options.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = error.strerror
+            raise ResourceError(f"cannot make the folder {options.out}: {why}") from error
+        setting = Setting(where, options.workers, options.resume, validation_map, processes)
         with TrainingBars(images) as bars:
-            setting = Setting(where, options.workers, options.resume, validation_map, processes)
             told = bars if processes.first else TrainerProgress()
             report = run_training(dataset, run, options.out, setting, told)
     if not processes.first:
@@ -163,7 +168,7 @@ def _configured(options: Options) -> RunConfig:
     from training.validated import validated
 
     base = RunConfig() if options.config is None else read_config(options.config)
-    model = base.model
+    model, preprocessing = base.model, base.preprocessing
     if options.variant is not None:
         model = with_variant(options.variant, model)
     model = validated(ModelConfig, model.to_json() | options.given("backbone", "stage"), "options")
@@ -179,7 +184,6 @@ def _configured(options: Options) -> RunConfig:
             "a backbone with random weights is not worth freezing; pass --weights FILE, "
             "or --no-freeze to train it from scratch"
         )
-    preprocessing = base.preprocessing
     if options.image_size is not None:
         preprocessing = replace(preprocessing, size=options.image_size)
     seed = base.seed if options.seed is None else options.seed
@@ -187,11 +191,8 @@ def _configured(options: Options) -> RunConfig:
 
 
 class TrainingBars(Bars, TrainerProgress):
-    """A bar an epoch with the running losses, and a line an epoch with their means.
-
-    Args:
-        images: images that are read, or encoded by a frozen backbone, before the first epoch.
-    """
+    """A bar an epoch with the running losses, and a line with their means; before the first epoch a
+    bar over the `images` that are read, or encoded by a frozen backbone."""
 
     def __init__(self, images: int) -> None:
         super().__init__(unit="")
@@ -216,40 +217,14 @@ class TrainingBars(Bars, TrainerProgress):
     def end_epoch(self, report: EpochReport) -> None:
         """Print the epoch's line."""
         figure = "" if report.validation is None else f"  valid MAP {report.validation:.2f} %"
-        losses = _shown(report.losses)
-        self.say(f"{self._title}  {losses}{figure}  {report.seconds:.0f} s")
+        self.say(f"{self._title}  {_shown(report.losses)}{figure}  {report.seconds:.0f} s")
 
 
 def _shown(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in losses.items() if value)
 
 
-def _make_folder(out: Path) -> None:
-    """Make the run's folder now: that it cannot be made should not be found after an epoch."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"cannot make the folder {out}: {error.strerror}") from error
-
-
-def _headline(run: RunConfig, images: int, device: str) -> str:
-    how = "frozen" if run.recipe.freeze_backbone else "trained"
-    return (
-        f"{images:,} images; {run.model.backbone} to {run.model.stage} ({how}) at "
-        f"{run.preprocessing.size} px on {device}; {run.recipe.epochs} epochs, seed {run.seed}"
-    )
-
-
 def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any]:
-    epochs = [
-        {
-            "epoch": e.epoch,
-            "losses": {name: round(value, 6) for name, value in e.losses.items()},
-            "validation_map": e.validation,
-            "seconds": round(e.seconds, 3),
-        }
-        for e in report.epochs
-    ]
     return {
         "run": str(report.out),
         "checkpoint": str(report.out / "best"),
@@ -259,18 +234,21 @@ def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any
         "best_epoch": report.best_epoch,
         "validation_map": report.best_validation,
         "seconds": round(sum(e.seconds for e in report.epochs), 3),
-        "epochs": epochs,
+        "epochs": [
+            {
+                "epoch": e.epoch,
+                "losses": {name: round(value, 6) for name, value in e.losses.items()},
+                "validation_map": e.validation,
+                "seconds": round(e.seconds, 3),
+            }
+            for e in report.epochs
+        ],
     }
 
 
 def validation_map(bank: MapBank, dataset: Dataset) -> float | None:
-    """MAP (percent, query-weighted, type mode) on the `valid` split; None if nothing in it is
-    relevant to any of its queries, so that it cannot tell one model from another.
-
-    Args:
-        bank: maps of the split's images.
-        dataset: the split; its rows are the bank's.
-    """
+    """MAP (percent, query-weighted, type mode) on the `valid` split, its rows the bank's; None if
+    nothing in it is relevant to any of its queries: it cannot tell one model from another."""
     from retrieval.evaluation.attribute_map import evaluate_attributes
 
     found = evaluate_attributes(dataset, "valid", "type", bank.embed).all

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from indexer.build.verify import Repair, Verification
     from indexer.progress import Progress
     from indexer.store.manifest import Manifest
+    from training.checkpoint import Checkpoint
     from training.datasets.dataset import Dataset
 
 
@@ -31,9 +32,7 @@ class Options:
         str | None,
         "With --repair: where labels come from [default: what the index was built from].",
     ] = None
-    root: Annotated[Path | None, "With --repair: the folder of the images, if they have moved."] = (
-        None
-    )
+    root: Annotated[Path | None, "With --repair: the images' folder, if they have moved."] = None
     checkpoint: Annotated[
         Path | None, "With --repair: a copy of the model, should the index's own be damaged."
     ] = None
@@ -68,10 +67,7 @@ def command(options: Options) -> int:
         else:
             found = verify_index(folder, progress)
     if options.as_json:
-        files = [
-            {"file": f.file, "kind": f.kind, "problem": f.problem, "why": why.get(f.file)}
-            for f in found.findings
-        ]
+        files = [asdict(f) | {"why": why.get(f.file)} for f in found.findings]
         sound = not found.damaged
         print_json({"index": str(folder), "sound": sound, "files": files, "restored": restored})
     else:
@@ -95,13 +91,11 @@ def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
         return load_with_schema(Schema.from_json(manifest.schema), name, place)
 
     device = choose_device(options.device).device
-    how = RepairOptions(
-        lambda place: load_checkpoint(place, device),
-        dataset,
-        options.root,
-        options.checkpoint,
-        device,
-    )
+
+    def load(place: Path) -> Checkpoint:
+        return load_checkpoint(place, device)
+
+    how = RepairOptions(load, dataset, options.root, options.checkpoint, device)
     return repair_index(folder, how, progress)
 
 

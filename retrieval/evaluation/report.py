@@ -6,20 +6,26 @@ precision@10, keep@10 and violation@10 in [0, 1]; ties per 1,000 images.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.table import Table
 
 from retrieval.evaluation import report_grid
-from retrieval.evaluation.attribute_map import MapReport
-from retrieval.evaluation.combinations import CombinationReport
-from retrieval.evaluation.exclusion import ExclusionReport
-from retrieval.evaluation.likeness import LikenessReport
-from retrieval.evaluation.manipulation import ManipulationReport
+from retrieval.evaluation.attribute_map import Embed, MapReport, Mode, evaluate_attributes
+from retrieval.evaluation.combinations import (
+    Combination,
+    CombinationReport,
+    evaluate_combinations,
+)
+from retrieval.evaluation.exclusion import ExclusionReport, evaluate_exclusion
+from retrieval.evaluation.likeness import LikenessReport, evaluate_likeness, near_ties
+from retrieval.evaluation.manipulation import DIAL, ManipulationReport, evaluate_manipulation
 from retrieval.evaluation.published import PublishedTable, published_for
 from retrieval.evaluation.report_grid import Grid
+from retrieval.evaluation.scorer import Scorer
+from training.datasets.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Evaluation:
     the backbone was kept frozen. `ties` are as `near_ties` counts them.
     """
 
-    map: MapReport
+    map: MapReport | None
     combinations: CombinationReport | None = None
     floor: MapReport | None = None
     likeness: LikenessReport | None = None
@@ -42,9 +48,61 @@ class Evaluation:
     def published(self) -> PublishedTable | None:
         """The published table that MAP may be shown beside; None if nothing is comparable."""
         own = self.map
-        if own.leave_one_out:
+        if own is None or own.leave_one_out:
             return None
         return published_for(own.dataset, own.split, own.mode, own.all.queries_available)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a model ranks the rows of a split: requests by `scorer`, with the dial at the points of
+    `dial` too, and types by embeddings as of `evaluate_attributes`, if it has any."""
+
+    scorer: Scorer
+    embed: Embed | None
+    embed_queries: Embed | None = None
+    dial: Sequence[float] = DIAL
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """What is measured beside MAP, fields of `Evaluation`, and how: combinations as drawn, queries
+    at most for each of them and for MAP, the seed of draws and intervals."""
+
+    beside: Collection[str] = ("likeness", "manipulation", "without", "ties")
+    combinations: Sequence[Combination] = ()
+    combination_queries: int = 20
+    mode: Mode = "type"
+    max_queries: int | None = None
+    seed: int = 0
+
+
+def evaluate_split(
+    part: Dataset, split: str, ranking: Ranking, floor: Scorer, how: Protocols
+) -> Evaluation:
+    """Measure one model on a split, all but the MAP of a floor.
+
+    Args:
+        part: the split's images, the rows of all rankings.
+        floor: settles which queries of likeness are hard.
+    """
+    scorer, embed, asking, seed = ranking.scorer, ranking.embed, ranking.embed_queries, how.seed
+    report = combined = likeness = manipulation = without = ties = None
+    if embed is not None:
+        most = how.max_queries
+        report = evaluate_attributes(part, split, how.mode, embed, seed, most, asking)
+    if how.combinations:
+        each = how.combination_queries
+        combined = evaluate_combinations(part, split, scorer, how.combinations, each, seed)
+    if "likeness" in how.beside:
+        likeness = evaluate_likeness(part, scorer, floor, seed)
+    if "manipulation" in how.beside:
+        manipulation = evaluate_manipulation(part, scorer, seed, ranking.dial)
+    if "without" in how.beside:
+        without = evaluate_exclusion(part, scorer, seed)
+    if "ties" in how.beside and embed is not None:
+        ties = near_ties(part, embed, seed, asking)
+    return Evaluation(report, combined, None, likeness, manipulation, without, ties)
 
 
 def definition(report: MapReport) -> str:
@@ -69,6 +127,7 @@ def definition(report: MapReport) -> str:
 def to_json(found: Evaluation) -> dict[str, Any]:
     """The evaluation as a JSON-ready dict: the keys of `MapReport`, then those of `Evaluation` but
     map, and definition, protocol and published; None where not measured or not comparable."""
+    assert found.map is not None, "whatever is written has its MAP"
     data: dict[str, Any] = report_grid.to_json(found)
     report, beside = data.pop("map"), found.published
     if found.manipulation is not None:
@@ -87,6 +146,7 @@ def to_json(found: Evaluation) -> dict[str, Any]:
 def to_markdown(found: Evaluation) -> str:
     """The evaluation as a Markdown document."""
     report = found.map
+    assert report is not None, "whatever is written has its MAP"
     lines = [f"# Evaluation of {report.dataset}, split {report.split}, {report.mode} mode", ""]
     lines += [definition(report), "", f"Seed {report.seed}."]
     if report.unlabelled:
@@ -103,7 +163,8 @@ def to_tables(found: Evaluation) -> list[Table]:
 
 def _grids(found: Evaluation) -> Iterator[Grid]:
     """MAP, then what else was measured, then published figures where they are comparable."""
-    yield _map_grid(found.map, found.floor)
+    if found.map is not None:
+        yield _map_grid(found.map, found.floor)
     if found.combinations is not None:
         yield _combination_grid(found.combinations)
     if found.likeness is not None:
