@@ -13,7 +13,7 @@ from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.images.batches import Reading
 from training.maps import trunk_maps
-from training.models.registry import build_model
+from training.models.config import build_model
 
 
 @dataclass(frozen=True)

@@ -126,9 +126,12 @@ def main(record: Path) -> None:
         found = json.loads(json.dumps(measure(Path(folder))).replace(folder, "WORK"))
     if not record.exists():
         record.write_text(json.dumps(found))
-        sys.exit(f"written: {record}")
+        print(f"written: {record}")
+        return
     lines = differences(json.loads(record.read_text()), found)
-    sys.exit("\n".join(lines[:50]) if lines else "equal")
+    if lines:
+        sys.exit("\n".join(lines[:50]))
+    print("equal")
 
 
 if __name__ == "__main__":

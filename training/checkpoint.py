@@ -18,9 +18,8 @@ from training.errors import DataError, UsageError
 from training.files import write_file
 from training.images.preprocessing import Preprocessing
 from training.models.backbones import read_weights
-from training.models.config import ModelConfig
+from training.models.config import ModelConfig, build_model
 from training.models.embedder import ConditionedEmbedder
-from training.models.registry import build_model
 from training.schema import Schema, normalise_name
 from training.validated import read_json, validated
 

@@ -10,7 +10,7 @@ import torch
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
 from training.images.batches import Reading
-from training.models.registry import build_model
+from training.models.config import build_model
 from training.recipe import RunConfig
 from training.report import Progress, TrainReport
 from training.resume import check_same_run, read_last, run_identity, whole_last

@@ -32,7 +32,7 @@ from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
 from training.errors import DataError
 from training.files import write_file
-from training.models.registry import build_model
+from training.models.config import build_model
 from training.resume import whole_last
 from training.run import RunConfig
 

@@ -4,7 +4,8 @@ title = "..."                      reference = "row"
 [base.model] [base.recipe] [base.preprocessing]    what all rows share
 [recipes]                          named sets of recipe options
 [rows]                             name = { title, variant, recipes, model, recipe, floor }
-[tuned.DATASET-BACKBONE]           name (or "*") = recipe options, chosen on `valid`
+[tuned.DATASET-BACKBONE]           name (or "*") = recipe options and `resize` of the
+                                   preprocessing, chosen on `valid`
 """
 
 from __future__ import annotations
@@ -79,6 +80,7 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         where = f"row {row.name!r}"
         model = self.base.get("model", {}) | {"backbone": backbone}
         pictures = Preprocessing().to_json() | self.base.get("preprocessing", {})
+        pictures["resize"] = recipe.pop("resize", pictures["resize"])
         return RunConfig(
             _model(row, validated(ModelConfig, model, where)),
             validated(Recipe, recipe, where),

@@ -93,8 +93,7 @@ def _search() -> str:
     from training.checkpoint import load_checkpoint, save_checkpoint
     from training.datasets import load_dataset
     from training.images.preprocessing import Preprocessing
-    from training.models.config import ModelConfig
-    from training.models.registry import build_model
+    from training.models.config import ModelConfig, build_model
 
     with tempfile.TemporaryDirectory(prefix="retrieve-doctor-") as temporary:
         folder = Path(temporary)

@@ -15,8 +15,7 @@ from indexer.build.build import BuildOptions, BuildReport, build_index
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.images.preprocessing import Preprocessing
-from training.models.config import ModelConfig
-from training.models.registry import build_model
+from training.models.config import ModelConfig, build_model
 
 _COLOURS = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 70, 210)}
 _SPLITS = ("train", "train", "valid", "test")

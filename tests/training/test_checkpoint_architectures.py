@@ -10,8 +10,7 @@ from torch.nn import functional
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import DataError
 from training.images.preprocessing import Preprocessing
-from training.models.config import ModelConfig, variant
-from training.models.registry import ARCHITECTURES, build_model, model_class
+from training.models.config import ARCHITECTURES, ModelConfig, build_model, model_class, variant
 from training.schema import Attribute, Schema
 from training.validated import validated
 

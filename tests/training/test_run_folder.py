@@ -17,7 +17,7 @@ from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError, ResourceError
 from training.models.backbones import build_backbone
-from training.models.registry import build_model
+from training.models.config import build_model
 from training.report import EpochReport, TrainReport
 from training.resume import read_last, save_last
 from training.trainer import build_optimizer

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.descriptor import GARMENT
-from training.models.config import ModelConfig, variant
+from training.models.config import ARCHITECTURES, ModelConfig, build_model, variant
 from training.models.embedder import ConditionedEmbedder
-from training.models.registry import ARCHITECTURES, build_model
 from training.recipe import Recipe
 from training.sampling import BatchPlan
 from training.schema import Attribute, Schema

@@ -1,14 +1,19 @@
-"""What a model is made of: every choice of MODEL.md as a named option."""
+"""What a model is made of: every choice of MODEL.md as a named option; and all models by name."""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
 from training.errors import UsageError
 from training.validated import check_fields
+
+if TYPE_CHECKING:
+    from training.models.embedder import ConditionedEmbedder
+    from training.schema import Schema
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
@@ -111,4 +116,21 @@ def variant(name: str, base: ModelConfig) -> ModelConfig:
     if name in ARCHITECTURES:
         return replace(base, **(_PLAIN | {"architecture": name, "dim": 1024}))
     known = ", ".join(VARIANTS | ARCHITECTURES)
-    raise UsageError(f"unknown variant {name!r}; there are {known}")
+    raise UsageError(f"unknown model variant {name!r}; there are {known}")
+
+
+def model_class(name: str) -> type[ConditionedEmbedder]:
+    """The class of a name of `ARCHITECTURES`."""
+    module, _, kind = ARCHITECTURES[name].partition(":")
+    found: type[ConditionedEmbedder] = getattr(importlib.import_module(module), kind)
+    return found
+
+
+def build_model(
+    schema: Schema, config: ModelConfig, categories: int = 0, weights: str | None = None
+) -> ConditionedEmbedder:
+    """A new model of `config.architecture`, its layers random.
+
+    Args and errors are those of `ConditionedEmbedder` and `build_backbone`.
+    """
+    return model_class(config.architecture)(schema, config, categories, weights)

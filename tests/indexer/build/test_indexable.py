@@ -12,8 +12,7 @@ from indexer.encode.onnx import export_onnx
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
 from training.images.preprocessing import Preprocessing
-from training.models.config import ModelConfig, variant
-from training.models.registry import ARCHITECTURES, build_model
+from training.models.config import ARCHITECTURES, ModelConfig, build_model, variant
 
 SMALL = ModelConfig("small", "layer1", 2, 16)
 RIVALS = [name for name in ARCHITECTURES if name != "m2fashion"]

@@ -14,9 +14,8 @@ from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
 from training.maps import bank_from_images
 from training.models.backbones import lower_channels
-from training.models.config import ModelConfig
+from training.models.config import ModelConfig, build_model
 from training.models.embedder import ConditionedEmbedder
-from training.models.registry import build_model
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema((Attribute("pattern", ("floral", "striped")),))

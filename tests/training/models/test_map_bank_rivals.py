@@ -11,8 +11,7 @@ from training.datasets import load_dataset
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
 from training.maps import bank_from_images
-from training.models.config import ModelConfig, variant
-from training.models.registry import build_model
+from training.models.config import ModelConfig, build_model, variant
 
 SMALL = Preprocessing(size=32)
 SHAPES = {

@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.models.config import VARIANTS, ModelConfig, variant
+from training.models.config import (
+    ARCHITECTURES,
+    VARIANTS,
+    ModelConfig,
+    build_model,
+    model_class,
+    variant,
+)
 from training.models.embedder import ConditionedEmbedder, attribute_weights
-from training.models.registry import ARCHITECTURES, build_model, model_class
 from training.models.rivals.asenet_v2 import ASENetV2
 from training.schema import Attribute, Schema
 from training.validated import validated
