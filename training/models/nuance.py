@@ -4,7 +4,7 @@ Not in the paper. The readout of values throws away all but what a garment is; w
 still there before it. Two parts, side by side:
 
 - of each attribute a linear layer over the map as the attribute attends to it (V_s) and Z, taught
-  by `losses/contrastive.py` on `item_pairs`: pictures of one item against all others;
+  by `training/losses.py` on `item_pairs`: pictures of one item against all others;
 - of the whole garment what every channel of F says of its cells: the mean of the upper and of the
   lower half, and the deviation; whitened by their principal components. It is fitted, not taught:
   taught, it told apart fewer pictures that the model had not seen (benchmarks/NOTES.md).
