@@ -12,6 +12,7 @@ sys.path[:0] = [
     str(Path(__file__).parent / room)
     for room in (
         "training",
+        "training/models",
         "indexer",
         "indexer/build",
         "indexer/encode",

@@ -135,15 +135,14 @@ def train(catalogue: Path, weights: Path, tmp_path: Path) -> tuple[object, ...]:
     )  # fmt: skip
 
 
+def _two(*command: object) -> list[subprocess.Popen[str]]:
+    """Two processes that find each other, as `torchrun` would start them."""
+    joined = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    return [_start(*command, RANK=str(rank), LOCAL_RANK=str(rank), **joined) for rank in range(2)]
+
+
 def test_an_odd_batch_is_refused_by_every_process(train: tuple[object, ...]) -> None:
-    port = str(_free_port())
-    processes = [
-        _start(
-            *train, 7, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    processes = _two(*train, 7)
     try:
         for process in processes:
             _, err = process.communicate(timeout=LIMIT)
@@ -213,14 +212,7 @@ def test_fault_34_when_a_rank_dies_all_end_and_the_last_checkpoint_loads(
         "--backbone", "small", "--stage", "layer3", "--weights", weights, "--image-size", 32,
         "--workers", 0, "--epochs", 10_000, "--device", "cpu", "--batch-size", 8,
     )  # fmt: skip
-    port = str(_free_port())
-    processes = [
-        _start(
-            *command, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2",
-            MASTER_ADDR="127.0.0.1", MASTER_PORT=port,
-        )
-        for rank in range(2)
-    ]  # fmt: skip
+    processes = _two(*command)
     run = tmp_path / "run"
     try:
         stop = time.monotonic() + LIMIT

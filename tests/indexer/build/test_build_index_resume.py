@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_gallery
-from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import TinyCheckpoint, build, tiny_checkpoint, write_images
 
 from indexer.build import build as build_module
 from indexer.search.index import open_search
@@ -24,16 +24,6 @@ from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, LockedError, ResourceError
 
 COUNT = 30  # four shards of 8, the last of 6
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return gallery(tmp_path / "data", write_images(tmp_path / "data", COUNT))
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> TinyCheckpoint:
-    return tiny_checkpoint(tmp_path / "run")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import TinyCheckpoint, build, gallery, write_images
 
 from indexer.build.shards import EncodedImages
 from indexer.store.gallery import PathList
@@ -16,16 +16,6 @@ from indexer.store.store import Store, open_store
 from training.datasets.dataset import Dataset
 
 COUNT = 30
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return gallery(tmp_path / "data", write_images(tmp_path / "data", COUNT))
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> TinyCheckpoint:
-    return tiny_checkpoint(tmp_path / "run")
 
 
 def assert_equal(found: Store, expected: Store) -> None:

@@ -20,6 +20,8 @@ from training.descriptor import DescriptorLayout
 from training.errors import ResourceError
 from training.schema import Attribute, Schema
 
+COUNT = 20
+
 
 class Said(Silent):
     def __init__(self) -> None:
@@ -27,16 +29,6 @@ class Said(Silent):
 
     def say(self, message: str) -> None:
         self.lines.append(message)
-
-
-@pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return gallery(tmp_path / "data", write_images(tmp_path / "data", 20))
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> TinyCheckpoint:
-    return tiny_checkpoint(tmp_path / "run")
 
 
 def needed(folder: Path, manifest: Manifest, images: int) -> float:

@@ -23,16 +23,6 @@ COUNT = 20  # in shards of 8, 8 and 4
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> Dataset:
-    return gallery(tmp_path / "data", write_images(tmp_path / "data", COUNT))
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> TinyCheckpoint:
-    return tiny_checkpoint(tmp_path / "run")
-
-
-@pytest.fixture
 def index(tmp_path: Path, dataset: Dataset, checkpoint: TinyCheckpoint) -> Path:
     build(dataset, checkpoint, tmp_path / "out", batch_size=32, index_factory="IVF4")
     checkpoint.model.encoded = 0

@@ -1,12 +1,13 @@
-"""Number formats: what is chosen where, and that a step in bfloat16 is one in float32, roughly."""
+"""The machine: its allocator, number formats, and that a step in bfloat16 is one in float32."""
 
+import platform
 from dataclasses import replace
 
 import pytest
 import torch
 from test_step import PLAIN, TRIPLETS, _batch_of, _model
 
-from training.device import autocast, has_fast_bfloat16
+from training.device import autocast, has_fast_bfloat16, keep_freed_memory
 from training.step import Objective
 
 
@@ -57,3 +58,9 @@ def test_a_step_in_bfloat16_is_near_that_in_float32(name: str, recipe: object) -
     assert found[0] != found[1]
     assert found[1] == pytest.approx(found[0], rel=0.05, abs=0.01)
     assert torch.cosine_similarity(*gradients, dim=0) > 0.97
+
+
+def test_glibc_takes_the_settings_and_torch_goes_on() -> None:
+    assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+    total = sum(float(torch.ones(1 << 20).sum()) for _ in range(8))
+    assert total == 8 * (1 << 20)
