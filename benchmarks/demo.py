@@ -23,34 +23,28 @@ NAMES = ("v-neckline", "floral")
 
 @click.command("demo")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
-@click.option("--layout", type=click.Choice(["catalogue", "darn"]), default="catalogue")
 @click.option("--train-count", type=click.IntRange(min=200), default=7000, show_default=True)
 @click.option("--gallery-count", type=click.IntRange(min=100), default=2000, show_default=True)
 @click.option("--epochs", type=click.IntRange(min=1), help="Fewer, to try it out.")
 @click.option("--seed", type=click.IntRange(0, 2**30 - 1), default=0, show_default=True)
-def command(
-    out: Path, layout: str, train_count: int, gallery_count: int, epochs: int | None, seed: int
-) -> None:
+def command(out: Path, train_count: int, gallery_count: int, epochs: int | None, seed: int) -> None:
     """Render, train, index, query and evaluate; print every command that is run."""
     started = time.monotonic()
     _clear(out)
     train, gallery, run, index = (out / n for n in ("wardrobe", "gallery", "run", "index"))
-    size = ["--size", "96", "--workers", "2", "--layout", layout]
+    size = ["--size", "96", "--workers", "2"]
     retrieve("wardrobe", train, "--count", train_count, "--seed", 2 * seed, *size)
     retrieve("wardrobe", gallery, "--count", gallery_count, "--seed", 2 * seed + 1, *size)
     limit = [] if epochs is None else ["--epochs", epochs]
-    garments = ["--dataset", layout, "--root"]
     options = ["--config", CONFIG, "--seed", seed, *limit]
-    retrieve("train", *garments, train, *options, "--out", run)
-    retrieve("build-index", *garments, gallery, "--checkpoint", run, "--out", index)
+    retrieve("train", "--dataset", train, *options, "--out", run)
+    retrieve("build-index", "--dataset", gallery, "--checkpoint", run, "--out", index)
     for picture, sheet in zip(query_pictures(train), ("query.png", "query-but.png"), strict=True):
         names = ["--attrs", ",".join(NAMES)]
         retrieve("query", picture, *names, "--index", index, "--sheet", out / sheet)
 
-    measure = ["evaluate", *garments, gallery, "--checkpoint", run, "--out", out, "--floor"]
-    retrieve(*measure, "--split", "all")
-    if layout == "darn":  # its published form: query and candidate lists of the test split
-        retrieve(*measure, "--split", "test", "--combinations", 0)
+    measure = ["--checkpoint", run, "--out", out, "--floor", "--split", "all"]
+    retrieve("evaluate", "--dataset", gallery, *measure)
     report = json.loads(next(out.glob("*-all-type.json")).read_text())
     same, but = report["combinations"]["same"], report["combinations"]["but"]
     summary = {

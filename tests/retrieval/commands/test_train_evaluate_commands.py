@@ -84,7 +84,7 @@ def test_a_run_is_not_overwritten_and_resumes(capsys, out: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--variant", "papper"], 2, "unknown variant 'papper'"),
+        (["--variant", "papper"], 2, "unknown model variant 'papper'"),
         (["--backbone", "resnet19"], 2, "resnet19"),
         (["--stage", "layer9"], 2, "layer9"),
         (["--weights", "none.safetensors"], 3, "none.safetensors"),
