@@ -18,7 +18,7 @@ endurance: .venv/installed-dev
 	$(BIN)/pytest -n 2 -m endurance
 
 # The wheel, in empty environments with the pinned and the lowest versions, in an empty folder.
-dist: .venv/bin/python
+dist: .venv/installed-dev
 	$(BIN)/python tests/wheel.py
 
 lint: .venv/installed-dev
@@ -38,11 +38,11 @@ install: .venv/installed-$(EXTRA)
 	$(PYTHON) -m venv .venv
 
 .venv/installed-$(EXTRA): pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRA)]"
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRA)]"
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[$(EXTRA),dev]"
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRA),dev]"
 	touch $@ .venv/installed-$(EXTRA)
 
 clean:

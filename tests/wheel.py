@@ -1,8 +1,9 @@
 """Builds the wheel and works with it where there is nothing else: `make dist`.
 
 It is installed into an empty environment with the pinned versions of its dependencies, and then
-with the lowest that `pyproject.toml` allows (torch, by far the largest, is the same in both). Each
-time pictures are drawn, a model trained, an index built and asked, in an empty folder.
+with the lowest that `pyproject.toml` allows. Torch and what it needs, by far the largest, are those
+of the environment that runs this. Each time pictures are drawn, a model trained, an index built and
+asked, in an empty folder.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import tomllib
 import venv
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ("torch", "torchvision")  # hundreds of megabytes: one version, laid under both
+SHARED = ("torch", "torchvision")
 
 
 def run(*command: object, cwd: Path = ROOT) -> str:
@@ -35,19 +37,41 @@ def lowest(dependencies: list[str]) -> list[str]:
     return [f"{one[1]}=={one[2]}" for one in found if one and one[1] not in SHARED]
 
 
-def environment(folder: Path, wheel: Path, versions: Path, under: Path | None = None) -> Path:
-    """A new environment with the wheel, over the packages of `under`; its `bin`."""
+def lay_torch(folder: Path, own: set[str]) -> None:
+    """Links to torch, torchvision and what they alone need, of this environment."""
+    folder.mkdir()
+    wanted, seen = list(SHARED), set(own)
+    while wanted:
+        name = wanted.pop()
+        if (name := re.sub(r"[-_.]+", "-", name).lower()) in seen:
+            continue
+        seen.add(name)
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # of another platform, or an extra
+            continue
+        wanted += [one[0] for need in found.requires or () if (one := re.match(r"[\w.-]+", need))]
+        for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(Path(str(found.locate_file(top))))
+
+
+def environment(folder: Path, wheel: Path, versions: Path, torch: Path) -> Path:
+    """A new environment with the wheel and torch; its `bin`."""
     venv.create(folder, with_pip=True)
     (packages,) = folder.glob("lib/python*/site-packages")
-    if under is not None:
-        (lower,) = under.glob("lib/python*/site-packages")
-        (packages / "under.pth").write_text(f"{lower}\n")
-    install = [folder / "bin/python", "-m", "pip", "install", "-q"]
-    if under is None:
-        run(*install, "-c", versions, f"{wheel}[cpu]")
-    else:
-        run(*install, "--ignore-installed", "-r", versions)
-        run(*install, "--ignore-installed", "--no-deps", wheel)
+    (packages / "torch.pth").write_text(f"{torch}\n")
+    run(
+        folder / "bin/python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-compile",
+        "-c",
+        versions,
+        f"{wheel}[cpu]",
+    )
     return folder / "bin"
 
 
@@ -80,13 +104,15 @@ def main() -> None:
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, ROOT)
         (wheel,) = place.glob("*.whl")
         assert project["version"] in wheel.name
-        pinned = environment(place / "pinned", wheel, ROOT / "constraints.txt")
-        print(f"pinned: {work(pinned, place / 'one')}")
-        needed = project["dependencies"] + project["optional-dependencies"]["cpu"]
-        versions = place / "lowest.txt"
-        versions.write_text("\n".join(lowest(needed)) + "\n")
-        low = environment(place / "lowest", wheel, versions, place / "pinned")
-        print(f"lowest: {work(low, place / 'two')}")
+        needed = lowest(project["dependencies"] + project["optional-dependencies"]["cpu"])
+        (place / "lowest.txt").write_text("\n".join(needed) + "\n")
+        lay_torch(place / "torch", {one.split("==")[0] for one in needed})
+        for name, versions in (
+            ("pinned", ROOT / "constraints.txt"),
+            ("lowest", place / "lowest.txt"),
+        ):
+            programs = environment(place / name, wheel, versions, place / "torch")
+            print(f"{name}: {work(programs, place / f'work-{name}')}")
 
 
 if __name__ == "__main__":

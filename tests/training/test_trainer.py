@@ -73,15 +73,21 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(str(write_tiny_catalogue(tmp_path_factory.mktemp("tiny") / "shapes")))
 
 
+def _learned(dataset: Dataset, config: RunConfig, out: Path) -> tuple[_Recorder, TrainReport]:
+    """Train, and see that it was learned."""
+    recorder = _Recorder()
+    report = run_training(dataset, config, out, VALIDATED, recorder)
+    assert report.best_validation is not None
+    assert report.best_validation > 75  # chance is about 44
+    return recorder, report
+
+
 def test_training_learns_and_keeps_its_best_epoch(tmp_path: Path) -> None:
     dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 300)))
     config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=8, crop=1.0))
-    recorder = _Recorder()
-    report = run_training(dataset, config, tmp_path / "run", VALIDATED, recorder)
+    recorder, report = _learned(dataset, config, tmp_path / "run")
     assert len(recorder.losses) == 8 * 10
     assert np.mean(recorder.value[-3:]) < 0.7 * np.mean(recorder.value[:3])
-    assert report.best_validation is not None
-    assert report.best_validation > 75  # chance is about 44
     checkpoint = load_checkpoint(tmp_path / "run")
     assert checkpoint.folder.name == "best"
     assert checkpoint.training["validation"] == report.best_validation
@@ -128,12 +134,9 @@ def test_sampled_triplets_train_a_model_that_tells_the_attributes_apart(
     dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 300)))
     recipe = replace(CONFIG.recipe, epochs=6, sampling="triplets", triplets_per_epoch=200, crop=1.0)
     config = replace(CONFIG, model=variant(variant_name, CONFIG.model), recipe=recipe)
-    recorder = _Recorder()
-    report = run_training(dataset, config, tmp_path / "run", VALIDATED, recorder)
+    recorder, report = _learned(dataset, config, tmp_path / "run")
     assert len(recorder.losses) == 6 * 10
     assert np.mean(recorder.losses[-10:]) < 0.6 * np.mean(recorder.losses[:5])
-    assert report.best_validation is not None
-    assert report.best_validation > 75  # chance is about 44
     assert {k for k, v in report.epochs[-1].losses.items() if v} == {"total", "triplet"}
 
 
