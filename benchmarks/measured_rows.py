@@ -12,8 +12,7 @@ import numpy as np
 
 from benchmarks.common import Data, WorkBench
 from benchmarks.pooled_features import Scale, pooled_stages
-from benchmarks.rivals.adde import AddeScorer, block_embed, train_adde
-from benchmarks.rivals.shop import ShopScorer
+from benchmarks.rivals.adde import AddeScorer, block_embed, predicted_values, train_adde, unit
 from benchmarks.tables.row_file import WHOLE
 from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed
@@ -21,7 +20,9 @@ from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import DescriptorScorer, FloorScorer, Scorer, floor_embed
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
+from training.descriptor import Floats
 from training.errors import DataError
+from training.schema import Schema
 from training.sources import validation_rows
 
 MODELS = tuple(name for name in TITLES if name != "earlier")
@@ -38,6 +39,37 @@ class MeasuredRow:
     embed: Embed | None
     embed_queries: Embed | None = None
     has_dial: bool = False
+
+
+class ShopScorer(Scorer):
+    """What shops do: tag every picture once, filter by the tags, sort by generic likeness.
+
+    Pictures whose predicted tags fit all that is named come first, then those that fit all but
+    one, and so on; among equals the nearest by generic features [N, F], standardised on train. The
+    tags are `predicted_values` of the chances [N, K]; the query's own other tags are no filters.
+    """
+
+    ranked_by = "tag, filter, nearest: predicted tags that fit, then cosine of pooled features"
+
+    def __init__(self, schema: Schema, chances: Floats, features: Floats) -> None:
+        self._tags = predicted_values(chances, schema)
+        self._unit = unit(features)
+
+    def whole(self, query: int) -> Floats:
+        """Cosine of the features, [N]."""
+        return np.asarray(self._unit @ self._unit[query], dtype=np.float32)
+
+    def named(
+        self,
+        query: int,
+        wanted: Sequence[int],
+        unwanted: Sequence[int] = (),
+        keep: float | None = None,
+    ) -> Floats:
+        """Three times the number of names that fit, and the cosine: [N]."""
+        has = self._tags[:, list(wanted)].sum(axis=1)
+        lacks = (~self._tags[:, list(unwanted)]).sum(axis=1)
+        return np.asarray(3 * (has + lacks) + self.whole(query), dtype=np.float32)
 
 
 def measured_rows(

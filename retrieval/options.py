@@ -23,7 +23,6 @@ from training.datasets import ADAPTERS
 from training.errors import UsageError
 from training.files import leaves_root
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 Options = TypeVar("Options")
 
 PATH = click.Path(path_type=Path)
@@ -56,11 +55,6 @@ class DatasetOptions:
 
     name: Annotated[str, _DATASET]
     root: Annotated[Path | None, _ROOT]
-
-
-def dataset_options(command: Command) -> Command:
-    """Add both to a command, which gets `name` (str) and `root` (Path or None)."""
-    return _DATASET(_ROOT(command))
 
 
 def filled(options: type[Options]) -> Callable[[Callable[[Options], Any]], Callable[..., Any]]:
@@ -154,15 +148,21 @@ def only_index(option: str) -> Path:
     is none, or more than one."""
     # By the copy too: a lost manifest does not hide an index.
     found = sorted({path.parent for path in Path("indexes").glob("*/manifest*.json")})
+    none = (
+        "no index in indexes/; build one with `retrieve build-index --dataset D`, "
+        f"or name one with {option}"
+    )
+    return only_one(found, "indexes in indexes/", option, none)
+
+
+def only_one(found: list[Path], what: str, option: str, none: str) -> Path:
+    """The one path that was found; else UsageError: `none`, or which there are of `what`."""
     if len(found) == 1:
         return found[0]
     if found:
         choices = ", ".join(map(str, found))
-        raise UsageError(f"{len(found)} indexes in indexes/; choose with {option}: {choices}")
-    raise UsageError(
-        "no index in indexes/; build one with `retrieve build-index --dataset D`, "
-        f"or name one with {option}"
-    )
+        raise UsageError(f"{len(found)} {what}; choose with {option}: {choices}")
+    raise UsageError(none)
 
 
 def paths_in(root: Path, given: str) -> list[str]:

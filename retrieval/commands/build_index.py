@@ -10,7 +10,7 @@ import click
 
 from indexer.store.manifest import DEFAULT_RECALL, check_unlocked
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled
+from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled, only_one
 from training.datasets import ADAPTERS, load_dataset, load_with_schema
 from training.errors import UsageError
 
@@ -116,15 +116,11 @@ def _find_checkpoint(runs: Path, name: str) -> Path:
     if (runs / "best/config.json").is_file():
         return runs / "best"
     found = sorted(path.parent for path in runs.glob("*/best/config.json"))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        choices = ", ".join(map(str, found))
-        raise UsageError(f"{len(found)} models in {runs}; choose with --checkpoint: {choices}")
-    raise UsageError(
+    none = (
         f"no trained model in {runs}; train one with `retrieve train --dataset {name} "
         f"--out {runs}`, or name one with --checkpoint RUN"
     )
+    return only_one(found, f"models in {runs}", "--checkpoint", none)
 
 
 def _to_json(report: BuildReport, run: Path, rate: float) -> dict[str, Any]:

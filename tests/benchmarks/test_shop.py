@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.rivals.shop import ShopScorer
+from benchmarks.measured_rows import ShopScorer
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(
