@@ -30,6 +30,7 @@ from retrieval.options import COUNT
 from retrieval.options import SEED as ANY_SEED
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.errors import DataError
+from training.images.tensors import normalise
 
 SEED = 271_828
 """Of the garments: far from the seeds that wardrobes are trained with."""
@@ -59,7 +60,7 @@ def measure(loaded: Checkpoint, images: int, seed: int) -> AttentionReport:
             drawn = [render(spec, preprocessing.size) for spec in specs]
             # Square pictures of the model's own size: preprocessing leaves them and the masks be.
             pixels = np.stack([preprocessing.fit(one.image) for one in drawn])
-            maps = model.features(preprocessing.normalise(torch.from_numpy(pixels)))
+            maps = model.features(normalise(torch.from_numpy(pixels), preprocessing))
             keys = model.keys(maps)
             alpha = torch.stack([model.attention(maps, c.unsqueeze(0), keys) for c in conditions])
             weights = alpha.transpose(0, 1).double().numpy()

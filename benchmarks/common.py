@@ -47,7 +47,7 @@ class Bench:
 
     results: Annotated[Path, _RESULTS]
     device: Annotated[str, "auto, cpu, cuda or cuda:N."] = "auto"
-    workers: Annotated[int, click.IntRange(min=0), "Processes that decode or draw."] = 2
+    workers: Annotated[int, click.IntRange(min=0), "Threads that decode, processes that draw."] = 2
 
 
 @dataclass(frozen=True, kw_only=True)

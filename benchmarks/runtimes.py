@@ -18,19 +18,12 @@ from typing import Annotated
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import Bench, Data, Result, bench_command, table, vector_instructions
 from benchmarks.tables.keys import data_hash
-from indexer.encode.encode import Forward, encode, torch_forward
-from indexer.encode.onnx import (
-    calibration_images,
-    exported_model,
-    int8_ranges,
-    onnx_forward,
-    onnx_int8_forward,
-)
+from indexer.encode.encode import Forward, encode
+from indexer.encode.forward import choose_forward
 from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
 from retrieval.evaluation.encoded_split import align_dataset
 from retrieval.evaluation.scorer import DescriptorScorer
@@ -38,9 +31,10 @@ from retrieval.options import COUNT, DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.device import keep_freed_memory
+from training.device import has_fast_bfloat16, keep_freed_memory
 from training.errors import DataError, UsageError
 from training.images.batches import read_batches
+from training.threads import threads
 
 BASE = "torch, channels-last"
 
@@ -81,10 +75,10 @@ def command(options: Options) -> Iterator[Result]:
     loaded, split = load_checkpoint(options.checkpoint), options.split
     dataset = align_dataset(load_dataset(options.name, options.root), loaded.schema).dataset
     part, pixels = read_split(dataset, split, loaded, options.images)
-    forwards = all_forwards(loaded, dataset)
+    forwards = all_forwards(loaded)
     batch = pixels[: options.batch_size]
-    rates = time_rounds(forwards, loaded, batch, options.rounds)
-    backbone = loaded.model.config.backbone
+    rates = time_rounds(forwards, batch, options.rounds)
+    backbone = loaded.config.backbone
     yield (
         f"runtimes-{dataset.name}-{backbone}-{vector_instructions().casefold()}",
         {
@@ -92,7 +86,7 @@ def command(options: Options) -> Iterator[Result]:
             "data": data_hash(dataset),
             "split": split,
             "images": len(pixels),
-            "threads": torch.get_num_threads(),
+            "threads": threads(),
             "checkpoint_hash": loaded.hash,
             "backbone": backbone,
             "size": loaded.preprocessing.size,
@@ -123,25 +117,27 @@ def read_split(
     return dataset.subset(np.array(good)), np.concatenate([batch.pixels for batch in read])
 
 
-def all_forwards(loaded: Checkpoint, dataset: Dataset) -> dict[str, Forward]:
-    """The model by every runtime, the base first; raises ResourceError."""
-    model, size = loaded.model, loaded.preprocessing.size
-    sample = calibration_images(dataset.root, dataset.paths, loaded.preprocessing)
-    exported, onnx = exported_model(model, size), onnx_forward(model, size)
-    int8 = onnx_int8_forward(model, exported, int8_ranges(exported, sample), sample)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return {BASE: torch_forward(model), "onnx": onnx, "onnx-int8": int8}
+def all_forwards(loaded: Checkpoint) -> dict[str, Forward]:
+    """The model by every runtime, the base first; raises DataError if it was not exported."""
+    out = {
+        BASE: choose_forward(loaded, "torch", "float32", "cpu"),
+        "onnx": choose_forward(loaded, "onnx", "float32", "cpu"),
+        "onnx-int8": choose_forward(loaded, "onnx-int8", "int8", "cpu"),
+    }
+    if has_fast_bfloat16("cpu"):
+        out["torch, bfloat16"] = choose_forward(loaded, "torch", "bfloat16", "cpu")
+    return out
 
 
 def time_rounds(
-    forwards: dict[str, Forward], loaded: Checkpoint, pixels: NDArray[np.uint8], rounds: int
+    forwards: dict[str, Forward], pixels: NDArray[np.uint8], rounds: int
 ) -> dict[str, list[float]]:
     """Images a second of each runtime on one batch [B, 3, S, S], one figure a round."""
     rates: dict[str, list[float]] = {name: [] for name in forwards}
     for number in range(rounds + 1):
         for name, forward in forwards.items():
             started = time.perf_counter()
-            encode(forward, pixels, loaded.preprocessing, "cpu")
+            encode(forward, pixels)
             if number:  # the first round warms up
                 rates[name].append(len(pixels) / (time.perf_counter() - started))
     return rates
@@ -155,11 +151,11 @@ def measure_map(
     split: str,
 ) -> dict[str, MapReport]:
     """MAP of each runtime's descriptors, asked by the base's."""
-    layout, scorers = loaded.model.layout, {}
+    layout, scorers = loaded.layout, {}
     for name, forward in forwards.items():
         packed = []
         for start in range(0, len(pixels), 32):
-            batch = encode(forward, pixels[start : start + 32], loaded.preprocessing, "cpu")
+            batch = encode(forward, pixels[start : start + 32])
             packed.append(layout.pack(batch.chances, batch.nuance))
         scorers[name] = DescriptorScorer(layout, loaded.schema, np.concatenate(packed))
     asking = scorers[BASE].embed_queries

@@ -158,10 +158,6 @@ def _failed(error: BaseException, debug: bool) -> int:
         told = ResourceError(f"out of memory {error}".strip())
     elif isinstance(error, OSError):
         told = ResourceError(str(error))
-    elif isinstance(error, RuntimeError):
-        from training.images.batches import worker_death  # brings torch
-
-        told = worker_death(error)
     if told is not None:
         _say(f"retrieve: {told}")
         return told.exit_code

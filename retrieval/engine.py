@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.encode.encode import check_indexable
+from indexer.encode.onnx import OnnxModel, open_onnx
 from indexer.search.flat import load_faiss
 from indexer.search.index import SearchIndex, open_search
 from indexer.store.store import Store, open_store
@@ -43,11 +43,10 @@ from retrieval.request import (
     parts_by_labels,
     resolve,
 )
-from training.checkpoint import load_checkpoint
+from training.checkpoint import ONNX, ONNX_INT8
 from training.descriptor import Floats
 from training.device import choose_device
 from training.errors import DataError, UsageError
-from training.models.m2fashion import M2Fashion
 from training.schema import Schema
 
 _BATCH = 64  # requests that are encoded and searched for together
@@ -80,9 +79,9 @@ class _Query:
 class Engine:
     """An index that is open for queries; see `Engine.open`. Threads may share it."""
 
-    def __init__(self, store: Store, model: M2Fashion, index: SearchIndex, device: str) -> None:
-        self.store, self.model, self.index, self.device = store, model, index, device
-        self._encode = Encoder(model, store.preprocessing, device)
+    def __init__(self, store: Store, model: OnnxModel, index: SearchIndex) -> None:
+        self.store, self.model, self.index = store, model, index
+        self._encode = Encoder(model.forward, store.preprocessing)
         kept = max(1, _MASK_BYTES // max(1, len(store)))
         self._passing = lru_cache(kept)(partial(allowed_rows, store))
 
@@ -90,13 +89,13 @@ class Engine:
     def open(cls, folder: str | Path, device: str = "auto", verify: bool = True) -> Engine:
         """Open a folder that `retrieve build-index` wrote, and the model inside it.
 
-        `device` is `auto`, `cpu`, `cuda` or `cuda:N`; `verify`: check each file before it is used.
+        `device`, `auto`, `cpu`, `cuda` or `cuda:N`, searches; pictures are encoded on the CPU.
+        `verify`: check each file before it is used.
 
         Raises:
             DataError: there is no finished index.
-            UsageError: its model is not M2Fashion.
             CorruptStoreError: a file is damaged.
-            ResourceError: faiss is missing, or installed twice.
+            ResourceError: faiss or onnxruntime is missing, or faiss installed twice.
         """
         if not os.path.isdir(folder):
             raise DataError(
@@ -106,11 +105,9 @@ class Engine:
         load_faiss()
         choice = choose_device(device)
         store = open_store(Path(folder), verify)
-        checkpoint = load_checkpoint(store.model_folder, choice.device)
-        check_indexable(checkpoint.model)
-        assert isinstance(checkpoint.model, M2Fashion), "nothing else can be indexed"
-        index = open_search(store, choice.device)
-        return cls(store, checkpoint.model, index, choice.device)
+        precision = store.manifest.identity.precision
+        model = open_onnx(store.read_model(ONNX_INT8 if precision == "int8" else ONNX), str(folder))
+        return cls(store, model, open_search(store, choice.device))
 
     @property
     def schema(self) -> Schema:

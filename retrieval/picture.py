@@ -9,14 +9,13 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer.encode.encode import Forward, encode
 from training.descriptor import Floats
 from training.images.preprocessing import Preprocessing
 from training.images.read import read_image_file, shown_path, to_rgb
-from training.models.embedder import ConditionedEmbedder
 
 _KEPT = 512  # pictures, about 2 KB each
 _BATCH = 32  # pictures that go through the model at a time
@@ -33,13 +32,10 @@ class Picture:
 
 
 class Encoder:
-    """Encodes pictures by a model in inference mode, and knows those again that it has met lately.
-    Threads may share it."""
+    """Encodes pictures, and knows those again that it has met lately. Threads may share it."""
 
-    def __init__(
-        self, model: ConditionedEmbedder, preprocessing: Preprocessing, device: str
-    ) -> None:
-        self._model, self._preprocessing, self._device = model, preprocessing, device
+    def __init__(self, forward: Forward, preprocessing: Preprocessing) -> None:
+        self._forward, self._preprocessing = forward, preprocessing
         self._recent: dict[bytes, Picture] = {}
         self._lock = Lock()
 
@@ -67,12 +63,8 @@ class Encoder:
     def _encode(
         self, pixels: NDArray[np.uint8], digests: Sequence[bytes | None]
     ) -> Iterator[Picture]:
-        with torch.inference_mode():
-            batch = self._preprocessing.normalise(torch.from_numpy(pixels).to(self._device))
-            described = self._model.describe(self._model.trunk(batch))
-            chances = described.chances.float().cpu().numpy()
-            nuance = described.nuance.float().cpu().numpy()
-        for own, vector, digest in zip(chances, nuance, digests, strict=True):
+        found = encode(self._forward, pixels)
+        for own, vector, digest in zip(found.chances, found.nuance, digests, strict=True):
             picture = Picture(own.copy(), vector.copy(), digest)
             if digest is not None:
                 with self._lock:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,6 +16,7 @@ from retrieval.console import printable
 from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
 from retrieval.request import Request
+from training.checkpoint import load_checkpoint
 from training.errors import DataError, ResourceError, UsageError
 from training.images.read import open_rgb, shown_path
 from training.schema import Condition, Schema
@@ -263,7 +263,8 @@ def explain(engine: Engine, request: Request, result: QueryResult) -> Explanatio
         except DataError as error:
             seen.append(str(error).removeprefix(f"{shown_path(hit.path)}: "))
     names = tuple(engine.schema.describe(condition) for condition in conditions)
-    offset = receptive_offset(STRIDES[engine.model.config.stage], engine.store.preprocessing.size)
+    stage = load_checkpoint(engine.store.model_folder).config.stage
+    offset = receptive_offset(STRIDES[stage], engine.store.preprocessing.size)
     return Explanation(result, names, tuple(seen), offset)
 
 
@@ -295,14 +296,6 @@ def save_explanation(engine: Engine, request: Request, result: QueryResult, out:
 
 def _look(engine: Engine, path: Path, conditions: Sequence[Condition]) -> Seen:
     """The picture after preprocessing, which the maps cover, and the model's attention to it."""
-    preprocessing, model = engine.store.preprocessing, engine.model
-    pixels = preprocessing.open(path)
+    pixels = engine.store.preprocessing.open(path)
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    with torch.inference_mode():
-        batch = torch.from_numpy(pixels).unsqueeze(0).to(engine.device)
-        maps = model.features(preprocessing.normalise(batch))
-        keys = model.keys(maps)
-        states = torch.from_numpy(np.stack(conditions)).float().to(engine.device)
-        found = [model.attention(maps, state.unsqueeze(0), keys)[0] for state in states]
-        alpha: NDArray[np.float32] = torch.stack(found).float().cpu().numpy()
-    return Seen(picture, alpha)
+    return Seen(picture, engine.model.attention(pixels, conditions))

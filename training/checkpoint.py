@@ -1,6 +1,7 @@
 """Checkpoints: safetensors, `config.json`, `schema.json` and a generated model card.
 
-Nothing in a checkpoint can execute; nothing pickled is ever loaded.
+Nothing in a checkpoint can execute; nothing pickled is ever loaded. What a checkpoint says of its
+model is read without torch; torch is imported once its weights are asked for.
 """
 
 from __future__ import annotations
@@ -8,20 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from safetensors.torch import save
-from torch import Tensor
-
+from training.descriptor import DescriptorLayout
 from training.errors import DataError, UsageError
 from training.files import write_file
 from training.images.preprocessing import Preprocessing
-from training.models.backbones import read_weights
-from training.models.config import ModelConfig, build_model
-from training.models.embedder import ConditionedEmbedder
+from training.models.config import ModelConfig, build_model, layout_of
 from training.schema import Schema, normalise_name
 from training.validated import read_json, validated
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from training.models.embedder import ConditionedEmbedder
 
 
 def model_card(model: ConditionedEmbedder, training: dict[str, Any]) -> str:
@@ -74,7 +77,14 @@ labels are guesses; do not use them to describe people.
 
 
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
-FILES = (WEIGHTS, CONFIG, SCHEMA, CARD)
+ONNX, ONNX_INT8 = "model.onnx", "model.int8.onnx"
+FILES = (WEIGHTS, CONFIG, SCHEMA, CARD, ONNX, ONNX_INT8)
+
+INPUTS, OUTPUTS = ("images", "conditions"), ("chances", "nuance", "attention")
+"""Of an exported model, see `training/export.py`."""
+
+CHECKPOINT_KEY = "m2fashion.checkpoint"
+"""Under which an exported model names the hash of its checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -91,16 +101,46 @@ class _Config:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model as read from disk, in inference mode."""
+    """A model on disk; see `load_checkpoint`."""
 
-    model: ConditionedEmbedder
+    folder: Path  # where it lies
+    config: ModelConfig
     schema: Schema  # attributes and values it was trained on
     preprocessing: Preprocessing  # how its images are prepared
     categories: tuple[str, ...]  # names of the category head's classes
     # what the trainer wrote about the run (dataset, recipe, epoch, validation)
     training: dict[str, Any]
-    hash: str  # SHA-256 over weights, config and schema, hexadecimal
-    folder: Path  # where it was read from
+    device: str = "cpu"  # of `model`
+
+    @cached_property
+    def model(self) -> ConditionedEmbedder:
+        """The model in inference mode on `device`, read when first asked for; raises DataError if
+        its weights are broken or do not fit its config."""
+        from training.models.backbones import read_weights
+
+        path = self.folder / CONFIG
+        try:
+            model = build_model(self.schema, self.config, len(self.categories))
+        except UsageError as error:  # options that do not go together
+            raise DataError(f"{path}: {error}") from error
+        _load_exactly(model, read_weights(self.folder / WEIGHTS), self.folder / WEIGHTS)
+        return model.eval().requires_grad_(False).to(self.device)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over weights, config and schema, hexadecimal: remarks on the training run do not
+        change an embedding."""
+        config = read_json(self.folder / CONFIG)
+        kept = {k: config[k] for k in ("architecture", "model", "preprocessing", "categories")}
+        digest = hashlib.sha256((self.folder / WEIGHTS).read_bytes())
+        digest.update(json.dumps(kept, sort_keys=True).encode())
+        digest.update((self.folder / SCHEMA).read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def layout(self) -> DescriptorLayout:
+        """What the bytes of its descriptors are."""
+        return layout_of(self.config, self.schema)
 
 
 def save_checkpoint(
@@ -112,6 +152,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, see `Checkpoint`; each file is replaced as a whole, the config last.
     Raises ResourceError."""
+    from safetensors.torch import save
+
     config = _Config(1, model.architecture, model.config, preprocessing, categories, training)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
     # Not `save_file`: nobody else may read its files.
@@ -125,8 +167,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
-    """Read a checkpoint onto a device; a run's folder stands for its best epoch. Raises DataError
-    for files that are missing, broken, or do not fit each other."""
+    """Read what a checkpoint says of its model, which goes to a device once it is asked for; a
+    run's folder stands for its best epoch. Raises DataError for files that are missing, broken, or
+    do not fit each other."""
     if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
         folder = folder / "best"
     missing = [name for name in (WEIGHTS, CONFIG, SCHEMA) if not (folder / name).is_file()]
@@ -143,24 +186,8 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> Checkpoint:
             f"{config.model.architecture!r} in its model options"
         )
     schema = Schema.from_json(read_json(folder / SCHEMA))
-    try:
-        model = build_model(schema, config.model, len(config.categories))
-    except UsageError as error:  # options that do not go together
-        raise DataError(f"{path}: {error}") from error
-    _load_exactly(model, read_weights(folder / WEIGHTS), folder / WEIGHTS)
-    model.eval().requires_grad_(False).to(device)
     about = config.preprocessing, config.categories, config.training
-    return Checkpoint(model, schema, *about, checkpoint_hash(folder), folder)
-
-
-def checkpoint_hash(folder: Path) -> str:
-    """SHA-256 over all but the remarks on the training run: they do not change an embedding."""
-    config = read_json(folder / CONFIG)
-    kept = {k: config[k] for k in ("architecture", "model", "preprocessing", "categories")}
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes())
-    digest.update(json.dumps(kept, sort_keys=True).encode())
-    digest.update((folder / SCHEMA).read_bytes())
-    return digest.hexdigest()
+    return Checkpoint(folder, config.model, schema, *about, device)
 
 
 def _load_exactly(model: ConditionedEmbedder, state: dict[str, Tensor], path: Path) -> None:

@@ -30,8 +30,8 @@ from training.device import autocast
 from training.errors import DataError
 from training.files import TEMPORARY_PREFIX, commit, temporary_file
 from training.images.batches import Reading, read_batches
-from training.images.preprocessing import augment, draw_augmentation
 from training.images.read import file_version
+from training.images.tensors import augment, draw_augmentation, normalise
 from training.models.embedder import ConditionedEmbedder
 from training.schema import Condition
 
@@ -140,7 +140,7 @@ def encoded(
         for batch in read_batches(dataset.root, dataset.paths, batches, shown, reading.workers):
             failures += batch.failures
             if batch.good:
-                images = shown.normalise(torch.from_numpy(batch.pixels).to(device))
+                images = normalise(torch.from_numpy(batch.pixels).to(device), shown)
                 if change is not None:
                     places = torch.from_numpy(np.searchsorted(rows, batch.good))
                     images = augment(images, change.of(places))

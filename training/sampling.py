@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.datasets.dataset import Dataset
-from training.device import Processes
 from training.errors import DataError, UsageError
+from training.processes import Processes
 from training.recipe import Recipe
 from training.schema import Schema
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from training.datasets.dataset import Dataset
 from training.images.batches import ReadBatch, Reading, read_batches
 from training.images.preprocessing import Preprocessing
+from training.images.tensors import normalise
 from training.maps import Copy, Inputs, MapBank, bank_from_trunk, trunk_maps
 from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe
@@ -144,10 +145,10 @@ class Photographs(Source):
         if self._kept:
             for rows in batches:
                 pixels = np.stack([self._kept[row] for row in rows])
-                yield rows, shown.normalise(torch.from_numpy(pixels))
+                yield rows, normalise(torch.from_numpy(pixels), shown)
         else:
             for batch in self._read(batches, shown):
-                yield batch.good, shown.normalise(torch.from_numpy(batch.pixels))
+                yield batch.good, normalise(torch.from_numpy(batch.pixels), shown)
 
     def _read(self, batches: Iterable[list[int]], shown: Preprocessing) -> Iterator[ReadBatch]:
         paths, workers = self.dataset.paths, self._reading.workers

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.device import ALONE, Processes, autocast
-from training.images.preprocessing import augment, draw_augmentation, drop_channels
+from training.device import autocast
+from training.images.tensors import augment, draw_augmentation, drop_channels
 from training.losses import (
     Pairs,
     category_loss,
@@ -33,6 +33,7 @@ from training.losses import (
     value_pairs,
 )
 from training.models.embedder import ConditionedEmbedder, Seen
+from training.processes import ALONE, Processes
 from training.recipe import Recipe
 from training.sampling import BatchPlan, fits, mask_labels, sample_value_conditions
 

@@ -19,10 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
-from training.device import ALONE, Processes
 from training.errors import DataError
 from training.maps import MapBank
 from training.models.embedder import ConditionedEmbedder
+from training.processes import ALONE, Processes
 from training.recipe import Recipe, RunConfig
 from training.report import EpochReport, Progress, TrainReport
 from training.resume import run_identity, save_last
@@ -48,7 +48,7 @@ class Setting:
     """Where and how a run is done; it changes nothing of what is asked for."""
 
     device: str = "cpu"  # `cpu`, `cuda` or `cuda:N`
-    workers: int = 0  # decoding processes
+    workers: int = 0  # decoding threads
     resume: bool = False  # go on after the last finished epoch
     # called after each epoch if there is a validation split; without it, or one, the last epoch is
     # the best

@@ -27,6 +27,7 @@ from benchmarks.common import (
     table,
     vector_instructions,
 )
+from benchmarks.speed.cold import cold_rows
 from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
 from indexer.store.store import Store, open_store
@@ -52,8 +53,11 @@ def gallery_rows(real: Store, images: Images, size: int, folder: Path) -> list[R
         width, values = engine.store.layout.width, engine.schema.size
         what = f"index bytes an image, {values} values"
         rows.append(Row(what, size, index_bytes(engine.store), "bytes", width))
+        value = engine.schema.value_names[0]
         del engine  # its memory is not the measured process'
-        return [*rows, memory_row(folder, size, size * width), Row("build", size, seconds, "s")]
+        rows += [memory_row(folder, size, size * width), Row("build", size, seconds, "s")]
+        picture = next(p for path in real.paths if (p := real.root / path).is_file())
+        return rows + cold_rows(folder, size, picture, value)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -101,7 +105,8 @@ def markdown(data: Data) -> str:
         "images. Medians; pictures are encoded already. `any combination` reads every descriptor "
         "(where there are inverted lists, the search alone is timed); its floor is one plain "
         "reading of the descriptors' bytes by all cores, in turns with it. Of filters the search "
-        "alone is timed, the slowest of five of each share; recall is that of the worst.",
+        "alone is timed, the slowest of five of each share; recall is that of the worst. A cold "
+        "start is a new process, beside one that imports numpy, onnxruntime and faiss alone.",
     )
 
 

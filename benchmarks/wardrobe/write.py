@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +29,6 @@ from benchmarks.wardrobe.render import (
 )
 from training.datasets.dataset import SPLITS
 from training.errors import ResourceError, UsageError
-from training.images.batches import without_interrupts
 
 JPEG_QUALITY = 92
 
@@ -83,7 +85,7 @@ def save_pictures(
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             try:
-                with without_interrupts():
+                with _without_interrupts():
                     drawn = pool.map(save_picture, jobs, chunksize=16)
                 return _collect(drawn, progress)
             finally:  # stopped, it does not draw the rest first
@@ -96,6 +98,20 @@ def save_pictures(
     except OSError as error:
         text = f"cannot write the pictures: {error}; free or choose another"
         raise ResourceError(text) from error
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start processes in the block that SIGINT never reaches, not even while they import.
+
+    They inherit that this thread does not take it; one that comes meanwhile is taken afterwards.
+    """
+    resource_tracker.ensure_running()  # started in the block, it would take the signals again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _collect(results: Iterator[Located | None], progress: Progress | None) -> list[Located | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from indexer.build.version import (
     write_shards,
     write_version,
 )
-from indexer.encode.encode import check_indexable
-from indexer.encode.forward import choose_runtime
+from indexer.encode.encode import Forward
+from indexer.encode.forward import choose_forward, choose_runtime
 from indexer.progress import Progress, Silent
 from indexer.search.choose import Requests, choose_factory
 from indexer.store.gallery import Known
@@ -51,10 +51,10 @@ class BuildOptions:
     """
 
     batch_size: int | None = None  # images at a time, at least 1
-    workers: int | None = None  # decoding processes; 0 decodes in this one
+    workers: int | None = None  # decoding threads; 0 decodes in the calling one
     shard_rows: int | None = None  # images a shard, at least 1
     max_reject_rate: float = 0.1  # highest share of unreadable images, 0..1
-    runtime: str = "torch"
+    runtime: str = "auto"
     precision: str = "auto"
     index_factory: str | None = None  # `flat` or `IVFn`; see `choose_factory`
     recall: float = DEFAULT_RECALL  # @10 that inverted lists have to reach, above 0 and at most 1
@@ -106,7 +106,8 @@ def build_index(
     Args:
         dataset: the gallery.
         rows: of the dataset, to index, [M] int64; the order becomes the index's.
-        checkpoint: its model is moved to the device.
+        checkpoint: of M2Fashion. If its training did not come to its end, its model is exported
+            now, which needs torch.
         out: folder of the index.
         options: how.
 
@@ -121,17 +122,20 @@ def build_index(
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
     factory = choose_factory(len(rows), options.recall, asked)  # finds what is wrong with it
-    check_indexable(checkpoint.model)
+    check_indexable(checkpoint)
     runtime, precision = choose_runtime(options.runtime, options.precision, options.device)
     identity = Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
         schema=checkpoint.schema.hash,
-        layout=checkpoint.model.layout,
+        layout=checkpoint.layout,
         precision=precision,
     )
-    model, device = checkpoint.model.to(options.device), options.device
-    means = Means(model, device, progress, runtime, options.batch_size, options.workers)
+
+    def open_model() -> Forward:
+        return choose_forward(checkpoint, runtime, precision, options.device)
+
+    means = Means(open_model, progress, options.batch_size, options.workers)
     known = Known.of(dataset, checkpoint.schema, progress.say)
     plans = plan_shards(rows, dataset.paths, options.shard_rows)
     with writer_lock(out):
@@ -152,7 +156,6 @@ def build_index(
             progress,
         )
         earlier = [manifest for manifest in (old, halted) if manifest is not None]
-        draft = replace(draft, int8_ranges=earlier[0].int8_ranges if earlier else ())
         todo = plan_work(out, dataset.root, plans, earlier, progress)
         encode_started = time.monotonic()
         manifest = write_shards(out, draft, todo, means, lambda m: write_manifest(building, m))
@@ -182,6 +185,17 @@ def build_index(
         runtime=runtime,
         search=manifest.search,
     )
+
+
+def check_indexable(checkpoint: Checkpoint) -> None:
+    """Raise UsageError for a rival: what it sees in an image is not read as chances of values."""
+    architecture = checkpoint.config.architecture
+    if architecture != "m2fashion":
+        raise UsageError(
+            f"this checkpoint holds the model {architecture!r}: `retrieve evaluate` measures "
+            "it, but only m2fashion can be indexed; train one with `retrieve train --variant "
+            "m2fashion`"
+        )
 
 
 def _mixable(

@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.build.shards import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
-from indexer.build.version import Means, write_shards, write_version
+from indexer.build.version import Means, means_of, write_shards, write_version
 from indexer.progress import Progress, Silent
 from indexer.search.choose import carry_lists
 from indexer.store.gallery import Known
 from indexer.store.manifest import SearchEntry, sweep, writer_lock
 from indexer.store.shard import rows_a_shard
 from indexer.store.store import Store, open_store
-from training.checkpoint import load_checkpoint
 from training.errors import DataError, UsageError
 from training.images.batches import read_image
 from training.images.read import NO_VERSION, shown_path
@@ -93,8 +92,7 @@ def add_images(
                 plans.append(_without(replace(plan, rows=now[plan.rows]), np.array(again)))
             _append(plans, old + np.flatnonzero(before < 0), new, old)
             of_new = np.where((before < 0)[:, None], known, table[before])
-            model = load_checkpoint(store.model_folder, device).model if new else None
-            means = Means(model, device, progress or Silent(), workers=0)
+            means = means_of(store.manifest, store.model_folder, device, progress or Silent())
             _commit(store, plans, _known(store, before, np.vstack([table, of_new])), means)
         unchanged = len(digests) - added - changed
         return EditReport(added, changed, unchanged, 0, len(store) + len(new) - len(replaced))
@@ -125,7 +123,8 @@ def remove_images(
             )
         plans = listed_plans(store.manifest.shards, store.paths)
         plans = [_without(plan, np.isin(plan.rows, list(gone))) for plan in plans]
-        _commit(store, plans, Known.again(store.gallery), Means(None, "cpu", progress or Silent()))
+        means = means_of(store.manifest, store.model_folder, "cpu", progress or Silent())
+        _commit(store, plans, Known.again(store.gallery), means)
         return EditReport(0, 0, 0, len(gone), len(store) - len(gone))
 
 

@@ -239,14 +239,13 @@ def _keys(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
 class Encoder:
     """What makes descriptors, laid out as `layout`, of images below `root`.
 
-    `forward` is on `device`; `batch_size` counts images, `workers` decoding processes.
+    `batch_size` counts images, `workers` decoding threads.
     """
 
     root: Path
     layout: DescriptorLayout
     forward: Forward
     preprocessing: Preprocessing
-    device: str
     batch_size: int
     workers: int
 
@@ -313,7 +312,7 @@ def encode_shards(
         batches += [missing[i : i + size] for i in range(0, len(missing), size)]
         start += len(shard.plan.paths)
     read = read_batches(encoder.root, paths, batches, preprocessing, encoder.workers)
-    model = BatchEncoder(encoder.forward, preprocessing, encoder.device, progress.say)
+    model = BatchEncoder(encoder.forward, progress.say)
     stream = _one_ahead(read, model)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:

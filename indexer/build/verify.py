@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from indexer.build.shards import EncodedImages, ShardPlan, ShardWork, Work, listed_plans
-from indexer.build.version import Means, copy_model, renewed_search, write_shards, write_version
+from indexer.build.version import (
+    copy_model,
+    means_of,
+    renewed_search,
+    write_shards,
+    write_version,
+)
 from indexer.progress import Progress, Silent
 from indexer.store.files import problem_of
 from indexer.store.gallery import Known, open_gallery
@@ -28,7 +34,7 @@ from indexer.store.manifest import (
     writer_lock,
 )
 from indexer.store.shard import open_shards
-from training.checkpoint import Checkpoint
+from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
 from training.schema import Schema
@@ -117,11 +123,10 @@ def _manifests(folder: Path, version: Manifest) -> list[Finding]:
 class RepairOptions:
     """How an index is repaired.
 
-    `load_model` is `load_checkpoint` for the device. `find_dataset`, asked only if the gallery file
-    is lost, gives what the index was built from, or raises a RetrieveError.
+    `find_dataset`, asked only if the gallery file is lost, gives what the index was built from, or
+    raises a RetrieveError.
     """
 
-    load_model: Callable[[Path], Checkpoint]
     find_dataset: Callable[[Manifest], Dataset]
     root: Path | None = None  # where the images are now; where they were by default
     checkpoint: Path | None = None  # a copy of the model, should the index's own be damaged
@@ -158,7 +163,7 @@ def _restore(
 ) -> None:
     old, damaged = before.version, set(before.damaged)
     if options.checkpoint is not None:
-        loaded = options.load_model(options.checkpoint)  # a run's folder stands for its best epoch
+        loaded = load_checkpoint(options.checkpoint)  # a run's folder stands for its best epoch
         if loaded.hash != old.identity.model:
             raise DataError(f"{options.checkpoint} holds another model")
         damaged -= {entry.name for entry in copy_model(loaded.folder, folder)}
@@ -176,9 +181,8 @@ def _restore(
     done = {n: shard for n, shard in enumerate(old.shards) if n not in lost}
     paths = [path for plan in plans for path in plan.paths]
     todo = Work(paths, done, [ShardWork.anew(plans[n]) for n in lost], EncodedImages(folder))
-    model = options.load_model((folder / old.model_files[0].name).parent).model if lost else None
     root = options.root or Path(old.root)
-    means = Means(model, options.device, progress)
+    means = means_of(old, (folder / old.model_files[0].name).parent, options.device, progress)
     manifest = write_shards(folder, replace(old, root=str(root)), todo, means)
     for number in lost:
         _check_same(old.shards[number], manifest.shards[number], root)

@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
 from indexer.build.shards import Encoder, ShardPlan, Work, encode_shards
-from indexer.encode.forward import choose_forward
-from indexer.encode.onnx import Runtime, calibration_images
+from indexer.encode.encode import EncodedBatch, Forward
+from indexer.encode.forward import choose_forward, choose_runtime
 from indexer.progress import Progress
 from indexer.search.choose import LISTS_FROM, Requests, build_search, choose_factory
 from indexer.store.files import problem_of
@@ -32,15 +32,12 @@ from indexer.store.manifest import (
 )
 from indexer.store.shard import open_shards
 from indexer.store.store import Store
+from training.checkpoint import FILES, load_checkpoint
 from training.errors import DataError, ResourceError
 from training.files import write_file
 from training.images.batches import default_workers
 from training.images.preprocessing import Preprocessing
-from training.models.embedder import ConditionedEmbedder, Described
 from training.schema import Schema
-
-MODEL_FILES = ("model.safetensors", "config.json", "schema.json", "README.md")
-"""Files of a checkpoint that are copied, as far as they are there."""
 
 REJECTS_NAME = "rejects.jsonl"
 _BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller on a GPU are
@@ -67,18 +64,28 @@ def check_room(folder: Path, draft: Manifest, images: int, encode: int) -> str:
 
 @dataclass(frozen=True)
 class Means:
-    """What encodes: a model on `device`, None where nothing has to be encoded.
+    """What encodes: a model, opened where something has to be encoded.
 
-    `runtime` runs it, unless it computes in int8; `batch_size` images at a time (None: by device),
-    decoded by `workers` processes (None: by need).
+    `batch_size` images at a time (None: by device), decoded by `workers` threads (None: by need).
     """
 
-    model: ConditionedEmbedder | None
-    device: str
+    open_model: Callable[[], Forward]
     progress: Progress
-    runtime: Runtime = "torch"
     batch_size: int | None = None
     workers: int | None = None
+
+
+def means_of(manifest: Manifest, model: Path, device: str, progress: Progress) -> Means:
+    """What encodes more images for an index that is there, with the model in a folder of it."""
+    precision = manifest.identity.precision
+
+    def open_model() -> Forward:
+        runtime = "onnx" if device == "cpu" and precision != "bfloat16" else "torch"
+        own = "onnx-int8" if precision == "int8" else runtime
+        chosen, _ = choose_runtime(own, precision if own == "torch" else "auto", device)
+        return choose_forward(load_checkpoint(model), chosen, precision, device)
+
+    return Means(open_model, progress)
 
 
 def write_shards(
@@ -88,34 +95,27 @@ def write_shards(
     means: Means,
     committed: Callable[[Manifest], None] | None = None,
 ) -> Manifest:
-    """Write the shards that are missing: the draft with all shards, and the ranges of int8.
+    """Write the shards that are missing: the draft with all shards.
 
     For the holder of the lock. `committed`, of a build, which says what it takes, is given all
     shards that are on disk after each shard, by another thread. Raises as `encode_shards`.
     """
-    count, device = todo.missing, means.device
-    say, root, layout = means.progress.say, Path(draft.root), draft.identity.layout
-    preprocessing = Preprocessing.from_json(draft.preprocessing)
-    batch_size = means.batch_size or (_BATCH_ON_CPU if device == "cpu" else _BATCH_ON_GPU)
-    workers = default_workers(count, device) if means.workers is None else means.workers
+    count, say = todo.missing, means.progress.say
     room = check_room(folder, draft, todo.kept + count, count)
     if committed is not None:
         say(room)
         if todo.kept:
             say(f"{todo.kept:,} images are encoded already")
-    encoder = Encoder(root, layout, _nothing, preprocessing, device, batch_size, workers)
-    if count:
-        assert means.model is not None, "a model encodes"
-        precision = draft.identity.precision
-        forward, ranges = choose_forward(
-            means.model,
-            preprocessing.size,
-            "onnx-int8" if precision == "int8" else means.runtime,
-            precision,
-            lambda: calibration_images(root, todo.paths, preprocessing),
-            draft.int8_ranges,
-        )
-        encoder, draft = replace(encoder, forward=forward), replace(draft, int8_ranges=ranges)
+    forward = means.open_model() if count else Forward(_nothing)
+    device = forward.device
+    encoder = Encoder(
+        Path(draft.root),
+        draft.identity.layout,
+        forward,
+        Preprocessing.from_json(draft.preprocessing),
+        means.batch_size or (_BATCH_ON_CPU if device == "cpu" else _BATCH_ON_GPU),
+        default_workers(device) if means.workers is None else means.workers,
+    )
     done = dict(todo.done)
 
     def so_far() -> Manifest:
@@ -174,7 +174,7 @@ def renewed_search(
 def copy_model(checkpoint: Path, folder: Path) -> tuple[FileEntry, ...]:
     """Copy a checkpoint's files to `<folder>/model/<hash>/`, so that an index opens by itself;
     raises DataError if there is none or it cannot be read."""
-    there = [name for name in MODEL_FILES if (checkpoint / name).exists()]
+    there = [name for name in FILES if (checkpoint / name).exists()]
     try:
         contents = {name: (checkpoint / name).read_bytes() for name in there}
     except OSError as error:
@@ -203,5 +203,5 @@ def settle_rejects(out: Path, manifest: Manifest, listed: int, max_reject_rate: 
         )
 
 
-def _nothing(images: Tensor) -> Described:
+def _nothing(images: NDArray[np.uint8]) -> EncodedBatch:
     raise AssertionError("only what was announced is encoded")

@@ -7,26 +7,19 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 from weakref import WeakSet
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from training.device import autocast
-from training.errors import DataError, ResourceError, UsageError
-from training.images.preprocessing import Preprocessing
-from training.models.embedder import ConditionedEmbedder, Described, Embedder
-from training.models.m2fashion import M2Fashion
+from training.errors import DataError, ResourceError
+from training.threads import threads
 
 _UNBOUNDED = 1 << 30
 _A_CORE = 4  # images a core takes at a time: of 8, the end of a batch is a longer wait for the last
 _ON_GPU = 2  # batches: the second is handed over while the first is fetched
-_OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
-_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
-_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -37,55 +30,42 @@ class EncodedBatch:
     nuance: NDArray[np.float32]  # [B, N], unit vectors side by side
 
 
-Forward = Callable[[Tensor], Described]
-"""A model as the index uses it: normalised images [B, 3, S, S] -> chances and nuance."""
+def _nothing() -> None:
+    pass
 
 
-def torch_forward(model: Embedder, precision: str = "float32") -> Forward:
-    """A model, best in channels-last order, run by torch on the device that the images are on.
+@dataclass(frozen=True)
+class Forward:
+    """A model as the index uses it, on a device: uint8 images [B, 3, S, S] -> chances and nuance.
 
-    Its backbone computes in `float32` or `bfloat16`. What follows is a few per cent of the work and
-    computes in float32, since what is stored comes from it.
+    `run` computes on one core where the device is the CPU; each thread that calls it does `settle`
+    first. It raises MemoryError for what does not fit. Of a GPU `free` gives back what is unused.
     """
 
-    def forward(images: Tensor) -> Described:
-        images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(precision, images.device.type):
-            trunk = model.trunk(images)
-        return model.describe(trunk.float())
+    run: Callable[[NDArray[np.uint8]], EncodedBatch]
+    device: str = "cpu"
+    settle: Callable[[], None] = _nothing
+    free: Callable[[], None] = _nothing
 
-    return forward
-
-
-def worker_pool(threads: int | None = None) -> ThreadPoolExecutor:
-    """A pool in whose threads, by default as many as torch uses in the calling one, torch computes
-    on one core; the same one each time.
-
-    Some operations wait for memory and others for arithmetic: cores that are at different places
-    share a machine better than cores in lockstep, which all wait where one is lent to a decoder.
-    """
-    own = torch.get_num_threads()
-    threads = threads or own
-    with _LOCK:
-        key = (os.getpid(), threads)  # threads do not survive a fork
-        if key not in _POOLS:
-            ready = threading.Barrier(threads)
-            pool = ThreadPoolExecutor(threads, "encode", _compute_alone)
-            list(pool.map(lambda _: ready.wait(), range(threads)))
-            torch.set_num_threads(own)  # what threads to come start with, too
-            _POOLS[key] = pool
-        return _POOLS[key]
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        """Threads that run it, the same each time."""
+        return _pool(threads() if self.device == "cpu" else _ON_GPU, self.settle, os.getpid())
 
 
-def _compute_alone() -> None:
-    torch.get_num_threads()  # else torch sets this thread up later and undoes the next line
-    torch.set_num_threads(1)
+@cache  # by process: threads do not survive a fork
+def _pool(count: int, settle: Callable[[], None], process: int) -> ThreadPoolExecutor:
+    """Each core takes images of its own: some operations wait for memory and others for arithmetic,
+    and cores that are at different places share a machine better than cores in lockstep."""
+    pool, ready = ThreadPoolExecutor(count, "encode", settle), threading.Barrier(count)
+    list(pool.map(lambda _: ready.wait(), range(count)))  # all of them begin now
+    return pool
 
 
 class Encoding:
     """So many images that were handed over and may still be computed, in consecutive pieces."""
 
-    def __init__(self, images: int, pieces: list[Future[list[Tensor]]]) -> None:
+    def __init__(self, images: int, pieces: list[Future[EncodedBatch]]) -> None:
         self.images, self._pieces = images, pieces
 
     def cancel(self) -> None:
@@ -99,76 +79,44 @@ class Encoding:
 
     def result(self) -> EncodedBatch:
         """Wait for it; raises DataError if the model gave a value that is not finite, MemoryError
-        or torch.OutOfMemoryError if it did not fit; then nothing of it is computed any more."""
+        if it did not fit; then nothing of it is computed any more."""
         self.settle()
-        parts = zip(*(piece.result() for piece in self._pieces), strict=True)
-        chances, nuance = (check_finite(torch.cat(part)).numpy() for part in parts)
+        parts = [piece.result() for piece in self._pieces]
+        chances = np.concatenate([part.chances for part in parts])
+        nuance = np.concatenate([part.nuance for part in parts])
+        if not (np.isfinite(chances).all() and np.isfinite(nuance).all()):
+            raise DataError(
+                "the model gives values that are not finite; its checkpoint is broken: train again"
+            )
         return EncodedBatch(chances, nuance)
 
 
-def start_encoding(
-    forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
-) -> Encoding:
+def start_encoding(forward: Forward, pixels: NDArray[np.uint8]) -> Encoding:
     """Begin to encode uint8 images [B, 3, S, S], a few on each core or all on a GPU."""
-    images, count, threads = torch.from_numpy(pixels), len(pixels), _ON_GPU
-    if device == "cpu":
-        threads = torch.get_num_threads()
-        count = min(_A_CORE, ceil(len(images) / threads))
-    pool = worker_pool(threads)
-
-    def compute(part: Tensor) -> list[Tensor]:
-        try:
-            return _parts(forward, preprocessing, part.to(device))
-        except RuntimeError as error:
-            if "DefaultCPUAllocator" in str(error):  # torch has no exception of its own for it
-                raise MemoryError(str(error)) from error
-            raise
-
-    pieces = [pool.submit(compute, part) for part in torch.split(images, count)]
-    return Encoding(len(images), pieces)
+    count = len(pixels)
+    if forward.device == "cpu":
+        count = min(_A_CORE, ceil(count / threads()))
+    starts = range(0, len(pixels), count)
+    pieces = [forward.pool.submit(forward.run, pixels[i : i + count]) for i in starts]
+    return Encoding(len(pixels), pieces)
 
 
-@torch.inference_mode()
-def _parts(forward: Forward, preprocessing: Preprocessing, images: Tensor) -> list[Tensor]:
-    """Chances and nuance, on the CPU, of uint8 images [B, 3, S, S]."""
-    return [part.float().cpu() for part in forward(preprocessing.normalise(images))]
-
-
-def encode(
-    forward: Forward, pixels: NDArray[np.uint8], preprocessing: Preprocessing, device: str
-) -> EncodedBatch:
+def encode(forward: Forward, pixels: NDArray[np.uint8]) -> EncodedBatch:
     """Encode uint8 images [B, 3, S, S]; raises as `Encoding.result`."""
-    return start_encoding(forward, pixels, preprocessing, device).result()
-
-
-def check_finite(values: Tensor) -> Tensor:
-    """A model's values, of any shape; raises DataError if they hold NaN or infinity."""
-    if not bool(torch.isfinite(values).all()):
-        raise DataError(
-            "the model gives values that are not finite; its checkpoint is broken: train again"
-        )
-    return values
+    return start_encoding(forward, pixels).result()
 
 
 class BatchEncoder:
-    """Encode batches on the device where `forward` takes its images, in smaller pieces, as `say` is
-    told, once a batch did not fit on it."""
+    """Encode batches, in smaller pieces, as `say` is told, once one did not fit on the device."""
 
-    def __init__(
-        self,
-        forward: Forward,
-        preprocessing: Preprocessing,
-        device: str,
-        say: Callable[[str], None],
-    ) -> None:
-        self._forward, self._preprocessing, self._device = forward, preprocessing, device
-        self._say, self._piece = say, _UNBOUNDED
+    def __init__(self, forward: Forward, say: Callable[[str], None]) -> None:
+        self._forward, self._say, self._piece = forward, say, _UNBOUNDED
         self._started: WeakSet[Encoding] = WeakSet()
 
     def start(self, pixels: NDArray[np.uint8]) -> list[Encoding]:
         """Begin to encode uint8 images [B, 3, S, S]; the pieces, in order, for `results`."""
         starts = range(0, len(pixels), self._piece)
-        pieces = [self._start(pixels[i : i + self._piece]) for i in starts]
+        pieces = [start_encoding(self._forward, pixels[i : i + self._piece]) for i in starts]
         self._started.update(pieces)
         return pieces
 
@@ -185,14 +133,11 @@ class BatchEncoder:
             done += encoding.images
             try:
                 result = encoding.result()
-            except _OUT_OF_MEMORY:
+            except MemoryError:
                 self._shrink(len(piece))
                 yield from self._alone(piece)
             else:
                 yield result
-
-    def _start(self, pixels: NDArray[np.uint8]) -> Encoding:
-        return start_encoding(self._forward, pixels, self._preprocessing, self._device)
 
     def _alone(self, pixels: NDArray[np.uint8]) -> Iterator[EncodedBatch]:
         """What did not fit beside what else was being encoded, by itself."""
@@ -201,10 +146,10 @@ class BatchEncoder:
         while len(pixels):
             piece = pixels[: self._piece]
             try:
-                result = self._start(piece).result()
-            except _OUT_OF_MEMORY as error:
+                result = encode(self._forward, piece)
+            except MemoryError as error:
                 if len(piece) == 1:
-                    message = f"out of memory on {self._device} with a single image"
+                    message = f"out of memory on {self._forward.device} with a single image"
                     raise ResourceError(message) from error
                 self._shrink(len(piece))
                 continue
@@ -215,16 +160,7 @@ class BatchEncoder:
         """Take less at a time than what has failed, if that is not so already."""
         if 1 <= failed // 2 < self._piece:
             self._piece = failed // 2
-            self._say(f"out of memory on {self._device}: going on with {self._piece} at a time")
-        if self._device != "cpu":
-            torch.cuda.empty_cache()
-
-
-def check_indexable(model: Embedder) -> None:
-    """Raise UsageError for a rival: what it sees in an image is not read as chances of values."""
-    if isinstance(model, ConditionedEmbedder) and not isinstance(model, M2Fashion):
-        raise UsageError(
-            f"this checkpoint holds the model {model.architecture!r}: `retrieve evaluate` measures "
-            "it, but only m2fashion can be indexed; train one with `retrieve train --variant "
-            "m2fashion`"
-        )
+            self._say(
+                f"out of memory on {self._forward.device}: going on with {self._piece} at a time"
+            )
+        self._forward.free()

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from indexer.search.flat import Allowed, FlatBytes, Rows, open_on_gpu
+from indexer.search.flat import Allowed, FlatBytes, Rows
 from indexer.search.lists import open_lists
 from indexer.store.manifest import SearchEntry
 from indexer.store.store import Store
@@ -115,6 +115,8 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
     source: Source
     choice = in_words(store.manifest.search)
     if device != "cpu":
+        from indexer.search.gpu import open_on_gpu  # brings torch
+
         found = open_on_gpu(store.blocks, rows, width, device)
         if not isinstance(found, str):
             choice = f"flat bytes on {device} by torch"

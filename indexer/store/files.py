@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -70,7 +69,7 @@ def open_file(folder: Path, entry: FileEntry) -> io.BufferedReader:
 
 
 def check_content(
-    folder: Path, entry: FileEntry, handle: io.BufferedReader, quickly: bool = False
+    folder: Path, entry: FileEntry, handle: io.BufferedIOBase, quickly: bool = False
 ) -> None:
     """Compare the SHA-256 of an open file with its entry; raises CorruptStoreError.
 
@@ -165,6 +164,8 @@ def _reserve(handle: BinaryIO, size: int) -> None:
 
 def _lay_out(path: Path, arrays: Mapping[str, NDArray[Any]]) -> tuple[ArrayPlace, ...]:
     """Create the file with room for the arrays; an array without elements has no place."""
+    import h5py  # to write; nothing that is read is parsed
+
     with h5py.File(path, "w", alignment_threshold=1, alignment_interval=_ALIGNMENT) as file:
         how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         how.set_layout(h5py.h5d.CONTIGUOUS)

@@ -28,7 +28,7 @@ from training.descriptor import ROOT, DescriptorLayout
 from training.errors import CorruptStoreError, DataError, LockedError
 from training.files import as_resource_error, remove_temporaries, write_file
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST_NAME = "manifest.json"
 COPY_NAME = "manifest.previous.json"
 BUILDING_NAME = "building.json"
@@ -128,7 +128,6 @@ class Manifest:
     gallery: FileEntry | None = None  # None while a build runs
     model_files: tuple[FileEntry, ...] = ()  # the copied checkpoint
     search: SearchEntry = SearchEntry()
-    int8_ranges: tuple[tuple[float, float], ...] = ()  # of activations, for later shards
 
     @property
     def rows(self) -> int:

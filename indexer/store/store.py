@@ -110,6 +110,18 @@ class Store:
         """How the gallery's images were prepared, and a query has to be."""
         return Preprocessing.from_json(self.manifest.preprocessing)
 
+    def read_model(self, name: str) -> bytes:
+        """The content of a file of the copied checkpoint; CorruptStoreError if it is damaged or not
+        there."""
+        for entry in self.manifest.model_files:
+            if entry.name.endswith(f"/{name}"):
+                with open_file(self.folder, entry) as handle:
+                    content = handle.read()
+                if self.verify:
+                    check_content(self.folder, entry, io.BytesIO(content))
+                return content
+        raise CorruptStoreError(f"the index in {self.folder} has no {name}; build it again")
+
     @property
     def model_folder(self) -> Path:
         """The copied checkpoint, for `load_checkpoint`; CorruptStoreError if it is damaged."""

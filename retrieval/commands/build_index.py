@@ -39,9 +39,7 @@ class Options(DatasetOptions):
         "Of the backbone by torch; auto is bfloat16 on a GPU that has it, else float32.",
     ] = "auto"
     batch_size: Annotated[int | None, COUNT, "Images at a time [default: by device]."] = None
-    workers: Annotated[int | None, click.IntRange(0), "Decoding processes [default: by need]."] = (
-        None
-    )
+    workers: Annotated[int | None, click.IntRange(0), "Decoding threads [default: by need]."] = None
     shard_rows: Annotated[
         int | None,
         COUNT,

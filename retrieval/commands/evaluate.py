@@ -58,7 +58,7 @@ class Options(DatasetOptions):
         "Folder that keeps the backbone's maps for the next checkpoint of the same backbone.",
     ] = None
     device: Annotated[str, DEVICE]
-    workers: Annotated[int, click.IntRange(min=0), "Decoding processes."] = 2
+    workers: Annotated[int, click.IntRange(min=0), "Decoding threads."] = 2
     as_json: Annotated[bool, JSON]
 
 

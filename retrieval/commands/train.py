@@ -58,7 +58,7 @@ class Options(DatasetOptions):
     image_size: Annotated[int | None, click.IntRange(min=32)] = None
     seed: Annotated[int | None, SEED] = None
     device: Annotated[str, DEVICE]
-    workers: Annotated[int, click.IntRange(min=0), "Decoding processes."] = 2
+    workers: Annotated[int, click.IntRange(min=0), "Decoding threads."] = 2
     processes: Annotated[int, COUNT, "Train by so many processes, a GPU each if there are."] = 1
     resume: Annotated[bool, "Go on after the last finished epoch of the run."] = False
     as_json: Annotated[bool, JSON]
@@ -85,7 +85,8 @@ def command(options: Options) -> int:
         return _start(words, options.processes)
 
     from training.datasets import load_dataset
-    from training.device import choose_device, joined, keep_freed_memory
+    from training.device import choose_device, keep_freed_memory
+    from training.processes import joined
     from training.run import Setting, run_training
     from training.sources import validation_rows
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from indexer.build.verify import Repair, Verification
     from indexer.progress import Progress
     from indexer.store.manifest import Manifest
-    from training.checkpoint import Checkpoint
     from training.datasets.dataset import Dataset
 
 
@@ -79,7 +78,6 @@ def command(options: Options) -> int:
 
 def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
     from indexer.build.verify import RepairOptions, repair_index
-    from training.checkpoint import load_checkpoint
     from training.device import choose_device
 
     def dataset(manifest: Manifest) -> Dataset:
@@ -91,11 +89,7 @@ def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
         return load_with_schema(Schema.from_json(manifest.schema), name, place)
 
     device = choose_device(options.device).device
-
-    def load(place: Path) -> Checkpoint:
-        return load_checkpoint(place, device)
-
-    how = RepairOptions(load, dataset, options.root, options.checkpoint, device)
+    how = RepairOptions(dataset, options.root, options.checkpoint, device)
     return repair_index(folder, how, progress)
 
 

@@ -40,7 +40,7 @@ def encode_split(
 ) -> EncodedSplit:
     """Read and encode the images of a split, with a progress bar.
 
-    The model is on its device; `split` may be all; `workers` are decoding processes; `title` is of
+    The model is on its device; `split` may be all; `workers` are decoding threads; `title` is of
     the bar; `cache` is a folder that keeps the maps for the next checkpoint of the same backbone.
 
     Raises:

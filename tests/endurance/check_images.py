@@ -20,6 +20,7 @@ from malformed_images import malformed_images
 
 from training.images.batches import read_image
 from training.images.preprocessing import Preprocessing
+from training.images.tensors import normalise
 
 SLOWEST = 10.0
 """Seconds that one image may take on a busy machine; it takes milliseconds."""
@@ -44,7 +45,7 @@ def check_image(folder: Path, name: str, content: bytes, preprocessing: Preproce
     assert image.reason == "", f"{name}: read, but {image.reason}"
     assert image.pixels.shape == (3, size, size), f"{name}: {image.pixels.shape}"
     assert image.pixels.dtype == np.uint8, f"{name}: {image.pixels.dtype}"
-    assert preprocessing.normalise(torch.from_numpy(image.pixels)[None]).isfinite().all(), name
+    assert normalise(torch.from_numpy(image.pixels)[None], preprocessing).isfinite().all(), name
     return "read"
 
 

@@ -91,12 +91,14 @@ def test_fault_32_without_a_usable_gpu_the_cpu_answers_and_says_so(
 ) -> None:
     import torch
 
+    from training import device
     from training.device import choose_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     choice = choose_device("auto")
     assert choice.device == "cpu"
     assert "no usable GPU" in str(choice.remark)
+    monkeypatch.setattr(device, "_has_driver", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
     def no_kernel(self: torch.Tensor, *arguments: object) -> torch.Tensor:

@@ -27,7 +27,6 @@ try:
         names = [f"pic/{number:04d}.jpg" for number in range(int(sys.argv[5]))]
         build(gallery(root, names), tiny_checkpoint(root / "run"), root / "out", shard_rows=1)
     if sys.argv[4] == "edit":
-        edit.load_checkpoint = lambda folder, device: tiny_checkpoint(root / "run")
         edit.remove_images(root / "out", ["pic/0000.jpg"])
     store = open_store(root / "out")
     others = [open_store(root / "out") for _ in range(2)] if sys.argv[4] == "three" else []

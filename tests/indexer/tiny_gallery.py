@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
+from indexer.build import verify, version
 from indexer.build.build import BuildOptions, BuildReport, build_index
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
 from training.images.preprocessing import Preprocessing
+from training.models.config import ModelConfig
 from training.models.embedder import Described
 from training.schema import Attribute, Schema
 
@@ -64,13 +69,30 @@ class TinyCheckpoint:
     preprocessing: Preprocessing
     hash: str
     folder: Path
+    config: ModelConfig = field(default_factory=ModelConfig)
+
+    @property
+    def layout(self):
+        return self.model.layout
 
 
 def tiny_checkpoint(folder: Path, seed: int = 0, delay: float = 0.0) -> TinyCheckpoint:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(f'{{"seed": {seed}}}')
+    (folder / "model.onnx").write_text("nobody reads this")
     model = TinyEmbedder(seed, delay=delay)
     return TinyCheckpoint(model, SCHEMA, Preprocessing(size=16), f"hash{seed}", folder)
+
+
+@contextmanager
+def encodes_more(checkpoint: TinyCheckpoint) -> Iterator[None]:
+    """Let edits and repairs encode with it, by torch, too."""
+    with (
+        patch.object(version, "load_checkpoint", lambda folder: checkpoint),
+        patch.object(verify, "load_checkpoint", lambda folder: checkpoint),
+        patch.object(version, "choose_runtime", lambda *_: ("torch", "float32")),
+    ):
+        yield
 
 
 def write_images(root: Path, count: int) -> list[str]:
@@ -111,7 +133,8 @@ def build(
     **options,
 ) -> BuildReport:
     """Build the index of a whole dataset; `options` are those of `BuildOptions`."""
-    chosen = BuildOptions(**{"shard_rows": 8, "batch_size": 3, "workers": 0} | options)
+    few = {"shard_rows": 8, "batch_size": 3, "workers": 0, "runtime": "torch"}
+    chosen = BuildOptions(**few | options)
     return build_index(dataset, np.arange(len(dataset)), checkpoint, out, chosen)
 
 

@@ -254,3 +254,14 @@ def test_a_folder_that_hides_a_package_is_named(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{tmp_path / 'training'} hides the package 'training'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_import_is_an_interruption(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(context: object) -> None:
+        raise RuntimeError("Error calling __set_name__") from KeyboardInterrupt()
+
+    monkeypatch.setattr(cli.cli, "invoke", fail)
+    assert cli._run(["doctor"], debug=False) == 130
+    assert capsys.readouterr().err == "retrieve: interrupted\n"

@@ -30,6 +30,7 @@ from retrieval.query_vector import (
 from retrieval.request import Request
 from training.descriptor import GARMENT
 from training.errors import CorruptStoreError, DataError, UsageError
+from training.images.tensors import normalise
 
 IMAGES = 68  # of 70 listed, two cannot be read
 
@@ -69,7 +70,7 @@ def slow_scores(
     keep = KEEP if keep is None else keep
     pixels = torch.from_numpy(store.preprocessing.open(image))[None]
     with torch.inference_mode():
-        trunk = engine.model.trunk(store.preprocessing.normalise(pixels))
+        trunk = engine.model.trunk(normalise(pixels, store.preprocessing))
         chances, nuance = (part[0].double().numpy() for part in engine.model.describe(trunk))
     starts = np.cumsum([0] + [size for _, size in layout.groups])
     scores = []
@@ -365,7 +366,7 @@ def test_hits_tell_what_is_known_and_what_is_predicted(engine: Engine, shop: Sho
         np.stack([engine.store.preprocessing.open(hit.path) for hit in result])
     )
     with torch.inference_mode():
-        trunk = engine.model.trunk(engine.store.preprocessing.normalise(pictures))
+        trunk = engine.model.trunk(normalise(pictures, engine.store.preprocessing))
         all_chances = engine.model.describe(trunk).chances.double().numpy()
     for hit, chances in zip(result, all_chances, strict=True):
         cells = rows[hit.row]

@@ -29,6 +29,7 @@ from retrieval.sheet import (
 )
 from training.checkpoint import load_checkpoint
 from training.errors import ResourceError, UsageError
+from training.images.tensors import normalise
 
 PICTURE = "shop/images/000.png"
 
@@ -64,7 +65,7 @@ def test_maps_are_those_of_the_model_on_the_files(shop: Shop) -> None:
         pixels = preprocessing.open(path)
         assert isinstance(seen, Seen)
         np.testing.assert_array_equal(np.asarray(seen.picture), pixels.transpose(1, 2, 0))
-        maps = model.features(preprocessing.normalise(torch.from_numpy(pixels)[None]))
+        maps = model.features(normalise(torch.from_numpy(pixels)[None], preprocessing))
         for condition, alpha in zip(asked, seen.attention, strict=True):
             states = torch.from_numpy(condition).float()[None]
             expected = model.attention(maps, states)[0].numpy()

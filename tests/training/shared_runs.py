@@ -15,9 +15,9 @@ from pathlib import Path
 from retrieval.commands.train import validation_map
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.device import ALONE, Processes, joined
 from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig
+from training.processes import ALONE, Processes, joined
 from training.recipe import Recipe
 from training.report import EpochReport, Progress
 from training.run import RunConfig, Setting, run_training

@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from training.datasets.dataset import Dataset
-from training.device import Processes
 from training.errors import UsageError
+from training.processes import Processes
 from training.recipe import Recipe
 from training.sampling import BatchPlan, BatchPlans
 from training.schema import Attribute, Schema

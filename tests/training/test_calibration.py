@@ -15,6 +15,7 @@ from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.images.preprocessing import Preprocessing
+from training.images.tensors import normalise
 from training.models.backbones import build_backbone
 from training.models.config import ModelConfig
 from training.models.embedder import ConditionedEmbedder
@@ -56,7 +57,7 @@ def _training_trunk(dataset: Dataset, model: ConditionedEmbedder) -> torch.Tenso
     paths = [dataset.root / dataset.paths[row] for row in dataset.rows_of("train")]
     pixels = torch.from_numpy(np.stack([SMALL.open(path) for path in paths]))
     with torch.inference_mode():
-        return model.trunk(SMALL.normalise(pixels))
+        return model.trunk(normalise(pixels, SMALL))
 
 
 @pytest.mark.parametrize("frozen", [True, False])

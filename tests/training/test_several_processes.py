@@ -20,8 +20,8 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
-from training.device import ALONE, Processes, joined
 from training.models.backbones import build_backbone
+from training.processes import ALONE, Processes, joined
 from training.resume import read_last
 
 HERE = Path(__file__).resolve()

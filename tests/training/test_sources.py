@@ -10,7 +10,8 @@ from tiny_catalogue import write_tiny_catalogue
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.images.batches import Reading
-from training.images.preprocessing import Preprocessing, augment, draw_augmentation
+from training.images.preprocessing import Preprocessing
+from training.images.tensors import augment, draw_augmentation, normalise
 from training.maps import bank_from_images
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
@@ -79,7 +80,7 @@ def test_stored_maps_are_the_trunks_and_are_computed_once(
     rows, maps = next(fresh.batches(iter([order])))
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
     with torch.inference_mode():
-        expected = model.trunk(SMALL.normalise(pixels))
+        expected = model.trunk(normalise(pixels, SMALL))
     torch.testing.assert_close(maps, expected, atol=2e-3, rtol=1e-3)  # stored in half precision
 
     files = sorted((tmp_path / "cache").iterdir())
@@ -118,7 +119,7 @@ def test_copies_are_the_trunks_of_mirrored_and_cropped_pictures(
     assert read == rows
     for row, copy, found in zip(rows, copies, maps, strict=True):
         pixels = torch.from_numpy(SMALL.open(dataset.root / dataset.paths[row])).unsqueeze(0)
-        image = SMALL.normalise(pixels)
+        image = normalise(pixels, SMALL)
         if copy:  # as all pictures' changes are drawn at once, in the order of their rows
             generator = torch.Generator().manual_seed(copy)
             drawn = draw_augmentation(len(source.rows), 1, True, 0.6, 0.0, generator)
@@ -145,7 +146,7 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(dataset: Dataset, model: M
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
     condition = dataset.schema.condition(present=["red"], absent=["disc"])
     with torch.inference_mode():
-        images = SMALL.normalise(pixels)
+        images = normalise(pixels, SMALL)
         z = model(images, torch.from_numpy(condition).float().unsqueeze(0)).numpy()
         chances = model.predict(model.features(images)).numpy()
         # The floor knows the last stage alone.
@@ -181,4 +182,4 @@ def test_training_crops_the_whole_picture_and_an_index_shows_its_middle(
     photographs = Photographs(dataset, Reading(cut))
     (_, images), *_ = photographs.batches(iter([BatchPlan([0, 1], [0, 0])]))
     expected = np.stack([whole.open(dataset.root / dataset.paths[n]) for n in (0, 1)])
-    torch.testing.assert_close(images, whole.normalise(torch.from_numpy(expected)))
+    torch.testing.assert_close(images, normalise(torch.from_numpy(expected), whole))

@@ -12,13 +12,13 @@ from tiny_catalogue import write_tiny_catalogue
 
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
-from training.device import Processes
 from training.errors import DataError, ResourceError
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
 from training.maps import CACHE, TrunkMaps, trunk_maps
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
+from training.processes import Processes
 from training.recipe import Recipe
 from training.run import RunConfig, Setting, run_training
 

@@ -1,7 +1,7 @@
-"""From a picture to the tensor that a backbone sees, and its random changes while training.
+"""From a picture to the square of bytes that a model takes, by Pillow and numpy alone.
 
-A checkpoint carries its own settings. Decoding and resizing give uint8, so that worker processes
-hand over a quarter of the bytes; normalisation runs on the whole batch, on the model's device.
+A checkpoint carries its own settings. Training, building and querying all come through here; what
+follows, normalisation, is the model's first layer (`training/images/tensors.py`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
-import torch
 from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from training.errors import DataError, UsageError
 from training.images.read import decode_rgb, open_rgb
@@ -97,13 +94,6 @@ class Preprocessing:
         planes = bytearray().join([fitted.tobytes("raw", channel) for channel in "RGB"])
         return np.frombuffer(planes, np.uint8).reshape(3, self.size, self.size)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] -> float32 (x / 255 - mean) / std of the same shape, on its device."""
-        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
-        floats = images.to(torch.float32, copy=True)
-        return floats.div_(255).sub_(mean).div_(std)  # in place: memory is what this waits for
-
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
@@ -128,55 +118,3 @@ def _resize(
     if image.size == size:
         return image
     return image.resize(size, Image.Resampling.BILINEAR, box, reducing_gap=_REDUCING_GAP)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """How the pictures of a batch are changed."""
-
-    mirrored: Tensor  # [B] bool
-    scale: Tensor  # share of the width and the height that is kept, [B, 2] in (0, 1]
-    shift: Tensor  # centre of the crop, [B, 2] in -1..1 of half a side
-    kept: Tensor  # channels of the maps that are kept, [B, C, 1, 1] bool
-
-    def of(self, part: slice | Tensor) -> Augmentation:
-        """That of some of the pictures: a slice, or their numbers [M] int64."""
-        return Augmentation(
-            self.mirrored[part], self.scale[part], self.shift[part], self.kept[part]
-        )
-
-
-def draw_augmentation(
-    size: int, channels: int, flip: bool, crop: float, drop: float, generator: torch.Generator
-) -> Augmentation:
-    """Draw for B = `size` pictures: whether to mirror one, which share of each side is kept, at
-    least `crop` in (0, 1], and which of the map's channels, but for the share `drop` in [0, 1)."""
-    mirrored = torch.rand(size, generator=generator) < (0.5 if flip else 0.0)
-    scale = crop + (1 - crop) * torch.rand(size, 2, generator=generator)
-    shift = (2 * torch.rand(size, 2, generator=generator) - 1) * (1 - scale)
-    kept = torch.ones(size, channels, 1, 1, dtype=torch.bool)
-    if drop > 0:
-        kept = torch.rand(size, channels, 1, 1, generator=generator) >= drop
-    return Augmentation(mirrored, scale, shift, kept)
-
-
-def augment(batch: Tensor, drawn: Augmentation) -> Tensor:
-    """Mirror and crop pictures or their maps, scaled back to size: float [B, C, H, W], both."""
-    if bool((drawn.scale >= 1).all()):
-        if not bool(drawn.mirrored.any()):
-            return batch
-        where = drawn.mirrored.to(batch.device)[:, None, None, None]
-        return torch.where(where, batch.flip(-1), batch)
-    theta = torch.zeros(len(batch), 2, 3)
-    theta[:, 0, 0] = torch.where(drawn.mirrored, -drawn.scale[:, 0], drawn.scale[:, 0])
-    theta[:, 1, 1] = drawn.scale[:, 1]
-    theta[:, :, 2] = drawn.shift
-    field = F.affine_grid(theta.to(batch.device), list(batch.shape), align_corners=False)
-    return F.grid_sample(batch, field, padding_mode="border", align_corners=False)
-
-
-def drop_channels(maps: Tensor, drawn: Augmentation, share: float) -> Tensor:
-    """Set the dropped channels of maps [B, C, H, W] to zero and scale up the rest."""
-    if share <= 0:
-        return maps
-    return maps * drawn.kept.to(maps.device) / (1 - share)

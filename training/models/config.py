@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
+from training.descriptor import GARMENT, DescriptorLayout
 from training.errors import UsageError
 from training.validated import check_fields
 
@@ -117,6 +118,16 @@ def variant(name: str, base: ModelConfig) -> ModelConfig:
         return replace(base, **(_PLAIN | {"architecture": name, "dim": 1024}))
     known = ", ".join(VARIANTS | ARCHITECTURES)
     raise UsageError(f"unknown model variant {name!r}; there are {known}")
+
+
+def layout_of(config: ModelConfig, schema: Schema) -> DescriptorLayout:
+    """What the bytes of a model's descriptors are."""
+    groups = []
+    if config.nuance:
+        groups += [(number, config.nuance) for number in range(len(schema.attributes))]
+    if config.garment_nuance:
+        groups.append((GARMENT, config.garment_nuance))
+    return DescriptorLayout(schema.size, tuple(groups))
 
 
 def model_class(name: str) -> type[ConditionedEmbedder]:

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.descriptor import GARMENT, DescriptorLayout
+from training.descriptor import DescriptorLayout
 from training.models.backbones import (
     backbone_channels,
     build_backbone,
     lower_channels,
     with_lower_stages,
 )
-from training.models.config import ModelConfig
+from training.models.config import ModelConfig, layout_of
 from training.models.nuance import AttributeNuance, GarmentNuance
 from training.schema import Schema
 
@@ -120,12 +120,7 @@ class ConditionedEmbedder(nn.Module, ABC):
     @property
     def layout(self) -> DescriptorLayout:
         """What the bytes of this model's descriptors are."""
-        config, groups = self.config, []
-        if config.nuance:
-            groups += [(number, config.nuance) for number in range(len(self.schema.attributes))]
-        if config.garment_nuance:
-            groups.append((GARMENT, config.garment_nuance))
-        return DescriptorLayout(self.schema.size, tuple(groups))
+        return layout_of(self.config, self.schema)
 
     def keys(self, maps: Tensor) -> Tensor:
         """P, what else of an image does not depend on the condition: [B, *, h, w]; here I."""

@@ -18,6 +18,7 @@ from indexer.search.index import open_search
 from indexer.store.manifest import read_manifest
 from indexer.store.store import open_store
 from training.errors import DataError, ResourceError, UsageError
+from training.images.tensors import normalise
 from training.schema import Attribute, Schema
 
 
@@ -26,7 +27,7 @@ def direct(checkpoint, dataset, rows):
     model, out = checkpoint.model, []
     for row in rows:
         pixels = checkpoint.preprocessing.open(dataset.root / dataset.paths[row])[None]
-        trunk = model.trunk(checkpoint.preprocessing.normalise(torch.from_numpy(pixels)))
+        trunk = model.trunk(normalise(torch.from_numpy(pixels), checkpoint.preprocessing))
         seen = model.describe(trunk)
         out.append(model.layout.pack(seen.chances.numpy(), seen.nuance.numpy()))
     return np.concatenate(out)

@@ -220,7 +220,7 @@ def test_fault_07_every_flipped_byte_is_found_and_repaired(
             read_all(open_store(whole.folder))
         caught += 1
         path.write_bytes(content)
-    assert caught == len(entries) == 7
+    assert caught == len(entries) == 8
     for entry in entries:
         (whole.folder / entry.name).write_bytes(b"x")
         with pytest.raises(CorruptStoreError, match=(whole.folder / entry.name).name):
@@ -256,10 +256,10 @@ def test_fault_09_a_damaged_manifest_is_found(whole: Store) -> None:
     assert "is missing" in "".join(open_store(whole.folder).remarks)
     path.write_text(text)
     assert open_store(whole.folder).remarks == ()
-    path.write_text(text.replace('"format": 3', '"format": 4'))
-    with pytest.raises(DataError, match="format 4"):
+    path.write_text(text.replace('"format": 4', '"format": 5'))
+    with pytest.raises(DataError, match="format 5"):
         open_store(whole.folder)
-    path.write_text(text.replace('"format": 3', '"format": 2'))
+    path.write_text(text.replace('"format": 4', '"format": 3'))
     with pytest.raises(DataError, match=r"built by an earlier version .* build it again"):
         open_store(whole.folder)
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_incremental import assert_equal
-from tiny_gallery import SCHEMA, TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import (
+    SCHEMA,
+    TinyCheckpoint,
+    build,
+    encodes_more,
+    gallery,
+    tiny_checkpoint,
+    write_images,
+)
 
 from indexer.build import edit, version
 from indexer.build.build import BuildOptions, build_index
@@ -28,10 +37,10 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture
-def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TinyCheckpoint:
+def checkpoint(tmp_path: Path) -> Iterator[TinyCheckpoint]:
     checkpoint = tiny_checkpoint(tmp_path / "run")
-    monkeypatch.setattr(edit, "load_checkpoint", lambda folder, device: checkpoint)
-    return checkpoint
+    with encodes_more(checkpoint):
+        yield checkpoint
 
 
 def part(dataset: Dataset, rows: list[int]) -> Dataset:
@@ -93,7 +102,9 @@ def test_removed_images_leave_no_trace(
     assert (report.removed, report.images) == (12, COUNT + 10 - 12)
     assert checkpoint.model.encoded == 0
     left = np.array([row for row in range(COUNT + 10) if row not in {5, *gone}])
-    build_index(dataset, left, checkpoint, tmp_path / "fresh", options=BuildOptions(workers=0))
+    build_index(
+        dataset, left, checkpoint, tmp_path / "fresh", options=BuildOptions(runtime="torch")
+    )
     assert_equal(open_store(tmp_path / "out"), open_store(tmp_path / "fresh"))
 
 

@@ -4,11 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gallery import SCHEMA, TinyEmbedder, gallery, write_images
+from tiny_gallery import SCHEMA, gallery, write_images
 
 from indexer.build.build import build_index
-from indexer.encode.encode import check_indexable
-from indexer.encode.onnx import export_onnx
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.errors import UsageError
 from training.images.preprocessing import Preprocessing
@@ -19,7 +17,7 @@ RIVALS = [name for name in ARCHITECTURES if name != "m2fashion"]
 
 
 @pytest.mark.parametrize("name", RIVALS)
-def test_a_rival_is_neither_indexed_nor_exported(name: str, tmp_path: Path) -> None:
+def test_a_rival_is_not_indexed(name: str, tmp_path: Path) -> None:
     model = build_model(SCHEMA, variant(name, SMALL))
     save_checkpoint(tmp_path / "run", model, Preprocessing(size=16), (), {})
     loaded = load_checkpoint(tmp_path / "run")
@@ -28,11 +26,3 @@ def test_a_rival_is_neither_indexed_nor_exported(name: str, tmp_path: Path) -> N
     with pytest.raises(UsageError, match=expected):
         build_index(dataset, np.arange(2), loaded, tmp_path / "index")
     assert not (tmp_path / "index").exists()
-    with pytest.raises(UsageError, match=expected):
-        export_onnx(loaded.model, 16)
-    assert not (tmp_path / "model.onnx").exists()
-
-
-def test_m2fashion_and_embedders_from_elsewhere_pass() -> None:
-    check_indexable(build_model(SCHEMA, SMALL))
-    check_indexable(TinyEmbedder())

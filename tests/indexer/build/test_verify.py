@@ -7,7 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_gallery import TinyCheckpoint, build, gallery, tiny_checkpoint, write_images
+from tiny_gallery import (
+    TinyCheckpoint,
+    build,
+    encodes_more,
+    gallery,
+    tiny_checkpoint,
+    write_images,
+)
 
 from indexer.build.edit import remove_images
 from indexer.build.shards import listed_plans
@@ -42,8 +49,8 @@ class _Meanwhile(Silent):
 
 
 def repaired(index: Path, model: TinyCheckpoint, dataset: Dataset, **more) -> Repair:
-    options = RepairOptions(lambda _: model, lambda _: dataset, **more)
-    return repair_index(index, options, Silent())
+    with encodes_more(model):
+        return repair_index(index, RepairOptions(lambda _: dataset, **more), Silent())
 
 
 def contents(index: Path) -> dict[str, bytes]:
@@ -80,7 +87,7 @@ def test_a_sound_index(index: Path) -> None:
     assert found.damaged == {}
     kinds = [finding.kind for finding in found.findings]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "manifest": 2, "model": 1, "shard": 3, "gallery": 1, "search": 1,
+        "manifest": 2, "model": 2, "shard": 3, "gallery": 1, "search": 1,
     }  # fmt: skip
 
 

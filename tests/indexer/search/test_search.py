@@ -22,7 +22,8 @@ from indexer.search.choose import (
     measure_probes,
     tenth_best,
 )
-from indexer.search.flat import FlatBytes, TorchBytes
+from indexer.search.flat import FlatBytes
+from indexer.search.gpu import TorchBytes
 from indexer.search.index import SearchIndex, Source, open_search
 from indexer.search.lists import InvertedLists, fill_lists, nearest_centre, train_cells
 from indexer.store.manifest import SearchEntry

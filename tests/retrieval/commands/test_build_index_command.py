@@ -15,6 +15,7 @@ from retrieval.cli import main
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.images.preprocessing import Preprocessing
+from training.images.tensors import normalise
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 
@@ -77,7 +78,9 @@ def assert_described_by(store: Store, model: M2Fashion, folder: Path) -> None:
     """The stored bytes are those of what the model sees in the files, give or take one."""
     pixels = np.stack([store.preprocessing.open(folder / path) for path in store.paths])
     with torch.inference_mode():
-        found = model.describe(model.trunk(store.preprocessing.normalise(torch.from_numpy(pixels))))
+        found = model.describe(
+            model.trunk(normalise(torch.from_numpy(pixels), store.preprocessing))
+        )
     direct = store.layout.pack(found.chances.numpy(), found.nuance.numpy())
     apart = np.abs(direct.astype(int) - store.descriptors())
     assert apart.max() <= 1

@@ -22,6 +22,7 @@ from retrieval.evaluation.attribute_map import MapReport, evaluate_attributes
 from retrieval.query_vector import COMPARED
 from training.checkpoint import load_checkpoint
 from training.datasets import load_dataset
+from training.images.tensors import normalise
 
 FAST = (
     *("--backbone", "resnet18", "--stage", "layer1", "--image-size", 32, "--no-freeze"),
@@ -186,7 +187,7 @@ def direct_report(shop: Shop, split: str, mode: str) -> MapReport:
     dataset = load_dataset(str(shop.catalogue))
     dataset = dataset.subset(dataset.rows_of(split))
     prepared = np.stack([loaded.preprocessing.open(dataset.root / p) for p in dataset.paths])
-    images = loaded.preprocessing.normalise(torch.from_numpy(prepared))
+    images = normalise(torch.from_numpy(prepared), loaded.preprocessing)
 
     def embed(condition, rows):
         states = torch.from_numpy(condition).float()[None]
@@ -286,7 +287,7 @@ def test_the_floor_ignores_the_condition(shop: Shop, capsys, out: Path) -> None:
     for path in dataset.paths:
         pixels = torch.from_numpy(loaded.preprocessing.open(dataset.root / path))[None]
         with torch.inference_mode():
-            trunk = loaded.model.backbone(loaded.preprocessing.normalise(pixels))
+            trunk = loaded.model.backbone(normalise(pixels, loaded.preprocessing))
         mean = trunk[0].double().mean((1, 2)).numpy()
         vectors.append(mean / np.linalg.norm(mean))
     pooled = np.stack(vectors)

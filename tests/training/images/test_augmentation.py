@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.images.preprocessing import Augmentation, augment, draw_augmentation, drop_channels
+from training.images.tensors import Augmentation, augment, draw_augmentation, drop_channels
 
 
 def _drawn(count: int = 4, crop: float = 0.6, flip: bool = True, drop: float = 0.3) -> Augmentation:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import struct
 import subprocess
 import sys
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +19,6 @@ from malformed_images import DAMAGES, DISGUISES, malformed_images
 from PIL import Image
 
 from training.errors import DataError
-from training.images import batches as decoding
 from training.images.batches import read_batches
 from training.images.preprocessing import Preprocessing
 from training.images.read import PNG_CHUNKS, decode_rgb
@@ -267,51 +263,25 @@ def test_threads_that_read_at_once_each_get_their_own_verdict() -> None:
     assert (list(warnings.filters), warnings.showwarning) == before
 
 
-def test_fault_16_decoding_workers_are_spawned_and_do_not_hang_after_faiss_has_run(
-    tmp_path: Path,
-) -> None:
-    faiss = pytest.importorskip("faiss")
-    index = faiss.IndexHNSWFlat(8, 4)
-    vectors = np.random.default_rng(0).random((500, 8), dtype=np.float32)
-    index.add(vectors)  # starts the threads that a fork would lose
-    index.search(vectors, 3)
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_batches_come_in_order_whoever_decodes(workers: int, tmp_path: Path) -> None:
     names = [f"{number}.png" for number in range(12)]
     for number, name in enumerate(names):
         Image.new("L", (9, 9), number).save(tmp_path / name)
-
-    def batches() -> Iterator[range]:  # no list: a short list is read without workers
-        yield from (range(start, start + 4) for start in (0, 4, 8))
-
-    read = list(read_batches(tmp_path, names, batches(), Preprocessing(size=8), workers=1))
-    assert [batch.listed for batch in read] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
-    assert found.tolist() == list(range(12))
-    index.search(vectors, 3)
-
-
-def test_an_interrupt_of_the_whole_group_does_not_reach_the_workers(tmp_path: Path) -> None:
-    Image.new("L", (9, 9)).save(tmp_path / "a.png")
-
-    def batches() -> Iterator[list[int]]:
-        for worker in multiprocessing.active_children():  # started a moment ago
-            assert worker.pid is not None
-            os.kill(worker.pid, signal.SIGINT)
-            yield [0]
-
-    (batch,) = read_batches(tmp_path, ["a.png"], batches(), Preprocessing(size=8), workers=1)
-    assert batch.good == [0]
-
-
-@pytest.mark.parametrize("limit", [0, 5, 8, 100])
-def test_what_is_read_while_the_workers_start_comes_first(
-    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoding, "SERIAL_LIMIT", limit)
-    names = [f"{number}.png" for number in range(12)]
-    for number, name in enumerate(names):
-        Image.new("L", (9, 9), number).save(tmp_path / name)
-    batches = [[3, 2, 1, 0], [4, 5, 6], [7, 11], [8, 9, 10]]
-    read = list(read_batches(tmp_path, names, batches, Preprocessing(size=8), workers=1))
+    batches = [[3, 2, 1, 0], [4, 5, 6], [], [7, 11], [8, 9, 10]]
+    read = list(read_batches(tmp_path, names, iter(batches), Preprocessing(size=8), workers))
     assert [batch.listed for batch in read] == batches
     found = np.concatenate([batch.pixels[:, 0, 4, 4] for batch in read])
     assert found.tolist() == [number for batch in batches for number in batch]
+
+
+def test_an_endless_list_is_read_a_little_ahead(tmp_path: Path) -> None:
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    asked = count()
+    endless = ([0] for _ in asked)
+    read = read_batches(tmp_path, ["a.png"], endless, Preprocessing(size=8), workers=2)
+    for _ in range(5):
+        assert next(read).good == [0]
+    read.close()
+    assert next(asked) < 10
+    assert not [one for one in threading.enumerate() if one.name.startswith("decode")]

@@ -18,6 +18,7 @@ from PIL import Image
 from training.errors import DataError
 from training.images.preprocessing import Preprocessing
 from training.images.read import decode_rgb, open_rgb
+from training.images.tensors import normalise
 
 RED = np.array([200, 30, 40])
 
@@ -47,7 +48,7 @@ def test_padding_keeps_the_shape_on_a_neutral_ground() -> None:
     preprocessing = Preprocessing(size=40, mode="pad")
     fitted = preprocessing.fit(solid("RGB", (255, 255, 255), (20, 10)))
     assert (fitted[:, 10:30] == 255).all()
-    normal = preprocessing.normalise(torch.from_numpy(fitted).unsqueeze(0))[0]
+    normal = normalise(torch.from_numpy(fitted).unsqueeze(0), preprocessing)[0]
     assert float(normal[:, 5, 5].abs().max()) < 0.01
 
 

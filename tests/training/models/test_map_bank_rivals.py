@@ -10,6 +10,7 @@ from tiny_catalogue import write_tiny_catalogue
 from training.datasets import load_dataset
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
+from training.images.tensors import normalise
 from training.maps import bank_from_images
 from training.models.config import ModelConfig, build_model, variant
 
@@ -35,7 +36,7 @@ def test_a_bank_embeds_and_predicts_as_the_model_does(name: str, tmp_path: Path)
     pixels = torch.from_numpy(np.stack([SMALL.open(dataset.root / dataset.paths[r]) for r in rows]))
     condition = dataset.schema.type_condition(1)
     with torch.inference_mode():
-        images = SMALL.normalise(pixels)
+        images = normalise(pixels, SMALL)
         z = model(images, torch.from_numpy(condition).float().unsqueeze(0)).numpy()
         chances = model.predict(model.features(images)).numpy()
         pooled = torch.nn.functional.normalize(model.trunk(images).mean((2, 3)), dim=-1).numpy()
