@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from retrieval.options import LazyGroup
+from retrieval.lazy_group import LazyGroup
 
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),

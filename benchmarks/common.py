@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import click
 
 from retrieval.options import PATH, filled
 from training.files import write_file
+from training.threads import cores
 
 RESULTS = Path(__file__).parent / "results"
 CODE = ("training", "indexer", "retrieval", "benchmarks")
@@ -150,13 +150,6 @@ def vector_instructions() -> str:
     import torch
 
     return str(torch.backends.cpu.get_cpu_capability())
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def commit_name() -> str:

@@ -40,3 +40,5 @@ def _check_packages() -> None:
 
 
 _check_packages()
+
+import training  # noqa: E402, F401  # settles the threads before numpy and torch load

@@ -1,7 +1,8 @@
 """The `retrieve` command: its subcommands, and the one place where errors become exit codes.
 
 A subcommand's module is imported only when it is called, so that `retrieve --help` does not
-import torch and `bench` can live in `benchmarks/` without a backward import.
+import torch, `--threads` is known before anything that computes is loaded, and `bench` can live in
+`benchmarks/` without a backward import.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any, NoReturn
 import click
 
 from retrieval.console import printable
-from retrieval.options import LazyGroup
+from retrieval.lazy_group import LazyGroup
 from training.errors import ResourceError, RetrieveError, UsageError
+from training.threads import MOST, settle
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
@@ -71,6 +73,14 @@ def _print_version(context: click.Context, _: click.Parameter, asked: bool) -> N
     callback=_print_version,
     help="Show the version and exit.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(1, MOST),
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, option, count: settle(count),
+    help="Threads that compute [default: $RETRIEVE_THREADS, else the cores that may be used].",
+)
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
 def cli(debug: bool) -> None:
     """Attribute-specific fashion image retrieval.
@@ -96,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
     130 and 143 after SIGINT and SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in takewhile(lambda argument: argument.startswith("-"), arguments)
+    debug = "--debug" in takewhile(lambda argument: argument not in COMMANDS, arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A label that the terminal's encoding lacks is shown escaped, not an error.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,5 +1,5 @@
-"""What commands share: options, one frozen dataclass a command, filled by click once; commands
-that are imported when they are called; names, indexes and paths as they are given.
+"""What commands share: options, one frozen dataclass a command, filled by click once; names,
+indexes and paths as they are given.
 
 @dataclass(frozen=True, kw_only=True)
 class Options(DatasetOptions):
@@ -8,11 +8,9 @@ class Options(DatasetOptions):
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
@@ -102,35 +100,6 @@ def _parameter(own: Field[Any], hint: Any) -> Callable[[Any], Any]:
         show_default=own.default not in (MISSING, None, ()),
         help=help,
     )
-
-
-class LazyGroup(click.Group):
-    """Subcommands that are imported when one is called: `lazy` is name -> (module with a click
-    command called `command`, one-line help)."""
-
-    def __init__(self, lazy: Mapping[str, tuple[str, str]], **options: Any) -> None:
-        super().__init__(**options)
-        self._lazy = lazy
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, in the order given."""
-        return list(self._lazy)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The `command` of a subcommand's module; a name that is not there tells the nearest."""
-        if cmd_name in self._lazy:
-            command: click.Command = importlib.import_module(self._lazy[cmd_name][0]).command
-            return command
-        if cmd_name.startswith("-"):
-            return None
-        near = difflib.get_close_matches(cmd_name, self._lazy, n=3, cutoff=0.4)
-        names = ", ".join(near or self._lazy)
-        raise UsageError(f"unknown command {cmd_name!r}; nearest: {names}")
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the subcommands with their one-line help."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in self._lazy.items()])
 
 
 def split_names(option: str, given: Sequence[str]) -> list[str]:

@@ -1,9 +1,17 @@
-"""What is learned, and from what: attribute schema, dataset adapters, models, losses, trainer."""
+"""What is learned, and from what: attribute schema, dataset adapters, models, losses, trainer.
+
+Importing it settles how many threads compute (`training.threads`), for this process and those that
+it starts: before numpy, torch and faiss load, unless they are loaded already.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from training.errors import UsageError
+from training.threads import settle
 
 if TYPE_CHECKING:
     from training.checkpoint import load_checkpoint
@@ -17,6 +25,10 @@ _HOMES = {
     "load_dataset": ("training.datasets", "load_dataset"),
     "train": ("training.run", "run_training"),
 }
+
+
+with suppress(UsageError):  # a wrong $RETRIEVE_THREADS is told of by whatever needs the number
+    settle()
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,6 @@ from benchmarks.common import (
     WorkBench,
     bench_command,
     commit_name,
-    cores,
     table,
     vector_instructions,
 )
@@ -35,6 +34,7 @@ from retrieval.console import Bars, stderr
 from retrieval.engine import Engine
 from retrieval.options import PATH
 from retrieval.query_vector import draw_requests
+from training.threads import cores
 
 SIZES = (1_000, 10_000, 100_000, 253_983, 1_000_000, 2_000_000, 10_000_000)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import cores
 from indexer.search.choose import HITS, recall_of, tenth_best
 from indexer.store.store import Store
 from retrieval.engine import Engine
@@ -25,6 +24,7 @@ from retrieval.picture import Picture
 from retrieval.query_vector import CANDIDATES, draw_requests
 from retrieval.request import Request
 from training.errors import ResourceError
+from training.threads import threads
 
 SHARES = (0.5, 0.1, 0.01, 0.001)
 """Of a gallery that filters leave."""
@@ -57,9 +57,9 @@ class Row:
 
 
 def memory_pass(store: Store) -> Callable[[], object]:
-    """One reading of all descriptors' bytes by all cores: the floor of any exact search."""
+    """One reading of all descriptors' bytes by all threads: the floor of any exact search."""
     # Copied into a buffer that stays in the core's cache, at the pace of reading memory.
-    size, count = 1 << 18, cores()
+    size, count = 1 << 18, threads()
     whole = [np.ascontiguousarray(block).reshape(-1) for block in store.blocks()]
     pieces = [block[i : i + size] for block in whole for i in range(0, len(block), size)]
     cuts = [len(pieces) * n // count for n in range(count + 1)]

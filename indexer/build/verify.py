@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
 from training.schema import Schema
+from training.threads import threads
 
 _AGAIN = "run the build-index command again: it encodes the damaged shards alone"
 
@@ -96,7 +96,7 @@ def _verify(folder: Path, progress: Progress, manifest: Manifest) -> Verificatio
         progress.advance(1)
         return problem
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of Python
+    with ThreadPoolExecutor(min(8, threads())) as pool:  # hashing lets go of Python
         problems = list(pool.map(checked, manifest.files))
     named = zip(manifest.named_files.items(), problems, strict=True)
     files = [Finding(entry.name, kind, problem) for (entry, kind), problem in named]

@@ -18,6 +18,7 @@ from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, 
 from training.errors import ResourceError, UsageError
 from training.report import EpochReport
 from training.report import Progress as TrainerProgress
+from training.threads import share
 
 if TYPE_CHECKING:
     from training.datasets.dataset import Dataset
@@ -77,6 +78,7 @@ def command(options: Options) -> int:
     retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
 
     With --processes 4 each takes its share of every batch; the losses are those of the whole batch.
+    They share the cores too; a number of threads that is set is that of each.
     On several machines: torchrun --nnodes 2 --nproc-per-node 4 ... -m retrieval.cli train ...
     """
     run = _configured(options)
@@ -141,6 +143,7 @@ def _start(words: list[str], count: int) -> int:
         port = str(probe.getsockname()[1])
     home = str(Path(__file__).resolve().parents[2])
     env = os.environ | {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    env["OMP_NUM_THREADS"] = str(share(count))
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
     # -P: a folder `training` where one works is not ours.
     command = [sys.executable, "-P", "-m", "retrieval.cli", *words]
