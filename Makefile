@@ -2,12 +2,10 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# Where make runs on a machine with a CUDA GPU, EXTRA=gpu installs faiss-gpu instead.
-EXTRA ?= cpu
 
 .PHONY: demo dist endurance test lint format install clean
 
-demo: .venv/installed-$(EXTRA)
+demo: .venv/installed-train
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/installed-dev
@@ -31,19 +29,19 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-install: .venv/installed-$(EXTRA)
+install: .venv/installed-train
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 
-.venv/installed-$(EXTRA): pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRA)]"
+.venv/installed-train: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[train]"
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[$(EXTRA),dev]"
-	touch $@ .venv/installed-$(EXTRA)
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"
+	touch $@ .venv/installed-train
 
 clean:
 	rm -rf .venv demo build *.egg-info

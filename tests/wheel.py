@@ -1,9 +1,9 @@
 """Builds the wheel and works with it where there is nothing else: `make dist`.
 
 It is installed into an empty environment with the pinned versions of its dependencies, and then
-with the lowest that `pyproject.toml` allows. Torch and what it needs, by far the largest, are those
-of the environment that runs this. Each time pictures are drawn, a model trained, an index built and
-asked, in an empty folder.
+with the lowest that `pyproject.toml` allows. There pictures are drawn, indexed by a model that this
+environment trained, and asked for, without torch; then with `[train]` a model is trained. Torch and
+what it needs, by far the largest, are those of the environment that runs this.
 """
 
 from __future__ import annotations
@@ -56,44 +56,49 @@ def lay_torch(folder: Path, own: set[str]) -> None:
                 (folder / top).symlink_to(Path(str(found.locate_file(top))))
 
 
-def environment(folder: Path, wheel: Path, versions: Path, torch: Path) -> Path:
-    """A new environment with the wheel and torch; its `bin`."""
-    venv.create(folder, with_pip=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    (packages / "torch.pth").write_text(f"{torch}\n")
-    run(
-        folder / "bin/python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-compile",
-        "-c",
-        versions,
-        f"{wheel}[cpu]",
-    )
-    return folder / "bin"
+def install(programs: Path, what: str, versions: Path) -> None:
+    """Install the wheel, with extras, into an environment."""
+    words = ("-m", "pip", "install", "-q", "--no-compile", "-c", versions, what)
+    run(programs / "python", *words)
 
 
-def work(programs: Path, folder: Path) -> str:
-    """The main job in an empty folder; what `retrieve --version` says."""
-    folder.mkdir()
+def megabytes(folder: Path) -> int:
+    """What files below a folder take."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if file.is_file()) // 10**6
 
-    def retrieve(*words: object) -> str:
+
+class Shop:
+    """Rendered garments and what is made of them, in an empty folder by one environment."""
+
+    def __init__(self, programs: Path, folder: Path) -> None:
+        folder.mkdir()
+        self.programs, self.folder = programs, folder
+
+    def retrieve(self, *words: object) -> str:
+        """The command line."""
+        programs, folder = self.programs, self.folder
         return run(programs / "python", "-P", programs / "retrieve", *words, cwd=folder)
 
-    retrieve("wardrobe", "shop", "--count", 120, "--size", 64)
-    (folder / "small.toml").write_text(
-        '[model]\nbackbone = "small"\ngrid = 4\ndim = 16\n[preprocessing]\nsize = 64\n'
-        "[recipe]\nepochs = 1\nfreeze_backbone = false\nfreeze_norm = false\n"
-    )
-    retrieve("train", "--dataset", "shop", "--config", "small.toml", "--out", "runs/shop")
-    retrieve("build-index", "--dataset", "shop")
-    picture = sorted((folder / "shop/images").glob("*.jpg"))[0]
-    found = json.loads(retrieve("query", picture, "--attrs", "floral", "--json"))
-    assert len(found["hits"]) == 10, found
-    retrieve("verify")
-    return retrieve("--version").strip()
+    def train(self) -> Path:
+        """Draw and train; the run."""
+        self.retrieve("wardrobe", "shop", "--count", 120, "--size", 64)
+        (self.folder / "small.toml").write_text(
+            '[model]\nbackbone = "small"\ngrid = 4\ndim = 16\n[preprocessing]\nsize = 64\n'
+            "[recipe]\nepochs = 1\nfreeze_backbone = false\nfreeze_norm = false\n"
+        )
+        self.retrieve("train", "--dataset", "shop", "--config", "small.toml", "--out", "runs/shop")
+        return self.folder / "runs/shop"
+
+    def ask(self, run: Path) -> None:
+        """Index the garments of another wardrobe and find ten."""
+        self.retrieve("wardrobe", "other", "--count", 60, "--size", 64, "--seed", 1)
+        self.retrieve("build-index", "--dataset", "other", "--checkpoint", run)
+        pictures = sorted((self.folder / "other/images").glob("*.jpg"))
+        self.retrieve("add", "indexes/other", pictures[1], "--labels", "pattern=floral")
+        self.retrieve("remove", "indexes/other", pictures[2])
+        found = json.loads(self.retrieve("query", pictures[0], "--attrs", "floral", "--json"))
+        assert len(found["hits"]) == 10, found
+        self.retrieve("verify")
 
 
 def main() -> None:
@@ -104,15 +109,26 @@ def main() -> None:
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, ROOT)
         (wheel,) = place.glob("*.whl")
         assert project["version"] in wheel.name
-        needed = lowest(project["dependencies"] + project["optional-dependencies"]["cpu"])
+        needed = lowest(project["dependencies"] + project["optional-dependencies"]["train"])
         (place / "lowest.txt").write_text("\n".join(needed) + "\n")
         lay_torch(place / "torch", {one.split("==")[0] for one in needed})
+        trained = Shop(Path(sys.executable).parent, place / "trained").train()
         for name, versions in (
             ("pinned", ROOT / "constraints.txt"),
             ("lowest", place / "lowest.txt"),
         ):
-            programs = environment(place / name, wheel, versions, place / "torch")
-            print(f"{name}: {work(programs, place / f'work-{name}')}")
+            venv.create(place / name, with_pip=True)
+            (packages,) = (place / name).glob("lib/python*/site-packages")
+            before, programs = megabytes(packages), place / name / "bin"
+            install(programs, str(wheel), versions)
+            size = megabytes(packages) - before
+            assert not (packages / "torch").exists(), "a query needs no torch"
+            shop = Shop(programs, place / f"work-{name}")
+            shop.ask(trained)
+            (packages / "torch.pth").write_text(f"{place / 'torch'}\n")
+            install(programs, f"{wheel}[train]", versions)
+            shop.train()
+            print(f"{name}: {shop.retrieve('--version').strip()}, {size} MB without torch")
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ class Options(DatasetOptions):
     runtime: Annotated[
         str,
         click.Choice(["torch", "onnx", "onnx-int8", "auto"]),
-        "What encodes; on the CPU onnx is faster and onnx-int8, which differs a little, the "
-        "fastest; both need the [onnx] extra.",
-    ] = "torch"
+        "What encodes: auto is onnx on the CPU and torch on a GPU; onnx-int8, on the CPU, is "
+        "faster and differs a little.",
+    ] = "auto"
     precision: Annotated[
         str,
         click.Choice(["auto", "float32", "bfloat16"]),

@@ -67,8 +67,7 @@ def _faiss() -> str:
     from indexer.search.flat import faiss_distributions, load_faiss
 
     faiss = load_faiss()  # raises if two are installed, or if it gives wrong answers
-    names = faiss_distributions(d.metadata["Name"] or "" for d in metadata.distributions())
-    return f"{' '.join(names) or 'faiss'} {faiss.__version__}"
+    return f"{' '.join(faiss_distributions()) or 'faiss'} {faiss.__version__}"
 
 
 def _gpu() -> str:

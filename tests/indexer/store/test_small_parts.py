@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import faiss
 import numpy as np
 import pytest
@@ -57,24 +60,27 @@ def test_payload_is_found_by_text_and_by_number() -> None:
 
 def test_faiss_is_there_once() -> None:
     assert faiss_module.load_faiss().IndexFlatIP is faiss.IndexFlatIP
-    names = ["numpy", "faiss-cpu", "Faiss_GPU", "faiss-gpu-cuvs", "faissy"]
-    found = faiss_module.faiss_distributions(names)
-    assert found == ["faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs"]
+    assert faiss_module.faiss_distributions() == ["faiss-cpu"]
 
 
-def test_two_or_no_faiss_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_or_no_faiss_say_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load = faiss_module.load_faiss.__wrapped__
+    for name in ("faiss_cpu-1.12.0", "faiss_gpu_cuvs-1.9", "faissy", "numpy-2.0"):
+        (tmp_path / f"{name}.dist-info").mkdir()
+    there = SimpleNamespace(origin=str(tmp_path / "faiss/__init__.py"))
     with monkeypatch.context() as patch:
-        patch.setattr(faiss_module, "faiss_distributions", lambda names: ["faiss-cpu", "faiss-gpu"])
-        with pytest.raises(ResourceError, match="faiss-cpu and faiss-gpu are both installed"):
+        patch.setattr(faiss_module.importlib.util, "find_spec", lambda name: there)
+        with pytest.raises(ResourceError, match="faiss-cpu and faiss-gpu-cuvs are both installed"):
             load()
 
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(faiss_module, "faiss_distributions", lambda names: [])
+    monkeypatch.setattr(faiss_module.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(faiss_module.importlib, "import_module", missing)
-    with pytest.raises(ResourceError, match=r'pip install "m2fashion-retrieval\[cpu\]"'):
+    with pytest.raises(ResourceError, match=r"faiss is missing; pip install faiss-cpu"):
         load()
 
 
