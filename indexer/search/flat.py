@@ -27,7 +27,7 @@ def faiss_distributions() -> list[str]:
     if found is None or found.origin is None:
         return []
     # They lie beside the module: to ask for all that is installed takes a cold start's tenth.
-    beside = Path(found.origin).parents[1].glob("faiss*.dist-info")
+    beside = Path(found.origin).parents[1].glob("faiss_[cg]pu*.dist-info")
     return sorted({path.name.partition("-")[0].replace("_", "-") for path in beside})
 
 
