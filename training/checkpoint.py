@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from training.descriptor import DescriptorLayout
 from training.errors import DataError, UsageError
-from training.files import write_file
+from training.files import as_resource_error, write_file
 from training.images.preprocessing import Preprocessing
 from training.models.config import ModelConfig, build_model, layout_of
+from training.report import Parity
 from training.schema import Schema, normalise_name
 from training.validated import read_json, validated
 
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from training.models.embedder import ConditionedEmbedder
 
 
-def model_card(model: ConditionedEmbedder, training: dict[str, Any]) -> str:
-    """Markdown: what the model is, how well it was trained (remarks on the run), how to load it."""
+def model_card(
+    model: ConditionedEmbedder, training: dict[str, Any], parity: Parity | None = None
+) -> str:
+    """Markdown: what the model is, how well it was trained (remarks on the run), how close its ONNX
+    files are to it, how to load it."""
     config, grid = model.config, model.grid
     kind = "An image embedding conditioned on attribute labels"
     if not model.sees_values:
@@ -43,6 +47,8 @@ def model_card(model: ConditionedEmbedder, training: dict[str, Any]) -> str:
     )
     figure = training.get("validation")
     measured = "" if figure is None else f"\n- validation MAP (type mode, all): {figure:.2f} %"
+    if parity is not None:
+        measured += f"\n- {ONNX}: {parity.float32.told}\n- {ONNX_INT8}: {parity.int8.told}"
     rows = "\n".join(
         f"| {normalise_name(of.name)} ({len(of.values)}) | {', '.join(of.values[:12])}"
         f"{', ...' if len(of.values) > 12 else ''} |"
@@ -78,13 +84,20 @@ labels are guesses; do not use them to describe people.
 
 WEIGHTS, CONFIG, SCHEMA, CARD = "model.safetensors", "config.json", "schema.json", "README.md"
 ONNX, ONNX_INT8 = "model.onnx", "model.int8.onnx"
-FILES = (WEIGHTS, CONFIG, SCHEMA, CARD, ONNX, ONNX_INT8)
+"""What training adds at its end, see `training/export.py`; int8 is the backbone alone."""
 
-INPUTS, OUTPUTS = ("images", "conditions"), ("chances", "nuance", "attention")
-"""Of an exported model, see `training/export.py`."""
+INPUTS = ("images", "conditions")
+"""Of both graphs: uint8 [B, 3, S, S] of `Preprocessing.fit`, and label states [C, K] float32."""
+
+OUTPUTS = ("chances", "nuance", "attention")
+"""Likewise, float32: [B, K] and [B, N] as of `Described`, and where the model looks under each
+condition [B, C, H, W], which sums to 1 over H and W. N may be 0, C too."""
 
 CHECKPOINT_KEY = "m2fashion.checkpoint"
-"""Under which an exported model names the hash of its checkpoint."""
+PREPROCESSING_KEY, SCHEMA_KEY = "m2fashion.preprocessing", "m2fashion.schema"
+"""Names, in a graph's metadata, of the hash of what it was made of."""
+
+FILES = (WEIGHTS, CONFIG, SCHEMA, CARD, ONNX, ONNX_INT8)
 
 
 @dataclass(frozen=True)
@@ -150,12 +163,15 @@ def save_checkpoint(
     categories: tuple[str, ...],
     training: dict[str, Any],
 ) -> None:
-    """Write a checkpoint, see `Checkpoint`; each file is replaced as a whole, the config last.
-    Raises ResourceError."""
+    """Write a checkpoint, see `Checkpoint`; each file is replaced as a whole, the config last, and
+    ONNX files of other weights are removed first. Raises ResourceError."""
     from safetensors.torch import save
 
     config = _Config(1, model.architecture, model.config, preprocessing, categories, training)
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
+    with as_resource_error(folder):
+        for name in (ONNX, ONNX_INT8):
+            (folder / name).unlink(missing_ok=True)
     # Not `save_file`: nobody else may read its files.
     write_file(folder / WEIGHTS, save(state, {"format": "pt"}))
     for name, content in (

@@ -2,8 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far an ONNX file is from torch over some images."""
+
+    chances_largest: float  # absolute difference of a chance, 0..1
+    chances_mean: float  # likewise
+    nuance_least: float | None  # cosine of a unit vector of nuance; None if there is none
+    nuance_mean: float | None  # likewise
+
+    @property
+    def told(self) -> str:
+        """In words."""
+        words = f"chances within {math.ceil(1e5 * self.chances_largest) / 1e5:.5f} of torch's"
+        if self.nuance_least is not None:
+            least = math.floor(1e4 * self.nuance_least) / 1e4
+            words += f", nuance at a cosine of {least:.4f} or more"
+        return words
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the ONNX files of a checkpoint are from torch in float32 on the CPU."""
+
+    images: int  # how many this was measured on
+    float32: Difference  # of `model.onnx`
+    int8: Difference  # of `model.int8.onnx`
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -27,6 +61,9 @@ class TrainReport:
     images: int = 0  # how many were trained on
     # (path, reason) of those that could not be read
     failures: list[tuple[str, str]] = field(default_factory=list)
+    export: Parity | None = (
+        None  # of the ONNX files; None if there are none, see `export_checkpoint`
+    )
 
 
 class Progress:
@@ -43,3 +80,6 @@ class Progress:
 
     def end_epoch(self, report: EpochReport) -> None:
         """An epoch and its validation are done."""
+
+    def exporting(self) -> None:
+        """The last epoch is done, and the best is exported."""

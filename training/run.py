@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
+from training.export import export_checkpoint, load_exporters, sample_pictures
 from training.images.batches import Reading
 from training.models.config import build_model
 from training.recipe import RunConfig
@@ -41,7 +43,8 @@ def run_training(
     progress: Progress | None = None,
 ) -> TrainReport:
     """Build the model, train it on the `train` split of a dataset, choosing the best epoch by its
-    `valid` split, and write `out/best` and `out/last.pt`.
+    `valid` split, write `out/best` and `out/last.pt`, and export `out/best`, also of a run that was
+    finished before, see `training/export.py`.
 
     The map cache is `cache/` beside `out`, so that runs share it.
 
@@ -49,8 +52,8 @@ def run_training(
         UsageError: `out` holds a run and it is not to be resumed, or a batch cannot be shared
             evenly.
         DataError: no training images, or none that has a label; nothing to resume, or what there is
-            is of another run; a loss that is not finite.
-        ResourceError: a checkpoint cannot be written.
+            is of another run; a loss that is not finite; no training image can be read any more.
+        ResourceError: a checkpoint cannot be written or exported.
     """
     setting, progress = setting or Setting(), progress or Progress()
     processes = setting.processes
@@ -64,6 +67,9 @@ def run_training(
         raise DataError(f"{dataset.name} has no images in its train split")
     if not dataset.labels[rows].any() and (dataset.category[rows] < 0).all():
         raise DataError(f"{dataset.name} has no labels in its train split, nothing to learn from")
+    exports = config.model.architecture == "m2fashion" and dataset.schema.size > 0
+    if exports:
+        load_exporters()  # now: that it cannot be done should not be found after the last epoch
     torch.manual_seed(config.seed)
     if config.weights is None and config.recipe.freeze_norm and not config.recipe.freeze_backbone:
         # Batch norms that never saw data have nothing to keep.
@@ -92,4 +98,9 @@ def run_training(
     else:
         trainer.prepare()
     trainer.train(report, progress)
+    if exports and processes.first:
+        progress.exporting()
+        paths = [dataset.paths[row] for row in rows]
+        pictures = sample_pictures(dataset.root, paths, config.preprocessing)
+        report.export = export_checkpoint(load_checkpoint(out / "best"), pictures)
     return report

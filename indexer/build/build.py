@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ from indexer.store.manifest import (
     write_manifest,
     writer_lock,
 )
-from training.checkpoint import Checkpoint
+from training.checkpoint import ONNX, Checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import CorruptStoreError, DataError, UsageError
 
@@ -124,6 +124,8 @@ def build_index(
     factory = choose_factory(len(rows), options.recall, asked)  # finds what is wrong with it
     check_indexable(checkpoint)
     runtime, precision = choose_runtime(options.runtime, options.precision, options.device)
+    if not (checkpoint.folder / ONNX).is_file():
+        _export(checkpoint, dataset, rows, progress)
     identity = Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
@@ -185,6 +187,18 @@ def build_index(
         runtime=runtime,
         search=manifest.search,
     )
+
+
+def _export(
+    checkpoint: Checkpoint, dataset: Dataset, rows: NDArray[np.int64], progress: Progress
+) -> None:
+    """What training does at its end, by pictures of the gallery."""
+    from training.export import export_checkpoint, sample_pictures
+
+    progress.say(f"{checkpoint.folder} holds no {ONNX}: its training did not come to its end; now")
+    paths = [dataset.paths[row] for row in rows]
+    pictures = sample_pictures(dataset.root, paths, checkpoint.preprocessing)
+    export_checkpoint(replace(checkpoint, device="cpu"), pictures)
 
 
 def check_indexable(checkpoint: Checkpoint) -> None:

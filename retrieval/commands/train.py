@@ -86,6 +86,7 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
+    from training.checkpoint import ONNX, ONNX_INT8
     from training.datasets import load_dataset
     from training.device import choose_device, keep_freed_memory
     from training.processes import joined
@@ -130,6 +131,9 @@ def command(options: Options) -> int:
     best = report.best_validation
     figure = "" if best is None else f", valid MAP {best:.2f} %"
     say(f"best epoch {report.best_epoch}{figure}; checkpoint {report.out / 'best'}", stdout)
+    if report.export is not None:
+        whole, int8 = report.export.float32.told, report.export.int8.told
+        say(f"exported {ONNX} ({whole}), {ONNX_INT8} ({int8})", stdout)
     return 0
 
 
@@ -223,6 +227,10 @@ class TrainingBars(Bars, TrainerProgress):
         figure = "" if report.validation is None else f"  valid MAP {report.validation:.2f} %"
         self.say(f"{self._title}  {_shown(report.losses)}{figure}  {report.seconds:.0f} s")
 
+    def exporting(self) -> None:
+        """Say so: it takes seconds."""
+        self.say("exporting the best epoch to ONNX")
+
 
 def _shown(losses: dict[str, float]) -> str:
     return "  ".join(f"{name} {value:.3f}" for name, value in losses.items() if value)
@@ -238,6 +246,7 @@ def _to_json(report: TrainReport, run: RunConfig, skipped: int) -> dict[str, Any
         "best_epoch": report.best_epoch,
         "validation_map": report.best_validation,
         "seconds": round(sum(e.seconds for e in report.epochs), 3),
+        "export": None if report.export is None else report.export.to_json(),
         "epochs": [
             {
                 "epoch": e.epoch,

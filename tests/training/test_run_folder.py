@@ -194,4 +194,4 @@ def test_others_may_read_a_checkpoint(dataset: Dataset, tmp_path: Path) -> None:
         os.umask(before)
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o644}
-    assert len(files) == 4 + 1
+    assert len(files) == 6 + 1

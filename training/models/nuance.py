@@ -37,7 +37,7 @@ class AttributeNuance(nn.Module):
     def forward(self, by_type: Tensor) -> Tensor:
         """[B, T, channels] -> [B, T x numbers]."""
         if not self.numbers:
-            return by_type.new_zeros(len(by_type), 0)
+            return by_type.new_zeros(by_type.shape[0], 0)  # a trace takes `len` for constant
         own = torch.einsum("btc,tcn->btn", by_type, self.weight)
         return F.normalize(own, dim=-1).flatten(1)
 
@@ -66,7 +66,7 @@ class GarmentNuance(nn.Module):
     def forward(self, trunk: Tensor) -> Tensor:
         """Standardised F [B, C, H, W] -> [B, numbers]."""
         if not self.numbers:
-            return trunk.new_zeros(len(trunk), 0)
+            return trunk.new_zeros(trunk.shape[0], 0)
         return F.normalize((self.statistics(trunk) - self.mean) @ self.projection, dim=-1)
 
     def fit(self, statistics: Tensor) -> None:

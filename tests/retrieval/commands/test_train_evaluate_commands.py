@@ -48,8 +48,9 @@ def test_train_prints_one_json_document_and_leaves_a_checkpoint(capsys, out: Pat
     found = json.loads(text)
     assert set(found) == {
         "run", "checkpoint", "images", "skipped", "seed", "best_epoch", "validation_map",
-        "seconds", "epochs",
+        "seconds", "export", "epochs",
     }  # fmt: skip
+    assert set(found["export"]) == {"images", "float32", "int8"}
     assert [set(e) for e in found["epochs"]] == [
         {"epoch", "losses", "validation_map", "seconds"}
     ] * 2
@@ -304,7 +305,8 @@ def test_a_table_for_people_and_the_default_folder(shop: Shop, capsys) -> None:
     assert "written to runs/shop/evaluation/shop-test-type.json and .md" in text
     assert (shop.run / "evaluation/shop-test-type.md").is_file()
     assert sorted(p.name for p in (shop.run / "best").iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "schema.json",
+        "README.md", "config.json", "model.int8.onnx", "model.onnx", "model.safetensors",
+        "schema.json",
     ]  # fmt: skip
 
 
