@@ -15,6 +15,7 @@ COMMANDS = {
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
+    "busy": ("benchmarks.busy", "What work takes beside busy processes."),
     "speed": (
         "benchmarks.speed.command",
         "What requests cost, from a thousand images to millions.",

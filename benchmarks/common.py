@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, TypeVar
 
 import click
@@ -108,8 +110,12 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *notes: str) -> 
     return "\n\n".join([grid, *filter(None, notes)])
 
 
-def retrieve(*words: Any, capture: bool = False) -> str:
+def retrieve(
+    *words: Any, capture: bool = False, environment: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """Run `retrieve` as a user does, shown first; stop this process if it fails.
+
+    `environment` is added to that of this process.
 
     Returns its standard output if that is captured; the command is shown on standard error then.
     """
@@ -117,7 +123,11 @@ def retrieve(*words: Any, capture: bool = False) -> str:
     click.echo(f"\n$ retrieve {' '.join(text)}", err=capture)
     pipe = subprocess.PIPE if capture else None
     done = subprocess.run(
-        [sys.executable, "-m", "retrieval.cli", *text], check=False, stdout=pipe, text=True
+        [sys.executable, "-m", "retrieval.cli", *text],
+        env=os.environ | environment,
+        check=False,
+        stdout=pipe,
+        text=True,
     )
     if done.returncode:
         sys.exit(done.returncode)
