@@ -48,7 +48,7 @@ def model_card(
     figure = training.get("validation")
     measured = "" if figure is None else f"\n- validation MAP (type mode, all): {figure:.2f} %"
     if parity is not None:
-        measured += f"\n- {ONNX}: {parity.float32.told}\n- {ONNX_INT8}: {parity.int8.told}"
+        measured += "".join(f"\n- {file}: {words}" for file, words in parity.told.items())
     rows = "\n".join(
         f"| {normalise_name(of.name)} ({len(of.values)}) | {', '.join(of.values[:12])}"
         f"{', ...' if len(of.values) > 12 else ''} |"

@@ -60,6 +60,8 @@ def choose_forward(
         model.to(memory_format=channels_last)  # type: ignore[call-overload]
         return torch_forward(model, checkpoint.preprocessing, device, precision)
     path = checkpoint.folder / (ONNX_INT8 if precision == "int8" else ONNX)
+    if not path.is_file():
+        raise DataError(f"{checkpoint.folder} holds no {path.name}: its model card says why")
     exported = open_onnx(path.read_bytes(), str(path))
     if exported.checkpoint != checkpoint.hash:
         raise DataError(f"{path} was exported from other weights than lie beside it: train again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable
@@ -84,6 +85,8 @@ def _gpu() -> str:
 
 def _search() -> str:
     """Draw plain colours, index them with an untrained model, and search by one of them."""
+    if importlib.util.find_spec("torch") is None:
+        return 'not tried: a model is made by torch (pip install "m2fashion-retrieval[train]")'
     from PIL import Image
 
     from indexer.build.build import BuildOptions, build_index
@@ -108,7 +111,7 @@ def _search() -> str:
         save_checkpoint(folder / "run", model, Preprocessing(size=_SIZE), (), {})
         rows = np.arange(len(dataset))
         checkpoint = load_checkpoint(folder / "run")
-        build_index(dataset, rows, checkpoint, folder / "index", options=BuildOptions(workers=0))
+        build_index(dataset, rows, checkpoint, folder / "index", BuildOptions(workers=0))
         engine = Engine.open(folder / "index", "cpu")
         row, seen = np.array([3]), engine.encode(dataset.root / dataset.paths[3])
         asked = engine.store.layout.pack(seen.chances[None], seen.nuance[None])

@@ -86,7 +86,6 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
-    from training.checkpoint import ONNX, ONNX_INT8
     from training.datasets import load_dataset
     from training.device import choose_device, keep_freed_memory
     from training.processes import joined
@@ -132,8 +131,8 @@ def command(options: Options) -> int:
     figure = "" if best is None else f", valid MAP {best:.2f} %"
     say(f"best epoch {report.best_epoch}{figure}; checkpoint {report.out / 'best'}", stdout)
     if report.export is not None:
-        whole, int8 = report.export.float32.told, report.export.int8.told
-        say(f"exported {ONNX} ({whole}), {ONNX_INT8} ({int8})", stdout)
+        files = ", ".join(f"{file} ({told})" for file, told in report.export.told.items())
+        say(f"exported {files}", stdout)
     return 0
 
 
