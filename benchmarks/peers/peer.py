@@ -7,7 +7,7 @@ and the values that the model predicts as tags; it filters by the tags and sorts
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,12 +32,13 @@ FIRST = 50
 
 @dataclass(frozen=True)
 class Question:
-    """A picture that was encoded before, as an embedding [D] and as the engine has it, and values
-    by flat index."""
+    """A picture that was encoded before, as an embedding [D] and as the engine has it, values by
+    flat index, and the dial, 0..1, which embeddings do not have; None: the default."""
 
     embedding: Floats
     picture: Picture
     values: tuple[int, ...] = ()
+    keep: float | None = None
 
 
 class Peer(Protocol):
@@ -90,20 +91,24 @@ class OwnPeer(Peer):
     def ask(self, question: Question, count: int) -> Rows:
         """See `Peer.ask`; no picture is left out, whatever it has."""
         names = [self._engine.schema.value_names[value] for value in question.values]
-        request = Request(question.picture, names, top_k=count, exact=self._exact)
+        dial, exact = question.keep, self._exact
+        request = Request(question.picture, names, top_k=count, keep=dial, exact=exact)
         return np.array([hit.row for hit in self._engine.query(request).hits], dtype=np.int64)
 
 
 class PeerScorer(Scorer):
-    """A peer's own answers as scores of all pictures, which `questions` has without values.
+    """A peer's own answers, at one dial, as scores of all pictures, which `questions` has without
+    values.
 
     The first `FIRST` that it returns come first, in its order. The rest are as `others` ranks them,
     whose scores are below 100: a peer that filters returns few pictures of rare combinations.
     """
 
-    def __init__(self, peer: Peer, questions: Sequence[Question], others: Scorer) -> None:
-        self.ranked_by = peer.name
-        self._peer, self._questions, self._others = peer, questions, others
+    def __init__(
+        self, peer: Peer, questions: Sequence[Question], others: Scorer, keep: float | None = None
+    ) -> None:
+        self.ranked_by = peer.name if keep is None else f"{peer.name}, dial {keep:g}"
+        self._peer, self._questions, self._others, self._keep = peer, questions, others, keep
 
     def named(
         self,
@@ -112,10 +117,9 @@ class PeerScorer(Scorer):
         unwanted: Sequence[int] = (),
         keep: float | None = None,
     ) -> Floats:
-        """Scores [N]; nothing is unwanted, and there is no dial."""
-        own = self._questions[query]
-        question = Question(own.embedding, own.picture, tuple(wanted))
+        """Scores [N]; nothing is unwanted, and the dial is the scorer's own."""
+        question = replace(self._questions[query], values=tuple(wanted), keep=self._keep)
         rows = self._peer.ask(question, FIRST)
-        scores = self._others.named(query, wanted).copy()
+        scores = self._others.named(query, wanted, (), self._keep).copy()
         scores[rows] = 100 + np.arange(len(rows), 0, -1, dtype=np.float32)
         return scores

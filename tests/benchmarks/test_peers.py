@@ -13,6 +13,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.measured_rows import ShopScorer
+from benchmarks.peers.command import DIAL
 from benchmarks.peers.peer import FaissPeer, Peer, Question
 from benchmarks.peers.postgres import PostgresPeer, add_hnsw, connect, fill_table, open_database
 from benchmarks.rivals.adde import predicted_values, unit
@@ -20,7 +21,7 @@ from indexer.store.store import open_store
 from retrieval.cli import _run
 from retrieval.evaluation.combinations import draw_combinations, evaluate_combinations
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.scorer import DescriptorScorer
+from retrieval.evaluation.scorer import DescriptorScorer, Scorer
 from retrieval.picture import Picture
 from training.checkpoint import save_checkpoint
 from training.datasets import load_dataset
@@ -51,6 +52,18 @@ def dsn() -> Iterator[str]:
         assert folder.is_dir()
         yield there
     assert not folder.exists()
+
+
+class AtDial(Scorer):
+    """A scorer that is asked with the dial at `DIAL`."""
+
+    ranked_by = ""
+
+    def __init__(self, own: Scorer) -> None:
+        self._own = own
+
+    def named(self, query, wanted, unwanted=(), keep=None):
+        return self._own.named(query, wanted, unwanted, DIAL)
 
 
 def made_gallery(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +133,7 @@ def test_every_system_is_measured(tmp_path: Path, capsys) -> None:
     assert file.with_suffix(".md").read_text() in capsys.readouterr().out
     quality = {row["peer"]: row for row in data["quality"]}
     costs = {row["peer"]: row for row in data["costs"]}
-    assert list(quality) == list(costs)
+    assert list(quality) == [*costs, f"this engine, dial {DIAL}"]
     assert len(costs) == (4 if data["postgres"].startswith("PostgreSQL 1") else 2)
     # Judged as the scorers that other tables have, of which each is one.
     (folder,) = (tmp_path / "work/peers").glob("tiny-*")
@@ -133,7 +146,7 @@ def test_every_system_is_measured(tmp_path: Path, capsys) -> None:
     combinations = draw_combinations(part, "test", 50)
     assert any(len(one.values) == 2 for one in combinations)
     for name, row in quality.items():
-        scorer = own if name == "this engine" else shop
+        scorer = AtDial(own) if "dial" in name else own if name == "this engine" else shop
         found = evaluate_combinations(part, "test", scorer, combinations)
         expected = found.same.precision_at_10, found.but.precision_at_10, found.but.keep_at_10
         assert (row["same_p10"], row["but_p10"], row["keep10"]) == pytest.approx(expected)
