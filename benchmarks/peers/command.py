@@ -132,7 +132,8 @@ def markdown(data: Data) -> str:
                 f"Medians / 95th percentiles of {data['rounds']} questions a kind, asked of all in "
                 f"turns on {data['machine']}; pictures are encoded already. Recall: of the true "
                 "first ten of the same ranking, the worst kind. MB: vectors and tags in memory, "
-                "the table and its indexes, descriptors and labels. Building: encoding apart.",
+                "the table and its indexes, descriptors and labels. Building: encoding apart. "
+                "pgvector is as it comes but for `hnsw.iterative_scan = strict_order`.",
             ),
         ]
     )
