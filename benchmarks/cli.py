@@ -20,6 +20,7 @@ COMMANDS = {
         "benchmarks.speed.command",
         "What requests cost, from a thousand images to millions.",
     ),
+    "peers": ("benchmarks.peers.command", "This engine beside faiss and PostgreSQL with tags."),
 }
 
 

@@ -33,7 +33,8 @@ FACTOR = 0.5
 NOISE = 0.3
 """Length of the noise beside a unit vector of nuance: a cosine of 0.96 is left."""
 
-_BLOCK = 8192  # images drawn at a time
+BLOCK = 8192
+"""Images drawn at a time, of one shard."""
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def export_gallery(
     progress.start("images drawn", size)
     for plan in plans:
         buffer = ShardBuffer(plan, layout)
-        for start in range(0, len(plan.paths), _BLOCK):
-            places = list(range(start, min(start + _BLOCK, len(plan.paths))))
+        for start in range(0, len(plan.paths), BLOCK):
+            places = list(range(start, min(start + BLOCK, len(plan.paths))))
             first = int(plan.rows[0]) + start
             drawn = draw_images(real, layout, schema, first, first + len(places))
             labels[first : first + len(places)] = drawn.labels

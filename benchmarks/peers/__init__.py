@@ -1,0 +1,1 @@
+"""`retrieve bench peers`: this engine beside what one would pick instead."""
