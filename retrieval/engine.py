@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from indexer.encode.onnx import OnnxModel, open_onnx
 from indexer.search.flat import load_faiss
@@ -47,6 +46,7 @@ from training.checkpoint import ONNX, ONNX_INT8
 from training.descriptor import Floats
 from training.device import choose_device
 from training.errors import DataError, UsageError
+from training.images.read import PictureSource
 from training.schema import Schema
 
 _BATCH = 64  # requests that are encoded and searched for together
@@ -139,8 +139,8 @@ class Engine:
             out += [self._answer(*each) for each in zip(queries, found, strict=True)]
         return out
 
-    def encode(self, image: str | Path | Image.Image) -> Picture:
-        """What the model sees in one picture, for `Request`; raises DataError."""
+    def encode(self, image: PictureSource) -> Picture:
+        """What the model sees in one picture, for `Request`; raises as `open_picture`."""
         return self._encode([image])[0]
 
     def _resolve(self, request: Request) -> Terms:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from indexer.encode.encode import Forward, encode
 from training.descriptor import Floats
 from training.images.preprocessing import Preprocessing
-from training.images.read import read_image_file, shown_path, to_rgb
+from training.images.read import PictureSource, content_of, picture_name
 
 _KEPT = 512  # pictures, about 2 KB each
 _BATCH = 32  # pictures that go through the model at a time
@@ -39,21 +37,21 @@ class Encoder:
         self._recent: dict[bytes, Picture] = {}
         self._lock = Lock()
 
-    def __call__(self, images: Sequence[str | Path | Image.Image]) -> list[Picture]:
-        """Encode files and RGB pictures of any size; DataError if a file cannot be read."""
+    def __call__(self, images: Sequence[PictureSource]) -> list[Picture]:
+        """Encode pictures of any size; raises as `open_picture`."""
         out: dict[int, Picture] = {}
         waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
         for number, image in enumerate(images):
-            if isinstance(image, Image.Image):
-                waiting.append((number, self._preprocessing.fit(to_rgb(image)), None))
+            content = content_of(image)
+            if content is None:
+                waiting.append((number, self._preprocessing.open(image), None))
                 continue
-            content = read_image_file(Path(image)).content
             digest = hashlib.sha256(content).digest()
             known = self._recent.get(digest)
             if known is not None:
                 out[number] = known
             else:
-                pixels = self._preprocessing.decode(content, shown_path(Path(image)))
+                pixels = self._preprocessing.decode(content, picture_name(image))
                 waiting.append((number, pixels, digest))
         for start in range(0, len(waiting), _BATCH):
             numbers, arrays, digests = zip(*waiting[start : start + _BATCH], strict=True)

@@ -6,17 +6,16 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from indexer.store.gallery import Column, parse_number
 from retrieval.picture import Picture
 from retrieval.query_vector import Asked
 from training.errors import UsageError
+from training.images.read import PictureSource
 from training.schema import Condition, Schema, normalise_name
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def parts_by_labels(
         yield {v: s > 0 for v, s in zip(named, own, strict=True) if s}, rows
 
 
-QueryImage = str | Path | Image.Image | Picture
+QueryImage = PictureSource | Picture
 """A file, an RGB picture, or one that was encoded before."""
 
 

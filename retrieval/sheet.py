@@ -18,7 +18,7 @@ from retrieval.hits import Hit, QueryResult
 from retrieval.request import Request
 from training.checkpoint import load_checkpoint
 from training.errors import DataError, ResourceError, UsageError
-from training.images.read import open_rgb, shown_path
+from training.images.read import open_picture, shown_path
 from training.schema import Condition, Schema
 
 CELL = 224
@@ -154,7 +154,7 @@ def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> Non
 def _picture(path: Path) -> Image.Image | str:
     """The picture, fitted into a cell; small ones are shown larger than they are."""
     try:
-        picture = open_rgb(path, draft=CELL)
+        picture = open_picture(path, draft=CELL)
     except DataError:
         return "cannot be read any more"
     scale = CELL / max(picture.size)

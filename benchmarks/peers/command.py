@@ -26,7 +26,6 @@ from benchmarks.common import (
     Result,
     WorkBench,
     bench_command,
-    cores,
     retrieve,
     table,
     vector_instructions,
@@ -72,6 +71,7 @@ from training.datasets.dataset import Dataset
 from training.descriptor import Floats
 from training.device import choose_device
 from training.errors import DataError, ResourceError
+from training.threads import cores
 
 DIAL = 0.5
 """The middle; the engine's default keeps more of the likeness, at the expense of what is named."""

@@ -20,6 +20,7 @@ from training.errors import DataError, UsageError
 
 VALUES_SHOWN = 12
 PATHS_SHOWN = 5
+SIDE = 224  # pixels; pictures are decoded as for a model of this side, as most are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +149,14 @@ def broken_images(
 ) -> list[BrokenImage]:
     """Decode every image but those of `skip`, which are missing, and tell which cannot be; `tick`
     is called with 1 after each."""
-    from training.images.read import open_rgb, shown_path
+    from training.images.read import open_picture, shown_path
 
     broken: list[BrokenImage] = []
     for path in dict.fromkeys(dataset.paths):
         file = dataset.root / path
         try:
             if path not in skip:
-                open_rgb(file)
+                open_picture(file, draft=SIDE)
         except DataError as error:
             broken.append(BrokenImage(path, str(error).removeprefix(f"{shown_path(file)}: ")))
         except MemoryError:

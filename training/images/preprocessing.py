@@ -10,7 +10,6 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.errors import DataError, UsageError
-from training.images.read import decode_rgb, open_rgb
+from training.images.read import PictureSource, decode_rgb, open_picture
 from training.validated import check_fields, validated
 
 Mode = Literal["pad", "stretch", "crop"]
@@ -61,9 +60,9 @@ class Preprocessing:
         """The same without the cut: of what training crops itself."""
         return replace(self, resize=0)
 
-    def open(self, path: Path) -> NDArray[np.uint8]:
-        """Read and fit an image file, uint8 [3, S, S]; raises DataError as `open_rgb` does."""
-        return self.fit(open_rgb(path, draft=self.side))
+    def open(self, source: PictureSource) -> NDArray[np.uint8]:
+        """Read and fit a picture, uint8 [3, S, S]; raises as `open_picture` does."""
+        return self.fit(open_picture(source, draft=self.side))
 
     def decode(self, content: bytes, name: str) -> NDArray[np.uint8]:
         """Decode and fit the bytes of an image file, uint8 [3, S, S]; raises DataError."""

@@ -65,11 +65,11 @@ def test_missing_and_broken_images_are_told(folder: Path) -> None:
 def test_an_image_that_does_not_fit_into_memory_does_not_end_the_rest(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def open_rgb(path: Path) -> None:
+    def open_picture(path: Path, draft: int) -> None:
         if path.name == "b.png":
             raise MemoryError
 
-    monkeypatch.setattr("training.images.read.open_rgb", open_rgb)
+    monkeypatch.setattr("training.images.read.open_picture", open_picture)
     steps: list[int] = []
     broken = broken_images(load_dataset(str(folder)), {"gone.png"}, steps.append)
     assert broken == [BrokenImage("b.png", "out of memory while decoding")]

@@ -20,8 +20,9 @@ from PIL import Image
 
 from training.errors import DataError
 from training.images.batches import read_batches
+from training.images.limits import PNG_CHUNKS
 from training.images.preprocessing import Preprocessing
-from training.images.read import PNG_CHUNKS, decode_rgb
+from training.images.read import decode_rgb
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -69,16 +70,20 @@ BOMBS = {
     "header.gif": (b"GIF89a" + struct.pack("<HH", 9000, 9000) + b"\0\0\0;", "."),
     "header.webp": (webp(16_383, 16_383), "more pixels than"),
     "tile.tiff": (tiff_tile(40_000), "tiles of 1,600,000,000 pixels"),
-    "iccp.png": (png(1, 1, zeros(1), chunk(b"iCCP", b"x\0\0" + zeros(200))), "too large"),
-    "ztxt.png": (png(1, 1, zeros(1), chunk(b"zTXt", b"x\0\0" + zeros(200))), "too large"),
-    "itxt.png": (png(1, 1, zeros(1), chunk(b"iTXt", b"x\0\1\0\0\0" + zeros(200))), "too large"),
+}
+
+# The pixels are sound: they are read, and the bomb beside them is left alone.
+BOMBS_BESIDE = {
+    "iccp.png": png(1, 1, zeros(1), chunk(b"iCCP", b"x\0\0" + zeros(200))),
+    "ztxt.png": png(1, 1, zeros(1), chunk(b"zTXt", b"x\0\0" + zeros(200))),
+    "itxt.png": png(1, 1, zeros(1), chunk(b"iTXt", b"x\0\1\0\0\0" + zeros(200))),
 }
 
 READ_ALL = """
 import sys, warnings
 from pathlib import Path
 from training.errors import DataError
-from training.images.read import open_rgb
+from training.images.read import open_picture
 
 def peak():
     status = Path("/proc/self/status").read_text()
@@ -88,7 +93,7 @@ warnings.simplefilter("ignore")
 before = peak()
 for name in sys.argv[1:]:
     try:
-        open_rgb(Path(name))
+        open_picture(Path(name))
     except DataError as error:
         print(error)
 print(peak() - before)
@@ -96,10 +101,11 @@ print(peak() - before)
 
 
 def test_fault_20_decompression_bombs_are_refused_and_memory_stays_flat(tmp_path: Path) -> None:
-    for name, (content, _) in BOMBS.items():
+    contents = {name: content for name, (content, _) in BOMBS.items()} | BOMBS_BESIDE
+    for name, content in contents.items():
         assert len(content) < 300_000
         (tmp_path / name).write_bytes(content)
-    names = [str(tmp_path / name) for name in BOMBS]
+    names = [str(tmp_path / name) for name in contents]
     done = subprocess.run(
         [sys.executable, "-c", READ_ALL, *names],
         capture_output=True,

@@ -17,7 +17,7 @@ from PIL import Image
 
 from training.errors import DataError
 from training.images.preprocessing import Preprocessing
-from training.images.read import decode_rgb, open_rgb
+from training.images.read import decode_rgb, open_picture
 from training.images.tensors import normalise
 
 RED = np.array([200, 30, 40])
@@ -29,7 +29,7 @@ def saved(tmp_path: Path, image: Image.Image, name: str, **options) -> Path:
 
 
 def pixels(path: Path) -> np.ndarray:
-    image = open_rgb(path)
+    image = open_picture(path)
     assert image.mode == "RGB"
     return np.asarray(image).astype(int)
 
@@ -63,8 +63,10 @@ def test_drafting_changes_no_more_than_the_tolerance(tmp_path: Path, mode) -> No
     image = Image.fromarray(photo.clip(0, 255).astype(np.uint8))
     path = saved(tmp_path, image, "a.jpg", quality=90)
     preprocessing = Preprocessing(size=100, mode=mode)
-    assert open_rgb(path, draft=100).size == (225, 300)
-    difference = np.abs(preprocessing.open(path).astype(int) - preprocessing.fit(open_rgb(path)))
+    assert open_picture(path, draft=100).size == (225, 300)
+    difference = np.abs(
+        preprocessing.open(path).astype(int) - preprocessing.fit(open_picture(path))
+    )
     assert 0 < difference.mean() < 0.5
     assert difference.max() <= 8
 
@@ -72,8 +74,11 @@ def test_drafting_changes_no_more_than_the_tolerance(tmp_path: Path, mode) -> No
 def test_drafting_keeps_what_it_would_shift_or_blur(tmp_path: Path) -> None:
     for size in ((902, 1201), (396, 500), (1, 9000)):
         path = saved(tmp_path, solid("RGB", tuple(RED), size), "a.jpg")
-        assert open_rgb(path, draft=100).size == size
-    assert open_rgb(saved(tmp_path, solid("L", 9, (1600, 1600)), "b.jpg"), draft=100).size[0] == 200
+        assert open_picture(path, draft=100).size == size
+    assert (
+        open_picture(saved(tmp_path, solid("L", 9, (1600, 1600)), "b.jpg"), draft=100).size[0]
+        == 200
+    )
 
 
 def png(width: int, height: int, body: bytes = b"") -> bytes:
@@ -112,7 +117,7 @@ def test_broken_and_disguised_files(tmp_path: Path) -> None:
     for name, (content, reason) in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=rf"{name}: .*{reason}"):
-            open_rgb(tmp_path / name)
+            open_picture(tmp_path / name)
     generator = np.random.default_rng(1)
     for _ in range(200):  # any damage is a picture or a DataError, nothing else
         damaged = bytearray(good)
@@ -133,7 +138,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         "nul\0.jpg": "null",
     }.items():
         with pytest.raises(DataError, match=reason):
-            open_rgb(tmp_path / name)
+            open_picture(tmp_path / name)
 
 
 def test_preprocessing_round_trip() -> None:

@@ -15,7 +15,7 @@ from training.datasets.catalogue import load
 from training.errors import DataError
 from training.images.batches import NO_DIGEST, read_image
 from training.images.preprocessing import Preprocessing
-from training.images.read import NO_VERSION, file_version, open_rgb, read_image_file
+from training.images.read import NO_VERSION, file_version, open_picture, read_image_file
 
 SMALL = Preprocessing(size=8)
 
@@ -103,7 +103,7 @@ def test_fault_26_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("s.jpg")
         with pytest.raises(DataError, match=r"s\.jpg: not a regular file"):
-            open_rgb(Path("s.jpg"))
+            open_picture(Path("s.jpg"))
 
 
 def test_fault_26_a_pipe_that_takes_the_place_of_a_file_does_not_hang(
