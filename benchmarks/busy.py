@@ -115,7 +115,7 @@ class Options(Bench):
     images: Annotated[int, click.IntRange(min=40), "Drawn; a third of them are built from."] = 300
     size: Annotated[int, click.IntRange(min=32), "Pixels a side."] = 224
     backbone: Annotated[str, "To layer3."] = "resnet18"
-    epochs: Annotated[int, click.IntRange(min=2)] = 3
+    epochs: Annotated[int, click.IntRange(min=2)] = 6
     queries: Annotated[int, COUNT] = 30
     rounds: Annotated[int, COUNT] = 2
 
