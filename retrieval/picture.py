@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
 
@@ -39,34 +39,35 @@ class Encoder:
 
     def __call__(self, images: Sequence[PictureSource]) -> list[Picture]:
         """Encode pictures of any size; raises as `open_picture`."""
-        out: dict[int, Picture] = {}
-        waiting: list[tuple[int, NDArray[np.uint8], bytes | None]] = []
+        known: dict[bytes | int, Picture] = {}  # by digest, else by number
+        waiting: dict[bytes | int, NDArray[np.uint8]] = {}
+        keys: list[bytes | int] = []
         for number, image in enumerate(images):
             content = content_of(image)
             if content is None:
-                waiting.append((number, self._preprocessing.open(image), None))
+                keys.append(number)
+                waiting[number] = self._preprocessing.open(image)
                 continue
             digest = hashlib.sha256(content).digest()
-            known = self._recent.get(digest)
-            if known is not None:
-                out[number] = known
-            else:
-                pixels = self._preprocessing.decode(content, picture_name(image))
-                waiting.append((number, pixels, digest))
-        for start in range(0, len(waiting), _BATCH):
-            numbers, arrays, digests = zip(*waiting[start : start + _BATCH], strict=True)
-            out |= zip(numbers, self._encode(np.stack(arrays), digests), strict=True)
-        return [out[number] for number in range(len(images))]
+            keys.append(digest)
+            met = self._recent.get(digest)
+            if met is not None:
+                known[digest] = met
+            elif digest not in waiting:
+                waiting[digest] = self._preprocessing.decode(content, picture_name(image))
+        todo = list(waiting)
+        for start in range(0, len(todo), _BATCH):
+            some = todo[start : start + _BATCH]
+            found = encode(self._forward, np.stack([waiting[key] for key in some]))
+            for key, own, vector in zip(some, found.chances, found.nuance, strict=True):
+                of_file = key if isinstance(key, bytes) else None
+                known[key] = self._kept(Picture(own.copy(), vector.copy(), of_file))
+        return [known[key] for key in keys]
 
-    def _encode(
-        self, pixels: NDArray[np.uint8], digests: Sequence[bytes | None]
-    ) -> Iterator[Picture]:
-        found = encode(self._forward, pixels)
-        for own, vector, digest in zip(found.chances, found.nuance, digests, strict=True):
-            picture = Picture(own.copy(), vector.copy(), digest)
-            if digest is not None:
-                with self._lock:
-                    self._recent[digest] = picture
-                    if len(self._recent) > _KEPT:
-                        del self._recent[next(iter(self._recent))]
-            yield picture
+    def _kept(self, picture: Picture) -> Picture:
+        if picture.digest is not None:
+            with self._lock:
+                self._recent[picture.digest] = picture
+                if len(self._recent) > _KEPT:
+                    del self._recent[next(iter(self._recent))]
+        return picture

@@ -68,7 +68,7 @@ def test_fault_11_files_of_another_build_are_refused(own: SmallGallery, tmp_path
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(1, "earlier version .*build it again"), (2, "earlier version"), (4, "format 4.*newer")],
+    [(1, "earlier version .*build it again"), (3, "earlier version"), (5, "format 5.*newer")],
 )
 def test_fault_13_another_format_is_refused(own: SmallGallery, number: int, words: str) -> None:
     index = own.folder / "index"

@@ -110,3 +110,34 @@ def test_fault_32_without_a_usable_gpu_the_cpu_answers_and_says_so(
     assert "no kernel image" in str(choice.remark)
     with pytest.raises(ResourceError, match="choose --device cpu"):
         choose_device("cuda")
+
+
+def test_fault_16_a_forked_child_answers_as_its_parent_did(own: SmallGallery) -> None:
+    own.build(own.folder / "index")
+    code = """
+import os, sys, threading
+from retrieval import Engine, Request
+engine = Engine.open(sys.argv[1], device="cpu")
+ask = lambda: [(hit.row, hit.score) for hit in engine.query(Request(sys.argv[2]))]
+before = ask()
+ends, child = os.pipe(), os.fork()
+if not child:
+    engine._encode._recent.clear()  # it encodes, too
+    os.write(ends[1], repr(ask()).encode())
+    os._exit(0)
+os.waitpid(child, 0)
+assert os.read(ends[0], 1 << 16).decode() == repr(before)
+assert ask() == before
+print(len(before))
+"""
+    words = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        code,
+        own.folder / "index",
+        own.shop / "images/000.png",
+    ]
+    done = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, int(done.stdout)) == (0, 10), done.stderr

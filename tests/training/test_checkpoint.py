@@ -66,7 +66,7 @@ def test_missing_broken_and_foreign_files_are_refused(
     saved: tuple[Path, M2Fashion], tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match="retrieve train"):
-        load_checkpoint(tmp_path)
+        _ = load_checkpoint(tmp_path).model
     folder = _copy(saved, tmp_path)
     config = (folder / "config.json").read_text()
     for text, message in (
@@ -85,7 +85,7 @@ def test_missing_broken_and_foreign_files_are_refused(
         assert text != config
         (folder / "config.json").write_text(text)
         with pytest.raises(DataError, match=message):
-            load_checkpoint(folder)
+            _ = load_checkpoint(folder).model
 
 
 def test_fault_18_weights_with_nan_missing_or_extra_tensors_are_refused(
@@ -106,7 +106,7 @@ def test_fault_18_weights_with_nan_missing_or_extra_tensors_are_refused(
     ):
         save_file(changed, folder / "model.safetensors")
         with pytest.raises(DataError, match=message):
-            load_checkpoint(folder)
+            _ = load_checkpoint(folder).model
 
 
 def test_fault_17_a_pickle_is_refused_and_does_not_run(
@@ -121,5 +121,5 @@ def test_fault_17_a_pickle_is_refused_and_does_not_run(
 
     (folder / "model.safetensors").write_bytes(pickle.dumps(_Malicious()))
     with pytest.raises(DataError, match="not a readable safetensors"):
-        load_checkpoint(folder)
+        _ = load_checkpoint(folder).model
     assert not witness.exists()

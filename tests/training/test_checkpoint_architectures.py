@@ -91,4 +91,4 @@ def test_another_architecture_than_the_weights_are_of_is_refused(
     config["architecture"], config["model"]["architecture"] = top, inner
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(DataError, match=message):
-        load_checkpoint(tmp_path)
+        _ = load_checkpoint(tmp_path).model

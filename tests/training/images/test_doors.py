@@ -174,7 +174,9 @@ class _Upload:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    "source", [None, 7, [1, 2], {"a": 1}, object(), io.StringIO("text"), _Upload()], ids=repr
+    "source",
+    [None, 7, [1, 2], {"a": 1}, object(), io.StringIO("text"), _Upload()],
+    ids=lambda source: type(source).__name__,
 )
 def test_anything_else_is_told_what_may_be_given(source: object) -> None:
     with pytest.raises(UsageError, match="a path, the bytes of a file, an open binary file, a PIL"):
