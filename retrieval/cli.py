@@ -15,7 +15,6 @@ import subprocess
 import sys
 import traceback
 from contextlib import suppress
-from importlib import metadata
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -46,6 +45,8 @@ COMMANDS = {
 
 def version() -> str:
     """The version, and the commit where it is known: of a checkout, or written into the wheel."""
+    from importlib import metadata
+
     here = Path(__file__).resolve()
     commit = ""
     with suppress(OSError, subprocess.CalledProcessError):

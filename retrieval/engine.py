@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -102,12 +103,13 @@ class Engine:
                 f"no index in {folder}: that is no folder; build one with: "
                 "retrieve build-index --dataset ..."
             )
-        load_faiss()
-        choice = choose_device(device)
         store = open_store(Path(folder), verify)
-        precision = store.manifest.identity.precision
-        model = open_onnx(store.read_model(ONNX_INT8 if precision == "int8" else ONNX), str(folder))
-        return cls(store, model, open_search(store, choice.device))
+        name = ONNX_INT8 if store.manifest.identity.precision == "int8" else ONNX
+        with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
+            model = beside.submit(lambda: open_onnx(store.read_model(name), str(folder)))
+            load_faiss()
+            index = open_search(store, choose_device(device).device)
+            return cls(store, model.result(), index)
 
     @property
     def schema(self) -> Schema:
@@ -204,7 +206,7 @@ class Engine:
         weights = np.stack([vector.weights for vector in sought])
         found, _ = self.index.search(weights, max(k, CANDIDATES), like.allowed)
         return [
-            self._best(formula, k, np.unique(rows[rows >= 0]))
+            self._best(formula, k, np.array(sorted(set(rows[rows >= 0].tolist())), np.int64))
             for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
         ]
 

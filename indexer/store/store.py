@@ -91,7 +91,7 @@ class Store:
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
         out = np.empty((len(rows), width), np.uint8)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
-        for number in np.unique(numbers).tolist():
+        for number in sorted(set(numbers.tolist())):  # np.unique is slow to load
             here = np.flatnonzero(numbers == number)
             out[here] = getattr(self.shards[number].rows, name)[rows[here] - self._starts[number]]
         return out
