@@ -5,8 +5,8 @@
 Draws a small wardrobe and trains on stored maps, builds an index and asks it, each beside none, one
 and two such processes in turns, so that whatever else the machine does meets all of them. Fair
 shares of two cores are 1.5 and 2 times the time alone, of one core 2 and 3 times; where threads
-wait for each other after every operation, more. Training is also run with idle threads spinning, as
-libgomp's do by default, against `training.threads`, where they sleep.
+wait for each other after every operation, more. Training is also run with idle threads spinning for
+as long as libgomp's do by default, not as `training.threads` has them.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def markdown(data: Data) -> str:
         f"{data['threads']} threads on {data['machine']}, {data['backbone']} at {data['size']} px, "
         f"{data['train']} pictures to train on, {data['gallery']} to build from; medians of "
         f"{data['rounds']} rounds in turns, of epochs and queries of the median one but the first. "
-        "Spinning: idle threads of OpenMP do, as by default, instead of sleeping.",
+        "Spinning: idle threads of OpenMP do so for long, as by default, before they sleep.",
     )
 
 

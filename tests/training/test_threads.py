@@ -16,7 +16,8 @@ from training.errors import UsageError
 from training.threads import cores, settle, share, threads
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OURS = ("RETRIEVE_THREADS", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_THREAD_TIMEOUT")
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "OPENBLAS_THREAD_TIMEOUT")
+OURS = ("RETRIEVE_THREADS", "OMP_NUM_THREADS", *WAITING)
 
 CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
@@ -141,11 +142,14 @@ def test_what_a_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["OMP_NUM_THREADS"] == "8"
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
     assert "RETRIEVE_THREADS" not in os.environ
+    for name in WAITING:
+        monkeypatch.delenv(name)
     theirs = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active", "OPENBLAS_THREAD_TIMEOUT": "20"}
     for name, text in theirs.items():
         monkeypatch.setenv(name, text)
     settle()
     assert {name: os.environ[name] for name in theirs} == theirs
+    assert "GOMP_SPINCOUNT" not in os.environ  # it would go before the policy
     settle(3)
     own = theirs | {"OMP_NUM_THREADS": "3", "RETRIEVE_THREADS": "3"}
     assert {name: os.environ[name] for name in own} == own
