@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import click
 
 from retrieval.console import print_json, print_table, say, stdout
-from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled
+from retrieval.options import COUNT, DEVICE, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Options(DatasetOptions):
         "Rank combinations by likeness under the named values and nothing else: for models whose "
         "heads no loss has taught to predict values.",
     ] = False
-    item_column: Annotated[str | None, ITEMS] = None
     max_queries: Annotated[int | None, COUNT, "Of MAP, rank only about so many."] = None
     seed: Annotated[int, SEED, "Of draws and intervals."] = 0
     out: Annotated[Path | None, "Folder of the reports [default: RUN/evaluation]."] = None
@@ -75,7 +74,6 @@ def command(options: Options) -> int:
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import encode_split
     from training.checkpoint import load_checkpoint
-    from training.datasets.catalogue import SPLIT_NAMES
     from training.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
@@ -83,7 +81,7 @@ def command(options: Options) -> int:
     seed, mode = options.seed, options.mode
     loaded = load_checkpoint(options.checkpoint, choose_device(options.device).device)
     dataset = _load(options, loaded.schema)
-    split = SPLIT_NAMES.get(options.split.casefold(), options.split)
+    split = dataset.split_called(options.split)
     encoded = encode_split(
         loaded.model, dataset, split, loaded.preprocessing, options.workers, cache=options.cache
     )
@@ -150,9 +148,8 @@ def _load(options: Options, schema: Schema) -> Dataset:
     """The dataset in the model's numbering; what only one of them knows is named on stderr.
     DataError if they have no value in common."""
     from retrieval.evaluation.encoded_split import align_dataset
-    from training.datasets import load_with_schema
 
-    dataset = load_with_schema(schema, options.name, options.root, options.item_column)
+    dataset = options.load(schema)
     aligned = align_dataset(dataset, schema)
     for who, names in (
         ("the model does not know", aligned.unknown_to_model),

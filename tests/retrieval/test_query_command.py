@@ -204,7 +204,7 @@ def test_a_full_disk_is_not_called_a_bug(shop: Shop) -> None:
         (["--attrs", "disc", "--without", "disc"], 2, "both present and absent"),
         (["--attrs", "disc,square"], 2, "only one value of 'shape'"),
         (["--attrs", "disk"], 2, "unknown value 'disk'; nearest: disc"),
-        (["--attrs", "floral"], 2, "nearest: "),
+        (["--attrs", "floral"], 2, "none is like it; there are: blue, green"),
         (["--attrs", "red"], 2, "say which: colour:red, trim:red"),
         (["--attrs", "color:red"], 2, "unknown attribute 'color'; nearest: colour"),
         (["--attrs", "colour:"], 2, "unknown value of 'colour' ''"),
