@@ -11,7 +11,7 @@ from training.datasets.asen import has_asen_files, label_files
 from training.datasets.columns import Told
 from training.datasets.dataset import SPLITS, Dataset
 from training.datasets.labels import expected, find_root, lines_of
-from training.datasets.tables import class_pictures, table_files
+from training.datasets.tables import class_pictures, table_files, tables_in
 from training.errors import DataError, UsageError
 from training.schema import Schema, nearest, normalise_name
 
@@ -96,7 +96,7 @@ def detect(folder: Path) -> str:
     Raises:
         DataError: if no adapter reads such files; the message lists what each expects.
     """
-    if any(file.name.casefold().startswith("labels.") for file in table_files(folder, False)):
+    if any(file.stem.casefold() == "labels" for file in tables_in(folder)):
         return "catalogue"
     lists = ("Anno_coarse", "Anno", "Anno_fine", ".")
     if any((folder / name / "list_attr_cloth.txt").is_file() for name in lists):

@@ -95,7 +95,8 @@ def load(
     given = {told.image, told.split, item_column}
     special = {image: "picture", split: "split", own: "item"}
     columns = [
-        roles.get(c) or ColumnRole(name, special[c], "told" if name in given else "by its name")
+        roles.get(c)
+        or ColumnRole(name, special[c], "told" if name in given else "guessed by name and form")
         for c, name in enumerate(table.columns)
     ]
     notes = [role.note for c, role in roles.items() if c not in chosen and attributes is None]
@@ -141,14 +142,14 @@ def _merge(table: Table, image: int, root: Path) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     renumbered = {row: new for new, row in enumerate(own.values())}
     for number, cells in enumerate(table.cells):
-        several = any("|" in cell for cell in cells)
+        several = any(len(values_of(cell)) > 1 for cell in set(cells))
         for first, rows in groups.items():
             said = {normalise_name(cells[row]): cells[row] for row in rows if cells[row]}
             cells[first] = next(iter(said.values()), "")
             if len(said) > 1 and number != image:
                 found.setdefault(number, []).append(renumbered[first])
                 if several:
-                    cells[first] = "|".join(said.values())
+                    cells[first] = "|".join(v for cell in said.values() for v in values_of(cell))
     count = sum(len(rows) - 1 for rows in groups.values())
     table.keep(list(own.values()))
     twice = table.cells[image][renumbered[next(iter(groups))]]
@@ -244,12 +245,12 @@ def _splits(table: Table, column: int) -> NDArray[np.str_]:
 
 
 def _folder_splits(paths: Sequence[str]) -> NDArray[np.str_] | None:
-    """Splits by the folder in which each path begins, below `data/` or `images/` too; None if one
-    does not begin in a split's folder, or all in the same."""
+    """Splits by the folder in which each path begins, or the next; None if one does not begin in a
+    split's folder, or all in the same."""
     for depth in (0, 1):
-        tops = [path.split("/", depth + 1)[depth : depth + 1] for path in paths]
-        names = {top[0].casefold() for top in tops if top}
-        inside = all("/" in path for path in paths)
-        if inside and len(names) > 1 and names <= SPLIT_NAMES.keys():
-            return np.array([SPLIT_NAMES[top[0].casefold()] for top in tops], dtype=np.str_)
+        tops = [path.casefold().split("/", depth + 1)[:-1][depth:] for path in paths]
+        if len({top[0] for top in tops if top}) > 1 and all(
+            t and t[0] in SPLIT_NAMES for t in tops
+        ):
+            return np.array([SPLIT_NAMES[top[0]] for top in tops], dtype=np.str_)
     return None

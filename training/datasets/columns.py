@@ -38,7 +38,8 @@ MOST_VALUES = 50
 """A column of more distinct values, few items each, is text, not labels."""
 
 TOO_MANY_VALUES = 1000
-KIND = 20  # rows of a value, of words 8: more are a kind of garment, not pictures of one item
+KIND, KIND_OF_WORDS = 20, 8
+"""More rows of each of few values are kinds of garments, not pictures of one item."""
 
 _CURRENCY = "(?:[€$£¥]|EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|CAD|AUD)?"
 _NUMBER = re.compile(rf"({_CURRENCY}) ?([-+]?\d[\d.,' ]*(?:[eE][-+]?\d+)?) ?({_CURRENCY})")
@@ -132,7 +133,8 @@ def choose_items(table: Table, told: str | None, taken: Sequence[int | None]) ->
         own = set(known)
         some = list(itertools.islice(own, 1000))
         words = sum(any(c.isdigit() for c in v) for v in some) < len(some) / 2
-        if own and len(known) / len(own) > (KIND * 2 / 5 if words else KIND):
+        few = 0 < len(own) <= 2 * MOST_VALUES
+        if few and len(known) / len(own) > (KIND_OF_WORDS if words else KIND):
             if name == "item":
                 table.notes.append(
                     f"column {table.columns[number]!r} holds {len(own)} kinds of garments in "

@@ -75,33 +75,32 @@ class Table:
         self.lines = [self.lines[row] for row in rows]
 
 
-def table_files(folder: Path, strict: bool = True) -> list[Path]:
+def table_files(folder: Path) -> list[Path]:
     """The tables of a folder: `labels.*` or `metadata.*`; or one a split, `train.csv`; or the only
     one there is. Without any, `metadata.*` of its folders, or of those in `data/`.
 
-    DataError if there are several and none of them is so called; none then without `strict`.
+    DataError if there are several and none of them is so called.
     """
-    files = sorted(f for f in _entries(folder) if f.suffix.casefold() in _READERS and f.is_file())
+    files = tables_in(folder)
     for stem in ("labels", "metadata"):
         if named := [f for f in files if f.stem.casefold() == stem]:
             return sorted(named, key=lambda f: list(_READERS).index(f.suffix.casefold()))[:1]
     files = [f for f in files if f.suffix.casefold() not in (".txt", ".json")]
-    if files and all(f.stem.casefold() in SPLIT_NAMES for f in files):
-        return files
-    if len(files) > 1:
-        if not strict:
-            return []
+    if len(files) > 1 and not all(f.stem.casefold() in SPLIT_NAMES for f in files):
         raise DataError(
             f"{folder} holds {len(files)} tables ({', '.join(f.name for f in files[:5])}); call "
             f"the one that is meant labels{files[0].suffix}"
         )
-    inner = [*_entries(folder), *_entries(folder / "data")] if not files else []
-    return files or sorted(
-        f
-        for sub in inner
-        for f in _entries(sub)
-        if f.stem.casefold() == "metadata" and f.suffix.casefold() in _READERS
-    )
+    inner = [] if files else [*_names(folder), *(f"data/{n}" for n in _names(folder / "data"))]
+    below = [f for sub in inner for f in tables_in(folder / sub)]
+    return files or [f for f in below if f.stem.casefold() == "metadata"]
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """Files right in a folder that are tables by their names, sorted; none if it is no folder."""
+    ends = tuple(_READERS)
+    files = (folder / name for name in _names(folder) if name.casefold().endswith(ends))
+    return [file for file in files if file.is_file()]
 
 
 def class_pictures(folder: Path) -> list[Path]:
@@ -109,11 +108,12 @@ def class_pictures(folder: Path) -> list[Path]:
     none if there are fewer than two classes."""
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if Path(place) != folder and place.count(os.sep) - str(folder).count(os.sep) <= 4:
-            found += [Path(place) / n for n in names if n.casefold().endswith(PICTURES)]
-    several = len({path.parent.name for path in found}) > 1
-    return sorted(found) if several else []
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place) / n for n in names if n.casefold().endswith(PICTURES)]
+    classes = {path.parent.name.casefold() for path in found if path.parent != folder}
+    if len(classes) < 2 or classes <= SPLIT_NAMES.keys():
+        return []
+    return sorted(path for path in found if path.parent != folder)
 
 
 def read_tables(root: Path, separator: str | None = None, encoding: str | None = None) -> Table:
@@ -141,8 +141,8 @@ def read_tables(root: Path, separator: str | None = None, encoding: str | None =
     return table
 
 
-def _entries(folder: Path) -> list[Path]:
-    return list(folder.iterdir()) if folder.is_dir() else []
+def _names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
 def _read(file: Path, separator: str | None, encoding: str | None) -> Table:
