@@ -16,7 +16,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ Condition = NDArray[np.int8]
 """Label states [K], int8 in {-1, 0, +1}."""
 
 
+@lru_cache(1 << 16)  # the same few names stand in hundreds of thousands of rows
 def normalise_name(name: str) -> str:
     """Fold case, spaces, dashes and underscores: `Sleeve_Length` and `sleeve length` are one."""
     if not name.isascii():  # full-width letters, and accents apart from their letters

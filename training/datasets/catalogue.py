@@ -8,7 +8,6 @@ index keeps them. What is not told is guessed, and what was guessed is said: see
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +22,11 @@ from training.datasets.columns import (
     choose_items,
     choose_split,
     plain_numbers,
-    values_of,
 )
 from training.datasets.dataset import SPLIT_NAMES, SPLITS, ColumnRole, Dataset, RetrievalList
 from training.datasets.labels import dataset_of, grouped_split, numbered
 from training.datasets.locate import folder_name, located
-from training.datasets.tables import Table, read_tables
+from training.datasets.tables import Table, read_tables, values_of
 from training.errors import DataError
 from training.files import leaves_root, relative_path
 from training.schema import Attribute, Schema, normalise_name
@@ -100,7 +98,7 @@ def load(
         for c, name in enumerate(table.columns)
     ]
     notes = [role.note for c, role in roles.items() if c not in chosen and attributes is None]
-    notes += [*table.notes, *_untrained(dataset), *([how] if how else [])]
+    notes += [*table.notes, *_untrained(dataset, stated), *([how] if how else [])]
     notes += dataset.notes
     return replace(
         dataset, items=items, payload=payload, columns=tuple(columns), notes=tuple(notes)
@@ -144,7 +142,9 @@ def _merge(table: Table, image: int, root: Path) -> dict[int, list[int]]:
     for number, cells in enumerate(table.cells):
         several = any(len(values_of(cell)) > 1 for cell in set(cells))
         for first, rows in groups.items():
-            said = {normalise_name(cells[row]): cells[row] for row in rows if cells[row]}
+            said: dict[str, str] = {}
+            for cell in (cells[row] for row in rows if cells[row]):
+                said.setdefault(normalise_name(cell), cell)
             cells[first] = next(iter(said.values()), "")
             if len(said) > 1 and number != image:
                 found.setdefault(number, []).append(renumbered[first])
@@ -168,13 +168,15 @@ def _blank(table: Table, column: int, rows: Sequence[int]) -> None:
     )
 
 
-def _untrained(dataset: Dataset) -> list[str]:
+def _untrained(dataset: Dataset, stated: RetrievalList) -> list[str]:
     """A remark on values that only pictures outside `train` have, if there is a `train`."""
-    rows = dataset.rows_of("train")
-    unseen = np.flatnonzero(~(dataset.labels[rows] == 1).any(axis=0)).tolist()
-    if not len(rows) or not unseen:
+    schema, train = dataset.schema, dataset.splits == "train"
+    known = np.array(schema.offsets)[stated.attributes] + stated.values
+    seen = np.bincount(known[train[stated.rows]], minlength=schema.size)
+    unseen = np.flatnonzero(seen == 0).tolist()
+    if not train.any() or not unseen:
         return []
-    names = [dataset.schema.value_names[value] for value in unseen]
+    names = [schema.value_names[value] for value in unseen]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
     return [f"values without a picture in train, which no training can teach: {shown}"]
 
@@ -187,36 +189,24 @@ def _labels(
     attributes: list[Attribute] = []
     found: list[NDArray[np.int64]] = []
     for number, column in enumerate(chosen):
-        name, cells = table.columns[column], table.cells[column]
-        counts = Counter(cells)
-        values_in = {text: values_of(text) for text in counts}
-        several = any(len(values) > 1 for values in values_in.values())
-        if column in contradicted and not several:
+        own = table.coded(column)
+        rows, spelled = own.stated()
+        if column in contradicted and np.diff(own.starts).max() < 2:
             _blank(table, column, contradicted[column])
-            cells = table.cells[column]
+            stays = ~np.isin(rows, contradicted[column])
+            rows, spelled = rows[stays], spelled[stays]
         # The most frequent spelling stands for its variants; the first by name among equals.
-        spellings: Counter[str] = Counter()
-        for text, count in counts.items():
-            for value in values_in[text]:
-                spellings[value] += count
-        chosen_spelling: dict[str, str] = {}
-        for value, _ in sorted(spellings.items(), key=lambda s: (-s[1], s[0])):
-            chosen_spelling.setdefault(normalise_name(value), value)
-        values = sorted(chosen_spelling.values())
+        counts = own.count(own.codes).tolist()
+        spellings: dict[str, str] = {}
+        for name, _ in sorted(zip(own.names, counts, strict=True), key=lambda s: (-s[1], s[0])):
+            spellings.setdefault(normalise_name(name), name)
+        values = sorted(spellings.values())
         if not values:
-            raise DataError(f"{table.file}: column {name!r} has no values")
-        attributes.append(Attribute(name, tuple(values)))
-        index = {normalise_name(value): i for i, value in enumerate(values)}
-        place = {text: n for n, text in enumerate(values_in)}
-        place.setdefault("", len(place))
-        codes = np.fromiter(map(place.__getitem__, cells), np.int64, len(cells))
-        for at in range(max(map(len, values_in.values()))):
-            of = np.full(len(place), -1, dtype=np.int64)  # value number `at` of each text
-            for text, n in place.items():
-                own = values_in.get(text, [])
-                of[n] = index[normalise_name(own[at])] if at < len(own) else -1
-            rows_of = np.flatnonzero(of[codes] >= 0)
-            found.append(np.stack([rows_of, np.full_like(rows_of, number), of[codes[rows_of]]]))
+            raise DataError(f"{table.file}: column {table.columns[column]!r} has no values")
+        attributes.append(Attribute(table.columns[column], tuple(values)))
+        index = {normalise_name(value): place for place, value in enumerate(values)}
+        places = np.array([index[normalise_name(name)] for name in own.names])
+        found.append(np.stack([rows, np.full_like(rows, number), places[spelled]]))
     return Schema(tuple(attributes)), RetrievalList(*np.concatenate(found, axis=1))
 
 
@@ -247,10 +237,10 @@ def _splits(table: Table, column: int) -> NDArray[np.str_]:
 def _folder_splits(paths: Sequence[str]) -> NDArray[np.str_] | None:
     """Splits by the folder in which each path begins, or the next; None if one does not begin in a
     split's folder, or all in the same."""
-    for depth in (0, 1):
+    for depth, top in enumerate(paths[0].casefold().split("/")[:-1][:2]):
+        if top not in SPLIT_NAMES:
+            continue
         tops = [path.casefold().split("/", depth + 1)[:-1][depth:] for path in paths]
-        if len({top[0] for top in tops if top}) > 1 and all(
-            t and t[0] in SPLIT_NAMES for t in tops
-        ):
-            return np.array([SPLIT_NAMES[top[0]] for top in tops], dtype=np.str_)
+        if len({t[0] for t in tops if t}) > 1 and all(t and t[0] in SPLIT_NAMES for t in tops):
+            return np.array([SPLIT_NAMES[t[0]] for t in tops], dtype=np.str_)
     return None

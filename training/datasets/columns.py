@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLIT_NAMES, ColumnRole
 from training.datasets.labels import expected
-from training.datasets.tables import PICTURES, UNKNOWN, Table
+from training.datasets.tables import PICTURES, Table, values_of
 from training.errors import DataError, UsageError
 from training.schema import normalise_name
 
@@ -37,13 +36,12 @@ TEXT_COLUMNS = (
 MOST_VALUES = 50
 """A column of more distinct values, few items each, is text, not labels."""
 
-TOO_MANY_VALUES = 1000
+TOO_MANY_VALUES = 500
 KIND, KIND_OF_WORDS = 20, 8
 """More rows of each of few values are kinds of garments, not pictures of one item."""
 
 _CURRENCY = "(?:[€$£¥]|EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|CZK|CAD|AUD)?"
 _NUMBER = re.compile(rf"({_CURRENCY}) ?([-+]?\d[\d.,' ]*(?:[eE][-+]?\d+)?) ?({_CURRENCY})")
-_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _YEAR = "(?:19|20)[0-9]{2}"
 _DATE = re.compile(
     rf"{_YEAR}([-/.][0-9]{{1,2}}){{0,2}}([T ][0-9:.]+(Z|[-+][0-9:]+)?)?"
@@ -65,15 +63,6 @@ class Told:
     text: Sequence[str] = ()
     separator: str | None = None
     encoding: str | None = None
-
-
-def values_of(cell: str) -> list[str]:
-    """The values of a cell: `black|gray` and `['black', 'gray']` have two; empty and `-` none."""
-    values = cell.split("|")
-    if cell.startswith("[") and (quoted := _QUOTED.findall(cell)):
-        values = [single or double for single, double in quoted]
-    values = [value.strip() for value in values]
-    return [value for value in values if value not in UNKNOWN and normalise_name(value)]
 
 
 def choose_image(table: Table, root: Path, told: str | None) -> int:
@@ -184,15 +173,13 @@ def attribute_columns(
         known = [
             c
             for name in schema or ()
-            if (c := number_of.get(normalise_name(name))) is not None
-            and any(map(values_of, set(table.cells[c])))
+            if (c := number_of.get(normalise_name(name))) is not None and table.coded(c).names
         ]
         for c in (c for c in free if c not in known):
-            cells = table.cells[c]
-            if reason := not_an_attribute(names[c], cells, items):
+            if reason := not_an_attribute(table, c, items):
                 why[c] = reason
-            elif (only := constant_value(cells)) is not None:
-                why[c] = f"every picture has {only!r}, or nothing"
+            elif len(set(map(normalise_name, table.coded(c).names))) == 1:
+                why[c] = f"every picture has {table.coded(c).names[0]!r}, or nothing"
                 alone.append(c)
             elif known:
                 why[c] = "the model does not know it"
@@ -217,8 +204,9 @@ def attribute_columns(
     return chosen, roles
 
 
-def not_an_attribute(name: str, cells: list[str], items: NDArray[np.int64] | None) -> str | None:
+def not_an_attribute(table: Table, column: int, items: NDArray[np.int64] | None) -> str | None:
     """Why a column is no attribute, None if it is one; `items` is the item of each row [N]."""
+    name, cells = table.columns[column], table.cells[column]
     if not normalise_name(name):
         return "it has no name"
     if normalise_name(name) in TEXT_COLUMNS:
@@ -228,18 +216,18 @@ def not_an_attribute(name: str, cells: list[str], items: NDArray[np.int64] | Non
         return "every cell is empty"
     if form := _form(some):
         return form
-    if len(some) > TOO_MANY_VALUES and len(set(some)) > 0.9 * len(some):
+    values = [value for cell in some for value in values_of(cell)]
+    if len(values) > TOO_MANY_VALUES and len(set(values)) > 0.9 * len(values):
         return f"hardly a value twice in {len(cells):,} rows"
-    number_of = {text: n for n, text in enumerate(dict.fromkeys(cells))}
-    carriers = np.fromiter(map(number_of.__getitem__, cells), np.int64, len(cells))
+    own = table.coded(column)
+    texts = own.codes
     if items is not None:  # an item's pictures say the same: they count once
         many = int(items.max()) + 1
-        pairs = np.sort(carriers * many + items)
-        carriers = pairs[np.diff(pairs, prepend=-1) > 0] // many
-    counts: Counter[str] = Counter()
-    for text, count in zip(number_of, np.bincount(carriers, minlength=len(number_of)), strict=True):
-        for value in values_of(text):
-            counts[normalise_name(value)] += int(count)
+        pairs = np.sort(own.codes * many + items)
+        texts = pairs[np.diff(pairs, prepend=-1) > 0] // many
+    counts = dict.fromkeys(map(normalise_name, own.names), 0)
+    for value, count in zip(own.names, own.count(texts).tolist(), strict=True):
+        counts[normalise_name(value)] += count
     distinct, known = len(counts), sum(counts.values())
     if not distinct:
         return "every cell is empty"
@@ -257,12 +245,6 @@ def not_an_attribute(name: str, cells: list[str], items: NDArray[np.int64] | Non
     if coded and distinct > 10 and distinct * 1.5 > known:
         return f"{distinct:,} different values in {known:,} {whose} look like codes"
     return None
-
-
-def constant_value(cells: Sequence[str]) -> str | None:
-    """The only value of a column, None if it has several."""
-    values = {normalise_name(value): value for cell in set(cells) for value in values_of(cell)}
-    return next(iter(values.values())) if len(values) == 1 else None
 
 
 def plain_numbers(cells: list[str], separator: str) -> list[str] | None:

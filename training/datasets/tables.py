@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from training.datasets.dataset import SPLIT_NAMES
 from training.datasets.labels import expected
@@ -40,7 +42,57 @@ UNKNOWN = frozenset(
 )
 """Cells that say nothing. `none` is a value (of a collar); `None` is what Python writes."""
 
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _BLOCK = 4096  # rows; a column of which one block holds few texts keeps one copy of each
+
+
+def values_of(cell: str) -> list[str]:
+    """The values of a cell: `black|gray` and `['black', 'gray']` have two; empty and `-` none."""
+    values = cell.split("|") if "|" in cell else [cell]
+    if cell.startswith("[") and (quoted := _QUOTED.findall(cell)):
+        values = [single or double for single, double in quoted]
+    return [
+        value
+        for value in map(str.strip, values)
+        if value and value not in UNKNOWN and normalise_name(value)
+    ]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """The values of a column's N cells, of which many are equal, T texts and K values."""
+
+    codes: NDArray[np.int64]  # [N], text of each cell
+    starts: NDArray[np.int64]  # [T + 1], where the values of each text begin, and the end
+    values: NDArray[np.int64]  # numbers of the values of each text, one text after another
+    names: list[str]  # of the values as they are spelled, K
+
+    @classmethod
+    def of(cls, cells: Sequence[str]) -> Coded:
+        """Code the cells of a column."""
+        texts = {text: number for number, text in enumerate(dict.fromkeys(cells))}
+        numbers: dict[str, int] = {}
+        starts, values = array("q", [0]), array("q")
+        for text in texts:
+            values.extend([numbers.setdefault(v, len(numbers)) for v in values_of(text)])
+            starts.append(len(values))
+        codes = np.fromiter(map(texts.__getitem__, cells), np.int64, len(cells))
+        return cls(codes, np.array(starts), np.array(values, np.int64), list(numbers))
+
+    def stated(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Row and value of each statement that a cell has a value, by row."""
+        lengths = np.diff(self.starts)[self.codes]
+        ends = np.cumsum(lengths)
+        rows = np.repeat(np.arange(len(self.codes)), lengths)
+        within = np.arange(len(rows)) - np.repeat(ends - lengths, lengths)
+        return rows, self.values[np.repeat(self.starts[self.codes], lengths) + within]
+
+    def count(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How often each value is stated by the given texts, [K] int64."""
+        times = np.bincount(texts, minlength=len(self.starts) - 1)
+        weights = np.repeat(times, np.diff(self.starts))
+        counted = np.bincount(self.values, weights, minlength=len(self.names))
+        return counted.astype(np.int64)
 
 
 @dataclass
@@ -54,6 +106,13 @@ class Table:
     lines: Sequence[int]
     notes: list[str] = field(default_factory=list)
     separator: str = ","
+    _coded: dict[int, Coded] = field(default_factory=dict)
+
+    def coded(self, column: int) -> Coded:
+        """The values of a column; from the first call on its cells stay."""
+        if column not in self._coded:
+            self._coded[column] = Coded.of(self.cells[column])
+        return self._coded[column]
 
     def find(self, *names: str) -> int | None:
         """Number of the first column that bears one of the names, tried in their order."""
