@@ -20,20 +20,23 @@ def folder_name(folder: Path) -> str:
 def located(root: Path, listed: Sequence[str]) -> tuple[list[str], list[str]]:
     """Listed paths [N] relative to `root` as its files are named, and remarks.
 
-    Backslashes part folders; absolute paths, and paths that begin at another folder, lose what is
-    above `root`, or gain one folder below it, if files are there then. Names that differ from one
-    file's in case or Unicode's forms only are that file's. What is found nowhere stays as listed.
+    Backslashes part folders if that finds files, or most paths hold them. Absolute paths, and
+    those that begin at another folder, lose what is above `root`, or gain one folder below it, if
+    files are there then. Names that differ from one file's in case or Unicode's forms only are that
+    file's. What is found nowhere stays as listed.
     """
     paths = list(listed)
     notes = []
-    back = [p for p in paths[:: max(1, len(paths) // _TRIED)] if "\\" in p]
-    if back and not any(os.path.isfile(root / p) for p in back if "\0" not in p):
+    files = _Files(root)
+    sample = paths[:: max(1, len(paths) // _TRIED)]
+    back = [p for p in sample if "\\" in p]
+    # On most systems a name may hold one.
+    if back and (len(back) > len(sample) / 2 or any(files.has(p.replace("\\", "/")) for p in back)):
         paths = [p.replace("\\", "/") for p in paths]
     paths = [
         ("/" if p.startswith("/") else "") + "/".join(_parts(p)) if "//" in p or "./" in p else p
         for p in paths
     ]
-    files = _Files(root)
     cut, before = _begin(root, files, paths)
     if cut or before:
         changed = "/".join(paths[0].split("/")[:cut])
