@@ -80,8 +80,8 @@ class DatasetOptions:
         told = Told(
             image=self.image_column,
             split=self.split_column,
-            payload=listed["payload"],
-            text=listed["text"],
+            payload=tuple(listed["payload"]),
+            text=tuple(listed["text"]),
             separator=self.separator,
             encoding=self.encoding,
         )

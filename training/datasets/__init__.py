@@ -72,11 +72,11 @@ def load_dataset(
     known = None if schema is None else [attribute.name for attribute in schema.attributes]
     if name == "catalogue":
         return catalogue.load(found, attributes, item_column, told, known)
-    if item_column is not None or told not in (None, Told()):
-        raise UsageError(
-            f"{name} has no item column {item_column!r}, and none to choose: only a catalogue's "
-            "labels.csv has columns"
-        )
+    for column in (item_column, *(() if told is None else told.columns)):
+        if column is not None:
+            raise UsageError(
+                f"{name} has no item column or other {column!r}: only a catalogue has columns"
+            )
     module, _, function = ADAPTERS[name].partition(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(found)
     if attributes is None and known is not None:

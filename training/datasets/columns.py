@@ -59,10 +59,15 @@ class Told:
 
     image: str | None = None
     split: str | None = None
-    payload: Sequence[str] = ()
-    text: Sequence[str] = ()
+    payload: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
     separator: str | None = None
     encoding: str | None = None
+
+    @property
+    def columns(self) -> tuple[str | None, ...]:
+        """Those that are named, None where it is left to be guessed."""
+        return self.image, self.split, *self.payload, *self.text
 
 
 def choose_image(table: Table, root: Path, told: str | None) -> int:

@@ -77,7 +77,7 @@ def test_columns_that_are_labels(tmp_path: Path, cells: list[object]) -> None:
 def test_what_is_told_overrules(tmp_path: Path) -> None:
     root = str(shop(tmp_path, brand=["ACME"], kind=["a", "b"]))
     assert attributes(load_dataset(root, attributes=["brand"])) == ["brand"]
-    dataset = load_dataset(root, told=Told(payload=["kind"], text=["Colour"]))
+    dataset = load_dataset(root, told=Told(payload=("kind",), text=("Colour",)))
     assert attributes(dataset) == ["brand"]  # of one value, but there is no other
     assert [c.role for c in dataset.columns] == ["picture", "item", "text", "attribute", "payload"]
 

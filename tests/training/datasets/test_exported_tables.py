@@ -229,6 +229,6 @@ def test_what_is_told_is_not_guessed(tmp_path: Path) -> None:
     assert list(dataset.paths) == ["b", "c"]
     assert dataset.schema.attributes[0].values == ("x", "é")
     assert dataset.splits.tolist() == ["train", "valid"]
-    for wrong in (Told(encoding="klingon"), Told(separator=";;"), Told(text=["no"])):
+    for wrong in (Told(encoding="klingon"), Told(separator=";;"), Told(text=("no",))):
         with pytest.raises(UsageError):
             load_dataset(str(tmp_path), told=wrong)
