@@ -36,7 +36,6 @@ from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
 from retrieval.options import DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
 from training.errors import DataError, UsageError
@@ -244,9 +243,7 @@ def command(options: Options) -> Iterator[Result]:
     named, split = [_named_run(text) for text in options.checkpoints], options.split
     device = choose_device(options.device).device
     models = [load_checkpoint(folder, device) for _, folder in named]
-    dataset = load_dataset(
-        options.name, options.root, [a.name for a in models[0].schema.attributes]
-    )
+    dataset = options.load(models[0].schema)
     backbone = models[0].model.config.backbone
     rows = []
     for (model, folder), loaded in zip(named, models, strict=True):

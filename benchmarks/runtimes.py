@@ -29,7 +29,6 @@ from retrieval.evaluation.encoded_split import align_dataset
 from retrieval.evaluation.scorer import DescriptorScorer
 from retrieval.options import COUNT, DatasetOptions
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.device import has_fast_bfloat16, keep_freed_memory
 from training.errors import DataError, UsageError
@@ -73,7 +72,7 @@ def command(options: Options) -> Iterator[Result]:
     """Time every runtime and measure the MAP of its descriptors."""
     keep_freed_memory()
     loaded, split = load_checkpoint(options.checkpoint), options.split
-    dataset = align_dataset(load_dataset(options.name, options.root), loaded.schema).dataset
+    dataset = align_dataset(options.load(loaded.schema), loaded.schema).dataset
     part, pixels = read_split(dataset, split, loaded, options.images)
     forwards = all_forwards(loaded)
     batch = pixels[: options.batch_size]

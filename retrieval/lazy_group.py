@@ -32,8 +32,8 @@ class LazyGroup(click.Group):
         if cmd_name.startswith("-"):
             return None
         near = difflib.get_close_matches(cmd_name, self._lazy, n=3, cutoff=0.4)
-        names = ", ".join(near or self._lazy)
-        raise UsageError(f"unknown command {cmd_name!r}; nearest: {names}")
+        told = f"nearest: {', '.join(near)}" if near else f"there are {', '.join(self._lazy)}"
+        raise UsageError(f"unknown command {cmd_name!r}; {told}")
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands with their one-line help."""

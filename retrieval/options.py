@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
@@ -17,11 +18,16 @@ from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import click
 
-from training.datasets import ADAPTERS
+from retrieval.console import say
+from training.datasets import ADAPTERS, load_dataset
+from training.datasets.columns import Told
+from training.datasets.dataset import Dataset
 from training.errors import UsageError
 from training.files import leaves_root
+from training.schema import Schema
 
 Options = TypeVar("Options")
+_Names = tuple[str, ...]
 
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
@@ -32,7 +38,6 @@ DEVICE = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-ITEMS = "Column of a catalogue that tells which pictures show one product [default: item]."
 _DATASET = click.option(
     "--dataset",
     "name",
@@ -49,10 +54,68 @@ _ROOT = click.option(
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """`--dataset` and `--root`, which most commands begin with."""
+    """Which dataset, and what a catalogue's columns are where they are not to be guessed."""
 
     name: Annotated[str, _DATASET]
     root: Annotated[Path | None, _ROOT]
+    attributes: Annotated[_Names, "Only these attributes, of a catalogue these columns: A,B."] = ()
+    item_column: Annotated[
+        str | None, "Column that tells which pictures show one product [default: item]."
+    ] = None
+    image_column: Annotated[str | None, "Column of paths of pictures [default: image]."] = None
+    split_column: Annotated[str | None, "Column of splits [default: split]."] = None
+    payload: Annotated[_Names, "Columns that are no attributes, but filtered by: A,B."] = ()
+    text: Annotated[_Names, "Columns of text, no attributes: A,B."] = ()
+    separator: Annotated[str | None, "Between the cells of a table: one character, or tab."] = None
+    encoding: Annotated[str | None, "Of a table's text, such as cp1252 [default: UTF-8]."] = None
+
+    def load(self, schema: Schema | None = None, quiet: bool = False) -> Dataset:
+        """The dataset, with the attributes of a model's schema; what was guessed is said on stderr,
+        unless `quiet`. Raises DataError, UsageError."""
+        listed = {
+            name: split_names(f"--{name}", getattr(self, name))
+            for name in ("attributes", "payload", "text")
+        }
+        told = Told(
+            image=self.image_column,
+            split=self.split_column,
+            payload=tuple(listed["payload"]),
+            text=tuple(listed["text"]),
+            separator=self.separator,
+            encoding=self.encoding,
+        )
+        chosen = listed["attributes"] or None
+        dataset = load_dataset(self.name, self.root, chosen, self.item_column, told, schema)
+        if not quiet:
+            for line in _said(dataset):
+                say(line)
+        return dataset
+
+    @property
+    def words(self) -> list[str]:
+        """The same options for another command."""
+        words = ["--dataset", self.name]
+        for own in fields(DatasetOptions):
+            given = getattr(self, own.name)
+            if own.name != "name" and given not in (None, ()):
+                for value in given if isinstance(given, tuple) else (given,):
+                    words += ["--" + own.name.replace("_", "-"), str(value)]
+        return words
+
+
+def _said(dataset: Dataset) -> list[str]:
+    """What was guessed of a dataset: a line on its columns, if any is not plain, and the notes."""
+    skipped = {c.note for c in dataset.columns}
+    kept = [c.name for c in dataset.columns if c.role in ("payload", "text") and c.name]
+    lines = [note for note in dataset.notes if note not in skipped]
+    if kept:
+        used = ", ".join(attribute.name for attribute in dataset.schema.attributes)
+        lines.insert(
+            0,
+            f"attributes: {used}; kept beside them: {', '.join(kept)} (guessed; `retrieve inspect` "
+            "tells why, --attributes and --payload set them)",
+        )
+    return lines
 
 
 def filled(options: type[Options]) -> Callable[[Callable[[Options], Any]], Callable[..., Any]]:
@@ -102,12 +165,27 @@ def _parameter(own: Field[Any], hint: Any) -> Callable[[Any], Any]:
     )
 
 
-def split_names(option: str, given: Sequence[str]) -> list[str]:
-    """Names of a comma-separated option that may be given more than once; none may be empty."""
-    names = [part.strip() for text in given for part in text.split(",")]
+def split_names(
+    option: str, given: Sequence[str], knows: Callable[[str], bool] = lambda name: False
+) -> list[str]:
+    """Names of a comma-separated option that may be given more than once; none may be empty.
+
+    A comma belongs to a name after a backslash, and where a name that holds it is one that `knows`
+    accepts, the longest first: `blue, white` may be one value, `blue,white` still be two.
+    """
+    names: list[str] = []
+    for text in given:
+        parts = re.split(r"(?<!\\),", text)
+        while parts:
+            most = len(parts)
+            while most > 1 and not knows(",".join(parts[:most]).strip()):
+                most -= 1
+            names.append(",".join(parts[:most]).replace("\\,", ",").strip())
+            del parts[:most]
     if not all(names):
         raise UsageError(
-            f"{option} {','.join(given)!r} holds an empty name; separate names by single commas"
+            f"{option} {','.join(given)!r} holds an empty name; separate names by single commas, "
+            "and write a comma of a name as \\,"
         )
     return names
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from retrieval.picture import Picture
 from retrieval.query_vector import Asked
 from training.errors import UsageError
 from training.images.read import PictureSource
-from training.schema import Condition, Schema, normalise_name
+from training.schema import Condition, Schema, nearest, normalise_name
 
 if TYPE_CHECKING:
     from indexer.store.store import Store
@@ -101,9 +100,9 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
     own = next((column for column in columns if normalise_name(column) == folded), None)
     if own is None:
         names = [*(attribute.name for attribute in schema.attributes), *columns]
-        near = difflib.get_close_matches(folded, names, n=5, cutoff=0.5) or names[:8]
         what = "attribute or column" if columns else "attribute"
-        raise UsageError(f"unknown {what} {name!r}; nearest: {', '.join(near)}")
+        all_by = "`retrieve inspect --dataset D` lists the dataset's"
+        raise UsageError(f"unknown {what} {name!r}; {nearest(name, names, all_by=all_by)}")
     if operator in _COMPARE:
         if not columns[own].numeric:
             raise UsageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import posixpath
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -89,11 +90,13 @@ def leaves_root(path: str) -> bool:
 
 
 def relative_path(path: str, where: str) -> str:
-    """`path` itself, which a label file names at `where` (file and line); raises DataError if it
-    `leaves_root`."""
+    """`path`, which a label file names at `where` (file and line), as all write it: `./a//b` is
+    `a/b`; raises DataError if it `leaves_root`."""
     if leaves_root(path):
         raise DataError(
             f"{where}: {path!r} is not a path inside the dataset's folder; "
             "give it relative to that folder, without '..'"
         )
+    if "//" in path or path.startswith("./") or "/./" in path or path.endswith("/"):
+        return posixpath.normpath(path)
     return path

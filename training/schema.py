@@ -12,10 +12,11 @@ import hashlib
 import itertools
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,36 @@ Condition = NDArray[np.int8]
 """Label states [K], int8 in {-1, 0, +1}."""
 
 
+@lru_cache(1 << 16)  # the same few names stand in hundreds of thousands of rows
 def normalise_name(name: str) -> str:
     """Fold case, spaces, dashes and underscores: `Sleeve_Length` and `sleeve length` are one."""
+    if not name.isascii():  # full-width letters, and accents apart from their letters
+        name = unicodedata.normalize("NFKC", name)
     return re.sub(r"[\s_\-]+", "-", name.strip().casefold()).strip("-")
+
+
+def nearest(name: str, choices: Sequence[str], cutoff: float = 0.5, all_by: str = "") -> str:
+    """The end of a message on an unknown name: the choices like it, or that there is none.
+
+    Then it lists them, or of many how many there are, and that all of them are told `all_by`.
+    """
+    folded = {normalise_name(c.rpartition(":")[2]): c for c in choices}
+    folded |= {normalise_name(c): c for c in choices}
+    near = difflib.get_close_matches(normalise_name(name), list(folded), n=5, cutoff=cutoff)
+    if near:
+        return f"nearest: {', '.join(dict.fromkeys(folded[n] for n in near))}"
+    if len(choices) <= 12 or not all_by:
+        return f"none is like it; there are: {', '.join(choices) or '(none)'}"
+    return f"none of the {len(choices):,} is like it; {all_by}"
+
+
+def full_name(attribute: str, value: str) -> str:
+    """A value as it is shown: with its attribute where it alone says nothing, `hood:yes`."""
+    bare = value.isdigit() or normalise_name(value) in _BARE
+    return f"{normalise_name(attribute)}:{value}" if bare else value
+
+
+_BARE = frozenset(("yes", "no", "true", "false", "y", "n", "t", "f", "on", "off", "ja", "nein"))
 
 
 def _twice(names: Sequence[str]) -> list[str]:
@@ -91,8 +119,8 @@ class Schema:
     def value_names(self) -> tuple[str, ...]:
         """Shortest unambiguous name of each flat index: `floral`, else `collar-shape:3`."""
         return tuple(
-            v
-            if len(self._value_index[normalise_name(v)]) == 1 and not v.isdigit()
+            full_name(a.name, v)
+            if len(self._value_index[normalise_name(v)]) == 1
             else f"{normalise_name(a.name)}:{v}"
             for a in self.attributes
             for v in a.values
@@ -160,11 +188,33 @@ class Schema:
         return self.attribute(parts[0])  # raises
 
     def _unknown(self, what: str, name: str, choices: Sequence[str]) -> str:
-        folded = {normalise_name(c.rpartition(":")[2]): c for c in choices}
-        folded |= {normalise_name(c): c for c in choices}
-        near = difflib.get_close_matches(normalise_name(name), list(folded), n=5, cutoff=0.5)
-        near = list(dict.fromkeys(folded[n] for n in near)) or list(choices)[:8]
-        return f"unknown {what} {name!r}; nearest: {', '.join(near) or '(there are none)'}"
+        told = "`retrieve inspect --dataset D --json` lists the dataset's"
+        return f"unknown {what} {name!r}; {nearest(name, choices, all_by=told)}"
+
+    def knows(self, name: str) -> bool:
+        """Whether the name is one of an attribute or value, `blue` or `colour:blue`."""
+        folded = normalise_name(name)
+        attribute, _, value = folded.partition(":")
+        number = self._attribute_index.get(attribute)
+        own = () if number is None else self.attributes[number].values
+        return (
+            folded in self._attribute_index
+            or folded in self._value_index
+            or value in map(normalise_name, own)
+        )
+
+    def unknown_to(self, other: Schema) -> tuple[str, ...]:
+        """Attributes (`pattern`) and values (`colour:teal`) that another schema has not."""
+        out: list[str] = []
+        for attribute in self.attributes:
+            number = other._attribute_index.get(normalise_name(attribute.name))
+            if number is None:
+                out.append(attribute.name)
+                continue
+            theirs = set(map(normalise_name, other.attributes[number].values))
+            own = (v for v in attribute.values if normalise_name(v) not in theirs)
+            out += [f"{attribute.name}:{value}" for value in own]
+        return tuple(out)
 
     def condition(
         self, present: Iterable[str] = (), absent: Iterable[str] = (), types: Iterable[str] = ()

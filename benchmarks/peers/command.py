@@ -63,10 +63,9 @@ from retrieval.evaluation.combinations import (
 )
 from retrieval.evaluation.encoded_split import align_dataset, encode_split
 from retrieval.evaluation.scorer import DescriptorScorer
-from retrieval.options import COUNT, ITEMS, DatasetOptions
+from retrieval.options import COUNT, DatasetOptions
 from retrieval.query_vector import draw_requests
 from training.checkpoint import Checkpoint, load_checkpoint
-from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.descriptor import Floats
 from training.device import choose_device
@@ -97,7 +96,6 @@ class Options(WorkBench, DatasetOptions):
     """What is encoded, and the galleries."""
 
     checkpoint: Annotated[Path, "The trained model."]
-    item_column: Annotated[str | None, ITEMS] = None
     sizes: Annotated[tuple[int, ...], _SIZES]
     postgres: Annotated[str | None, _POSTGRES]
     rounds: Annotated[int, COUNT, "Questions of each kind that every system is asked."] = 100
@@ -143,7 +141,7 @@ def markdown(data: Data) -> str:
 def command(options: Options) -> Iterator[Result]:
     """Measure all systems on the same pictures, in one process."""
     loaded = load_checkpoint(options.checkpoint, choose_device(options.device).device)
-    dataset = load_dataset(options.name, options.root, item_column=options.item_column)
+    dataset = options.load()
     part, embeddings = embedded_split(
         options, loaded, align_dataset(dataset, loaded.schema).dataset
     )
@@ -202,9 +200,7 @@ def built_index(options: Options, loaded: Checkpoint, part: Dataset) -> Store:
     Raises DataError: other pictures can be read than before.
     """
     folder = options.work / "peers" / f"{part.name}-{loaded.hash[:12]}"
-    items = [] if options.item_column is None else ["--item-column", options.item_column]
-    root = [] if options.root is None else ["--root", options.root]
-    words = ["--dataset", options.name, *root, *items, "--checkpoint", options.checkpoint]
+    words = [*options.words, "--checkpoint", options.checkpoint]
     retrieve("build-index", *words, "--split", SPLIT, "--out", folder)
     store = open_store(folder)
     if list(store.paths) != list(part.paths):

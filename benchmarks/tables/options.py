@@ -9,16 +9,13 @@ from typing import Annotated
 import click
 
 from benchmarks.common import WorkBench
-from retrieval.options import COUNT, ITEMS, DatasetOptions
-from training.datasets import load_dataset
-from training.datasets.dataset import Dataset
+from retrieval.options import COUNT, DatasetOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting(WorkBench, DatasetOptions):
     """Dataset, backbone, how many seeds and which rows."""
 
-    item_column: Annotated[str | None, ITEMS] = None
     backbone: Annotated[str, "Of every row."] = "resnet18"
     weights: Annotated[str | None, "File of backbone weights [default: from scratch]."] = None
     seeds: Annotated[int, click.IntRange(1, 16), "Of every row."] = 3
@@ -32,13 +29,3 @@ class Setting(WorkBench, DatasetOptions):
         ):
             whole = str(Path(self.weights).expanduser().resolve())
             object.__setattr__(self, "weights", whole)
-
-    def load(self) -> Dataset:
-        """The dataset; raises DataError, UsageError."""
-        return load_dataset(self.name, self.root, item_column=self.item_column)
-
-    @property
-    def words(self) -> list[str]:
-        """What tells a command which dataset it is, and which pictures show one product."""
-        told = {"--dataset": self.name, "--root": self.root, "--item-column": self.item_column}
-        return [str(word) for pair in told.items() if pair[1] is not None for word in pair]

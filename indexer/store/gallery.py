@@ -148,11 +148,17 @@ def unpack_payload(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Column]:
 def align_labels(
     labels: NDArray[np.int8], source: Schema, target: Schema
 ) -> tuple[NDArray[np.int8], int]:
-    """Label states [N, K of `source`] int8 renumbered by the names of attributes and values, 0
-    (unknown) for values that `source` lacks; and how many of the target's values it has."""
+    """Label states [N, K of `source`] int8 renumbered by the names of attributes and values; and
+    how many of the target's values `source` has. Those it lacks are unknown (0), but absent (-1)
+    where another value of their attribute is stated."""
     columns = {name: column for column, name in enumerate(_names(source))}
     pairs = [(i, columns[name]) for i, name in enumerate(_names(target)) if name in columns]
     out = np.zeros((len(labels), target.size), dtype=np.int8)
+    own = [normalise_name(attribute.name) for attribute in source.attributes]
+    for number, attribute in enumerate(target.attributes):
+        if (name := normalise_name(attribute.name)) in own:
+            stated = (labels[:, source.slice_of(own.index(name))] == 1).any(axis=1)
+            out[stated, target.slice_of(number)] = -1
     for to, origin in pairs:
         out[:, to] = labels[:, origin]
     return out, len(pairs)
@@ -231,6 +237,9 @@ class Known:
     def of(cls, dataset: Dataset, schema: Schema, say: Callable[[str], None]) -> Known:
         """What a dataset says, labels numbered by a model's schema; `say` is told what is not."""
         labels, matched = align_labels(dataset.labels, dataset.schema, schema)
+        if unknown := dataset.schema.unknown_to(schema):
+            more = f" and {len(unknown) - 20} more" if len(unknown) > 20 else ""
+            say(f"left out, the model does not know: {', '.join(unknown[:20])}{more}")
         if matched < schema.size:
             say(
                 f"the dataset knows {matched} of the model's {schema.size} values; "

@@ -42,7 +42,7 @@ def command(
     Images have to lie in the gallery's folder. One that is there already is encoded anew if it has
     changed, and keeps its place.
     """
-    stated = split_names("--labels", labels)
+    split_names("--labels", labels)  # says what is wrong with them before anything is opened
     check_unlocked(index)
 
     from indexer.build.edit import add_images
@@ -50,6 +50,8 @@ def command(
     from training.device import choose_device
 
     store = open_store(index)
+    knows = store.schema.knows
+    stated = split_names("--labels", labels, lambda name: knows(name.replace("=", ":", 1)))
     states = stated_labels(store.schema, stated) if stated else None
     paths = [_path(store.root, image) for image in images]
     choice = choose_device(device)

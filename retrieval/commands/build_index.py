@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
-from indexer.store.manifest import DEFAULT_RECALL, check_unlocked
+from indexer.store.manifest import (
+    DEFAULT_RECALL,
+    MANIFEST_NAME,
+    check_unlocked,
+    read_manifest,
+)
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SHARE, DatasetOptions, filled, only_one
-from training.datasets import ADAPTERS, load_dataset, load_with_schema
-from training.errors import UsageError
+from retrieval.options import COUNT, DEVICE, JSON, SHARE, DatasetOptions, filled, only_one
+from training.datasets import ADAPTERS, load_dataset
+from training.datasets.dataset import Dataset
+from training.datasets.labels import find_root
+from training.datasets.locate import folder_name
+from training.errors import CorruptStoreError, DataError, UsageError
 
 if TYPE_CHECKING:
     from indexer.build.build import BuildReport
@@ -23,7 +34,6 @@ class Options(DatasetOptions):
     """What `retrieve build-index` is told; those of `BuildOptions` have its names."""
 
     checkpoint: Annotated[Path | None, "A trained model [default: that in runs/NAME]."] = None
-    item_column: Annotated[str | None, ITEMS] = None
     split: Annotated[str, "train, valid, test, another that the data has, or all."] = "all"
     out: Annotated[Path | None, "Folder of the index [default: indexes/NAME]."] = None
     device: Annotated[str, DEVICE]
@@ -69,11 +79,13 @@ def command(options: Options) -> int:
     changed. Broken images are skipped, counted and listed in rejects.jsonl.
     """
     name, adapter = options.name, options.name.casefold() in ADAPTERS
-    short = name.casefold() if adapter else Path(name).expanduser().resolve().name
+    short = name.casefold() if adapter else folder_name(Path(name))
     out = options.out or Path("indexes") / short
     check_unlocked(out)  # before torch is imported, which takes longer than the answer should
     if not adapter and not Path(name).expanduser().is_dir():
         load_dataset(name, options.root)  # says what is wrong with the name
+    if options.out is None:
+        _check_origin(out, find_root(name, options.root) if adapter else Path(name).expanduser())
     run = options.checkpoint or _find_checkpoint(Path("runs") / short, name)
     report = _build(options, run, out)
     rate = report.encoded / report.encode_seconds if report.encode_seconds > 0 else 0.0
@@ -94,19 +106,54 @@ def _build(options: Options, run: Path, out: Path) -> BuildReport:
     choice = choose_device(options.device)
     given = vars(options) | {"device": choice.device, "requests": draw_requests}
     loaded = load_checkpoint(run, choice.device)
-    dataset = load_with_schema(loaded.schema, options.name, options.root, options.item_column)
-    rows = dataset.rows_of(options.split)[: options.limit]
+    dataset = options.load(loaded.schema)
+    rows = dataset.rows_of(dataset.split_called(options.split))[: options.limit]
     if not len(rows):
         there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
         raise UsageError(
             f"no image in split {options.split!r}; splits of this dataset: {there}, or all"
         )
+    _check_files(dataset, rows, options.max_reject_rate)
     with Bars() as progress:
         if choice.remark:
             progress.say(choice.remark)
         given["progress"] = progress
         how = BuildOptions(**{own.name: given[own.name] for own in fields(BuildOptions)})
         return build_index(dataset, rows, loaded, out, how)
+
+
+def _check_origin(out: Path, root: Path) -> None:
+    """Refuse to replace, without being told to, the index of another dataset that is still there.
+
+    An index of unknown origin is left to the build, which knows what to do with a damaged one.
+    """
+    try:
+        manifest = read_manifest(out / MANIFEST_NAME)
+    except CorruptStoreError:
+        return
+    other = None if manifest is None else Path(manifest.root)
+    if other is not None and other != root.resolve() and other.is_dir():
+        raise UsageError(
+            f"{out} is the index of another dataset, {other}, not of {root.resolve()}; say with "
+            f"--out where this one shall be, or --out {out} to replace that"
+        )
+
+
+def _check_files(dataset: Dataset, rows: NDArray[np.int64], most: float) -> None:
+    """Look whether the listed pictures are there, before hours of encoding; DataError if the share
+    of missing ones is more than `most`."""
+    paths = [dataset.paths[row] for row in rows.tolist()]
+    missing = [path for path in paths if not os.path.isfile(dataset.root / path)]
+    if not missing:
+        return
+    some = ", ".join(missing[:3])
+    told = f"{len(missing):,} of {len(paths):,} listed pictures are missing in {dataset.root}"
+    if len(missing) > most * len(paths) or len(missing) == len(paths):
+        raise DataError(
+            f"{told}, more than {most:.0%} allowed by --max-reject-rate: {some}; nothing was "
+            f"encoded; `retrieve inspect --dataset {dataset.root} --json` lists all of them"
+        )
+    say(f"{told}, and will be left out: {some}")
 
 
 def _find_checkpoint(runs: Path, name: str) -> Path:

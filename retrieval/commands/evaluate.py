@@ -6,17 +6,13 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 
 from retrieval.console import print_json, print_table, say, stdout
-from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled
+from retrieval.options import COUNT, DEVICE, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError
-
-if TYPE_CHECKING:
-    from training.datasets.dataset import Dataset
-    from training.schema import Schema
 
 NO_ITEMS = (
     "likeness not measured: the dataset does not say which images show one item; name the column "
@@ -49,7 +45,6 @@ class Options(DatasetOptions):
         "Rank combinations by likeness under the named values and nothing else: for models whose "
         "heads no loss has taught to predict values.",
     ] = False
-    item_column: Annotated[str | None, ITEMS] = None
     max_queries: Annotated[int | None, COUNT, "Of MAP, rank only about so many."] = None
     seed: Annotated[int, SEED, "Of draws and intervals."] = 0
     out: Annotated[Path | None, "Folder of the reports [default: RUN/evaluation]."] = None
@@ -73,17 +68,17 @@ def command(options: Options) -> int:
     from retrieval.evaluation import report, scorer
     from retrieval.evaluation.attribute_map import evaluate_attributes
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
-    from retrieval.evaluation.encoded_split import encode_split
+    from retrieval.evaluation.encoded_split import align_dataset, encode_split
     from training.checkpoint import load_checkpoint
-    from training.datasets.catalogue import SPLIT_NAMES
     from training.device import choose_device, keep_freed_memory
 
     keep_freed_memory()
 
     seed, mode = options.seed, options.mode
     loaded = load_checkpoint(options.checkpoint, choose_device(options.device).device)
-    dataset = _load(options, loaded.schema)
-    split = SPLIT_NAMES.get(options.split.casefold(), options.split)
+    aligned = align_dataset(options.load(loaded.schema), loaded.schema)
+    dataset = aligned.dataset
+    split = dataset.split_called(options.split)
     encoded = encode_split(
         loaded.model, dataset, split, loaded.preprocessing, options.workers, cache=options.cache
     )
@@ -120,6 +115,7 @@ def command(options: Options) -> int:
         "parameters": loaded.model.parameters_of_embedder(),
         "images": len(part),
         "unreadable": len(failures),
+        "unknown_to_model": aligned.unknown_to_model,
     }
     folder = options.out or options.checkpoint / "evaluation"
     split_name = re.sub(r"[^\w.-]", "_", split)  # of the user's own choice
@@ -143,21 +139,10 @@ def command(options: Options) -> int:
         trained = f"{loaded.training.get('seed', 'unknown')} (training), {seed} (evaluation)"
         stdout.print(f"{data['definition']} Seeds: {trained}.", markup=False)
         say(f"written to {folder / stem}.json and .md", stdout)
-    return 0
-
-
-def _load(options: Options, schema: Schema) -> Dataset:
-    """The dataset in the model's numbering; what only one of them knows is named on stderr.
-    DataError if they have no value in common."""
-    from retrieval.evaluation.encoded_split import align_dataset
-    from training.datasets import load_with_schema
-
-    dataset = load_with_schema(schema, options.name, options.root, options.item_column)
-    aligned = align_dataset(dataset, schema)
     for who, names in (
-        ("the model does not know", aligned.unknown_to_model),
         (f"{dataset.name} does not know", aligned.unknown_to_dataset),
+        ("the model does not know", aligned.unknown_to_model),
     ):
-        if names:
+        if names:  # last: what the figures above are not of
             say(f"left out, {who}: {', '.join(names)}")
-    return aligned.dataset
+    return 0

@@ -14,9 +14,8 @@ from rich.table import Table
 
 from retrieval.console import counting, plain, print_json, print_table, stdout
 from retrieval.options import JSON, DatasetOptions, filled
-from training.datasets import load_dataset
-from training.datasets.dataset import SPLITS, Dataset, straddling_notes
-from training.errors import DataError, UsageError
+from training.datasets.dataset import SPLITS, ColumnRole, Dataset, straddling_notes
+from training.errors import DataError
 
 VALUES_SHOWN = 12
 PATHS_SHOWN = 5
@@ -27,7 +26,6 @@ SIDE = 224  # pixels; pictures are decoded as for a model of this side, as most 
 class Options(DatasetOptions):
     """What `retrieve inspect` is told."""
 
-    attributes: Annotated[str | None, "Only these attributes: A,B."] = None
     images: Annotated[
         bool, click.option("--images/--no-images", help="Decode every image; find broken ones.")
     ]
@@ -71,6 +69,7 @@ class Inspection:
         payload: columns that are no attributes; an index keeps and filters by them.
         protocols: queries and candidates of published lists, by split.
         notes: remarks of the adapter, and on what several splits share.
+        columns: what each column of a catalogue was taken for, and why.
         missing: paths of images that are not there.
         broken: images that cannot be read; None if they were not opened.
     """
@@ -87,6 +86,7 @@ class Inspection:
     payload: list[str]
     protocols: dict[str, dict[str, int]]
     notes: list[str]
+    columns: list[ColumnRole]
     missing: list[str]
     broken: list[BrokenImage] | None = None
 
@@ -95,11 +95,7 @@ class Inspection:
 @filled(Options)
 def command(options: Options) -> None:
     """Print counts, values, splits, missing and broken files of a dataset."""
-    told = options.attributes
-    chosen = None if told is None else [p.strip() for p in told.split(",") if p.strip()]
-    if chosen == []:
-        raise UsageError(f"--attributes {told!r} names no attribute; give e.g. a,b")
-    dataset = load_dataset(options.name, options.root, chosen)
+    dataset = options.load(quiet=True)
     found = inspect_dataset(dataset)
     if options.images:
         with counting("decoding", len(set(dataset.paths))) as tick:
@@ -128,6 +124,7 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
             for split, p in dataset.protocols.items()
         },
         notes=[*dataset.notes, *straddling_notes(dataset)],
+        columns=list(dataset.columns),
         # os.path.isfile is False for a name that no file can have; Path.is_file raises.
         missing=[p for p in dict.fromkeys(dataset.paths) if not os.path.isfile(dataset.root / p)],
     )
@@ -203,6 +200,13 @@ def _print(found: Inspection) -> None:
         if len(shown) < len(ranked):
             values.add_row("", f"and {len(ranked) - len(shown)} more (all with --json)")
         values.add_section()
+    if found.columns:
+        columns_table = Table(title="columns", title_justify="left")
+        for title in ("column", "taken for", "because"):
+            columns_table.add_column(title)
+        for c in found.columns:
+            columns_table.add_row(plain(c.name), c.role, plain(c.reason))
+        print_table(columns_table)
     print_table(overview)
     print_table(values)
     for split, lists in found.protocols.items():

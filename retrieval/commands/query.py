@@ -15,6 +15,7 @@ from retrieval.console import print_json, print_table, printable, say, stdout
 from retrieval.options import COUNT, DEVICE, JSON, PATH, SHARE, filled, only_index, split_names
 from retrieval.query_vector import KEEP
 from training.errors import DataError, UsageError
+from training.schema import full_name
 
 if TYPE_CHECKING:
     from retrieval.hits import Hit, QueryResult
@@ -78,12 +79,10 @@ def command(options: Options) -> int:
 
     own = {f.name for f in fields(Request)} & set(vars(options)) - {"image", "like", "where"}
     numbers: dict[str, Any] = {name: getattr(options, name) for name in own}
-    present, absent = (
-        split_names("--attrs", options.attrs),
-        split_names("--without", options.without),
-    )
-    like = split_names("--like", options.like)
-    request = Request(image, present, absent, like, parse_filters(options.where), **numbers)
+    filters = parse_filters(options.where)
+    listed = [("--attrs", options.attrs), ("--without", options.without), ("--like", options.like)]
+    for option, given in listed:
+        split_names(option, given)  # says what is wrong with them before anything is opened
     pictures = {"contact sheet": options.sheet, "explanation": options.explain}
     asked = {what: out for what, out in pictures.items() if out is not None}
     if asked:
@@ -97,6 +96,10 @@ def command(options: Options) -> int:
     from retrieval.engine import Engine
 
     engine = Engine.open(folder, options.device)
+    present, absent, like = (
+        split_names(option, given, engine.schema.knows) for option, given in listed
+    )
+    request = Request(image, present, absent, like, filters, **numbers)
     for remark in engine.store.remarks:
         say(remark)
     result = engine.query(request)
@@ -149,9 +152,12 @@ def _cells(hit: Hit) -> dict[str, Text]:
         text = f"{printable(value.name)} {known}{value.probability:.0%}"
         marks.append(Text(text, "green" if value.fits else "red"))
     texts = {
-        "known labels": ["|".join(values) for values in hit.known.values()],
+        "known labels": [
+            "|".join(full_name(attribute, value) for value in values)
+            for attribute, values in hit.known.items()
+        ],
         "predicted": [
-            f"{value} {probability:.0%}"
+            f"{full_name(attribute, value)} {probability:.0%}"
             for attribute, (value, probability) in hit.predicted.items()
             if attribute not in hit.known
         ],

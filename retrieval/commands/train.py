@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import click
 
 from retrieval.console import Bars, print_json, say, stdout
-from retrieval.options import COUNT, DEVICE, ITEMS, JSON, SEED, DatasetOptions, filled, split_names
+from retrieval.options import COUNT, DEVICE, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError, UsageError
 from training.report import EpochReport
 from training.report import Progress as TrainerProgress
@@ -34,8 +34,6 @@ _GRACE = 30.0  # seconds that other processes have when one has failed
 class Options(DatasetOptions):
     """What `retrieve train` is told; what is None is as the config or the default has it."""
 
-    attributes: Annotated[str | None, "Only these attributes of the dataset: A,B."] = None
-    item_column: Annotated[str | None, ITEMS] = None
     out: Annotated[Path, "Folder of the run."]
     config: Annotated[Path | None, "TOML file with options."] = None
     variant: Annotated[
@@ -86,16 +84,13 @@ def command(options: Options) -> int:
         words: list[str] = click.get_current_context().find_root().obj
         return _start(words, options.processes)
 
-    from training.datasets import load_dataset
     from training.device import choose_device, keep_freed_memory
     from training.processes import joined
     from training.run import Setting, run_training
     from training.sources import validation_rows
 
     keep_freed_memory()
-    named = options.attributes
-    chosen = None if named is None else split_names("--attributes", [named])
-    dataset = load_dataset(options.name, options.root, chosen, options.item_column)
+    dataset = options.load(quiet=int(os.environ.get("RANK", "0")) > 0)
     choice = choose_device(options.device)
     images = len(dataset.rows_of("train")) * (1 + run.recipe.stored_copies)
     images += len(validation_rows(dataset))

@@ -10,7 +10,7 @@ import click
 
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.options import DEVICE, JSON, PATH, filled, only_index
-from training.datasets import ADAPTERS, load_with_schema
+from training.datasets import ADAPTERS, load_dataset
 from training.errors import DataError, UsageError
 from training.schema import Schema
 
@@ -86,7 +86,7 @@ def _repair(folder: Path, options: Options, progress: Progress) -> Repair:
         if name is None:
             name = manifest.dataset if manifest.dataset in ADAPTERS else str(where)
         place = where if name.casefold() in ADAPTERS else None
-        return load_with_schema(Schema.from_json(manifest.schema), name, place)
+        return load_dataset(name, place, schema=Schema.from_json(manifest.schema))
 
     device = choose_device(options.device).device
     how = RepairOptions(dataset, options.root, options.checkpoint, device)

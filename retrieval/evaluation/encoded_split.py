@@ -85,7 +85,7 @@ def align_dataset(dataset: Dataset, schema: Schema) -> AlignedDataset:
     own = dataset.schema
     if own.hash == schema.hash:
         return AlignedDataset(dataset, (), ())
-    places, back = _places(own, schema), _places(schema, own)
+    places = _places(own, schema)
     if (places < 0).all():
         raise DataError(
             f"{dataset.name} and the checkpoint have no value in common: its attributes are "
@@ -109,7 +109,7 @@ def align_dataset(dataset: Dataset, schema: Schema) -> AlignedDataset:
     }
     labels = align_labels(dataset.labels, own, schema)[0]
     aligned = replace(dataset, schema=schema, labels=labels, protocols=protocols)
-    return AlignedDataset(aligned, _unmatched(own, places, schema), _unmatched(schema, back, own))
+    return AlignedDataset(aligned, own.unknown_to(schema), schema.unknown_to(own))
 
 
 def _places(source: Schema, target: Schema) -> NDArray[np.int64]:
@@ -120,16 +120,3 @@ def _places(source: Schema, target: Schema) -> NDArray[np.int64]:
     )
     number = {name: flat for flat, name in enumerate(theirs)}
     return np.array([number.get(name, -1) for name in names], dtype=np.int64)
-
-
-def _unmatched(source: Schema, places: NDArray[np.int64], target: Schema) -> tuple[str, ...]:
-    """Attributes and values of `source` that `target` has not; of a whole attribute, its name."""
-    theirs = {normalise_name(a.name) for a in target.attributes}
-    out: list[str] = []
-    for number, attribute in enumerate(source.attributes):
-        if normalise_name(attribute.name) not in theirs:
-            out.append(attribute.name)
-            continue
-        own = zip(attribute.values, places[source.slice_of(number)], strict=True)
-        out += [f"{attribute.name}:{value}" for value, place in own if place < 0]
-    return tuple(out)

@@ -14,7 +14,10 @@ from PIL import Image
 from small_index import ODD_NAMES, Shop, run
 
 from retrieval.engine import Engine
+from retrieval.options import split_names
 from retrieval.request import Request
+from training.errors import UsageError
+from training.schema import Attribute, Schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PICTURE = "shop/images/000.png"
@@ -204,7 +207,7 @@ def test_a_full_disk_is_not_called_a_bug(shop: Shop) -> None:
         (["--attrs", "disc", "--without", "disc"], 2, "both present and absent"),
         (["--attrs", "disc,square"], 2, "only one value of 'shape'"),
         (["--attrs", "disk"], 2, "unknown value 'disk'; nearest: disc"),
-        (["--attrs", "floral"], 2, "nearest: "),
+        (["--attrs", "floral"], 2, "none is like it; there are: blue, green"),
         (["--attrs", "red"], 2, "say which: colour:red, trim:red"),
         (["--attrs", "color:red"], 2, "unknown attribute 'color'; nearest: colour"),
         (["--attrs", "colour:"], 2, "unknown value of 'colour' ''"),
@@ -339,3 +342,21 @@ def test_a_gallery_whose_pictures_are_gone_is_still_searched(
     assert code == 0, err
     assert manifest.exists()
     assert str(shop.catalogue / "images/000.png") in out  # where they were at the time
+
+
+def test_a_comma_belongs_to_a_name_that_is_known_or_says_so() -> None:
+    schema = Schema(
+        (Attribute("colour", ("blue, white", "blue", "white")), Attribute("a,b", ("x",)))
+    )
+
+    def names(*given: str) -> list[str]:
+        return split_names("--attrs", given, schema.knows)
+
+    assert names("blue, white") == ["blue, white"]
+    assert names("x,colour:Blue, White,blue") == ["x", "colour:Blue, White", "blue"]
+    assert names("blue,white", "x") == ["blue", "white", "x"]
+    assert names("a,b") == ["a,b"]
+    assert names("new\\, odd,x") == ["new, odd", "x"]
+    assert split_names("--attrs", ["blue, white"]) == ["blue", "white"]
+    with pytest.raises(UsageError, match="write a comma of a name as"):
+        names("blue, white,,x")

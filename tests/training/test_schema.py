@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import DataError, UsageError
-from training.schema import Attribute, Schema, normalise_name
+from training.schema import Attribute, Schema, full_name, nearest, normalise_name
 
 SCHEMA = Schema(
     (
@@ -123,3 +123,23 @@ def test_a_value_of_an_attribute_is_not_taken_for_one_that_is_called_so() -> Non
         schema.value_of("size", "m")
     with pytest.raises(UsageError, match="nearest: size"):
         schema.value_of("sizes", "l")
+
+
+def test_values_that_alone_say_nothing_are_shown_with_their_attribute() -> None:
+    schema = Schema((Attribute("hood", ("yes", "no")), Attribute("neck", ("1", "v"))))
+    assert schema.value_names == ("hood:yes", "hood:no", "neck:1", "v")
+    assert full_name("Zip_Front", "True") == "zip-front:True"
+
+
+def test_nearest_says_that_there_is_none_and_how_to_see_all() -> None:
+    few, many = ["red", "colour:blue"], [f"value {n}" for n in range(40)]
+    assert nearest("blu", few) == "nearest: colour:blue"
+    assert nearest("qqq", few, all_by="x") == "none is like it; there are: red, colour:blue"
+    assert nearest("qqq", many, all_by="x lists all") == "none of the 40 is like it; x lists all"
+
+
+def test_what_another_schema_does_not_know() -> None:
+    one = Schema((Attribute("A", ("x", "Y y")), Attribute("b", ("z",))))
+    other = Schema((Attribute("a", ("y-Y", "w")),))
+    assert one.unknown_to(other) == ("A:x", "b")
+    assert other.unknown_to(one) == ("a:w",)

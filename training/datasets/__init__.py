@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from training.datasets import catalogue
 from training.datasets.asen import has_asen_files, label_files
+from training.datasets.columns import Told
 from training.datasets.dataset import SPLITS, Dataset
 from training.datasets.labels import expected, find_root, lines_of
+from training.datasets.tables import class_pictures, table_files, tables_in
 from training.errors import DataError, UsageError
-from training.schema import Schema
+from training.schema import Schema, nearest, normalise_name
 
 ADAPTERS = {
     "catalogue": "training.datasets.catalogue:load",
@@ -32,6 +33,8 @@ def load_dataset(
     root: Path | None = None,
     attributes: Sequence[str] | None = None,
     item_column: str | None = None,
+    told: Told | None = None,
+    schema: Schema | None = None,
 ) -> Dataset:
     """Load a dataset by the name of its adapter, or a folder whose files tell what it is.
 
@@ -43,6 +46,8 @@ def load_dataset(
             columns, and one that would be skipped as text can be named too.
         item_column: the column of a catalogue that tells which images show one item; None:
             `item`, if there is one. The other adapters know their items themselves.
+        told: what else is told of a catalogue's table, instead of guessed.
+        schema: of a model: its attributes are kept where `attributes` does not say which.
 
     Raises:
         UsageError: neither a name nor a folder (the message lists the nearest names), a folder
@@ -53,10 +58,9 @@ def load_dataset(
     if name not in ADAPTERS:
         folder = Path(name_or_folder).expanduser()
         if not name_or_folder or not folder.is_dir():
-            near = difflib.get_close_matches(name, ADAPTERS, n=3, cutoff=0.4) or list(ADAPTERS)
+            near = nearest(name, list(ADAPTERS), cutoff=0.4)
             raise UsageError(
-                f"unknown dataset {name_or_folder!r}: neither an adapter nor a folder; nearest: "
-                f"{', '.join(near)}"
+                f"unknown dataset {name_or_folder!r}: neither an adapter nor a folder; {near}"
             )
         if root is not None:
             raise UsageError(
@@ -65,38 +69,34 @@ def load_dataset(
             )
         name, root = detect(folder), folder
     found = find_root(name, root)
+    known = None if schema is None else [attribute.name for attribute in schema.attributes]
     if name == "catalogue":
-        return catalogue.load(found, attributes, item_column)
-    if item_column is not None:
-        raise UsageError(
-            f"{name} has no item column {item_column!r}: only a catalogue's labels.csv has columns"
-        )
+        return catalogue.load(found, attributes, item_column, told, known)
+    for column in (item_column, *(() if told is None else told.columns)):
+        if column is not None:
+            raise UsageError(
+                f"{name} has no item column or other {column!r}: only a catalogue has columns"
+            )
     module, _, function = ADAPTERS[name].partition(":")
     dataset: Dataset = getattr(importlib.import_module(module), function)(found)
+    if attributes is None and known is not None:
+        own = {normalise_name(attribute.name) for attribute in dataset.schema.attributes}
+        # Where it lacks some, its own: what only one of them knows can be said then.
+        attributes = known if own >= set(map(normalise_name, known)) else None
     return dataset if attributes is None else dataset.select_attributes(attributes)
-
-
-def load_with_schema(
-    schema: Schema, name_or_folder: str, root: Path | None = None, item_column: str | None = None
-) -> Dataset:
-    """`load_dataset` with the attributes of a model's schema, or its own where it lacks some."""
-    names = [attribute.name for attribute in schema.attributes]
-    try:
-        return load_dataset(name_or_folder, root, names, item_column)
-    except UsageError:
-        return load_dataset(name_or_folder, root, None, item_column)  # raises if that is not it
 
 
 def detect(folder: Path) -> str:
     """Name of the adapter for a folder.
 
-    `labels.csv` is a catalogue, DeepFashion's lists and FashionAI's label files are those; ASEN's
-    files are told apart by the name of the folder, else by how their image paths begin.
+    `labels.csv`, or another table so called, is a catalogue, DeepFashion's lists and FashionAI's
+    label files are those; ASEN's files are told apart by the name of the folder, else by how their
+    image paths begin. Any other table is a catalogue, and so are folders of pictures without one.
 
     Raises:
         DataError: if no adapter reads such files; the message lists what each expects.
     """
-    if (folder / "labels.csv").is_file():
+    if any(file.stem.casefold() == "labels" for file in tables_in(folder)):
         return "catalogue"
     lists = ("Anno_coarse", "Anno", "Anno_fine", ".")
     if any((folder / name / "list_attr_cloth.txt").is_file() for name in lists):
@@ -112,5 +112,7 @@ def detect(folder: Path) -> str:
                 return name
     elif label_files(folder):
         return "fashionai"
+    elif table_files(folder) or class_pictures(folder):
+        return "catalogue"
     formats = ". ".join(f"{n}: {expected(n)}" for n in ("catalogue", "darn", "deepfashion"))
     raise DataError(f"{folder} holds no dataset that an adapter reads. {formats}")

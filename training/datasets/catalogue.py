@@ -1,216 +1,246 @@
-"""Anybody's own images: a folder with a `labels.csv`.
+"""Anybody's own images: a folder with a table, a `labels.csv` at best, or with a folder a class.
 
-One column of image paths (`image`, else `path`, `file` or `filename`), optionally `split` (of any
-names) and `item`, every further column an attribute. Cells of several values are separated by `|`;
-an empty cell is unknown. Columns that are plainly text or numbers (a name, a price) are no
-attributes, which is mentioned, but payload: an index keeps them.
+One column of image paths, optionally `split` (of any names) and `item`, every further column an
+attribute. Cells of several values are separated by `|`; an empty cell is unknown. Columns that are
+plainly text or numbers (a name, a price) are no attributes, which is mentioned, but payload: an
+index keeps them. What is not told is guessed, and what was guessed is said: see `columns`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets.dataset import Dataset, RetrievalList
-from training.datasets.labels import dataset_of, expected, grouped_split, numbered
-from training.errors import DataError, UsageError
-from training.files import relative_path
+from training.datasets.columns import (
+    Told,
+    attribute_columns,
+    choose_image,
+    choose_items,
+    choose_split,
+    plain_numbers,
+)
+from training.datasets.dataset import SPLIT_NAMES, SPLITS, ColumnRole, Dataset, RetrievalList
+from training.datasets.labels import dataset_of, grouped_split, numbered
+from training.datasets.locate import folder_name, located
+from training.datasets.tables import Table, read_tables, values_of
+from training.errors import DataError
+from training.files import leaves_root, relative_path
 from training.schema import Attribute, Schema, normalise_name
 
-IMAGE_COLUMNS = ("image", "path", "file", "filename")
-_OURS = {name: name for name in ("train", "valid", "test")}
-SPLIT_NAMES = _OURS | {"val": "valid", "validation": "valid"}
-"""What these names of splits mean, in any case; any other name is a split of its own."""
-
 RESERVED_SPLITS = ("all", "unassigned")
-TEXT_COLUMNS = (
-    *("name", "title", "description", "caption", "text", "note", "notes", "comment", "comments"),
-    *("id", "sku", "uid", "ean", "gtin", "barcode", "product-id", "item-id", "product-name"),
-    *("url", "link", "image-url", "price", "date", "timestamp"),
-)
-"""Columns that are no attributes unless they are asked for by name."""
-
-MOST_VALUES = 50
-"""A column with more distinct values than this *and* than half its rows is text, not labels."""
-
-
-class Table(NamedTuple):
-    """A CSV file as read: its header, and of each row the cells, stripped, and its last line."""
-
-    file: Path
-    columns: list[str]
-    lines: list[int]
-    rows: list[list[str]]
-
-    def find(self, *names: str) -> int | None:
-        """Number of the first column that bears one of the names, tried in their order."""
-        folded = [normalise_name(c) for c in self.columns]
-        return next((folded.index(n) for n in map(normalise_name, names) if n in folded), None)
-
-    def column(self, number: int) -> list[str]:
-        """Cells of one column."""
-        return [row[number] for row in self.rows]
 
 
 def load(
-    root: Path, attributes: Sequence[str] | None = None, item_column: str | None = None
+    root: Path,
+    attributes: Sequence[str] | None = None,
+    item_column: str | None = None,
+    told: Told | None = None,
+    schema: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read `root/labels.csv`; without a `split` column rows are cut 8:1:1 by item, else by path.
+    """Read the table of a folder; without splits rows are cut 8:1:1 by item, else by path.
 
     Values are sorted by name. A known cell says +1 for its values and -1 for the others of its
-    attribute. Spellings that differ in case, blanks, dashes or underscores only are one value,
-    items that differ in case only are one item.
+    attribute. Spellings that differ in case, width, blanks, dashes or underscores only are one
+    value, items that differ in case only are one item. Rows without a picture are skipped. Rows of
+    one picture become one: where they contradict each other it has no split, no item, and nothing
+    is known of an attribute of one value; of payload the first row's stays.
 
     Args:
         attributes: the columns to use, in this order; None takes all that look like labels.
-        item_column: the column that tells which images show one item, whatever it is called; it is
-            no attribute. None: `item`, if there is one.
+        item_column: the column that tells which images show one item; it is no attribute. None:
+            `item`, or one that is called alike.
+        told: what else is told of the table.
+        schema: attributes that a model knows: columns so called are attributes, others are payload.
 
     Raises:
-        DataError: no file, no image column, a malformed row or a split called `all`.
-        UsageError: `attributes` or `item_column` names a column that is not there.
+        DataError: no table, no image column, a malformed row or a split called `all`.
+        UsageError: an argument names a column that is not there.
     """
-    table = read_table(root / "labels.csv")
-    image, split = table.find(*IMAGE_COLUMNS), table.find("split")
-    item = table.find(item_column or "item")
-    if image is None:
-        raise DataError(
-            f"{table.file} has no column called {', '.join(IMAGE_COLUMNS)}; its columns are "
-            f"{', '.join(table.columns)}"
-        )
-    if item_column is not None and item is None:
-        raise UsageError(
-            f"{table.file} has no column {item_column!r} that could name items; it has "
-            f"{', '.join(table.columns)}"
-        )
-    places = (f"{table.file}, line {line}" for line in table.lines)
-    paths = [relative_path(p, w) for p, w in zip(table.column(image), places, strict=True)]
-    items = None if item is None else numbered([n.casefold() for n in table.column(item)])
-    free = [c for c in range(len(table.columns)) if c not in (image, item, split)]
-    chosen, notes = choose_columns(table, free, attributes)
-    schema, stated = _labels(table, chosen)
-    if split is None:
-        splits = grouped_split(numbered(paths) if items is None else items)
-        notes.append(f"no split column: cut 8:1:1 by {'image path' if items is None else 'item'}")
-    else:
+    told = told or Told()
+    table = read_tables(root, told.separator, told.encoding)
+    image = choose_image(table, root, told.image)
+    _drop_empty(table, image)
+    contradicted = _merge(table, image, root)
+    paths = table.cells[image]
+    split = choose_split(table, told.split)
+    own = choose_items(table, item_column, (image, split))
+    for column in (c for c in (split, own) if c in contradicted):
+        _blank(table, column, contradicted[column])
+    items = None if own is None else numbered([n.casefold() for n in table.cells[own]])
+    free = [c for c in range(len(table.columns)) if c not in (image, own, split)]
+    chosen, roles = attribute_columns(table, free, attributes, told, schema, items)
+    found, stated = _labels(table, chosen, contradicted)
+    how = ""
+    if split is not None:
         splits = _splits(table, split)
-    dataset = dataset_of(root.resolve().name, root, schema, paths, [stated], splits)
-    others = (c for c in free if c not in chosen and table.columns[c])
-    payload = {table.columns[c]: table.column(c) for c in others}
-    return replace(dataset, items=items, payload=payload, notes=(*notes, *dataset.notes))
-
-
-def read_table(file: Path) -> Table:
-    """Read a CSV file with a header; blank lines are skipped.
-
-    DataError if it is absent, empty, not UTF-8 or has a row of another length.
-    """
-    table = Table(file, [], [], [])
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream)
-            for row in reader:
-                cells = [cell.strip() for cell in row]
-                if not any(cells):
-                    continue
-                if not table.columns:
-                    table.columns.extend(cells)
-                    continue
-                if len(cells) != len(table.columns):
-                    raise DataError(
-                        f"{file}, line {reader.line_num}: {len(cells)} cells where the header has "
-                        f"{len(table.columns)}: {','.join(row)[:80]!r}; quote cells that hold a "
-                        "comma"
-                    )
-                table.lines.append(reader.line_num)
-                table.rows.append(cells)
-    except FileNotFoundError:
-        raise DataError(f"{file} is missing; {expected('catalogue')}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{file} is not a CSV file in UTF-8: {error}") from error
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {error.strerror}") from error
-    if not table.rows:
-        raise DataError(f"{file} lists no images; {expected('catalogue')}")
-    return table
-
-
-def choose_columns(
-    table: Table, free: Sequence[int], attributes: Sequence[str] | None
-) -> tuple[list[int], list[str]]:
-    """Which columns of `free` become attributes, and remarks on those that do not.
-
-    Those that `attributes` names (UsageError for a name that no column bears), or all that look
-    like labels; DataError if there are none.
-    """
-    reasons: dict[int, str] = {}
-    if attributes is None:
-        found = {c: _not_an_attribute(table.columns[c], table.column(c)) for c in free}
-        reasons = {c: reason for c, reason in found.items() if reason}
-        chosen = [c for c in free if c not in reasons]
+    elif (by_folder := _folder_splits(paths)) is not None:
+        splits, how = by_folder, "splits are those of the folders"
     else:
-        number_of = {normalise_name(table.columns[c]): c for c in reversed(free)}
-        for name in attributes:
-            if normalise_name(name) not in number_of:
-                columns = ", ".join(table.columns[c] for c in free)
-                raise UsageError(f"{table.file} has no attribute column {name!r}; it has {columns}")
-        chosen = list(dict.fromkeys(number_of[normalise_name(name)] for name in attributes))
-    if not chosen:
-        raise DataError(f"{table.file} has no attribute column; {expected('catalogue')}")
-    return chosen, [f"column {table.columns[c]!r} is no attribute: {r}" for c, r in reasons.items()]
+        splits = grouped_split(numbered(paths) if items is None else items)
+        how = f"no split column: cut 8:1:1 by {'image path' if items is None else 'item'}"
+    payload = {}
+    for column in (c for c in free if c not in chosen and table.columns[c]):
+        cells, name = table.cells[column], table.columns[column]
+        plain = plain_numbers(cells, table.separator)
+        if plain is not None:
+            table.notes.append(f"column {name!r} holds numbers, kept as Python writes them")
+        payload[name] = cells if plain is None else plain
+    dataset = dataset_of(folder_name(root), root, found, paths, [stated], splits)
+    given = {told.image, told.split, item_column}
+    special = {image: "picture", split: "split", own: "item"}
+    columns = [
+        roles.get(c)
+        or ColumnRole(name, special[c], "told" if name in given else "guessed by name and form")
+        for c, name in enumerate(table.columns)
+    ]
+    notes = [role.note for c, role in roles.items() if c not in chosen and attributes is None]
+    notes += [*table.notes, *_untrained(dataset, stated), *([how] if how else [])]
+    notes += dataset.notes
+    return replace(
+        dataset, items=items, payload=payload, columns=tuple(columns), notes=tuple(notes)
+    )
 
 
-def values_of(cell: str) -> list[str]:
-    """The values of a cell: `black|gray` has two; empty, `-` and `|` have none."""
-    return [value.strip() for value in cell.split("|") if normalise_name(value)]
+def _drop_empty(table: Table, image: int) -> None:
+    """Drop rows without a picture, and say so of those that hold anything else."""
+    cells = table.cells[image]
+    gone = [row for row, cell in enumerate(cells) if not cell]
+    if not gone:
+        return
+    lines = [table.lines[row] for row in gone if any(cells[row] for cells in table.cells)]
+    table.keep([row for row, cell in enumerate(cells) if cell])
+    if lines:
+        table.notes.append(
+            f"rows without a picture, skipped: {len(lines):,}, first line {lines[0]}"
+        )
+    if not table.lines:
+        raise DataError(f"{table.file} lists no images: no row names a picture")
 
 
-def _not_an_attribute(name: str, cells: list[str]) -> str | None:
-    if not normalise_name(name):
-        return "it has no name"
-    if normalise_name(name) in TEXT_COLUMNS:
-        return "text by its name"
-    known = [values for cell in cells if (values := values_of(cell))]
-    distinct = len({value for values in known for value in values})
-    if distinct > MOST_VALUES and distinct > len(known) / 2:
-        return f"{distinct} different values in {len(known)} rows look like text"
-    return None if known else "every cell is empty"
+def _merge(table: Table, image: int, root: Path) -> dict[int, list[int]]:
+    """Make paths those of files, and rows of one picture one row, the first; its empty cells are
+    filled from the others. Column -> rows, as numbered then, whose cells contradicted each other.
+    """
+    paths, notes = located(root, table.cells[image])
+    for row in (row for row, path in enumerate(paths) if leaves_root(path)):
+        relative_path(paths[row], f"{table.file}, line {table.lines[row]}")  # raises
+    table.cells[image] = paths
+    table.notes += notes
+    if len(set(paths)) == len(paths):
+        return {}
+    own: dict[str, int] = {}
+    groups: dict[int, list[int]] = {}
+    for row, path in enumerate(paths):
+        if (first := own.setdefault(path, row)) != row:
+            groups.setdefault(first, [first]).append(row)
+    found: dict[int, list[int]] = {}
+    renumbered = {row: new for new, row in enumerate(own.values())}
+    for number, cells in enumerate(table.cells):
+        several = any(len(values_of(cell)) > 1 for cell in set(cells))
+        for first, rows in groups.items():
+            said: dict[str, str] = {}
+            for cell in (cells[row] for row in rows if cells[row]):
+                said.setdefault(normalise_name(cell), cell)
+            cells[first] = next(iter(said.values()), "")
+            if len(said) > 1 and number != image:
+                found.setdefault(number, []).append(renumbered[first])
+                if several:
+                    cells[first] = "|".join(v for cell in said.values() for v in values_of(cell))
+    count = sum(len(rows) - 1 for rows in groups.values())
+    table.keep(list(own.values()))
+    twice = table.cells[image][renumbered[next(iter(groups))]]
+    table.notes.append(f"rows of a picture that an earlier row names: {count:,}, first {twice!r}")
+    return found
 
 
-def _labels(table: Table, chosen: list[int]) -> tuple[Schema, RetrievalList]:
+def _blank(table: Table, column: int, rows: Sequence[int]) -> None:
+    """Make cells unknown that contradict each other, and say so."""
+    cells = table.cells[column] = table.cells[column].copy()
+    for row in rows:
+        cells[row] = ""
+    table.notes.append(
+        f"{table.columns[column]!r}: pictures whose rows contradict each other, unknown: "
+        f"{len(rows):,}, first on line {table.lines[rows[0]]}"
+    )
+
+
+def _untrained(dataset: Dataset, stated: RetrievalList) -> list[str]:
+    """A remark on values that only pictures outside `train` have, if there is a `train`."""
+    schema, train = dataset.schema, dataset.splits == "train"
+    known = np.array(schema.offsets)[stated.attributes] + stated.values
+    seen = np.bincount(known[train[stated.rows]], minlength=schema.size)
+    unseen = np.flatnonzero(seen == 0).tolist()
+    if not train.any() or not unseen:
+        return []
+    names = [schema.value_names[value] for value in unseen]
+    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return [f"values without a picture in train, which no training can teach: {shown}"]
+
+
+def _labels(
+    table: Table, chosen: Sequence[int], contradicted: dict[int, list[int]]
+) -> tuple[Schema, RetrievalList]:
+    """Schema and statements of the chosen columns; rows that `contradicted` lists by column are
+    unknown where it holds one value a row, which is noted."""
     attributes: list[Attribute] = []
-    found: list[tuple[int, int, int]] = []
+    found: list[NDArray[np.int64]] = []
     for number, column in enumerate(chosen):
-        cells = [values_of(cell) for cell in table.column(column)]
+        own = table.coded(column)
+        rows, spelled = own.stated()
+        if column in contradicted and np.diff(own.starts).max() < 2:
+            _blank(table, column, contradicted[column])
+            stays = ~np.isin(rows, contradicted[column])
+            rows, spelled = rows[stays], spelled[stays]
         # The most frequent spelling stands for its variants; the first by name among equals.
-        spellings = Counter(value for cell in cells for value in cell)
-        chosen_spelling: dict[str, str] = {}
-        for value, _ in sorted(spellings.items(), key=lambda s: (-s[1], s[0])):
-            chosen_spelling.setdefault(normalise_name(value), value)
-        values = sorted(chosen_spelling.values())
+        counts = own.count(own.codes).tolist()
+        spellings: dict[str, str] = {}
+        for name, _ in sorted(zip(own.names, counts, strict=True), key=lambda s: (-s[1], s[0])):
+            spellings.setdefault(normalise_name(name), name)
+        values = sorted(spellings.values())
         if not values:
             raise DataError(f"{table.file}: column {table.columns[column]!r} has no values")
-        index = {normalise_name(value): i for i, value in enumerate(values)}
         attributes.append(Attribute(table.columns[column], tuple(values)))
-        for row, cell in enumerate(cells):
-            found += [(row, number, index[normalise_name(value)]) for value in cell]
-    stated = RetrievalList(*np.array(found, dtype=np.int64).reshape(-1, 3).T)
-    return Schema(tuple(attributes)), stated
+        index = {normalise_name(value): place for place, value in enumerate(values)}
+        places = np.array([index[normalise_name(name)] for name in own.names])
+        found.append(np.stack([rows, np.full_like(rows, number), places[spelled]]))
+    return Schema(tuple(attributes)), RetrievalList(*np.concatenate(found, axis=1))
 
 
 def _splits(table: Table, column: int) -> NDArray[np.str_]:
-    names = [SPLIT_NAMES.get(cell.casefold(), cell) for cell in table.column(column)]
-    for name, line in zip(names, table.lines, strict=True):
-        if name in RESERVED_SPLITS:
-            raise DataError(
-                f"{table.file}, line {line}: {name!r} is no name of a split, it has a meaning of "
-                "its own; call the split otherwise"
-            )
-    return np.array(names, dtype=np.str_)
+    """Splits by name: the likeliest of several names of one is it, the others are their own."""
+    cells = table.cells[column]
+    names: dict[str, str] = {}
+    places = list(SPLIT_NAMES)
+    for cell in sorted(set(cells), key=lambda c: (c.casefold() not in SPLIT_NAMES, c)):
+        names[cell] = SPLIT_NAMES.get(cell.casefold(), cell)
+    for split in SPLITS:
+        own = {cell.casefold() for cell, name in names.items() if name == split}
+        if len(own) > 1:
+            likeliest = min(own, key=places.index)
+            names |= {c: c for c, n in names.items() if n == split and c.casefold() != likeliest}
+    for name in set(RESERVED_SPLITS) & set(names.values()):
+        raise DataError(
+            f"{table.file}, line {table.lines[cells.index(name)]}: {name!r} is no name of a split, "
+            "it has a meaning of its own; call the split otherwise"
+        )
+    usual = {"val", "validation", *SPLITS}
+    changed = [f"{c!r} is {n}" for c, n in names.items() if c != n and c.casefold() not in usual]
+    if changed:
+        table.notes.append(f"splits by other names: {', '.join(changed)}")
+    return np.array([names[cell] for cell in cells], dtype=np.str_)
+
+
+def _folder_splits(paths: Sequence[str]) -> NDArray[np.str_] | None:
+    """Splits by the folder in which each path begins, or the next; None if one does not begin in a
+    split's folder, or all in the same."""
+    for depth, top in enumerate(paths[0].casefold().split("/")[:-1][:2]):
+        if top not in SPLIT_NAMES:
+            continue
+        tops = [path.casefold().split("/", depth + 1)[:-1][depth:] for path in paths]
+        if len({t[0] for t in tops if t}) > 1 and all(t and t[0] in SPLIT_NAMES for t in tops):
+            return np.array([SPLIT_NAMES[t[0]] for t in tops], dtype=np.str_)
+    return None

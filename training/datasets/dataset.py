@@ -14,6 +14,27 @@ from numpy.typing import NDArray
 from training.schema import Schema
 
 SPLITS = ("train", "valid", "test")
+SPLIT_NAMES = {name: name for name in SPLITS} | {
+    **dict.fromkeys(("training", "tr"), "train"),
+    **dict.fromkeys(("val", "validation", "validate", "validating", "dev", "develop"), "valid"),
+    **dict.fromkeys(("testing", "tst", "eval", "evaluation", "holdout", "hold-out"), "test"),
+}
+"""What these names of splits mean, in any case, likeliest first; any other is its own split."""
+
+
+@dataclass(frozen=True)
+class ColumnRole:
+    """What a column of a catalogue is taken for, `picture`, `item`, `split`, `attribute`,
+    `payload`, `text` or `ignored`, and why."""
+
+    name: str
+    role: str
+    reason: str
+
+    @property
+    def note(self) -> str:
+        """The remark on a column that is no attribute."""
+        return f"column {self.name!r} is no attribute: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +87,7 @@ class Dataset:
         payload: columns that are no attributes (sku, price, title) by name, N cells each, as text.
         protocols: published query and candidate lists by split name.
         notes: remarks of the adapter for `retrieve inspect` (columns skipped, rows dropped).
+        columns: of a catalogue, what each column was taken for.
     """
 
     name: str
@@ -82,6 +104,7 @@ class Dataset:
     payload: dict[str, list[str]] = field(default_factory=dict)
     protocols: dict[str, RetrievalProtocol] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    columns: tuple[ColumnRole, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.paths)
@@ -93,6 +116,10 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def split_called(self, name: str) -> str:
+        """The split that a name means: the dataset's own, else what `SPLIT_NAMES` says of it."""
+        return name if np.any(self.splits == name) else SPLIT_NAMES.get(name.casefold(), name)
 
     def rows_of(self, split: str) -> NDArray[np.int64]:
         """Rows of one split, ascending, [M] int64; `all` gives every row."""

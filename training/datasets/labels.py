@@ -40,8 +40,10 @@ def with_multi(schema: Schema, states: NDArray[np.int8]) -> Schema:
     """The schema, `multi` wherever a row of the states [N, K] has several values."""
     attributes = []
     for number, attribute in enumerate(schema.attributes):
-        several = (states[:, schema.slice_of(number)] == 1).sum(axis=1) > 1
-        attributes.append(replace(attribute, multi=attribute.multi or bool(several.any())))
+        own = schema.slice_of(number)
+        blocks = (states[row : row + 4096, own] == 1 for row in range(0, len(states), 4096))
+        several = any((block.sum(axis=1) > 1).any() for block in blocks)
+        attributes.append(replace(attribute, multi=attribute.multi or bool(several)))
     return Schema(tuple(attributes))
 
 
@@ -161,8 +163,9 @@ _ASEN = (
 )
 SOURCES = {
     "catalogue": (
-        "labels.csv (columns: image, optional split and item, then one per attribute)",
-        "A catalogue is your own folder of images with a labels.csv.",
+        "labels.csv (columns: image, optional split and item, then one per attribute), or a table "
+        "in .tsv, .jsonl or .parquet",
+        "A catalogue is your own folder of images with a table, or with a folder a category.",
     ),
     "darn": (
         f"{_ASEN}; pic/<dir>/<a>_<b>_<c>.jpg",

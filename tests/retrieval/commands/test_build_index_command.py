@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,59 @@ def test_mistakes(shop: Path, capsys, arguments: list[str], code: int, words: st
     assert retrieve(*arguments) == code
     assert words in capsys.readouterr().err
     assert not (shop / "indexes").exists()
+
+
+def test_missing_pictures_are_found_before_any_is_encoded(shop: Path, capsys) -> None:
+    (shop / "shop/0.jpg").unlink()
+    assert retrieve("--dataset", "shop") == 0
+    assert "1 of 12 listed pictures are missing" in capsys.readouterr().err
+    (shop / "shop/1.jpg").unlink()
+    assert retrieve("--dataset", "shop", "--out", "other") == 3
+    said = capsys.readouterr().err
+    assert "2 of 12 listed pictures are missing" in said
+    assert "more than 10% allowed by --max-reject-rate: 0.jpg, 1.jpg; nothing was encoded" in said
+    assert not (shop / "other").exists()
+
+
+def test_the_index_of_another_folder_of_the_name_is_not_replaced(shop: Path, capsys) -> None:
+    assert retrieve("--dataset", "shop") == 0
+    shutil.copytree(shop / "shop", shop / "b/shop")
+    again = ("--dataset", "b/shop", "--checkpoint", "runs/shop/best")
+    assert retrieve(*again) == 2
+    said = capsys.readouterr().err
+    assert f"index of another dataset, {shop / 'shop'}, not of {shop / 'b/shop'}" in said
+    assert open_store(shop / "indexes/shop").root == shop / "shop"
+    assert retrieve(*again, "--out", "indexes/shop") == 0
+    shutil.rmtree(shop / "b")  # moved away: nobody needs that index
+    assert retrieve("--dataset", "shop") == 0
+    assert open_store(shop / "indexes/shop").root == shop / "shop"
+
+
+def test_a_link_is_called_as_it_is_given(shop: Path) -> None:
+    (shop / "autumn").symlink_to("shop")
+    (shop / "runs/shop").rename(shop / "runs/autumn")
+    assert retrieve("--dataset", "autumn/") == 0
+    assert load_dataset("autumn").name == "autumn"
+    assert (shop / "indexes/autumn/manifest.json").is_file()
+
+
+def test_labels_that_the_model_does_not_know_are_named(shop: Path, capsys) -> None:
+    text = (shop / "shop/labels.csv").read_text()
+    text = (
+        text.replace("neck,", "neck,sole,")
+        .replace(",v,", ",boat,flat,")
+        .replace("round,", "round,high,")
+    )
+    (shop / "shop/labels.csv").write_text(text)
+    assert retrieve("--dataset", "shop") == 0
+    said = capsys.readouterr().err
+    assert "left out, the model does not know: neck:boat" in said
+    assert "kept beside them: sole" in said
+    store = open_store(shop / "indexes/shop")
+    assert store.payload["sole"].text(0) == "high"
+    # A picture of a boat neck has none of the necks that the model knows.
+    necks = store.labels_of(np.arange(2))[:, store.schema.slice_of(store.schema.attribute("neck"))]
+    assert necks.tolist() == [[1, -1], [-1, -1]]
 
 
 @pytest.mark.shared

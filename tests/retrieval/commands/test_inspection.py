@@ -87,9 +87,10 @@ def test_what_several_splits_share_is_noted(tmp_path: Path) -> None:
         "e,train,4,y\nf,valid,4,y\ng,train,3,x\nc,test,,x\n"
     )
     assert inspect_dataset(load_dataset(str(tmp_path))).notes == [
-        "image paths listed more than once: 2, first 'b'",
-        "image paths in more than one split: 1, first 'b'",
-        "items in more than one split: 2, first of 'b'",
+        "rows of a picture that an earlier row names: 2, first 'b'",
+        "'split': pictures whose rows contradict each other, unknown: 1, first on line 3",
+        "'c': pictures whose rows contradict each other, unknown: 1, first on line 3",
+        "items in more than one split: 1, first of 'e'",
     ]
 
 
@@ -123,6 +124,7 @@ def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) 
         "payload",
         "protocols",
         "notes",
+        "columns",
         "missing",
         "broken",
     ]
@@ -146,6 +148,7 @@ def test_table_shows_values_splits_and_unusable_files(
     for text in ("neck", "colour (multi)", "[odd]", "unassigned", "missing images: 1", "gone.png"):
         assert text in out
     assert "broken images: 1" in out
+    out = out[out.index("images and labels by split") :]
     assert out.index("neck") < out.index("colour")
 
 
@@ -155,7 +158,7 @@ def test_table_shows_values_splits_and_unusable_files(
         (["--dataset", "drn"], 2, "nearest: darn"),
         (["--dataset", "darn", "--root", "nowhere"], 3, "nowhere is not a folder"),
         (["--dataset", ".", "--attributes", "size"], 2, "no attribute column 'size'"),
-        (["--dataset", ".", "--attributes", ","], 2, "names no attribute"),
+        (["--dataset", ".", "--attributes", ","], 2, "holds an empty name"),
         ([], 2, "Missing option '--dataset'"),
     ],
 )

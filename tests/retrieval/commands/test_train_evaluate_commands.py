@@ -370,7 +370,7 @@ def test_nothing_in_common_is_refused(shop: Shop, capsys, out: Path, tmp_path: P
         (["--split", "tset"], 2, "splits of shop: test, train, valid, or all"),
         (["--split", "../x"], 2, "no image in split"),
         (["--mode", "typ"], 2, "--mode"),
-        (["--item-column", "brand"], 2, "no column 'brand' that could name items; it has image"),
+        (["--item-column", "brand"], 2, "no column 'brand' for --item-column; it has image"),
         (["--combinations", "-1"], 2, "--combinations"),
         (["--combination-queries", "0"], 2, "--combination-queries"),
         (["--max-queries", "0"], 2, "--max-queries"),

@@ -21,8 +21,9 @@ def test_labels_and_lists_are_renumbered_by_name():
     dataset = replace(dataset, protocols={"test": RetrievalProtocol(listed, listed)})
     found = align_dataset(dataset, OTHER)
     labels = dataset.labels
-    zeros = np.zeros(30)
-    expected = np.stack([labels[:, 4], zeros, labels[:, 3], labels[:, 1], zeros], axis=1)
+    # What the dataset lacks is absent where another value is stated, else unknown.
+    wide, black = (-(labels[:, own] == 1).any(axis=1).astype(int) for own in ([3, 4], [0, 1, 2]))
+    expected = np.stack([labels[:, 4], wide, labels[:, 3], labels[:, 1], black], axis=1)
     np.testing.assert_array_equal(found.dataset.labels, expected)
     assert found.dataset.schema is OTHER
     queries = found.dataset.protocols["test"].queries
