@@ -11,7 +11,6 @@ import io
 import os
 import select
 import signal
-import subprocess
 import sys
 import traceback
 from contextlib import suppress
@@ -45,6 +44,7 @@ COMMANDS = {
 
 def version() -> str:
     """The version, and the commit where it is known: of a checkout, or written into the wheel."""
+    import subprocess
     from importlib import metadata
 
     here = Path(__file__).resolve()

@@ -14,17 +14,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args, get_type_hints
 
 import click
 
 from retrieval.console import say
 from training.datasets import ADAPTERS, load_dataset
-from training.datasets.columns import Told
-from training.datasets.dataset import Dataset
 from training.errors import UsageError
 from training.files import leaves_root
-from training.schema import Schema
+
+if TYPE_CHECKING:
+    from training.datasets.dataset import Dataset
+    from training.schema import Schema
 
 Options = TypeVar("Options")
 _Names = tuple[str, ...]
@@ -72,6 +73,8 @@ class DatasetOptions:
     def load(self, schema: Schema | None = None, quiet: bool = False) -> Dataset:
         """The dataset, with the attributes of a model's schema; what was guessed is said on stderr,
         unless `quiet`. Raises DataError, UsageError."""
+        from training.datasets.columns import Told
+
         listed = {
             name: split_names(f"--{name}", getattr(self, name))
             for name in ("attributes", "payload", "text")

@@ -1,7 +1,8 @@
-"""A query from a cold start: the command as a user gives it, and where its seconds go.
+"""A query, picture and all: from a cold start, with where its seconds go, and in a warm process.
 
-Each figure is of new processes, in turns with the floor, a process that only imports numpy,
-onnxruntime and faiss. The stages are those of one process that does what the command does.
+Cold figures are of new processes, in turns with the floor, a process that only imports numpy,
+onnxruntime and faiss; the stages are those of one process that does what the command does. Warm
+figures are the processor's time, of all threads, for a picture that was not met before.
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.speed.measure import Row
+from indexer.encode.onnx import open_onnx
+from retrieval.engine import Engine
+from retrieval.request import Request
+from training.checkpoint import ONNX, ONNX_INT8
 from training.errors import ResourceError
 
 _ROUNDS = 7
+_PICTURES = 24  # of a warm process
 _FLOOR = "import numpy, onnxruntime, faiss"
 
 STAGES = """
@@ -49,6 +56,21 @@ mark("the query is answered")
 ends = [float(sys.argv[1])] + [end for _, end in marks]
 print(json.dumps([[name, end - start] for (name, end), start in zip(marks, ends)]))
 """
+
+
+def warm_rows(engine: Engine, pictures: Sequence[Path]) -> list[Row]:
+    """Rows of an open index: queries by pictures for its first value, in float32 and in int8."""
+    store, value, rows = engine.store, engine.schema.value_names[0], []
+    for name, how in ((ONNX, "float32"), (ONNX_INT8, "int8")):
+        warm = Engine(store, open_onnx(store.read_model(name), name), engine.index)
+        spent = []
+        for picture in pictures[:_PICTURES]:
+            started = time.process_time()
+            warm.query(Request(picture, [value]))
+            spent.append(1000 * (time.process_time() - started))
+        what = f"a query, picture and all, warm, {how}: processor"
+        rows.append(Row(what, len(store), statistics.median(spent), "ms"))
+    return rows
 
 
 def cold_rows(folder: Path, size: int, picture: Path, value: str) -> list[Row]:

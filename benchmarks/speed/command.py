@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from benchmarks.common import (
     table,
     vector_instructions,
 )
-from benchmarks.speed.cold import cold_rows
+from benchmarks.speed.cold import cold_rows, warm_rows
 from benchmarks.speed.drawn_gallery import Images, export_gallery, images_of
 from benchmarks.speed.measure import Row, index_bytes, measure_requests, memory_row
 from indexer.store.store import Store, open_store
@@ -54,10 +55,12 @@ def gallery_rows(real: Store, images: Images, size: int, folder: Path) -> list[R
         what = f"index bytes an image, {values} values"
         rows.append(Row(what, size, index_bytes(engine.store), "bytes", width))
         value = engine.schema.value_names[0]
+        there = (path for name in real.paths if (path := real.root / name).is_file())
+        pictures = list(islice(there, 100))
+        rows += warm_rows(engine, pictures)
         del engine  # its memory is not the measured process'
         rows += [memory_row(folder, size, size * width), Row("build", size, seconds, "s")]
-        picture = next(p for path in real.paths if (p := real.root / path).is_file())
-        return rows + cold_rows(folder, size, picture, value)
+        return rows + cold_rows(folder, size, pictures[0], value)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

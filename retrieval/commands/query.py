@@ -75,7 +75,7 @@ def command(options: Options) -> int:
     folder = options.index or only_index("--index")
     if not os.path.isfile(image):
         raise DataError(f"query image {image} does not exist or is not a file")
-    from retrieval.request import Request, parse_filters  # brings torch
+    from retrieval.request import Request, parse_filters
 
     own = {f.name for f in fields(Request)} & set(vars(options)) - {"image", "like", "where"}
     numbers: dict[str, Any] = {name: getattr(options, name) for name in own}

@@ -1,19 +1,21 @@
-"""Dataset adapters: files as published or as a user keeps them, in; a `Dataset`, out."""
+"""Dataset adapters: files as published or as a user keeps them, in; a `Dataset`, out.
+
+What reads them is imported when one is read: the command line begins here, and queries read none.
+"""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from training.datasets import catalogue
-from training.datasets.asen import has_asen_files, label_files
-from training.datasets.columns import Told
-from training.datasets.dataset import SPLITS, Dataset
-from training.datasets.labels import expected, find_root, lines_of
-from training.datasets.tables import class_pictures, table_files, tables_in
 from training.errors import DataError, UsageError
-from training.schema import Schema, nearest, normalise_name
+
+if TYPE_CHECKING:
+    from training.datasets.columns import Told
+    from training.datasets.dataset import Dataset
+    from training.schema import Schema
 
 ADAPTERS = {
     "catalogue": "training.datasets.catalogue:load",
@@ -54,6 +56,10 @@ def load_dataset(
             together with `root`, an unknown attribute, or an item column that is not there.
         DataError: missing or malformed files.
     """
+    from training.datasets import catalogue
+    from training.datasets.labels import find_root
+    from training.schema import nearest, normalise_name
+
     name = name_or_folder.casefold()
     if name not in ADAPTERS:
         folder = Path(name_or_folder).expanduser()
@@ -96,6 +102,11 @@ def detect(folder: Path) -> str:
     Raises:
         DataError: if no adapter reads such files; the message lists what each expects.
     """
+    from training.datasets.asen import has_asen_files, label_files
+    from training.datasets.dataset import SPLITS
+    from training.datasets.labels import expected, lines_of
+    from training.datasets.tables import class_pictures, table_files, tables_in
+
     if any(file.stem.casefold() == "labels" for file in tables_in(folder)):
         return "catalogue"
     lists = ("Anno_coarse", "Anno", "Anno_fine", ".")
