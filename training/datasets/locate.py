@@ -109,12 +109,13 @@ class _Files:
         return f"{real}{slash}{name}"
 
     def find_all(self, paths: Sequence[str]) -> list[str]:
-        """`find` of each path; quick where files are called as they are listed."""
+        """`find` of each path; quick where there are none, or they are called so."""
         out = []
         for path in paths:
             folder, _, name = path.rpartition("/")
             listed = self._names.get(folder)
-            out.append(path if listed is not None and name in listed else self.find(path))
+            there = listed is not None and (not listed or name in listed)
+            out.append(path if there else self.find(path))
         return out
 
     def has(self, path: str) -> bool:
