@@ -31,6 +31,7 @@ COMMANDS = {
     "add": ("retrieval.commands.add", "Put single images into an index."),
     "remove": ("retrieval.commands.remove", "Take single images out of an index."),
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
+    "names": ("retrieval.commands.names", "Print attributes and values that an index knows."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from indexer.encode.onnx import OnnxModel, open_onnx
 from indexer.search.flat import load_faiss
 from indexer.search.index import SearchIndex, open_search
+from indexer.store.manifest import MANIFEST_NAME, committed_versions
 from indexer.store.store import Store, open_store
 from retrieval.hits import (
     Found,
@@ -47,7 +49,7 @@ from training.checkpoint import ONNX, ONNX_INT8
 from training.descriptor import Floats
 from training.device import choose_device
 from training.errors import DataError, UsageError
-from training.images.read import PictureSource
+from training.images.read import NO_VERSION, PictureSource, file_version
 from training.schema import Schema
 
 _BATCH = 64  # requests that are encoded and searched for together
@@ -82,16 +84,29 @@ class Engine:
 
     def __init__(self, store: Store, model: OnnxModel, index: SearchIndex) -> None:
         self.store, self.model, self.index = store, model, index
+        self._open: Callable[[], Engine] = lambda: Engine.open(store.folder)
+        self._seen: tuple[int, int] | None = None  # of the manifest; None: nobody looks
         self._encode = Encoder(model.forward, store.preprocessing)
         kept = max(1, _MASK_BYTES // max(1, len(store)))
         self._passing = lru_cache(kept)(partial(allowed_rows, store))
 
     @classmethod
-    def open(cls, folder: str | Path, device: str = "auto", verify: bool = True) -> Engine:
+    def open(
+        cls,
+        folder: str | Path,
+        device: str = "auto",
+        verify: bool = True,
+        root: str | Path | None = None,
+        reload: bool = False,
+    ) -> Engine:
         """Open a folder that `retrieve build-index` wrote, and the model inside it.
 
-        `device`, `auto`, `cpu`, `cuda` or `cuda:N`, searches; pictures are encoded on the CPU.
-        `verify`: check each file before it is used.
+        Args:
+            folder: may be relative; a later `os.chdir` changes nothing.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`, which searches; the CPU encodes pictures.
+            verify: check each file before it is used.
+            root: where the gallery's pictures are now; where they were when it was built.
+            reload: before each query look whether there is a newer version; see `refresh`.
 
         Raises:
             DataError: there is no finished index.
@@ -103,13 +118,35 @@ class Engine:
                 f"no index in {folder}: that is no folder; build one with: "
                 "retrieve build-index --dataset ..."
             )
-        store = open_store(Path(folder), verify)
+        seen = _manifest_version(Path(folder))
+        store = open_store(Path(folder).absolute(), verify)
+        if root is not None:
+            store.root = Path(root).absolute()
+        if not store.root.is_dir():
+            gone = f"the gallery's folder {store.root} is not there; --root tells where it is now"
+            store.remarks += (gone,)
         name = ONNX_INT8 if store.manifest.identity.precision == "int8" else ONNX
         with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
             model = beside.submit(lambda: open_onnx(store.read_model(name), str(folder)))
             load_faiss()
             index = open_search(store, choose_device(device).device)
-            return cls(store, model.result(), index)
+            engine = cls(store, model.result(), index)
+        engine._open = partial(cls.open, store.folder, device, verify, root, reload)
+        engine._seen = seen if reload else None
+        return engine
+
+    def refresh(self) -> bool:
+        """Go on with the index's current version, if it is another; whether it was.
+
+        Queries under way end with the version that they began with; raises as `open`.
+        """
+        if self._seen is not None:
+            self._seen = _manifest_version(self.store.folder)
+        newest = next(committed_versions(self.store.folder), None)
+        if newest is None or newest.manifest == self.store.manifest:
+            return False
+        self.__dict__.update(vars(self._open()))  # at once, for whoever copies it
+        return True
 
     @property
     def schema(self) -> Schema:
@@ -130,6 +167,11 @@ class Engine:
 
         Raises as `query`, errors of names before any work.
         """
+        if self._seen is not None and _manifest_version(self.store.folder) != self._seen:
+            self.refresh()
+        return copy(self)._answers(requests)  # of one version, whatever `refresh` does meanwhile
+
+    def _answers(self, requests: Sequence[Request]) -> list[QueryResult]:
         resolved = [self._resolve(request) for request in requests]
         out = []
         for start in range(0, len(requests), _BATCH):
@@ -269,6 +311,7 @@ class Engine:
                 score=score,
                 likeness=alike,
                 path=store.root / store.paths[row],
+                listed=store.paths[row],
                 row=row,
                 known=known,
                 predicted=predicted,
@@ -280,6 +323,14 @@ class Engine:
                 zip(*columns, strict=True), query.request.offset + 1
             )
         )
+
+
+def _manifest_version(folder: Path) -> tuple[int, int]:
+    """`file_version` of the file that names an index's version; -1, -1 if it is not there."""
+    try:
+        return file_version((folder / MANIFEST_NAME).stat())
+    except OSError:
+        return NO_VERSION
 
 
 def _sorted(rows: Rows, scores: Floats, k: int) -> Ranked:

@@ -67,6 +67,7 @@ class Hit:
         rank: 1 is the best.
         score: what hits are ranked by, 0..1; ties by `row`, that of the index.
         likeness: to the query in what is compared, 0..1.
+        path: absolute; `listed`: as the dataset lists it, relative to the gallery's folder.
         known: known values by attribute (from the gallery's labels).
         item: number of the product, None if it is not known.
         payload: the columns of the catalogue that are no attributes, those that are not empty.
@@ -76,6 +77,7 @@ class Hit:
     score: float
     likeness: float
     path: Path
+    listed: str
     row: int
     known: dict[str, list[str]]
     predicted: Predicted

@@ -84,7 +84,7 @@ def test_the_python_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     class Fake:
         def query(self, *arguments: Any, **options: Any) -> list[Hit]:
             real.bind(self, *arguments, **options)
-            return [Hit(1, 0.5, 0.5, Path("a.jpg"), 0, {}, {}, ())]
+            return [Hit(1, 0.5, 0.5, Path("a.jpg"), "a.jpg", 0, {}, {}, ())]
 
         def query_many(self, requests: list[Request]) -> list[list[Hit]]:
             return [[] for _ in requests]

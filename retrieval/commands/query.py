@@ -50,6 +50,7 @@ class Options:
     include_query: Annotated[bool, "Let IMAGE and byte-equal copies of it be hits."] = False
     trust_labels: Annotated[bool, "Let known labels settle whether a value is there."] = False
     exact: Annotated[bool, "Score every image, also where the index is approximate."] = False
+    root: Annotated[Path | None, "The gallery's folder, if it has moved."] = None
     index: Annotated[Path | None, "Folder of the index [default: the one in indexes/]."] = None
     device: Annotated[str, DEVICE]
     as_json: Annotated[bool, JSON]
@@ -95,7 +96,7 @@ def command(options: Options) -> int:
 
     from retrieval.engine import Engine
 
-    engine = Engine.open(folder, options.device)
+    engine = Engine.open(folder, options.device, root=options.root)
     present, absent, like = (
         split_names(option, given, engine.schema.knows) for option, given in listed
     )

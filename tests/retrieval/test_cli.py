@@ -59,7 +59,7 @@ def test_the_version() -> None:
     [
         (["qurey"], "unknown command 'qurey'; nearest: query"),
         (["index"], "nearest: build-index"),
-        (["xyz"], "build-index, add, remove, query, train"),
+        (["xyz"], "build-index, add, remove, query, names, train"),
         (["Query"], "nearest: query"),
         ([], "Commands:"),
         (["--nope"], "--nope"),

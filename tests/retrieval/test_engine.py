@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from small_index import Shop
 
+from indexer.build.edit import remove_images
 from retrieval import picture as picture_module
 from retrieval.engine import Engine
 from retrieval.hits import QueryResult
@@ -29,6 +30,7 @@ from retrieval.query_vector import (
     formula_of,
 )
 from retrieval.request import Request
+from retrieval.sheet import explain
 from training.checkpoint import load_checkpoint
 from training.descriptor import GARMENT
 from training.errors import CorruptStoreError, DataError, UsageError
@@ -476,3 +478,63 @@ def test_many_requests_are_answered_as_one_by_one(engine: Engine, shop: Shop) ->
     with pytest.raises(UsageError, match="unknown value"):
         engine.query_many([requests[0], Request(images[0], present=["rde"])])
     assert engine.query_many([]) == []
+
+
+def test_an_engine_opened_by_a_relative_path_survives_another_working_folder(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shop.root)
+    engine = Engine.open("indexes/shop", device="cpu")
+    monkeypatch.chdir(tmp_path)
+    request = Request(shop.catalogue / "images/003.png", ["disc"])
+    result = engine.query(request)
+    assert len(explain(engine, request, result).seen) == 1 + len(result)
+    assert not engine.refresh()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gallery_that_moved_is_told_of_and_found_again(shop: Shop, tmp_path: Path) -> None:
+    shutil.copytree(shop.catalogue, tmp_path / "shop")
+    shutil.copytree(shop.index, tmp_path / "index")
+    engine = Engine.open(tmp_path / "index", device="cpu", root=tmp_path / "nowhere")
+    assert f"{tmp_path / 'nowhere'} is not there; --root" in "".join(engine.store.remarks)
+    engine = Engine.open(tmp_path / "index", device="cpu", root=tmp_path / "shop")
+    assert engine.store.remarks == ()
+    hit = engine.query(Request(tmp_path / "shop/images/003.png", top_k=1))[0]
+    assert hit.path == tmp_path / "shop" / hit.listed
+    assert hit.listed in engine.store.paths
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_an_open_engine_sees_a_new_version(shop: Shop, tmp_path: Path, reload: bool) -> None:
+    shutil.copytree(shop.index, tmp_path / "index")
+    engine = Engine.open(tmp_path / "index", device="cpu", reload=reload)
+    request = Request(shop.catalogue / "images/003.png", top_k=IMAGES, include_query=True)
+    before = engine.query(request)
+    gone = before[1]
+    remove_images(tmp_path / "index", [gone.listed])
+    after = engine.query(request)
+    assert (gone.listed in [hit.listed for hit in after]) != reload
+    assert engine.refresh() != reload
+    after = engine.query(request)
+    assert [hit.listed for hit in after] == [h.listed for h in before if h.listed != gone.listed]
+    assert not engine.refresh()
+
+
+def test_queries_end_with_the_version_that_they_began_with(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shop.index, tmp_path / "index")
+    engine = Engine.open(tmp_path / "index", device="cpu")
+    request = Request(shop.catalogue / "images/003.png", top_k=IMAGES, include_query=True)
+    right = engine.query(request).to_json()
+    real = engine.index.search
+
+    def meanwhile(*asked):
+        remove_images(tmp_path / "index", [engine.store.paths[0]])
+        assert engine.refresh()
+        return real(*asked)
+
+    monkeypatch.setattr(engine.index, "search", meanwhile)
+    assert engine.query(request).to_json() == right
+    assert len(engine.store) == right["gallery"] - 1

@@ -114,7 +114,7 @@ def test_the_overlay_is_where_alpha_is() -> None:
         alpha = np.zeros((1, 4, 4), dtype=np.float32)
         alpha[(0, *cell)] = 1
         seen.append(Seen(picture, alpha))
-    hits = (Hit(1, 0.5, 0.5, Path("a.jpg"), 0, {}, {}, ()),) * 2
+    hits = (Hit(1, 0.5, 0.5, Path("a.jpg"), "a.jpg", 0, {}, {}, ()),) * 2
     result = QueryResult("q.jpg", "disc", (), {}, hits, 2, 2)
     sheet = explanation_sheet(Explanation(result, ("disc",), tuple(seen)))
     for row, cell in enumerate(cells):

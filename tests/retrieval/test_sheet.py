@@ -30,7 +30,7 @@ def value(verdict: Verdict, wanted: bool = True, name: str = "floral") -> Reques
 
 def result(paths: list[Path], requested: list[tuple[RequestedValue, ...]]) -> QueryResult:
     hits = tuple(
-        Hit(rank, 1 / rank, 0.5, path, rank, {}, {}, values)
+        Hit(rank, 1 / rank, 0.5, path, path.name, rank, {}, {}, values)
         for rank, (path, values) in enumerate(zip(paths, requested, strict=True), start=1)
     )
     own = requested[0] if requested else ()
