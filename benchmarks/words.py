@@ -4,14 +4,15 @@
 
 Of one split's rows whose label is known: how many of the values that are found are right
 (precision), and how many of all are found (recall); an attribute of one value gets one value a row.
-Beside it a plain search for the value's own word, of several the longest, then the last.
+Beside it a plain search for the value's own word, of several the longest, then the last; and the
+share of labels that a title names at all, among others: more cannot be found.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import Bench, Data, Result, bench_command, table
 from retrieval.options import DatasetOptions, split_names
-from retrieval.vocabulary import Vocabulary, read_vocabulary
+from retrieval.vocabulary import read_vocabulary
 from retrieval.words import Words
 from training.datasets.dataset import Dataset
 from training.errors import UsageError
@@ -30,14 +31,12 @@ from training.schema import Attribute, Schema
 class Options(Bench, DatasetOptions):
     """Which titles."""
 
-    split: Annotated[str, "Rows of this split."] = "test"
+    split: Annotated[str, "Rows of this split, or all."] = "test"
 
 
-def found_by_words(
-    texts: Sequence[str], schema: Schema, vocabulary: Vocabulary
-) -> NDArray[np.bool_]:
-    """Values that texts tell, [N, K]."""
-    words = Words(schema, vocabulary)
+def found_by_words(texts: Sequence[str], schema: Schema) -> NDArray[np.bool_]:
+    """Values that texts tell by the shipped vocabulary, [N, K]."""
+    words = Words(schema, read_vocabulary())
     out = np.zeros((len(texts), schema.size), dtype=bool)
     for row, text in enumerate(texts):
         out[row, [schema.value(name) for name in words.understand(text).present]] = True
@@ -60,28 +59,27 @@ def found_by_search(texts: Sequence[str], attribute: Attribute) -> NDArray[np.bo
 
 
 def measure(dataset: Dataset, text: str, split: str) -> list[Data]:
-    """Precision and recall by attribute."""
-    rows = np.flatnonzero(dataset.splits == split)
+    """Precision and recall by attribute, of the rows of a split or of `all`."""
+    schema = dataset.schema
+    rows = np.flatnonzero((dataset.splits == split) | (split == "all"))
     texts = [dataset.payload[text][row] for row in rows]
-    words = found_by_words(texts, dataset.schema, read_vocabulary())
+    several = Schema(tuple(replace(a, multi=True) for a in schema.attributes))
+    told = {
+        "words": found_by_words(texts, schema),
+        "search": np.hstack([found_by_search(texts, a) for a in schema.attributes]),
+        "named": found_by_words(texts, several),
+    }
     out = []
-    for number, attribute in enumerate(dataset.schema.attributes):
-        own = dataset.schema.slice_of(number)
+    for number, attribute in enumerate(schema.attributes):
+        own = schema.slice_of(number)
         true = dataset.labels[rows, own] == 1
-        known = true.any(axis=1)
-        figures: Data = {"attribute": attribute.name, "labels": int(true.sum())}
-        for how, found in (
-            ("words", words[:, own]),
-            ("search", found_by_search(texts, attribute)),
-        ):
-            right = int((found & true).sum())
-            told = int(found[known].sum())
-            figures[how] = {
-                "right": right,
-                "told": told,
-                "precision": round(right / max(told, 1), 4),
-                "recall": round(right / max(figures["labels"], 1), 4),
-            }
+        labels = max(int(true.sum()), 1)
+        figures: Data = {"attribute": attribute.name, "labels": labels}
+        for how, found in told.items():
+            right = int((found[:, own] & true).sum())
+            count = int(found[true.any(axis=1), own].sum())
+            precision, recall = right / max(count, 1), right / labels
+            figures[how] = {"precision": round(precision, 4), "recall": round(recall, 4)}
         out.append(figures)
     return out
 
@@ -89,6 +87,7 @@ def measure(dataset: Dataset, text: str, split: str) -> list[Data]:
 def markdown(data: Data) -> str:
     """The figures as Markdown."""
     header = ["attribute", "labels", "precision", "recall", "plain search: precision", "recall"]
+    header.append("named in the title")
     rows = [
         [row["attribute"], f"{row['labels']:,}"]
         + [
@@ -96,6 +95,7 @@ def markdown(data: Data) -> str:
             for how in ("words", "search")
             for what in ("precision", "recall")
         ]
+        + [f"{row['named']['recall']:.3f}"]
         for row in data["rows"]
     ]
     return table(
@@ -114,13 +114,7 @@ def command(options: Options) -> Iterator[Result]:
     text = next(iter(split_names("--text", options.text)), None)
     if text not in dataset.payload:
         raise UsageError(f"--text names a column of text: {', '.join(dataset.payload)}")
-    yield (
-        f"words-{dataset.name}",
-        {
-            "dataset": dataset.name,
-            "split": options.split,
-            "text": text,
-            "texts": int((dataset.splits == options.split).sum()),
-            "rows": measure(dataset, text, options.split),
-        },
-    )
+    rows = measure(dataset, text, options.split)
+    texts = int(((dataset.splits == options.split) | (options.split == "all")).sum())
+    about = {"dataset": dataset.name, "split": options.split, "text": text, "texts": texts}
+    yield f"words-{dataset.name}", about | {"rows": rows}

@@ -153,8 +153,8 @@ class Lexicon:
                     values.setdefault(term, spelled[known])
             for phrase, term in entry.phrases():
                 kind = term
-                while kind not in values and kind in entry.kinds:
-                    kind = entry.kinds[kind]
+                for _ in entry.kinds:  # as often at most: two may be kinds of each other
+                    kind = kind if kind in values else entry.kinds.get(kind, kind)
                 self._claim(phrase, entry.nouns, Claim(number, values.get(kind, -1), False))
             if entry.pick == "last":
                 self.last.add(number)
@@ -200,13 +200,13 @@ class Lexicon:
 def tokens(text: str) -> Iterator[str]:
     """Words and marks in lower case: `men's` is `men`, `don't` is `not`."""
     for token in _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold()):
-        word = token.replace("\u2019", "'")
+        word = "and" if token in "&+" else token.replace("\u2019", "'")
         yield "not" if word.endswith("n't") else word.removesuffix("'s")
 
 
 def key_of(phrase: str) -> str:
     """Phrases of one key are one: `T-shirts`, `tshirt`."""
-    return "".join(map(stem, tokens(phrase)))
+    return "".join(stem(token) for token in tokens(phrase) if token[0].isalnum())
 
 
 def _keys(phrase: str, nouns: Iterable[str]) -> list[str]:

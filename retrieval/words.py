@@ -32,9 +32,9 @@ _DENY = _set(
 _ALLOW = _set("in just only make for please then")  # nothing is denied any more
 _LIKE = _set("same similar keep like as matching match preserve")
 _ANY = _set("any anything")
-_AND = _set("and or & +")
+_AND = _set("and or")
 _EMPTY = (_ENDS | _DENY | _ALLOW | _LIKE | _ANY) | _set(
-    "a an the this that these those it its is are be i me my we you s one ones and or & + of to "
+    "a an the this that these those it its is are be i me my we you s one ones and or of to "
     "on at by from so very too rather quite really some something someone picture photo image "
     "looks look looking want wanted would give show find can could should must do does have than "
     "also still if there here what which"
@@ -167,6 +167,7 @@ class _Reading:
                 cue = True
             elif word not in _EMPTY:
                 self._unused.update(places)
+                deny = deny and self._words[places.start - 1] != "non"  # `non-wired bra`
         return nouns, cue
 
     def _phrases(

@@ -35,6 +35,7 @@ def test_a_sentence_is_understood_whole(sentence: Sentence) -> None:
         ("not a striped shirt but a checked one", "shirt checked"),
         ("without stripes or dots and with a hood", "hood:yes"),
         ("no blue stripes in grey", "grey"),
+        ("non-iron shirt, non-striped", "shirt"),
         ("dress shirt", "shirt"),
         ("shirt dress with polo collar", "dress polo"),
         ("back", ""),  # a letter from `black`, but a word
@@ -53,6 +54,7 @@ def test_any_schema_without_a_vocabulary() -> None:
             Attribute("toe", ("round", "zorbly-quux"), multi=True),
             Attribute("neck", ("round", "3")),
             Attribute("lining", ("yes", "no")),
+            Attribute("trim", ("black & white", "-")),
         )
     )
     words = Words(schema, read_vocabulary())
@@ -65,6 +67,7 @@ def test_any_schema_without_a_vocabulary() -> None:
         "3 pieces": (),
         "neck 3, lining": ("neck:3", "lining:yes"),
         "yes, without lining": ("lining:no",),
+        "a Black and White thing": ("black & white",),
     }.items():
         assert words.understand(text).present == meant, text
     assert words.understand("round", "neck details").present == ("neck:round",)
@@ -88,6 +91,7 @@ def test_a_vocabulary_of_ones_own(tmp_path: Path) -> None:
     file.write_text(
         'ignored = ["red tape"]\n[colour.terms]\nred = ["zorb"]\n'
         '[heel]\nnouns = ["heel"]\n[heel.terms]\nhigh = ["tall *"]\n'
+        '[heel.kinds]\nstiletto = "spike"\nspike = "stiletto"\n'
     )
     schema = Schema((*SCHEMA.attributes, Attribute("heel", ("high", "low"))))
     words = Words(schema, read_vocabulary(file))
