@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ from training.schema import full_name
 
 if TYPE_CHECKING:
     from retrieval.hits import Hit, QueryResult
+    from retrieval.words import Understood
+    from training.schema import Schema
 
 _Names = tuple[str, ...]
 
@@ -31,6 +34,10 @@ class Options:
     attrs: Annotated[_Names, "Values that hits should have: A,B."] = ()
     without: Annotated[_Names, "Values that hits should not have: C,D."] = ()
     like: Annotated[_Names, "Attributes to compare by, such as colour."] = ()
+    text: Annotated[
+        str | None, "The same in words: 'like this but red, no stripes'; told how it is understood."
+    ] = None
+    vocabulary: Annotated[Path | None, "TOML file of more words for --text."] = None
     keep: Annotated[
         float | None,
         SHARE,
@@ -67,6 +74,7 @@ def command(options: Options) -> int:
     retrieve query img.jpg --attrs v-neckline,floral
     retrieve query img.jpg --attrs floral --without striped --where category=dress
     retrieve query img.jpg --like sleeve-length --where "price<50"
+    retrieve query img.jpg --text "like this but red, long-sleeved, no stripes"
 
     Scores are 0..1. Without --attrs and --like, likeness as a whole. Names are matched whatever
     their case, spaces, dashes and underscores; write attribute:value where a value name occurs in
@@ -100,6 +108,12 @@ def command(options: Options) -> int:
     present, absent, like = (
         split_names(option, given, engine.schema.knows) for option, given in listed
     )
+    if options.text is not None:
+        said = _understood(options.text, options.vocabulary, engine.schema)
+        value, attribute = engine.schema.value, engine.schema.attribute
+        present = _united(present, said.present, value)
+        absent = _united(absent, said.absent, value)
+        like = _united(like, said.like, attribute)
     request = Request(image, present, absent, like, filters, **numbers)
     for remark in engine.store.remarks:
         say(remark)
@@ -122,6 +136,21 @@ def command(options: Options) -> int:
         copies = "copy" if result.left_out == 1 else "copies"
         say(f"left out {result.left_out} {copies} of the query picture (--include-query)", stdout)
     return 0
+
+
+def _understood(text: str, vocabulary: Path | None, schema: Schema) -> Understood:
+    from retrieval.vocabulary import read_vocabulary
+    from retrieval.words import Words
+
+    understood = Words(schema, read_vocabulary(vocabulary), slips=True).understand(text)
+    say(f"--text is understood as: {understood}")
+    return understood
+
+
+def _united(names: list[str], more: Iterable[str], find: Callable[[str], int]) -> list[str]:
+    """Names and those of more that mean none of them."""
+    numbers = set(map(find, names))
+    return names + [name for name in more if find(name) not in numbers]
 
 
 def _table(result: QueryResult) -> Table:

@@ -360,3 +360,15 @@ def test_a_comma_belongs_to_a_name_that_is_known_or_says_so() -> None:
     assert split_names("--attrs", ["blue, white"]) == ["blue", "white"]
     with pytest.raises(UsageError, match="write a comma of a name as"):
         names("blue, white,,x")
+
+
+def test_a_text_is_the_names_that_it_says(capsys) -> None:
+    names = ("--attrs", "disc,gold", "--without", "blue", "--like", "colour")
+    _, expected, _ = run(capsys, "query", PICTURE, *names, "--json")
+    text = "discs like this, same colour, gold, not blue, zorbed"
+    for given in ((), ("--attrs", "disc", "--without", "colour:blue")):
+        code, out, err = run(capsys, "query", PICTURE, *given, "--text", text, "--json")
+        assert (code, out) == (0, expected)
+        assert err == (
+            "--text is understood as: disc, gold; without blue; like colour; not used: zorbed\n"
+        )

@@ -195,12 +195,7 @@ def _labels(
             _blank(table, column, contradicted[column])
             stays = ~np.isin(rows, contradicted[column])
             rows, spelled = rows[stays], spelled[stays]
-        # The most frequent spelling stands for its variants; the first by name among equals.
-        counts = own.count(own.codes).tolist()
-        spellings: dict[str, str] = {}
-        for name, _ in sorted(zip(own.names, counts, strict=True), key=lambda s: (-s[1], s[0])):
-            spellings.setdefault(normalise_name(name), name)
-        values = sorted(spellings.values())
+        values = sorted(own.spellings().values())
         if not values:
             raise DataError(f"{table.file}: column {table.columns[column]!r} has no values")
         attributes.append(Attribute(table.columns[column], tuple(values)))

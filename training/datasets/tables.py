@@ -94,6 +94,15 @@ class Coded:
         counted = np.bincount(self.values, weights, minlength=len(self.names))
         return counted.astype(np.int64)
 
+    def spellings(self) -> dict[str, str]:
+        """The spelling of each value, by its folded name: of its variants the most frequent, the
+        first by name among equals."""
+        counts = self.count(self.codes).tolist()
+        out: dict[str, str] = {}
+        for name, _ in sorted(zip(self.names, counts, strict=True), key=lambda s: (-s[1], s[0])):
+            out.setdefault(normalise_name(name), name)
+        return out
+
 
 @dataclass
 class Table:
