@@ -91,7 +91,7 @@ INPUTS = ("images", "conditions")
 
 OUTPUTS = ("chances", "nuance", "attention")
 """Likewise, float32: [B, K] and [B, N] as of `Described`, and where the model looks under each
-condition [B, C, H, W], which sums to 1 over H and W. N may be 0, C too."""
+condition [B, C, H, W], which sums to 1 over H and W. N may be 0."""
 
 CHECKPOINT_KEY = "m2fashion.checkpoint"
 PREPROCESSING_KEY, SCHEMA_KEY = "m2fashion.preprocessing", "m2fashion.schema"

@@ -52,7 +52,7 @@ PICTURES = 96
 _CALIBRATED = 64  # of them, at most: the ranges of int8 are those of these
 _HELD_OUT = 32  # of them, at most: parity is measured on these
 _FOLLOWING = ("MaxPool", "Add", "Relu")
-_OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.20
+_OPSET = 17  # known to every onnx >= 1.17 and onnxruntime >= 1.22
 _INSTALL = 'pip install "m2fashion-retrieval[train]"'
 _FLOAT32_ERROR = 1e-3  # of an output's norm; float32 sums in another order differ by some 1e-6
 _INT8_ERROR = 0.45  # a cosine of about 0.9; a trained ResNet-18 has above 0.99
@@ -259,7 +259,7 @@ def measured_ranges(model: Any, images: Pixels) -> Ranges:
     for name in names:
         model.graph.output.add().name = name
     session = _session(model.SerializeToString())
-    none = np.zeros((0, session.get_inputs()[1].shape[1]), dtype=np.float32)
+    none = np.zeros((1, session.get_inputs()[1].shape[1]), dtype=np.float32)
     values = (session.run(names, dict(zip(INPUTS, (p, none), strict=True))) for p in _cut(images))
     measured = np.array([[(v.min(), v.max()) for v in piece] for piece in values])
     low, high = measured[..., 0].min(0), measured[..., 1].max(0)  # [pieces, tensors, 2] before
