@@ -110,6 +110,12 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     return draw_sheet(title, cells, min(COLUMNS, len(cells)))
 
 
+def picture_sheet(title: str, pictures: Sequence[tuple[Path, Sequence[Line]]]) -> Image.Image:
+    """Draw image files, at least one, in rows, lines below each; RGB."""
+    cells = [Cell(_picture(path), lines) for path, lines in pictures]
+    return draw_sheet(title, cells, min(COLUMNS, len(cells)))
+
+
 def captions(result: QueryResult, hit: Hit | None) -> list[Line]:
     """What stands below a hit, or the query (None).
 
@@ -139,7 +145,7 @@ def write_picture(picture: Image.Image, out: Path, what: str) -> None:
         raise ResourceError(f"cannot write the {what} {out}: {error}") from error
 
 
-def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> None:
+def check_sheet_name(out: Path, query: Path | None, what: str = "contact sheet") -> None:
     """Make sure, before anything is computed, that a picture can have this name: UsageError if its
     suffix names no image format, its folder is not there, or it is the query."""
     Image.init()
@@ -147,7 +153,7 @@ def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> Non
         raise UsageError(f"the {what} {out} needs a name that ends in .png, .jpg or .webp")
     if not os.path.isdir(out.parent):
         raise UsageError(f"the {what} {out} needs a folder that exists: {out.parent}")
-    if os.path.realpath(out) == os.path.realpath(query):
+    if query is not None and os.path.realpath(out) == os.path.realpath(query):
         raise UsageError(f"the {what} {out} would overwrite the query image")
 
 
