@@ -13,6 +13,7 @@ COMMANDS = {
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
+    "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "busy": ("benchmarks.busy", "What work takes beside busy processes."),
