@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from retrieval.console import printable
+from retrieval.console import printable, say
 from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
 from retrieval.request import Request
@@ -110,10 +110,13 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     return draw_sheet(title, cells, min(COLUMNS, len(cells)))
 
 
-def picture_sheet(title: str, pictures: Sequence[tuple[Path, Sequence[Line]]]) -> Image.Image:
-    """Draw image files, at least one, in rows, lines below each; RGB."""
-    cells = [Cell(_picture(path), lines) for path, lines in pictures]
-    return draw_sheet(title, cells, min(COLUMNS, len(cells)))
+def save_pictures(out: Path, title: str, pictures: Sequence[tuple[Path, Sequence[Line]]]) -> None:
+    """Draw image files with lines below each, if there are any, in a file; raises as
+    `write_picture`."""
+    if pictures:
+        cells = [Cell(_picture(path), lines) for path, lines in pictures]
+        write_picture(draw_sheet(title, cells, min(COLUMNS, len(cells))), out, "sheet")
+        say(f"sheet written to {out}")
 
 
 def captions(result: QueryResult, hit: Hit | None) -> list[Line]:

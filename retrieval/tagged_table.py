@@ -90,12 +90,11 @@ class Listing:
                 own = self.table.coded(column)
                 rows, said = own.stated()
                 place = {normalise_name(value): n for n, value in enumerate(attribute.values)}
-                values = np.array([place.get(normalise_name(n), -1) for n in own.names] + [-1])[
-                    said
-                ]
+                numbers = [place.get(normalise_name(name), -1) for name in own.names]
+                values = np.array(numbers, dtype=np.int64)[said]
                 kept = values >= 0
-                numbers = np.full(int(kept.sum()), number)
-                statements.append(RetrievalList(rows[kept], numbers, values[kept]))
+                whose = np.full_like(rows, number)[kept]
+                statements.append(RetrievalList(rows[kept], whose, values[kept]))
         return states_of(schema, statements, len(self.pictures))
 
     def lacking(self, attributes: Sequence[Attribute]) -> dict[str, int]:

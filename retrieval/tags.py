@@ -98,14 +98,15 @@ def predict(
     checkpoint: Checkpoint, device: str, root: Path, paths: Sequence[str], progress: Progress
 ) -> Iterator[Floats]:
     """Chances of every value of the pictures `root / path`, a batch [B, K] after another in their
-    order; NaN, and `progress` is told, where one cannot be read. A batch that does not fit into
-    memory is taken in parts.
+    order; NaN, which is said, where one cannot be read. A batch that does not fit into memory is
+    taken in parts.
 
     Raises:
         UsageError: the model is not M2Fashion.
         DataError: it is broken.
         ResourceError: not even one picture fits, or a runtime is missing.
     """
+    progress.start("pictures", len(paths))
     check_indexable(checkpoint)
     export_if_missing(checkpoint, root, paths, progress)
     runtime, precision = choose_runtime("auto", "auto", device)
@@ -120,4 +121,5 @@ def predict(
             chances[places] = np.concatenate([result.chances for result in results])
         for place, reason in batch.failures:
             progress.say(f"left out {paths[place]}: {reason}")
+        progress.advance(len(chances))
         yield chances

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from retrieval.console import Bars, counting, plain, print_json, print_table, say, stdout
+from retrieval.console import Bars, counting, plain, print_json, print_table, stdout
 from retrieval.options import DEVICE, JSON, DatasetOptions, filled
 from training.datasets.dataset import SPLITS, ColumnRole, Dataset, straddling_notes
 from training.errors import DataError, UsageError
@@ -220,12 +220,7 @@ def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[Suspicio
         raise DataError(f"{dataset.name} has no label that the model knows; nothing to doubt")
     paths = [dataset.paths[row] for row in rows.tolist()]
     with Bars() as bars:
-        bars.start("pictures", len(paths))
-        parts = []
-        for part in predict(loaded, chosen, dataset.root, paths, bars):
-            parts.append(part)
-            bars.advance(len(part))
-    chances = np.concatenate(parts)
+        chances = np.concatenate(list(predict(loaded, chosen, dataset.root, paths, bars)))
     seen = ~np.isnan(chances).any(axis=1)
     labels, chances, rows = labels[rows][seen], chances[seen], rows[seen]
     support, predicted = support_of(schema, labels, chances), Predicted.of(schema, chances)
@@ -248,22 +243,14 @@ def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[Suspicio
 
 def _draw(sheet: Path, root: Path, labels: Sequence[SuspiciousLabel]) -> None:
     """The pictures of the first labels, with what is known and what the model says."""
-    from retrieval.sheet import GREEN, INK, RED, picture_sheet, write_picture
+    from retrieval.sheet import GREEN, INK, RED, save_pictures
 
-    cells = [
-        (
-            root / label.path,
-            [
-                (label.path, INK),
-                (f"{label.attribute}: {'|'.join(label.known)} {label.support:.0%}", RED),
-                (f"model: {'|'.join(label.predicted)}", GREEN),
-            ],
-        )
-        for label in labels[:MOST_DRAWN]
-    ]
-    if cells:
-        write_picture(picture_sheet("labels that the model contradicts", cells), sheet, "sheet")
-        say(f"sheet written to {sheet}")
+    pictures = []
+    for label in labels[:MOST_DRAWN]:
+        known = f"{label.attribute}: {'|'.join(label.known)} {label.support:.0%}"
+        lines = [(label.path, INK), (known, RED), (f"model: {'|'.join(label.predicted)}", GREEN)]
+        pictures.append((root / label.path, lines))
+    save_pictures(sheet, "labels that the model contradicts", pictures)
 
 
 def _by_split(dataset: Dataset, present: NDArray[np.bool_]) -> list[dict[str, int]]:

@@ -158,10 +158,7 @@ def _by_model(options: Options, root: Path, kept: Path) -> tuple[Schema, See]:
             def rest(done: int) -> Iterator[Floats]:
                 if done:
                     bars.say(f"{done:,} of {len(paths):,} pictures are done already")
-                bars.start("pictures", len(paths) - done)
-                for batch in predict(loaded, device, root, paths[done:], bars):
-                    bars.advance(len(batch))
-                    yield batch
+                return predict(loaded, device, root, paths[done:], bars)
 
             return resumed(kept, key, loaded.schema.size, rest)
 
@@ -194,19 +191,17 @@ def resumed(file: Path, key: bytes, width: int, rest: Callable[[int], Iterator[F
 
 def _draw(sheet: Path, listing: Listing, tags: Sequence[Tags]) -> None:
     """The pictures of the least likely predictions."""
-    from retrieval.sheet import INK, picture_sheet, write_picture
+    from retrieval.sheet import INK, save_pictures
 
     predictions = (
         (chance, row, tag) for tag in tags for row, chance in enumerate(tag.chances) if chance
     )
-    cells = []
+    pictures = []
     for chance, row, tag in nsmallest(LEAST_SURE, predictions, key=lambda found: found[:2]):
         path, name = listing.pictures[row], normalise_name(tag.attribute.name)
         lines = [(path, INK), (f"{name}: {tag.said[row]} {float(chance):.0%}", INK)]
-        cells.append((listing.root / path, lines))
-    if cells:
-        write_picture(picture_sheet("least sure predictions", cells), sheet, "sheet")
-        say(f"sheet written to {sheet}")
+        pictures.append((listing.root / path, lines))
+    save_pictures(sheet, "least sure predictions", pictures)
 
 
 def _tell(out: Path, listing: Listing, tags: Sequence[Tags], unseen: int, as_json: bool) -> None:
