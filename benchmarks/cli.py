@@ -14,6 +14,7 @@ COMMANDS = {
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "classification": ("benchmarks.classification", "Predicting categories and attributes."),
     "words": ("benchmarks.words", "Labels from titles, against the labels that are known."),
+    "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "busy": ("benchmarks.busy", "What work takes beside busy processes."),

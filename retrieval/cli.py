@@ -34,6 +34,7 @@ COMMANDS = {
     "names": ("retrieval.commands.names", "Print attributes and values that an index knows."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),
     "evaluate": ("retrieval.commands.evaluate", "Measure attribute-specific MAP on a split."),
+    "tag": ("retrieval.commands.tag", "Fill in what a catalogue does not say, by a model."),
     "verify": ("retrieval.commands.verify", "Check every file of an index; repair it."),
     "doctor": ("retrieval.commands.doctor", "Print what a bug report needs; try a small search."),
     "inspect": ("retrieval.commands.inspect", "Print counts, splits, broken files of a dataset."),

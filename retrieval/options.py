@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 _Names = tuple[str, ...]
 
+ImageColumn = Annotated[str | None, "Column of paths of pictures [default: image]."]
+Separator = Annotated[str | None, "Between the cells of a table: one character, or tab."]
+Encoding = Annotated[str | None, "Of a table's text, such as cp1252 [default: UTF-8]."]
+
 PATH = click.Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARE = click.FloatRange(0, 1)
@@ -63,12 +67,12 @@ class DatasetOptions:
     item_column: Annotated[
         str | None, "Column that tells which pictures show one product [default: item]."
     ] = None
-    image_column: Annotated[str | None, "Column of paths of pictures [default: image]."] = None
+    image_column: ImageColumn = None
     split_column: Annotated[str | None, "Column of splits [default: split]."] = None
     payload: Annotated[_Names, "Columns that are no attributes, but filtered by: A,B."] = ()
     text: Annotated[_Names, "Columns of text, no attributes: A,B."] = ()
-    separator: Annotated[str | None, "Between the cells of a table: one character, or tab."] = None
-    encoding: Annotated[str | None, "Of a table's text, such as cp1252 [default: UTF-8]."] = None
+    separator: Separator = None
+    encoding: Encoding = None
 
     def load(self, schema: Schema | None = None, quiet: bool = False) -> Dataset:
         """The dataset, with the attributes of a model's schema; what was guessed is said on stderr,

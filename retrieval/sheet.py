@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from retrieval.console import printable
+from retrieval.console import printable, say
 from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
 from retrieval.request import Request
@@ -110,6 +110,15 @@ def contact_sheet(result: QueryResult, query: Path) -> Image.Image:
     return draw_sheet(title, cells, min(COLUMNS, len(cells)))
 
 
+def save_pictures(out: Path, title: str, pictures: Sequence[tuple[Path, Sequence[Line]]]) -> None:
+    """Draw image files with lines below each, if there are any, in a file; raises as
+    `write_picture`."""
+    if pictures:
+        cells = [Cell(_picture(path), lines) for path, lines in pictures]
+        write_picture(draw_sheet(title, cells, min(COLUMNS, len(cells))), out, "sheet")
+        say(f"sheet written to {out}")
+
+
 def captions(result: QueryResult, hit: Hit | None) -> list[Line]:
     """What stands below a hit, or the query (None).
 
@@ -139,7 +148,7 @@ def write_picture(picture: Image.Image, out: Path, what: str) -> None:
         raise ResourceError(f"cannot write the {what} {out}: {error}") from error
 
 
-def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> None:
+def check_sheet_name(out: Path, query: Path | None, what: str = "contact sheet") -> None:
     """Make sure, before anything is computed, that a picture can have this name: UsageError if its
     suffix names no image format, its folder is not there, or it is the query."""
     Image.init()
@@ -147,7 +156,7 @@ def check_sheet_name(out: Path, query: Path, what: str = "contact sheet") -> Non
         raise UsageError(f"the {what} {out} needs a name that ends in .png, .jpg or .webp")
     if not os.path.isdir(out.parent):
         raise UsageError(f"the {what} {out} needs a folder that exists: {out.parent}")
-    if os.path.realpath(out) == os.path.realpath(query):
+    if query is not None and os.path.realpath(out) == os.path.realpath(query):
         raise UsageError(f"the {what} {out} would overwrite the query image")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -124,8 +124,7 @@ def build_index(
     factory = choose_factory(len(rows), options.recall, asked)  # finds what is wrong with it
     check_indexable(checkpoint)
     runtime, precision = choose_runtime(options.runtime, options.precision, options.device)
-    if not (checkpoint.folder / ONNX).is_file():
-        _export(checkpoint, dataset, rows, progress)
+    export_if_missing(checkpoint, dataset.root, [dataset.paths[row] for row in rows], progress)
     identity = Identity(
         model=checkpoint.hash,
         preprocessing=checkpoint.preprocessing.hash,
@@ -189,15 +188,16 @@ def build_index(
     )
 
 
-def _export(
-    checkpoint: Checkpoint, dataset: Dataset, rows: NDArray[np.int64], progress: Progress
+def export_if_missing(
+    checkpoint: Checkpoint, root: Path, paths: Sequence[str], progress: Progress
 ) -> None:
-    """What training does at its end, by pictures of the gallery."""
+    """What training does at its end if that did not come, by pictures `root / path`."""
+    if (checkpoint.folder / ONNX).is_file():
+        return
     from training.export import export_checkpoint, sample_pictures
 
     progress.say(f"{checkpoint.folder} holds no {ONNX}: its training did not come to its end; now")
-    paths = [dataset.paths[row] for row in rows]
-    pictures = sample_pictures(dataset.root, paths, checkpoint.preprocessing)
+    pictures = sample_pictures(root, paths, checkpoint.preprocessing)
     export_checkpoint(replace(checkpoint, device="cpu"), pictures)
 
 

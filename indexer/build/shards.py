@@ -178,7 +178,7 @@ def plan_work(
         entry = there.get(list_hash(plan.paths))
         if entry is None:
             continue
-        versions = [_version(root, path) for path in plan.paths]
+        versions = [listed_version(root, path) for path in plan.paths]
         if list_hash(plan.paths, versions) == entry.listing and usable(entry):
             done[plan.number] = entry
     kept = {entry.paths for entry in done.values()}
@@ -212,7 +212,7 @@ def list_hash(paths: Sequence[str], marks: Iterable[object] = repeat("")) -> str
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _version(root: Path, path: str) -> Version:
+def listed_version(root: Path, path: str) -> Version:
     """The `file_version` of `root / path` as it is now; -1, -1 if there is none."""
     try:
         return NO_VERSION if leaves_root(path) else file_version((root / path).stat())
@@ -313,7 +313,7 @@ def encode_shards(
         start += len(shard.plan.paths)
     read = read_batches(encoder.root, paths, batches, preprocessing, encoder.workers)
     model = BatchEncoder(encoder.forward, progress.say)
-    stream = _one_ahead(read, model)
+    stream = one_ahead(read, model)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
         committed(plan, buffer.commit(folder))
@@ -356,7 +356,7 @@ def _begin(shard: ShardWork, todo: Work, layout: DescriptorLayout) -> ShardBuffe
     return buffer
 
 
-def _one_ahead(
+def one_ahead(
     stream: Iterator[ReadBatch], encoder: BatchEncoder
 ) -> Generator[tuple[ReadBatch, Iterator[EncodedBatch]]]:
     """Batches and what they give, each once the next one was handed to the device."""

@@ -40,7 +40,6 @@ from training.images.preprocessing import Preprocessing
 from training.schema import Schema
 
 REJECTS_NAME = "rejects.jsonl"
-_BATCH_ON_CPU, _BATCH_ON_GPU = 32, 256  # images; larger ones are no faster, smaller on a GPU are
 _PATH = 64  # bytes of a path, about
 _SPARE = 64 << 20  # bytes left for manifests, folders and other processes
 
@@ -113,7 +112,7 @@ def write_shards(
         draft.identity.layout,
         forward,
         Preprocessing.from_json(draft.preprocessing),
-        means.batch_size or (_BATCH_ON_CPU if device == "cpu" else _BATCH_ON_GPU),
+        means.batch_size or forward.batch_size,
         default_workers(device) if means.workers is None else means.workers,
     )
     done = dict(todo.done)

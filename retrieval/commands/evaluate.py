@@ -60,8 +60,8 @@ class Options(DatasetOptions):
 @click.command("evaluate")
 @filled(Options)
 def command(options: Options) -> int:
-    """Measure attribute-specific MAP with chance and intervals, combinations, likeness, ties, and
-    requests that exchange or exclude a value.
+    """Measure attribute-specific MAP with chance and intervals, combinations, likeness, ties,
+    requests that exchange or exclude a value, and predicted labels.
 
     Prints tables and writes them as JSON and Markdown. Values are matched with the model's by name.
     """
@@ -69,6 +69,7 @@ def command(options: Options) -> int:
     from retrieval.evaluation.attribute_map import evaluate_attributes
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import align_dataset, encode_split
+    from retrieval.evaluation.tagging import evaluate_tags
     from training.checkpoint import load_checkpoint
     from training.device import choose_device, keep_freed_memory
 
@@ -104,6 +105,8 @@ def command(options: Options) -> int:
     if options.floor:
         floor = evaluate_attributes(part, split, "type", scorer.floor_embed(bank), seed, most)
         found = replace(found, floor=floor)
+    if loaded.model.values is not None and not options.likeness_only:
+        found = replace(found, tags=evaluate_tags(part, bank.chances, seed))
     for name, why in NOT_MEASURED.items():
         if getattr(found, name) is None and (name != "combinations" or wanted):
             say(NO_ITEMS if name == "likeness" and part.items is None else why)

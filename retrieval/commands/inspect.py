@@ -1,10 +1,12 @@
-"""`retrieve inspect`: counts, values, splits, missing and broken images of a dataset."""
+"""`retrieve inspect`: counts, values, splits, missing and broken images, doubtful labels of a
+dataset."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Annotated
 
 import click
@@ -12,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from retrieval.console import counting, plain, print_json, print_table, stdout
-from retrieval.options import JSON, DatasetOptions, filled
+from retrieval.console import Bars, counting, plain, print_json, print_table, stdout
+from retrieval.options import DEVICE, JSON, DatasetOptions, filled
 from training.datasets.dataset import SPLITS, ColumnRole, Dataset, straddling_notes
-from training.errors import DataError
+from training.errors import DataError, UsageError
 
 VALUES_SHOWN = 12
 PATHS_SHOWN = 5
+SUSPICIOUS_SHOWN = 20
+MOST_DRAWN = 60  # suspicious labels on a sheet
 SIDE = 224  # pixels; pictures are decoded as for a model of this side, as most are
 
 
@@ -29,6 +33,12 @@ class Options(DatasetOptions):
     images: Annotated[
         bool, click.option("--images/--no-images", help="Decode every image; find broken ones.")
     ]
+    suspicious: Annotated[
+        bool, "List the known labels that a model contradicts, least likely first."
+    ] = False
+    checkpoint: Annotated[Path | None, "That model, for --suspicious."] = None
+    sheet: Annotated[Path | None, "Draw the first suspicious ones, such as doubtful.png."] = None
+    device: Annotated[str, DEVICE]
     as_json: Annotated[bool, JSON]
 
 
@@ -60,6 +70,18 @@ class BrokenImage:
 
 
 @dataclass(frozen=True)
+class SuspiciousLabel:
+    """What is known of an attribute of an image, what a model takes it for, and how well the label
+    is borne out, 0..1."""
+
+    path: str
+    attribute: str
+    known: list[str]
+    predicted: list[str]
+    support: float
+
+
+@dataclass(frozen=True)
 class Inspection:
     """All that `retrieve inspect` tells.
 
@@ -72,6 +94,7 @@ class Inspection:
         columns: what each column of a catalogue was taken for, and why.
         missing: paths of images that are not there.
         broken: images that cannot be read; None if they were not opened.
+        suspicious: labels that a model contradicts, the least likely first; None if none was asked.
     """
 
     dataset: str
@@ -89,17 +112,35 @@ class Inspection:
     columns: list[ColumnRole]
     missing: list[str]
     broken: list[BrokenImage] | None = None
+    suspicious: list[SuspiciousLabel] | None = None
 
 
 @click.command("inspect")
 @filled(Options)
 def command(options: Options) -> None:
-    """Print counts, values, splits, missing and broken files of a dataset."""
+    """Print counts, values, splits, missing and broken files of a dataset.
+
+    \b
+    retrieve inspect --dataset shop --suspicious --checkpoint runs/shop --sheet doubtful.png
+    """
+    if options.suspicious != (options.checkpoint is not None):
+        raise UsageError("--suspicious and --checkpoint RUN belong together")
+    if options.sheet is not None:
+        from retrieval.sheet import check_sheet_name
+
+        if not options.suspicious:
+            raise UsageError("--sheet draws suspicious labels: add --suspicious --checkpoint RUN")
+        check_sheet_name(options.sheet, None, "sheet")
     dataset = options.load(quiet=True)
     found = inspect_dataset(dataset)
     if options.images:
         with counting("decoding", len(set(dataset.paths))) as tick:
             found = replace(found, broken=broken_images(dataset, set(found.missing), tick))
+    if options.checkpoint is not None:
+        contradicted = suspicious_labels(dataset, options.checkpoint, options.device)
+        found = replace(found, suspicious=contradicted)
+        if options.sheet is not None:
+            _draw(options.sheet, dataset.root, contradicted)
     if options.as_json:
         print_json(asdict(found))
     else:
@@ -160,6 +201,56 @@ def broken_images(
             broken.append(BrokenImage(path, "out of memory while decoding"))
         tick(1)
     return broken
+
+
+def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[SuspiciousLabel]:
+    """The known labels that the model of a run contradicts, the least likely first; raises as
+    `predict` does."""
+    from indexer.store.gallery import align_labels
+    from retrieval.tags import Predicted, predict, support_of
+    from training.checkpoint import load_checkpoint
+    from training.device import choose_device
+
+    chosen = choose_device(device).device
+    loaded = load_checkpoint(run, chosen)
+    schema = loaded.schema
+    labels = align_labels(dataset.labels, dataset.schema, schema)[0]
+    rows = np.flatnonzero((labels == 1).any(axis=1))
+    if not len(rows):
+        raise DataError(f"{dataset.name} has no label that the model knows; nothing to doubt")
+    paths = [dataset.paths[row] for row in rows.tolist()]
+    with Bars() as bars:
+        chances = np.concatenate(list(predict(loaded, chosen, dataset.root, paths, bars)))
+    seen = ~np.isnan(chances).any(axis=1)
+    labels, chances, rows = labels[rows][seen], chances[seen], rows[seen]
+    support, predicted = support_of(schema, labels, chances), Predicted.of(schema, chances)
+
+    def names(has: NDArray[np.bool_], attribute: int) -> list[str]:
+        values = schema.attributes[attribute].values
+        return [values[n] for n in np.flatnonzero(has[schema.slice_of(attribute)]).tolist()]
+
+    out = []
+    for place in np.argsort(support, axis=None, kind="stable").tolist():  # NaN last
+        row, number = divmod(place, len(schema.attributes))
+        if np.isnan(support[row, number]):
+            break
+        known, said = (names(own, number) for own in (labels[row] == 1, predicted.values[row]))
+        if known != said:
+            who = dataset.paths[rows[row]], schema.attributes[number].name
+            out.append(SuspiciousLabel(*who, known, said, round(float(support[row, number]), 4)))
+    return out
+
+
+def _draw(sheet: Path, root: Path, labels: Sequence[SuspiciousLabel]) -> None:
+    """The pictures of the first labels, with what is known and what the model says."""
+    from retrieval.sheet import GREEN, INK, RED, save_pictures
+
+    pictures = []
+    for label in labels[:MOST_DRAWN]:
+        known = f"{label.attribute}: {'|'.join(label.known)} {label.support:.0%}"
+        lines = [(label.path, INK), (known, RED), (f"model: {'|'.join(label.predicted)}", GREEN)]
+        pictures.append((root / label.path, lines))
+    save_pictures(sheet, "labels that the model contradicts", pictures)
 
 
 def _by_split(dataset: Dataset, present: NDArray[np.bool_]) -> list[dict[str, int]]:
@@ -232,3 +323,15 @@ def _print(found: Inspection) -> None:
             stdout.print(f"  {plain(line)}")
         if len(lines) > PATHS_SHOWN:
             stdout.print(f"  and {len(lines) - PATHS_SHOWN:,} more (all with --json)")
+    if found.suspicious is not None:
+        doubted = Table(title="labels that the model contradicts", title_justify="left")
+        for title in ("image", "attribute", "known", "model says"):
+            doubted.add_column(title)
+        doubted.add_column("support", justify="right")
+        for label in found.suspicious[:SUSPICIOUS_SHOWN]:
+            names = label.attribute, "|".join(label.known), "|".join(label.predicted)
+            doubted.add_row(*map(plain, (label.path, *names)), f"{label.support:.0%}")
+        print_table(doubted)
+        more = len(found.suspicious) - SUSPICIOUS_SHOWN
+        if more > 0:
+            stdout.print(f"and {more:,} more (all with --json)")

@@ -1,7 +1,7 @@
 """All that one run of `retrieve evaluate` measures, as JSON with stable keys, Markdown and tables.
 
 Units everywhere: MAP, chance and their intervals, Top-30 and NDCG in percent; MRR, recall,
-precision@10, keep@10 and violation@10 in [0, 1]; ties per 1,000 images.
+precision@10, keep@10, violation@10 and what is of tags in [0, 1]; ties per 1,000 images.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from retrieval.evaluation.manipulation import DIAL, ManipulationReport, evaluate
 from retrieval.evaluation.published import PublishedTable, published_for
 from retrieval.evaluation.report_grid import Grid
 from retrieval.evaluation.scorer import Scorer
+from retrieval.evaluation.tagging import AIM, TagReport
 from training.datasets.dataset import Dataset
 
 
@@ -43,6 +44,7 @@ class Evaluation:
     manipulation: ManipulationReport | None = None
     without: ExclusionReport | None = None
     ties: dict[str, float] | None = None
+    tags: TagReport | None = None
 
     @property
     def published(self) -> PublishedTable | None:
@@ -181,6 +183,8 @@ def _grids(found: Evaluation) -> Iterator[Grid]:
             "Median number of images within 0.01 of the tenth hit's similarity (scaled to 0..1) "
             "under the attribute's type condition.",
         )
+    if found.tags is not None:
+        yield _tag_grid(found.tags)
     if found.published is not None:
         remark = "As printed in the papers, not reproduced here. " + found.published.remark
         header = ["published", *found.published.columns]
@@ -270,4 +274,16 @@ def _exclusion_grid(report: ExclusionReport) -> Grid:
         "hits' known, unnamed attributes with the query's value. but and without: a value of "
         "another attribute is wanted too; precision@10: the hit has it and is known to lack the "
         f"unwanted one. Seed {report.seed}. Ranked {report.ranked_by}.",
+    )
+
+
+def _tag_grid(report: TagReport) -> Grid:
+    return Grid.of(
+        "Predicted labels, as `retrieve tag` fills them in",
+        "attribute",
+        report.attributes,
+        f"Mean accuracy over the attributes: {report.accuracy:.3f}; of several values all have to "
+        "be right. most frequent: accuracy of always saying that. F1: mean over values. coverage: "
+        f"share that can be filled in, the surest first, with {AIM:.0%} of them right, and the "
+        "--confidence that it takes, as read off this split.",
     )

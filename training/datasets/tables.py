@@ -14,6 +14,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,14 +175,23 @@ def tables_in(folder: Path) -> list[Path]:
 def class_pictures(folder: Path) -> list[Path]:
     """Pictures in folders named after classes, below `folder` or a folder of each split, sorted;
     none if there are fewer than two classes."""
+    found = [path for path in pictures_below(folder) if path.parent != folder]
+    classes = {path.parent.name.casefold() for path in found}
+    return found if len(classes) > 1 and not classes <= SPLIT_NAMES.keys() else []
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Pictures by their names in a folder and below, hidden folders left out, sorted."""
     found: list[Path] = []
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place) / n for n in names if n.casefold().endswith(PICTURES)]
-    classes = {path.parent.name.casefold() for path in found if path.parent != folder}
-    if len(classes) < 2 or classes <= SPLIT_NAMES.keys():
-        return []
-    return sorted(path for path in found if path.parent != folder)
+    return sorted(found)
+
+
+def is_csv(file: Path) -> bool:
+    """Whether it is a single table of delimited text."""
+    return file.is_file() and _READERS.get(file.suffix.casefold()) is _read_csv
 
 
 def read_tables(root: Path, separator: str | None = None, encoding: str | None = None) -> Table:
@@ -299,7 +309,25 @@ def _encoding_of(file: Path) -> str:
     return "utf-8"
 
 
-def _read_csv(file: Path, separator: str | None, encoding: str | None) -> Table:
+@dataclass(frozen=True)
+class CsvText:
+    """An open CSV: its rows as they are, the header first, and what was found out about it."""
+
+    reader: Any  # of the csv module; its `line_num` counts from the header
+    separator: str
+    encoding: str
+    before: list[str]  # lines above the header, such as `sep=;`
+    line_end: str
+
+    @property
+    def line(self) -> int:
+        """The line of the file on which the last row that was read ends."""
+        return int(self.reader.line_num) + len(self.before)
+
+
+@contextmanager
+def open_csv(file: Path, separator: str | None, encoding: str | None) -> Iterator[CsvText]:
+    """Open a CSV file; what is None is guessed. Raises UsageError as `read_tables`."""
     decoded = encoding or _encoding_of(file)
     try:
         stream = file.open(encoding=decoded, newline="")
@@ -308,26 +336,33 @@ def _read_csv(file: Path, separator: str | None, encoding: str | None) -> Table:
     limit = csv.field_size_limit(1 << 30)  # of all the process; a column to skip may hold a page
     try:
         with stream:
-            skipped, declared, first = 0, None, ""
-            for number, first in enumerate(stream):
-                skipped = number
+            before: list[str] = []
+            declared, first = None, ""
+            for first in stream:
                 if found := re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE):
                     declared = found[1]
                 elif first.strip(' \t\r\n",;|'):
                     break
+                before.append(first)
             told = {"tab": "\t", "\\t": "\t"}.get(separator or "", separator)
             used = told or declared or _separator_of(first)
             if len(used) != 1:
                 raise UsageError(f"--separator {separator!r} is not one character")
             reader = csv.reader(itertools.chain([first], stream), delimiter=used)
-            columns = [cell.strip() for cell in next(reader)]
-            table = _columns_of(file, columns, reader, skipped)
-            table.separator = used
+            end = "\r\n" if first.endswith("\r\n") else "\n"
+            yield CsvText(reader, used, decoded, before, end)
     finally:
         csv.field_size_limit(limit)
-    guesses = [] if used == "," or told else [f"cells parted by {SEPARATORS.get(used, used)}"]
-    if not encoding and not decoded.startswith("utf-8"):
-        shown = {"cp1252": "Windows-1252"}.get(decoded, decoded.upper())
+
+
+def _read_csv(file: Path, separator: str | None, encoding: str | None) -> Table:
+    with open_csv(file, separator, encoding) as text:
+        columns = [cell.strip() for cell in next(text.reader)]
+        table = _columns_of(file, columns, text.reader, len(text.before))
+    table.separator = used = text.separator
+    guesses = [] if used == "," or separator else [f"cells parted by {SEPARATORS.get(used, used)}"]
+    if not encoding and not text.encoding.startswith("utf-8"):
+        shown = {"cp1252": "Windows-1252"}.get(text.encoding, text.encoding.upper())
         guesses.append(f"text in {shown}")
     if guesses:
         table.notes.append(
@@ -372,7 +407,8 @@ def _whole_rows(
 ) -> Iterator[list[str]]:
     """Rows that are not blank, cut to `width`, where each ends put to `lines`."""
     for row in block:
-        line += 1 + sum(cell.count("\n") for cell in row)
+        # A `\r` ends a line too, also alone.
+        line += 1 + sum(c.count("\n") + c.count("\r") - c.count("\r\n") for c in row)
         if not any(cell.strip() for cell in row):
             continue
         if len(row) < width or any(cell.strip() for cell in row[width:]):

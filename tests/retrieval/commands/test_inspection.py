@@ -127,6 +127,7 @@ def test_json_keys_are_stable(folder: Path, capsys: pytest.CaptureFixture[str]) 
         "columns",
         "missing",
         "broken",
+        "suspicious",
     ]
     assert data["images"] == {"train": 2, "valid": 0, "test": 2, "unassigned": 1, "all": 5}
     colour = data["attributes"][0]

@@ -267,6 +267,11 @@ def test_json_has_the_stable_keys(capsys, out: Path) -> None:
     assert all(p.keys() == point | {"keep"} for p in curve)
     assert found["without"].keys() >= {"violation10", "keep10", "queries", "but_without"}
     assert found["ties"].keys() == found["attributes"].keys()
+    tags = found["tags"]["attributes"]
+    assert tags.keys() == found["attributes"].keys()
+    assert tags["colour"].keys() >= {"accuracy", "f1", "coverage", "confidence", "values"}
+    mean = np.mean([score["accuracy"] for score in tags.values()])
+    assert found["tags"]["accuracy"] == pytest.approx(mean, abs=1e-4)
 
     assert json.loads((out / "shop-test-type.json").read_text()) == found
     markdown = (out / "shop-test-type.md").read_text(encoding="utf-8")

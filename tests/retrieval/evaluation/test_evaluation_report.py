@@ -9,6 +9,7 @@ from retrieval.evaluation.exclusion import ExclusionReport, ExclusionScore
 from retrieval.evaluation.likeness import LikenessReport, LikenessScore
 from retrieval.evaluation.manipulation import ManipulationReport, ManipulationScore
 from retrieval.evaluation.report import Evaluation, to_json, to_markdown, to_tables
+from retrieval.evaluation.tagging import TagReport, TagScore, ValueScore
 from retrieval.metrics import Interval
 
 
@@ -144,6 +145,14 @@ def requests(turning=True):
             "by hand",
         ),
         ties={"sleeve|length": 12.345},
+        tags=TagReport(
+            0.81234,
+            {
+                "fit": TagScore(
+                    0.8, Interval(0.7, 0.9), 0.5, 0.75, 0.0, None, 12, {"slim": ValueScore(0.6, 4)}
+                )
+            },
+        ),
     )
 
 
@@ -164,6 +173,9 @@ def test_requests_in_json_and_in_tables():
     assert "| keep 1.0 | 81.0 | 60.0 | 70.0 | 50.0 | 0.800 | 0.600 |" in text
     assert "| without | 0.023 | 0.300 |  |  | 60 |" in text
     assert "| sleeve\\|length | 12.3 |" in text
+    assert data["tags"]["accuracy"] == 0.8123
+    assert data["tags"]["attributes"]["fit"]["values"] == {"slim": {"f1": 0.6, "images": 4}}
+    assert "| fit | 0.800 | 0.70 to 0.90 | 0.500 | 0.750 | 0.000 |" in text
     still = to_markdown(requests(turning=False))
     assert "keep 1.0" not in still
     assert "This ranking has no dial." in still

@@ -1,0 +1,181 @@
+"""Tags of trained models: how right they are, what known labels add, which wrong labels are found.
+
+    retrieve bench tagging --dataset data/fashion-products --checkpoint runs/a --checkpoint runs/b
+
+Each checkpoint is another seed of one model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.common import Bench, Data, Result, bench_command, table
+from benchmarks.tables.keys import data_hash
+from benchmarks.tables.summary import Column
+from retrieval.evaluation import report_grid
+from retrieval.evaluation.classification import draw_known_labels, head_scores
+from retrieval.evaluation.encoded_split import encode_split
+from retrieval.evaluation.tagging import AIM, evaluate_tags
+from retrieval.options import PATH, DatasetOptions
+from retrieval.tags import Floats, beside_labels, company, support_of
+from training.checkpoint import load_checkpoint
+from training.datasets.dataset import Dataset
+from training.device import choose_device, keep_freed_memory
+from training.errors import DataError
+from training.maps import MapBank
+from training.schema import Schema
+
+TOLD = 0.5
+"""Share of the labels that are known when the others are predicted."""
+
+WRONG = 0.05
+"""Share of the labels that are made wrong, and of those that are looked at."""
+
+COLUMNS = {
+    "accuracy": "accuracy", "frequent": "most frequent", "f1": "F1",
+    "coverage": f"coverage at {AIM:.0%}", "confidence": "from a chance of",
+}  # fmt: skip
+
+
+def measure(part: Dataset, bank: MapBank) -> Data:
+    """All figures of one checkpoint on a split's maps; raises DataError without any label."""
+    report = evaluate_tags(part, bank.chances)
+    if report is None:
+        raise DataError(f"no image of this split of {part.name} is labelled")
+    found = [_found(part.schema, part.labels, bank.chances, seed) for seed in range(5)]
+    return {
+        "tags": report_grid.to_json(report),
+        "known": _with_known(part, bank),
+        "errors_found": round(float(np.mean(found)), 4),
+    }
+
+
+def _with_known(part: Dataset, bank: MapBank) -> dict[str, float]:
+    """Mean accuracy over single-valued attributes, of the labels that are not told."""
+    schema = part.schema
+    told = draw_known_labels(part.labels, schema, TOLD)
+    hidden = np.where((told == 0) & ~schema.multi[schema.attribute_of], part.labels, 0)
+    ways: dict[str, Floats | None] = {
+        "type conditions, nothing known": bank.chances,
+        "with the company of known labels": beside_labels(
+            schema, company(schema, told), told, bank.chances
+        ),
+        "heads, nothing known": head_scores(bank, told * 0).attributes,
+        "heads, told what is known": head_scores(bank, told).attributes,
+    }
+    reports = {
+        way: evaluate_tags(replace(part, labels=hidden.astype(np.int8)), scores)
+        for way, scores in ways.items()
+        if scores is not None
+    }
+    return {way: round(one.accuracy, 4) for way, one in reports.items() if one is not None}
+
+
+def swapped_labels(
+    labels: NDArray[np.int8], schema: Schema, share: float, seed: int
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Label states [N, K] in which, of a share of the labels (image and attribute), drawn with a
+    seed, one value is exchanged for another; and which labels these are, [N, attributes]."""
+    generator, out = np.random.default_rng(seed), labels.copy()
+    known = np.logical_or.reduceat(labels == 1, schema.offsets[:-1], axis=1)
+    places = np.argwhere(known)
+    changed = np.zeros_like(known)
+    for row, number in generator.permutation(places)[: round(share * len(places))].tolist():
+        own = out[row, schema.slice_of(number)]  # a view
+        others = np.flatnonzero(own != 1)
+        if len(others):
+            own[generator.choice(np.flatnonzero(own == 1))] = -1
+            own[generator.choice(others)] = 1
+            changed[row, number] = True
+    return out, changed
+
+
+def _found(schema: Schema, labels: NDArray[np.int8], chances: Floats, seed: int) -> float:
+    """Share of wrong labels among as many of the least supported."""
+    wrong, changed = swapped_labels(labels, schema, WRONG, seed)
+    support = support_of(schema, wrong, chances)
+    looked_at = np.argsort(support, axis=None, kind="stable")[: changed.sum()]
+    return float(changed.reshape(-1)[looked_at].mean())
+
+
+def markdown(data: Data) -> str:
+    """The figures as Markdown: means and sample standard deviations over seeds."""
+    rows = data["rows"]
+
+    def line(name: str, *paths: tuple[str, ...]) -> list[str]:
+        columns = (Column("", path, ".3f", path[-1] != "frequent") for path in paths)
+        return [name, *(column.text([column.of(row) for row in rows]) for column in columns)]
+
+    attributes = rows[0]["tags"]["attributes"]
+    tags = [line(n, *(("tags", "attributes", n, c) for c in COLUMNS)) for n in attributes]
+    tags.append(line("mean", ("tags", "accuracy")) + [""] * (len(COLUMNS) - 1))
+    known = [line(way, ("known", way)) for way in rows[0]["known"]]
+    seeds = ", ".join(str(row["training_seed"]) for row in rows)
+    parts = [
+        f"{data['dataset']}, {data['split']} split, {data['backbone']}, {data['images']:,} images, "
+        f"training seeds {seeds}. accuracy: of several values all have to be right. F1: mean over "
+        f"values. coverage: share of images, the surest first, of which {AIM:.0%} are right.",
+        table(["attribute", *COLUMNS.values()], tags),
+        f"With {TOLD:.0%} of the labels known, accuracy of the others, mean over single-valued "
+        "attributes:",
+        table(["", "accuracy"], known),
+        f"{WRONG:.0%} of the labels made wrong, of pictures that the model was not trained on: "
+        f"share of them among the {WRONG:.0%} that `retrieve inspect --suspicious` doubts most "
+        f"(five draws): {line('', ('errors_found',))[1]}.",
+        f"Commit {data['commit']}, {data['machine']}.",
+    ]
+    return "\n\n".join(parts)
+
+
+_CHECKPOINTS = click.option(
+    "--checkpoint", "checkpoints", type=PATH, multiple=True, required=True, metavar="RUN",
+    help="May be repeated: other seeds.",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Bench, DatasetOptions):
+    """Which runs tag what."""
+
+    checkpoints: Annotated[tuple[Path, ...], _CHECKPOINTS]
+    split: Annotated[str, "A split of the dataset, or all."] = "test"
+    cache: Annotated[Path | None, "Folder that keeps the backbone's maps for the next run."] = None
+
+
+@bench_command("tagging", markdown, Options)
+def command(options: Options) -> Iterator[Result]:
+    """Measure predicted labels, by attribute, over seeds."""
+    keep_freed_memory()
+    device = choose_device(options.device).device
+    loaded = [load_checkpoint(folder, device) for folder in options.checkpoints]
+    dataset, backbone = options.load(loaded[0].schema), loaded[0].config.backbone
+    rows: list[Data] = []
+    for folder, one in zip(options.checkpoints, loaded, strict=True):
+        if one.schema.hash != dataset.schema.hash or one.config.backbone != backbone:
+            raise DataError(
+                f"{folder} was trained with other attributes or another backbone than the first "
+                f"run and {dataset.name}; name seeds of one model"
+            )
+        how = one.preprocessing, options.workers
+        encoded = encode_split(one.model, dataset, options.split, *how, cache=options.cache)
+        whose = {"training_seed": one.training.get("seed"), "checkpoint_hash": one.hash}
+        rows.append(whose | measure(encoded.dataset, encoded.bank))
+    yield (
+        f"tagging-{dataset.name}-{backbone}"
+        + ("" if options.split == "test" else f"-{options.split}"),
+        {
+            "dataset": dataset.name,
+            "split": options.split,
+            "backbone": backbone,
+            "images": len(encoded.dataset),
+            "data": data_hash(dataset),
+            "rows": rows,
+        },
+    )

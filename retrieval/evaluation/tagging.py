@@ -1,0 +1,103 @@
+"""How right predicted labels are: what `retrieve tag` would fill in, against what is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retrieval.evaluation.report_grid import shown
+from retrieval.metrics import Interval, bootstrap_interval
+from retrieval.tags import Floats, Predicted
+from training.datasets.dataset import Dataset
+
+AIM = 0.95
+"""Accuracy that coverage is of."""
+
+
+@dataclass(frozen=True)
+class ValueScore:
+    """F1 of one value, 0..1, and the images that have it."""
+
+    f1: float
+    images: int
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """How right the predictions of one attribute are, over the images labelled in it; 0..1.
+
+    Args:
+        accuracy: share whose predicted values are the known ones, of a multi-valued attribute all
+            of them.
+        ci: 95 % bootstrap interval of it, over images.
+        frequent: accuracy of always saying what is most frequent here.
+        f1: plain mean over the values that any image has.
+        coverage: largest share, the surest first, of which `AIM` are right.
+        confidence: lowest chance among these; None where there are none.
+        images: how many are labelled.
+        values: of each value that any image has, by name.
+    """
+
+    accuracy: float = field(metadata=shown("accuracy", ".3f"))
+    ci: Interval = field(metadata=shown("95 % CI", ".2f"))
+    frequent: float = field(metadata=shown("most frequent", ".3f"))
+    f1: float = field(metadata=shown("F1", ".3f"))
+    coverage: float = field(metadata=shown("coverage", ".3f"))
+    confidence: float | None = field(metadata=shown("from", ".3f"))
+    images: int = field(metadata=shown("images"))
+    values: dict[str, ValueScore]
+
+
+@dataclass(frozen=True)
+class TagReport:
+    """Tags of one split: the plain mean of accuracies, and each attribute that is labelled."""
+
+    accuracy: float
+    attributes: dict[str, TagScore]
+
+
+def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | None:
+    """Compare what chances [N, K] of a split's images predict with their labels; None if no image
+    is labelled. `seed` is of the intervals."""
+    schema, predicted = part.schema, Predicted.of(part.schema, chances)
+    scores = {}
+    for number, attribute in enumerate(schema.attributes):
+        own = schema.slice_of(number)
+        true = part.labels[:, own] == 1
+        rows = np.flatnonzero(true.any(axis=1))
+        if len(rows):
+            true, said = true[rows], predicted.values[rows, own]
+            right = (true == said).all(axis=1)
+            share, lowest = coverage(right, predicted.chances[rows, number])
+            images = true.sum(axis=0)
+            f1 = 2 * (true & said).sum(axis=0) / np.maximum(images + said.sum(axis=0), 1)
+            there = np.flatnonzero(images).tolist()
+            scores[attribute.name] = TagScore(
+                accuracy=float(right.mean()),
+                ci=bootstrap_interval(right.astype(np.float64), rows, seed=seed),
+                frequent=float(np.unique(true, axis=0, return_counts=True)[1].max() / len(rows)),
+                f1=float(f1[there].mean()),
+                coverage=share,
+                confidence=lowest,
+                images=len(rows),
+                values={
+                    attribute.values[v]: ValueScore(float(f1[v]), int(images[v])) for v in there
+                },
+            )
+    if not scores:
+        return None
+    return TagReport(float(np.mean([score.accuracy for score in scores.values()])), scores)
+
+
+def coverage(right: NDArray[np.bool_], chances: Floats) -> tuple[float, float | None]:
+    """The largest share of predictions [n], the likeliest first and equal ones together, of which
+    `AIM` are right, and the lowest chance among them; 0 and None if there is none."""
+    order = np.argsort(-chances, kind="stable")
+    sorted_chances, count = chances[order], np.arange(1, len(right) + 1)
+    last = np.append(np.diff(sorted_chances) != 0, True)  # of equal ones
+    enough = np.flatnonzero(last & (right[order].cumsum() >= AIM * count))
+    if not len(enough):
+        return 0.0, None
+    return float(count[enough[-1]] / len(right)), float(sorted_chances[enough[-1]])

@@ -1,0 +1,66 @@
+"""`retrieve bench tagging` on a tiny catalogue with models that were never trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_catalogue import write_tiny_catalogue
+
+from benchmarks.tagging import swapped_labels
+from retrieval.cli import _run
+from training.checkpoint import save_checkpoint
+from training.datasets import load_dataset
+from training.images.preprocessing import Preprocessing
+from training.models.config import ModelConfig
+from training.models.m2fashion import M2Fashion
+from training.schema import Attribute, Schema
+
+
+def test_so_many_labels_are_swapped_and_nothing_else() -> None:
+    schema = Schema((Attribute("a", ("x", "y", "z"), multi=True), Attribute("b", ("u", "v"))))
+    rng = np.random.default_rng(0)
+    labels = np.full((200, 5), -1, dtype=np.int8)
+    labels[np.arange(200), rng.integers(0, 3, 200)] = 1
+    labels[np.arange(200), rng.integers(0, 2, 200)] = 1
+    labels[np.arange(200), 3 + rng.integers(0, 2, 200)] = 1
+    labels[50:100, :3], labels[150:, 3:] = 0, 0
+    wrong, changed = swapped_labels(labels, schema, 0.1, 1)
+    assert changed.sum() == 30
+    for number in range(2):
+        own = schema.slice_of(number)
+        moved = labels[:, own].astype(int) - wrong[:, own]
+        assert ((moved != 0).sum(1) == 2 * changed[:, number]).all()
+        assert (moved.sum(1) == 0).all()
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_row_a_seed(tmp_path: Path, capsys, other: bool) -> None:
+    catalogue = write_tiny_catalogue(tmp_path / "tiny", 60)
+    options = ["--dataset", str(catalogue), "--results", str(tmp_path), "--workers", "0"]
+    for seed in range(2):
+        torch.manual_seed(seed)
+        names = ["colour"] if other and seed else None
+        dataset = load_dataset(str(catalogue), None, names)
+        model = M2Fashion(dataset.schema, ModelConfig("small", "layer2", grid=4, dim=16), 2).eval()
+        about = ("round", "angular"), {"seed": seed}
+        save_checkpoint(tmp_path / f"{seed}", model, Preprocessing(size=32), *about)
+        options += ["--checkpoint", str(tmp_path / f"{seed}")]
+    code = _run(["bench", "tagging", *options, "--split", "all"], False)
+    out, err = capsys.readouterr()
+    if other:
+        assert code == 3
+        assert "was trained with other attributes" in err
+        return
+    assert code == 0, err
+    data = json.loads((tmp_path / "tagging-tiny-small-all.json").read_text())
+    assert [row["training_seed"] for row in data["rows"]] == [0, 1]
+    scores = [row["tags"]["attributes"]["colour"]["accuracy"] for row in data["rows"]]
+    assert (tmp_path / "tagging-tiny-small-all.md").read_text() in out
+    line = next(line for line in out.splitlines() if line.startswith("| colour |"))
+    assert f"| {np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} |" in line
+    assert 0 <= data["rows"][0]["errors_found"] <= 1
+    assert len(data["rows"][0]["known"]) == 4
