@@ -80,7 +80,7 @@ def command(options: Options) -> int:
             _serve_here(uvicorn, settings, told)
         else:
             os.environ[SETTINGS] = json.dumps(asdict(settings))
-            _serve_in_workers(uvicorn, settings, told)
+            return _serve_in_workers(uvicorn, settings, told)
     return 0
 
 
@@ -96,7 +96,7 @@ def _serve_here(uvicorn: Any, settings: Any, told: dict[str, Any]) -> None:
     uvicorn.Server(config).run(sockets)
 
 
-def _serve_in_workers(uvicorn: Any, settings: Any, told: dict[str, Any]) -> None:
+def _serve_in_workers(uvicorn: Any, settings: Any, told: dict[str, Any]) -> int:
     from uvicorn.supervisors import Multiprocess
 
     from service.telemetry import SHARED, log_in_lines
@@ -108,7 +108,21 @@ def _serve_in_workers(uvicorn: Any, settings: Any, told: dict[str, Any]) -> None
     app = "service.app:from_environment"
     config = uvicorn.Config(app, factory=True, workers=settings.workers, **told)
     sockets = [_bound(config)]
-    Multiprocess(config, sockets=sockets).run()
+
+    class Supervisor(Multiprocess):
+        code = 0
+
+        def handle_int(self) -> None:
+            self.code = 130
+            super().handle_int()
+
+        def handle_term(self) -> None:
+            self.code = 143
+            super().handle_term()
+
+    supervisor = Supervisor(config, sockets=sockets)
+    supervisor.run()
+    return supervisor.code
 
 
 def _bound(config: Any) -> Any:
