@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -42,6 +41,7 @@ from service.edits import Edits, Labels
 from service.live import Live
 from service.pictures import Pictures
 from service.problems import Refusal, problem
+from service.settings import SETTINGS, Settings
 from service.telemetry import log_in_lines, metrics, tell
 from service.thumbnails import KEPT_BYTES, SIDES, Kept, thumbnail
 from training.errors import (
@@ -53,9 +53,6 @@ from training.errors import (
     UsageError,
 )
 from training.threads import share
-
-SETTINGS = "RETRIEVE_SERVE"
-"""Environment variable through which workers are told their settings."""
 
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 _A_WHILE = {"Cache-Control": "private, max-age=3600"}
@@ -72,26 +69,6 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 Row = Annotated[int, Query(ge=0)]
 Names = Annotated[list[words.Name], Query(max_length=64)]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What is served, and how.
-
-    Args:
-        index: the folder.
-        shared: folder that the workers share, gone when the service ends.
-        workers: processes.
-        most_bytes: of a body.
-        token: of those who may change images; empty: nobody may.
-    """
-
-    index: str
-    shared: str
-    workers: int = 1
-    most_bytes: int = 20 * 2**20
-    token: str = ""
-    device: str = "cpu"
 
 
 def from_environment() -> Door:
@@ -168,11 +145,10 @@ def _add_questions(app: FastAPI, service: Service) -> None:
     async def query(http: Http) -> Response:
         wish, upload = await read(http, words.Query)
         version, which = live.current, chosen(wish, upload)
-        request_of(wish, version)  # a wrong name does not wait for its answer
+        request = request_of(wish, version)  # a wrong name does not wait for its answer
 
         def work() -> dict[str, Any]:
-            picture = find(service, version, which)
-            return answer_query(version, request_of(wish, version, picture))
+            return answer_query(version, replace(request, image=find(service, version, which)))
 
         return answer(await desk.do("search" if upload is None else "encode", work))
 
@@ -373,10 +349,3 @@ def _add_page(app: FastAPI) -> None:
             raise Refusal(404, f"there is no {name}")
         content, kind = files[name]
         return Response(content, headers={"Cache-Control": "no-cache", "Content-Type": kind})
-
-
-def shared_folder() -> tempfile.TemporaryDirectory[str]:
-    """A folder that workers share; in memory where the machine has such."""
-    memory = Path("/dev/shm")
-    there = str(memory) if os.access(memory, os.W_OK) else None
-    return tempfile.TemporaryDirectory(prefix="retrieve-serve-", dir=there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -56,7 +57,7 @@ def command(options: Options) -> int:
         from indexer.store.store import open_store
 
         open_store(options.index)
-    from service.app import SETTINGS, Settings, shared_folder
+    from service.settings import SETTINGS, Settings, shared_folder
 
     with shared_folder() as shared:
         settings = Settings(
@@ -85,12 +86,15 @@ def command(options: Options) -> int:
 
 
 def _serve_here(uvicorn: Any, settings: Any, told: dict[str, Any]) -> None:
-    from service.app import make_app
     from service.live import Live
-    from service.telemetry import log_in_lines
 
-    log_in_lines()
-    app = make_app(settings, Live(Path(settings.index), settings.device))
+    with ThreadPoolExecutor(1) as beside:  # the index opens while the framework loads
+        live = beside.submit(Live, Path(settings.index), settings.device)
+        from service.app import make_app
+        from service.telemetry import log_in_lines
+
+        log_in_lines()
+        app = make_app(settings, live.result())
     config = uvicorn.Config(app, **told)
     sockets = [_bound(config)]
     uvicorn.Server(config).run(sockets)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from served import Server, serve
 from small_index import Shop, make_shop
+
+from benchmarks.served import Server, serve
 
 pytest.importorskip("fastapi", reason="needs [serve]")
 

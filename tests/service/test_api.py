@@ -10,9 +10,9 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from served import Server
 from small_index import Shop, run
 
+from benchmarks.served import Server
 from retrieval.engine import Engine
 from retrieval.request import Request, parse_filters
 from service import words

@@ -16,9 +16,9 @@ from pathlib import Path
 import httpx
 import pytest
 import starlette.requests
-from served import Server
 from small_index import Shop
 
+from benchmarks.served import Server
 from service.api import read
 from service.desk import Desk
 from service.problems import Refusal

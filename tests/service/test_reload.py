@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from served import serve
 from small_index import Shop, run
 
+from benchmarks.served import serve
 from indexer.build.edit import add_images, remove_images
 from indexer.store.manifest import commit_manifest, read_manifest
 

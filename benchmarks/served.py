@@ -1,4 +1,4 @@
-"""A real server over a shop's index, as `retrieve serve` starts it."""
+"""A real server over an index, as `retrieve serve` starts it: to be measured, and tested."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ class Server:
     process: subprocess.Popen[bytes]
     url: str
     log: Path
+    started: float  # seconds until it was ready
 
     def client(self, **options: Any) -> httpx.Client:
+        """One that asks it."""
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False, **options)
 
     @property
@@ -49,6 +51,16 @@ class Server:
                 continue
         return found
 
+    def status(self, name: str) -> int:
+        """A figure of /proc/PID/status, such as `VmRSS` in kB."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(text.partition(f"\n{name}:")[2].split()[0])
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def end(self) -> int:
         """Its exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
@@ -67,11 +79,12 @@ def serve(index: Path, folder: Path, *options: object) -> Iterator[Server]:
             [sys.executable, *words],
             stdout=subprocess.DEVNULL,
             stderr=handle,
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "TMPDIR": str(temporary), "RETRIEVE_THREADS": "2"},
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "TMPDIR": str(temporary)},
         )
+    start = time.monotonic()
     try:
-        yield Server(process, _url(process, log), log)
+        yield Server(process, _url(process, log), log, time.monotonic() - start)
     finally:
         if process.poll() is None:
             process.terminate()
