@@ -3,13 +3,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo dist endurance test lint format install clean
+.PHONY: demo dist endurance test test-page lint format install clean
 
 demo: .venv/installed-train
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/installed-dev
 	$(BIN)/pytest -n 2
+
+# The page in a real browser, which Debian and its kin have as a package.
+test-page: .venv/installed-dev
+	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
+	$(BIN)/pytest tests/service/test_page.py
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev

@@ -30,7 +30,7 @@ from training.files import write_file
 from training.threads import cores
 
 RESULTS = Path(__file__).parent / "results"
-CODE = ("training", "indexer", "retrieval", "benchmarks")
+CODE = ("training", "indexer", "retrieval", "service", "benchmarks")
 
 Data = dict[str, Any]
 """What is measured, ready for JSON."""

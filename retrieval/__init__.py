@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 def _check_packages() -> None:
     """Name what hides a package of ours: `python -m` looks into the working folder first."""
     home = Path(__file__).resolve().parents[1]
-    for name in ("training", "indexer", "benchmarks"):
+    for name in ("training", "indexer", "service", "benchmarks"):
         spec = find_spec(name)
         places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
         place = next((Path(place).resolve() for place in places if place), None)

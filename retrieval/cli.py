@@ -39,6 +39,7 @@ COMMANDS = {
     "doctor": ("retrieval.commands.doctor", "Print what a bug report needs; try a small search."),
     "inspect": ("retrieval.commands.inspect", "Print counts, splits, broken files of a dataset."),
     "label": ("retrieval.commands.label", "Fill in labels that a catalogue's titles tell."),
+    "serve": ("service.command", "Answer queries over HTTP, with a page to ask on."),
     "wardrobe": ("benchmarks.wardrobe.command", "Render the project's own garments to disk."),
     "bench": ("benchmarks.cli", "Reproduce the figures that the project quotes."),
 }

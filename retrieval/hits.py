@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -55,7 +55,7 @@ class RequestedValue:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict with stable keys."""
-        told = asdict(self) | {"probability": round(self.probability, 4)}
+        told = vars(self) | {"probability": round(self.probability, 4)}
         return {"value": told.pop("name"), **told}
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import urllib.request
 import venv
 from importlib import metadata
 from pathlib import Path
@@ -100,6 +101,23 @@ class Shop:
         assert len(found["hits"]) == 10, found
         self.retrieve("verify")
 
+    def serve(self) -> None:
+        """Serve that index, and ask for the page and its schema, as the Dockerfile's image does."""
+        words = ["-P", self.programs / "retrieve", "serve", "indexes/other", "--port", "0"]
+        command = [str(word) for word in (self.programs / "python", *words)]
+        process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stderr is not None
+            lines = iter(process.stderr.readline, "")
+            url = next(line for line in lines if line.startswith("serving at ")).split()[2][:-1]
+            next(line for line in lines if '"ready"' in line)
+            for path in ("/", "/page/main.js", "/v1/schema", "/readyz"):
+                with urllib.request.urlopen(url + path, timeout=30) as answer:
+                    assert answer.status == 200
+        finally:
+            process.terminate()
+            process.wait(60)
+
 
 def main() -> None:
     """Build, install and work, twice."""
@@ -109,7 +127,8 @@ def main() -> None:
         run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", place, ROOT)
         (wheel,) = place.glob("*.whl")
         assert project["version"] in wheel.name
-        needed = lowest(project["dependencies"] + project["optional-dependencies"]["train"])
+        extras = project["optional-dependencies"]
+        needed = lowest(project["dependencies"] + extras["serve"] + extras["train"])
         (place / "lowest.txt").write_text("\n".join(needed) + "\n")
         lay_torch(place / "torch", {one.split("==")[0] for one in needed})
         trained = Shop(Path(sys.executable).parent, place / "trained").train()
@@ -125,10 +144,15 @@ def main() -> None:
             assert not (packages / "torch").exists(), "a query needs no torch"
             shop = Shop(programs, place / f"work-{name}")
             shop.ask(trained)
+            install(programs, f"{wheel}[serve]", versions)
+            served = megabytes(packages) - before
+            assert served < 450, "the image of the Dockerfile has at most 600 MB"
+            shop.serve()
             (packages / "torch.pth").write_text(f"{place / 'torch'}\n")
             install(programs, f"{wheel}[train]", versions)
             shop.train()
-            print(f"{name}: {shop.retrieve('--version').strip()}, {size} MB without torch")
+            sizes = f"{size} MB without torch, {served} MB to serve"
+            print(f"{name}: {shop.retrieve('--version').strip()}, {sizes}")
 
 
 if __name__ == "__main__":

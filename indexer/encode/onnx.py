@@ -64,6 +64,7 @@ def open_onnx(content: bytes, name: str) -> OnnxModel:
         onnxruntime = importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ResourceError(f"onnxruntime is not installed ({error}); {_INSTALL}") from error
+    onnxruntime.disable_telemetry_events()  # nobody is told of what is encoded here
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # each core takes images of its own, see `start_encoding`
     options.inter_op_num_threads = 1

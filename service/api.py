@@ -1,0 +1,288 @@
+"""What is asked over HTTP, read and checked, and what a version of the index answers."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from fastapi import Request as Http
+from PIL import Image
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import Response
+
+from retrieval.picture import Picture
+from retrieval.query_vector import formula_of
+from retrieval.request import Request, allowed_rows, parse_filters, resolve, resolve_filters
+from retrieval.sheet import overlay
+from service import words
+from service.desk import Desk
+from service.live import Live, Version
+from service.pictures import Pictures
+from service.problems import Refusal
+from service.thumbnails import Kept, jpeg, thumbnail
+from training.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_SHOWN = 320  # pixels of the thumbnail of a picture that was sent
+_FIELDS = 256
+_NOBODY = Picture(np.zeros(0, np.float32), np.zeros(0, np.float32), None)
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the routes share."""
+
+    live: Live
+    desk: Desk
+    pictures: Pictures
+    thumbnails: Kept
+
+
+def bodies(model: type[BaseModel], example: Any, files: bool = True) -> dict[str, Any]:
+    """What a route takes, for the OpenAPI document: JSON or, with a file `upload`, a form."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    definitions = schema.pop("$defs", {})
+    content: dict[str, Any] = {
+        "application/json": {"schema": _inlined(schema, definitions), "example": example}
+    }
+    if files:
+        form = {**schema["properties"], "upload": {"type": "string", "format": "binary"}}
+        content["multipart/form-data"] = {"schema": {"type": "object", "properties": form}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _inlined(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(schema, dict):
+        if "$ref" in schema:
+            return definitions[schema["$ref"].rpartition("/")[2]]
+        return {key: _inlined(value, definitions) for key, value in schema.items()}
+    return [_inlined(one, definitions) for one in schema] if isinstance(schema, list) else schema
+
+
+def answer(data: Any) -> Response:
+    """JSON."""
+    content = json.dumps(data, allow_nan=False).encode()
+    return Response(content, media_type="application/json")
+
+
+async def read(http: Http, model: type[Model]) -> tuple[Model, bytes | None]:
+    """What was sent, checked, and the file `upload` if it is a form with one; UsageError, and
+    `Refusal` for another type. The door holds the whole body in memory."""
+    kind = http.headers.get("content-type", "").partition(";")[0].strip().lower()
+    upload: bytes | None = None
+    if kind == "application/json":
+        try:
+            data = json.loads(await http.body())
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"the body is no JSON: {error}") from error
+    elif kind == "multipart/form-data":
+        data, upload = await _form(http, model)
+    else:
+        raise Refusal(415, f"a body of type {kind!r}; send application/json or multipart/form-data")
+    try:
+        return model.model_validate(data), upload
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UsageError(f"{where or 'the body'}: {first['msg'].lower()}") from error
+
+
+async def _form(http: Http, model: type[BaseModel]) -> tuple[dict[str, Any], bytes | None]:
+    parser = MultiPartParser(http.headers, http.stream(), max_files=1, max_fields=_FIELDS)
+    parser.spool_max_size = 2**40  # never to a disk: the door has limited the body
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise UsageError(f"the form cannot be read: {error.message}") from error
+    lists = {name for name, own in model.model_fields.items() if "list" in str(own.annotation)}
+    data: dict[str, Any] = {}
+    upload = None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name != "upload":
+                raise UsageError(f"a file as {name!r}; send the picture as `upload`")
+            upload = await value.read()
+        elif name in lists:
+            data.setdefault(name, []).append(value)
+        else:
+            data[name] = value
+    return data, upload
+
+
+def chosen(wish: words.Asking, upload: bytes | None) -> bytes | str:
+    """The picture that is meant: the bytes of a file, or the name of one; UsageError unless it is
+    exactly one."""
+    given = [one for one in (wish.picture, wish.image, upload) if one is not None]
+    if len(given) != 1:
+        raise UsageError(
+            "give one picture: a file as `upload` in a form, `picture`, the id of one that was "
+            f"sent or found, or `image`, content/row; this has {len(given)} of them"
+        )
+    return given[0]
+
+
+def request_of(wish: words.Wish, version: Version, picture: Picture = _NOBODY) -> Request:
+    """A wish in the engine's terms, its names looked up; UsageError."""
+    own = wish.model_dump(exclude={"picture", "image", "where", "candidates"})
+    request = Request(picture, where=parse_filters(wish.where), **own)
+    resolve(version.engine.schema, version.store.payload, request)
+    return request
+
+
+def find(service: Service, version: Version, which: bytes | str, shown: bool = False) -> Picture:
+    """The picture that is meant, encoded if it has to be; one that is `shown` gets a thumbnail.
+    Slow. Raises `Refusal`; DataError for a file that is no picture."""
+    pictures, model = service.pictures, version.model
+    if isinstance(which, bytes):
+        digest = hashlib.sha256(which).digest()
+        found = pictures.find(model, digest)
+        if found is None or (shown and pictures.thumbnail(digest) is None):
+            found = version.engine.encode(which)
+            pictures.keep(model, found, thumbnail(which, _SHOWN) if shown else None)
+        return found
+    if "/" in which:
+        content, _, row = which.partition("/")
+        return version.picture(version.row(content, int(row)))
+    digest = bytes.fromhex(which)
+    found = pictures.find(model, digest)
+    if found is None:
+        place = version.row_of(digest)
+        if place is None:
+            raise Refusal(404, f"no picture {which} is kept; send it again")
+        found = version.picture(place)
+    return found
+
+
+def _id(picture: Picture) -> str:
+    return "" if picture.digest is None else picture.digest.hex()
+
+
+def _place(version: Version, row: int, digest: bytes) -> dict[str, str]:
+    """How an image is called."""
+    image = f"{version.content}/{row}"
+    path = version.store.paths[row].encode("utf-8", "backslashreplace").decode()
+    return {"path": path, "image": image, "url": f"/v1/images/{image}", "picture": digest.hex()}
+
+
+def answer_query(version: Version, request: Request) -> dict[str, Any]:
+    """The hits of a request as they are sent."""
+    result = version.engine.query(request)
+    told = result.to_json() | {"content": version.content}
+    del told["image"]
+    told["picture"] = _id(request.image) if isinstance(request.image, Picture) else ""
+    digests = version.store.digests_of(np.array([hit.row for hit in result], dtype=np.int64))
+    for hit, digest in zip(told["hits"], digests, strict=True):
+        hit |= _place(version, hit.pop("row"), digest.tobytes())
+    return told
+
+
+def tags_of(version: Version, picture: Picture) -> dict[str, Any]:
+    """What the model sees in a picture, attribute by attribute."""
+    schema, attributes = version.engine.schema, []
+    for number, attribute in enumerate(schema.attributes):
+        own = schema.slice_of(number)
+        chances = picture.chances[own].tolist()
+        named = zip(schema.value_names[own], attribute.values, chances, strict=True)
+        values = [{"name": n, "value": v, "chance": round(c, 4)} for n, v, c in named]
+        attributes.append({"attribute": attribute.name, "multi": attribute.multi, "values": values})
+    return {"picture": _id(picture), "attributes": attributes}
+
+
+def rank(version: Version, wish: words.Rerank, picture: Picture) -> dict[str, Any]:
+    """Candidates of another store by the full formula."""
+    layout = version.store.layout
+    codes = np.empty((len(wish.candidates), layout.width), np.uint8)
+    for place, one in enumerate(wish.candidates):
+        try:
+            own = base64.b64decode(one.descriptor, validate=True)
+        except ValueError as error:
+            raise UsageError(f"candidate {one.id!r}: its descriptor is no base64") from error
+        if len(own) != layout.width:
+            raise UsageError(
+                f"candidate {one.id!r}: a descriptor of {len(own)} bytes, not {layout.width}"
+            )
+        codes[place] = np.frombuffer(own, np.uint8)
+    formula = _formula(version, wish, picture)
+    scores, alike = formula.scores(codes).clip(0, 1), formula.alike.scores(codes).clip(0, 1)
+    ranked = np.argsort(-scores, kind="stable").tolist()
+    return {
+        "candidates": [
+            {
+                "id": wish.candidates[n].id,
+                "score": round(float(scores[n]), 6),
+                "likeness": round(float(alike[n]), 6),
+            }
+            for n in ranked
+        ]
+    }
+
+
+def embed(version: Version, wish: words.Wish, picture: Picture) -> dict[str, Any]:
+    """The query vector of a wish, and the picture's descriptor."""
+    formula = _formula(version, wish, picture)
+    descriptor = version.store.layout.pack(picture.chances[None], picture.nuance[None])[0]
+    return {
+        "model": version.model,
+        "picture": _id(picture),
+        "weights": formula.vector.weights.tolist(),
+        "constant": float(formula.vector.constant),
+        "linear": formula.linear,
+        "descriptor": base64.b64encode(descriptor.tobytes()).decode(),
+    }
+
+
+def _formula(version: Version, wish: words.Wish, picture: Picture) -> Any:
+    engine = version.engine
+    terms = resolve(engine.schema, version.store.payload, request_of(wish, version, picture))
+    schema, layout = engine.schema, version.store.layout
+    return formula_of(layout, schema, picture.chances, picture.nuance, terms.asked)
+
+
+def draw(version: Version, count: int, seed: int, where: list[str]) -> dict[str, Any]:
+    """Images drawn from those that pass."""
+    store = version.store
+    filters = resolve_filters(version.engine.schema, store.payload, parse_filters(where))
+    rows = np.flatnonzero(allowed_rows(store, filters)) if filters else np.arange(len(store))
+    drawn = np.random.default_rng(seed).permutation(rows)[:count]
+    digests, labels = store.digests_of(drawn), store.labels_of(drawn)
+    schema, images = version.engine.schema, []
+    for row, digest, states in zip(drawn.tolist(), digests, labels, strict=True):
+        known: dict[str, list[str]] = {}
+        for flat in np.flatnonzero(states == 1).tolist():
+            number = int(schema.attribute_of[flat])
+            value = schema.attributes[number].values[flat - schema.offsets[number]]
+            known.setdefault(schema.attributes[number].name, []).append(value)
+        payload = {name: text for name, c in store.payload.items() if (text := c.text(row))}
+        images.append(_place(version, row, digest.tobytes()) | {"known": known, "payload": payload})
+    return {"content": version.content, "passed": len(rows), "images": images}
+
+
+def look(service: Service, version: Version, which: str, wish: words.Wish) -> bytes:
+    """Where the model looks under a wish, over a picture that is kept or of the gallery. Slow."""
+    schema, digest = version.engine.schema, bytes.fromhex(which)
+    condition = schema.condition(wish.present, wish.absent, wish.like)
+    if not condition.any():
+        raise UsageError("name a value or an attribute to look for: present, absent or like")
+    key = "attention", version.model, which, condition.tobytes()
+
+    def make() -> bytes:
+        row = version.row_of(digest)
+        source: bytes | Path | None = service.pictures.thumbnail(digest)
+        if row is not None:
+            source = version.path(row)
+        if source is None:
+            raise Refusal(404, f"no picture {which} is kept; send it again")
+        pixels = version.store.preprocessing.open(source)
+        seen = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        return jpeg(overlay(seen, version.attention(pixels, condition), version.offset))
+
+    return service.thumbnails.made(key, make)
