@@ -70,7 +70,7 @@ def watched(browser: sync_api.Browser, server: Server) -> Iterator[Watched]:
     yield found
     assert found.errors == []
     own = server.url
-    assert [url for url in found.asked if not url.startswith((own, "blob:"))] == []
+    assert [url for url in found.asked if not url.startswith(own)] == []
     found.context.close()
 
 
