@@ -11,7 +11,7 @@ COPY retrieval retrieval
 COPY service service
 COPY benchmarks benchmarks
 RUN python -m venv /app \
- && /app/bin/pip install --no-cache-dir --no-compile -c constraints.txt ".[serve]" \
+ && /app/bin/pip install --no-cache-dir -c constraints.txt ".[serve]" \
  && /app/bin/pip uninstall -y pip
 
 FROM python:3.11-slim

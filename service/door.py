@@ -35,7 +35,7 @@ _LINGER = 0.5  # seconds in which what a refused client still sends is read and 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
