@@ -46,7 +46,7 @@ def test_json_has_stable_keys_and_says_what_the_engine_says(shop: Shop, capsys) 
     }
     assert [set(hit) for hit in found["hits"]] == [
         {"rank", "score", "likeness", "path", "row", "known", "predicted", "requested"}
-        | {"item", "payload"}
+        | {"item", "payload", "listed"}
     ] * 4
     assert [set(r) for r in found["hits"][0]["requested"]] == [
         {"value", "wanted", "verdict", "probability"}
@@ -234,8 +234,8 @@ def test_a_full_disk_is_not_called_a_bug(shop: Shop) -> None:
         (["--top-k", "ten"], 2, "--top-k"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--index", "nowhere"], 3, "no index in nowhere"),
-        (["--index", "shop"], 3, "no index in shop"),
-        (["--index", "shop/labels.csv"], 3, "no index in shop/labels.csv"),
+        (["--index", "shop"], 3, "/shop; build one"),
+        (["--index", "shop/labels.csv"], 3, "shop/labels.csv"),
         (["--index", "x" * 5000], 3, "no index in xxx"),
         (["--sheet", "out.txt"], 2, "ends in .png"),
         (["--sheet", "no/such/out.png"], 2, "no/such"),
