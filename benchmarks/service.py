@@ -46,6 +46,11 @@ _BOUNDARY = "b0undary"
 _JSON = {"Content-Type": "application/json"}
 _FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 _SECONDS = 10.0  # of a flood
+_PAINT = """() => new Promise((done) => new PerformanceObserver((found) => {
+  done(found.getEntries().at(-1).startTime);
+}).observe({ type: "largest-contentful-paint", buffered: true }))"""
+_TAKEN = """() => performance.getEntriesByType("resource").concat(
+  performance.getEntriesByType("navigation")).reduce((sum, one) => sum + one.transferSize, 0)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,7 @@ def command(options: Options) -> Iterator[Result]:
         small = Path(work) / "small"
         shutil.copytree(options.index, small)
         with serve(small, Path(work) / "edited") as server:
+            rows += painted(server)
             rows += edited(server, small, pictures, options.reloads)
         with serve(gallery, Path(work) / "lasting") as server:
             rows.append(lasting(server, pictures, options.minutes))
