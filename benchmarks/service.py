@@ -288,6 +288,30 @@ def ready(server: Server) -> dict[str, str]:
     return _row("ready after start", f"{server.started:.1f} s", "2 s")
 
 
+def painted(server: Server) -> list[dict[str, str]]:
+    """What a browser, if there is one, takes to show hits: seconds and bytes, nothing cached."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        return []
+    from playwright.sync_api import sync_playwright
+
+    with server.client() as client, sync_playwright() as playwright:
+        picture = client.get("/v1/images?count=1").json()["images"][0]["picture"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        seconds, taken = [], []
+        for _ in range(5):
+            page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+            page.goto(f"{server.url}/?picture={picture}", wait_until="networkidle")
+            seconds.append(page.evaluate(_PAINT) / 1000)
+            taken.append(page.evaluate(_TAKEN) / 1000)
+            page.context.close()
+        browser.close()
+    return [
+        _row("page with hits: largest paint", f"{statistics.median(seconds):.2f} s", "1 s"),
+        _row("page with hits: transferred", f"{statistics.median(taken):.0f} KB", "500 KB"),
+    ]
+
+
 def edited(server: Server, index: Path, pictures: list[bytes], times: int) -> list[dict[str, str]]:
     """New versions under traffic: requests that failed, and what is left of the old ones."""
     added = "bench-service-added.png"
