@@ -46,6 +46,11 @@ _BOUNDARY = "b0undary"
 _JSON = {"Content-Type": "application/json"}
 _FORM = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
 _SECONDS = 10.0  # of a flood
+_PAINT = """() => new Promise((done) => new PerformanceObserver((found) => {
+  done(found.getEntries().at(-1).startTime);
+}).observe({ type: "largest-contentful-paint", buffered: true }))"""
+_TAKEN = """() => performance.getEntriesByType("resource").concat(
+  performance.getEntriesByType("navigation")).reduce((sum, one) => sum + one.transferSize, 0)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,7 @@ def command(options: Options) -> Iterator[Result]:
         small = Path(work) / "small"
         shutil.copytree(options.index, small)
         with serve(small, Path(work) / "edited") as server:
+            rows += painted(server)
             rows += edited(server, small, pictures, options.reloads)
         with serve(gallery, Path(work) / "lasting") as server:
             rows.append(lasting(server, pictures, options.minutes))
@@ -280,6 +286,30 @@ def ended(server: Server) -> list[dict[str, str]]:
 def ready(server: Server) -> dict[str, str]:
     """Seconds from the start of the process until it answers."""
     return _row("ready after start", f"{server.started:.1f} s", "2 s")
+
+
+def painted(server: Server) -> list[dict[str, str]]:
+    """What a browser, if there is one, takes to show hits: seconds and bytes, nothing cached."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        return []
+    from playwright.sync_api import sync_playwright
+
+    with server.client() as client, sync_playwright() as playwright:
+        picture = client.get("/v1/images?count=1").json()["images"][0]["picture"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        seconds, taken = [], []
+        for _ in range(5):
+            page = browser.new_context(viewport={"width": 1440, "height": 900}).new_page()
+            page.goto(f"{server.url}/?picture={picture}", wait_until="networkidle")
+            seconds.append(page.evaluate(_PAINT) / 1000)
+            taken.append(page.evaluate(_TAKEN) / 1000)
+            page.context.close()
+        browser.close()
+    return [
+        _row("page with hits: largest paint", f"{statistics.median(seconds):.2f} s", "1 s"),
+        _row("page with hits: transferred", f"{statistics.median(taken):.0f} KB", "500 KB"),
+    ]
 
 
 def edited(server: Server, index: Path, pictures: list[bytes], times: int) -> list[dict[str, str]]:

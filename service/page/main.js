@@ -201,8 +201,9 @@ async function start() {
   byId("gallery").textContent = `${schema.dataset}, ${counted(schema.images)} images`;
   showValues = makeValues(schema, change);
   showFilters = makeFilters(schema, change);
-  if (matchMedia("(max-width: 56rem)").matches) byId("values-fold").open = false;
-  byId("filters-fold").open = !state.picture;
+  const narrow = matchMedia("(max-width: 56rem)").matches; // hits come below the panel there
+  byId("values-fold").open = !narrow;
+  byId("filters-fold").open = !narrow && !state.picture;
   listen();
   await refresh();
 }

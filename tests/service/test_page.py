@@ -268,5 +268,5 @@ def test_pictures_of_the_docs(browser: sync_api.Browser, tmp_path: Path) -> None
                 if folded:
                     page.locator("#values-fold > summary").click()
                 page.wait_for_load_state("networkidle")
-                page.screenshot(path=out / f"page-{width}-{scheme}.png")
+                page.screenshot(path=out / f"page-{width}-{scheme}.jpg", quality=80)
                 watched.context.close()
