@@ -285,7 +285,7 @@ def test_a_filter_that_nothing_fits(capsys) -> None:
     assert code == 0
     assert (json.loads(out)["hits"], json.loads(out)["searched"]) == ([], 0)
     assert "nothing was searched" in err
-    code, out, _ = run(capsys, "query", PICTURE, *where, "--sheet", "none.png")
+    code, out, _ = run(capsys, "query", PICTURE, *where, "--sheet", "nothing-found.png")
     assert code == 0
     assert "(0 of 68 images)" in out
 
