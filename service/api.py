@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
 from retrieval.picture import Picture
-from retrieval.query_vector import formula_of
+from retrieval.query_vector import Formula, formula_of
 from retrieval.request import Request, allowed_rows, parse_filters, resolve, resolve_filters
 from retrieval.sheet import overlay
 from service import words
@@ -47,14 +47,14 @@ class Service:
     thumbnails: Kept
 
 
-def bodies(model: type[BaseModel], example: Any, files: bool = True) -> dict[str, Any]:
+def bodies(model: type[BaseModel], example: Any) -> dict[str, Any]:
     """What a route takes, for the OpenAPI document: JSON or, with a file `upload`, a form."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     definitions = schema.pop("$defs", {})
     content: dict[str, Any] = {
         "application/json": {"schema": _inlined(schema, definitions), "example": example}
     }
-    if files:
+    if "candidates" not in schema["properties"]:  # of which no field of a form can be made
         form = {**schema["properties"], "upload": {"type": "string", "format": "binary"}}
         content["multipart/form-data"] = {"schema": {"type": "object", "properties": form}}
     return {"requestBody": {"required": True, "content": content}}
@@ -130,12 +130,16 @@ def chosen(wish: words.Asking, upload: bytes | None) -> bytes | str:
     return given[0]
 
 
-def request_of(wish: words.Wish, version: Version, picture: Picture = _NOBODY) -> Request:
-    """A wish in the engine's terms, its names looked up; UsageError."""
+def request_of(wish: words.Wish, picture: Picture) -> Request:
+    """A wish in the engine's terms; UsageError for a filter that is none."""
     own = wish.model_dump(exclude={"picture", "image", "where", "candidates"})
-    request = Request(picture, where=parse_filters(wish.where), **own)
-    resolve(version.engine.schema, version.store.payload, request)
-    return request
+    return Request(picture, where=parse_filters(wish.where), **own)
+
+
+def check(wish: words.Asking, version: Version) -> None:
+    """Look up what a wish names, before any work; UsageError."""
+    if isinstance(wish, words.Wish):
+        resolve(version.engine.schema, version.store.payload, request_of(wish, _NOBODY))
 
 
 def find(service: Service, version: Version, which: bytes | str, shown: bool = False) -> Picture:
@@ -173,19 +177,23 @@ def _place(version: Version, row: int, digest: bytes) -> dict[str, str]:
     return {"path": path, "image": image, "url": f"/v1/images/{image}", "picture": digest.hex()}
 
 
-def answer_query(version: Version, request: Request) -> dict[str, Any]:
-    """The hits of a request as they are sent."""
-    result = version.engine.query(request)
-    told = result.to_json() | {"content": version.content}
+def query(version: Version, wish: words.Query, picture: Picture) -> dict[str, Any]:
+    """The hits of a request."""
+    result = version.engine.query(request_of(wish, picture))
+    told = result.to_json() | {"content": version.content, "picture": _id(picture)}
     del told["image"]
-    told["picture"] = _id(request.image) if isinstance(request.image, Picture) else ""
     digests = version.store.digests_of(np.array([hit.row for hit in result], dtype=np.int64))
     for hit, digest in zip(told["hits"], digests, strict=True):
         hit |= _place(version, hit.pop("row"), digest.tobytes())
     return told
 
 
-def tags_of(version: Version, picture: Picture) -> dict[str, Any]:
+def keep(version: Version, wish: words.Asking, picture: Picture) -> dict[str, Any]:
+    """The id of a picture that was encoded."""
+    return {"picture": _id(picture), "thumbnail": f"/v1/pictures/{_id(picture)}"}
+
+
+def tag(version: Version, wish: words.Asking, picture: Picture) -> dict[str, Any]:
     """What the model sees in a picture, attribute by attribute."""
     schema, attributes = version.engine.schema, []
     for number, attribute in enumerate(schema.attributes):
@@ -240,11 +248,68 @@ def embed(version: Version, wish: words.Wish, picture: Picture) -> dict[str, Any
     }
 
 
-def _formula(version: Version, wish: words.Wish, picture: Picture) -> Any:
-    engine = version.engine
-    terms = resolve(engine.schema, version.store.payload, request_of(wish, version, picture))
-    schema, layout = engine.schema, version.store.layout
+def _formula(version: Version, wish: words.Wish, picture: Picture) -> Formula:
+    schema, layout = version.engine.schema, version.store.layout
+    terms = resolve(schema, version.store.payload, request_of(wish, picture))
     return formula_of(layout, schema, picture.chances, picture.nuance, terms.asked)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A route that takes a picture: what is sent and answered, an example, and what finds the
+    answer; `shown`: the picture will be, too."""
+
+    summary: str
+    asked: type[words.Asking]
+    answered: type[BaseModel]
+    example: dict[str, Any]
+    reply: Callable[[Version, Any, Picture], dict[str, Any]]
+    shown: bool = False
+
+
+_SOME = {"picture": "0" * 64}
+_ONE = {"id": "sku-1", "descriptor": "AAEC..."}
+QUESTIONS = {
+    "/v1/query": Question(
+        "Find the images that are like a picture and have the named values",
+        words.Query,
+        words.Answer,
+        words.QUERY_EXAMPLE,
+        query,
+    ),
+    "/v1/pictures": Question(
+        "Encode a picture once, to ask often", words.Asking, words.Kept, _SOME, keep, shown=True
+    ),
+    "/v1/tag": Question(
+        "The chance of every value in a picture", words.Asking, words.Tags, _SOME, tag
+    ),
+    "/v1/embed": Question(
+        "The query vector of a wish, for a vector store of yours",
+        words.Wish,
+        words.Vector,
+        _SOME | {"present": ["floral"]},
+        embed,
+    ),
+    "/v1/rerank": Question(
+        "Score candidates of a vector store of yours by the full formula",
+        words.Rerank,
+        words.Ranking,
+        _SOME | {"candidates": [_ONE]},
+        rank,
+    ),
+}
+
+
+async def ask(service: Service, question: Question, http: Http) -> Response:
+    """Answer a question."""
+    wish, upload = await read(http, question.asked)
+    version, which = service.live.current, chosen(wish, upload)
+    check(wish, version)
+
+    def work() -> dict[str, Any]:
+        return question.reply(version, wish, find(service, version, which, question.shown))
+
+    return answer(await service.desk.do("search" if upload is None else "encode", work))
 
 
 def draw(version: Version, count: int, seed: int, where: list[str]) -> dict[str, Any]:

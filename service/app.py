@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -20,21 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from service import words
-from service.api import (
-    Service,
-    answer,
-    answer_query,
-    bodies,
-    chosen,
-    draw,
-    embed,
-    find,
-    look,
-    rank,
-    read,
-    request_of,
-    tags_of,
-)
+from service.api import QUESTIONS, Question, Service, answer, ask, bodies, draw, look, read
 from service.desk import Desk
 from service.door import Door
 from service.edits import Edits, Labels
@@ -133,89 +119,24 @@ def _add_errors(app: FastAPI) -> None:
 
 def _add_questions(app: FastAPI, service: Service) -> None:
     """Routes that take a picture."""
-    live, desk = service.live, service.desk
 
-    @app.post(
-        "/v1/query",
-        summary="Find the images that are like a picture and have the named values",
-        response_model=words.Answer,
-        responses=_PROBLEMS,
-        openapi_extra=bodies(words.Query, words.QUERY_EXAMPLE),
-    )
-    async def query(http: Http) -> Response:
-        wish, upload = await read(http, words.Query)
-        version, which = live.current, chosen(wish, upload)
-        request = request_of(wish, version)  # a wrong name does not wait for its answer
+    def route(question: Question) -> Callable[[Http], Awaitable[Response]]:
+        async def answered(http: Http) -> Response:
+            return await ask(service, question, http)
 
-        def work() -> dict[str, Any]:
-            return answer_query(version, replace(request, image=find(service, version, which)))
+        return answered
 
-        return answer(await desk.do("search" if upload is None else "encode", work))
-
-    @app.post(
-        "/v1/pictures",
-        summary="Encode a picture once, to ask often",
-        response_model=words.Kept,
-        responses=_PROBLEMS,
-        openapi_extra=bodies(words.Asking, {"image": "0123456789abcdef/17"}),
-    )
-    async def pictures(http: Http) -> Response:
-        wish, upload = await read(http, words.Asking)
-        version, which = live.current, chosen(wish, upload)
-        kind = "search" if upload is None else "encode"
-        found = await desk.do(kind, lambda: find(service, version, which, shown=True))
-        name = (found.digest or b"").hex()
-        return answer({"picture": name, "thumbnail": f"/v1/pictures/{name}"})
-
-    @app.post(
-        "/v1/tag",
-        summary="The chance of every value in a picture",
-        response_model=words.Tags,
-        responses=_PROBLEMS,
-        openapi_extra=bodies(words.Asking, {"picture": "0" * 64}),
-    )
-    async def tag(http: Http) -> Response:
-        wish, upload = await read(http, words.Asking)
-        version, which = live.current, chosen(wish, upload)
-        kind = "search" if upload is None else "encode"
-        found = await desk.do(kind, lambda: find(service, version, which))
-        return answer(tags_of(version, found))
-
-    @app.post(
-        "/v1/embed",
-        summary="The query vector of a wish, for a vector store of yours",
-        response_model=words.Vector,
-        responses=_PROBLEMS,
-        openapi_extra=bodies(words.Wish, {"picture": "0" * 64, "present": ["floral"]}),
-    )
-    async def vector(http: Http) -> Response:
-        wish, upload = await read(http, words.Wish)
-        version, which = live.current, chosen(wish, upload)
-        request_of(wish, version)
-        kind = "search" if upload is None else "encode"
-        found = await desk.do(kind, lambda: find(service, version, which))
-        return answer(embed(version, wish, found))
-
-    @app.post(
-        "/v1/rerank",
-        summary="Score candidates of a vector store of yours by the full formula",
-        response_model=words.Ranking,
-        responses=_PROBLEMS,
-        openapi_extra=bodies(
-            words.Rerank,
-            {"picture": "0" * 64, "candidates": [{"id": "sku-1", "descriptor": "AAEC..."}]},
-            files=False,
-        ),
-    )
-    async def rerank(http: Http) -> Response:
-        wish, upload = await read(http, words.Rerank)
-        version, which = live.current, chosen(wish, upload)
-        request_of(wish, version)
-
-        def work() -> dict[str, Any]:
-            return rank(version, wish, find(service, version, which))
-
-        return answer(await desk.do("search", work))
+    for path, question in QUESTIONS.items():
+        app.add_api_route(
+            path,
+            route(question),
+            methods=["POST"],
+            name=path.rpartition("/")[2],
+            summary=question.summary,
+            response_model=question.answered,
+            responses=_PROBLEMS,
+            openapi_extra=bodies(question.asked, question.example),
+        )
 
 
 def _add_images(app: FastAPI, service: Service) -> None:
