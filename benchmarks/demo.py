@@ -61,6 +61,7 @@ def command(out: Path, train_count: int, gallery_count: int, epochs: int | None,
     (out / "report.md").write_text(markdown(summary) + "\n")
     click.echo(f"\n{markdown(summary)}\n")
     click.echo(f"left in {out}: report.json, report.md, query.png, query-but.png")
+    click.echo(f"look for yourself: retrieve serve {index}  (pip install -e '.[serve]')")
 
 
 def markdown(summary: Data) -> str:
