@@ -16,6 +16,7 @@ import tempfile
 import tomllib
 import urllib.request
 import venv
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -132,10 +133,8 @@ def main() -> None:
         (place / "lowest.txt").write_text("\n".join(needed) + "\n")
         lay_torch(place / "torch", {one.split("==")[0] for one in needed})
         trained = Shop(Path(sys.executable).parent, place / "trained").train()
-        for name, versions in (
-            ("pinned", ROOT / "constraints.txt"),
-            ("lowest", place / "lowest.txt"),
-        ):
+
+        def work(name: str, versions: Path) -> str:
             venv.create(place / name, with_pip=True)
             (packages,) = (place / name).glob("lib/python*/site-packages")
             before, programs = megabytes(packages), place / name / "bin"
@@ -152,7 +151,12 @@ def main() -> None:
             install(programs, f"{wheel}[train]", versions)
             shop.train()
             sizes = f"{size} MB without torch, {served} MB to serve"
-            print(f"{name}: {shop.retrieve('--version').strip()}, {sizes}")
+            return f"{name}: {shop.retrieve('--version').strip()}, {sizes}"
+
+        ways = {"pinned": ROOT / "constraints.txt", "lowest": place / "lowest.txt"}
+        with ThreadPoolExecutor(len(ways)) as both:
+            for line in both.map(work, ways, ways.values()):
+                print(line)
 
 
 if __name__ == "__main__":

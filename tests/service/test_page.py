@@ -164,7 +164,7 @@ def test_it_works_by_keys(watched: Watched) -> None:
     """Tab reaches everything in order, Enter does it, and what is pressed keeps the focus."""
     page = watched.page
     page.goto("/")
-    page.wait_for_selector(".card")
+    page.wait_for_selector("#results:not([aria-busy]) .card")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
