@@ -172,7 +172,9 @@ function listen() {
     setTimeout(() => (button.textContent = "Copy link"), 2000);
   });
   addEventListener("popstate", () => {
-    state = states.read(location.search);
+    const now = states.read(location.search);
+    if (states.write(now) === states.write(state)) return; // a link within the page: keep the focus
+    state = now;
     refresh();
   });
   addEventListener("paste", (event) => take([...(event.clipboardData?.files ?? [])][0]));
