@@ -35,7 +35,7 @@ from training.images.tensors import augment, draw_augmentation, normalise
 from training.models.embedder import ConditionedEmbedder
 from training.schema import Condition
 
-CACHE = 1
+CACHE = 2
 """To be counted up when code that turns an image file into F changes what it gives."""
 
 BATCH = 64
