@@ -45,11 +45,11 @@ from retrieval.request import (
     parts_by_labels,
     resolve,
 )
-from training.checkpoint import ONNX, ONNX_INT8
+from training.checkpoint import onnx_name
 from training.descriptor import Floats
 from training.device import choose_device
 from training.errors import DataError, UsageError
-from training.images.read import NO_VERSION, PictureSource, file_version
+from training.images.read import PictureSource, version_of
 from training.schema import Schema
 
 _BATCH = 64  # requests that are encoded and searched for together
@@ -118,14 +118,14 @@ class Engine:
                 f"no index in {folder}: that is no folder; build one with: "
                 "retrieve build-index --dataset ..."
             )
-        seen = _manifest_version(Path(folder))
+        seen = version_of(Path(folder) / MANIFEST_NAME)
         store = open_store(Path(folder).absolute(), verify)
         if root is not None:
             store.root = Path(root).absolute()
         if not store.root.is_dir():
             gone = f"the gallery's folder {store.root} is not there; --root tells where it is now"
             store.remarks += (gone,)
-        name = ONNX_INT8 if store.manifest.identity.precision == "int8" else ONNX
+        name = onnx_name(store.manifest.identity.precision)
         with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
             model = beside.submit(lambda: open_onnx(store.read_model(name), str(folder)))
             load_faiss()
@@ -141,7 +141,7 @@ class Engine:
         Queries under way end with the version that they began with; raises as `open`.
         """
         if self._seen is not None:
-            self._seen = _manifest_version(self.store.folder)
+            self._seen = version_of(self.store.folder / MANIFEST_NAME)
         newest = next(committed_versions(self.store.folder), None)
         if newest is None or newest.manifest == self.store.manifest:
             return False
@@ -167,7 +167,7 @@ class Engine:
 
         Raises as `query`, errors of names before any work.
         """
-        if self._seen is not None and _manifest_version(self.store.folder) != self._seen:
+        if self._seen is not None and version_of(self.store.folder / MANIFEST_NAME) != self._seen:
             self.refresh()
         return copy(self)._answers(requests)  # of one version, whatever `refresh` does meanwhile
 
@@ -317,20 +317,12 @@ class Engine:
                 predicted=predicted,
                 requested=requested,
                 item=None if items is None or items[row] < 0 else int(items[row]),
-                payload={n: text for n, own in store.payload.items() if (text := own.text(row))},
+                payload=store.payload_of(row),
             )
             for rank, (row, score, alike, (known, predicted, requested)) in enumerate(
                 zip(*columns, strict=True), query.request.offset + 1
             )
         )
-
-
-def _manifest_version(folder: Path) -> tuple[int, int]:
-    """`file_version` of the file that names an index's version; -1, -1 if it is not there."""
-    try:
-        return file_version((folder / MANIFEST_NAME).stat())
-    except OSError:
-        return NO_VERSION
 
 
 def _sorted(rows: Rows, scores: Floats, k: int) -> Ranked:

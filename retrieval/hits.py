@@ -148,13 +148,19 @@ def describe(
     schema = store.schema
     all_chances = store.layout.chances(store.descriptors_of(rows))
     for labels, chances in zip(store.labels_of(rows), all_chances, strict=True):
-        known: dict[str, list[str]] = {}
-        for value in np.flatnonzero(labels == 1).tolist():
-            number = int(schema.attribute_of[value])
-            own = schema.attributes[number]
-            name = own.values[value - schema.offsets[number]]
-            known.setdefault(_folded(own.name), []).append(name)
+        known = known_values(schema, labels)
         yield known, likely_values(schema, chances), judged(schema, asked, labels, chances)
+
+
+def known_values(schema: Schema, labels: NDArray[np.int8]) -> dict[str, list[str]]:
+    """The values that an image is known to have, by attribute, from its label states [K]."""
+    known: dict[str, list[str]] = {}
+    for value in np.flatnonzero(labels == 1).tolist():
+        number = int(schema.attribute_of[value])
+        own = schema.attributes[number]
+        name = own.values[value - schema.offsets[number]]
+        known.setdefault(_folded(own.name), []).append(name)
+    return known
 
 
 def likely_values(schema: Schema, chances: Floats) -> Predicted:

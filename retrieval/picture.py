@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encode.encode import Forward, encode
+from indexer.store.store import Store
 from training.descriptor import Floats
 from training.images.preprocessing import Preprocessing
 from training.images.read import PictureSource, content_of, picture_name
@@ -27,6 +28,14 @@ class Picture:
     chances: Floats
     nuance: Floats
     digest: bytes | None
+
+
+def stored_pictures(store: Store, rows: NDArray[np.int64]) -> list[Picture]:
+    """Images of a gallery [n] as encoded pictures, from their descriptors; without digests, so that
+    they find themselves."""
+    descriptors, layout = store.descriptors_of(rows), store.layout
+    parts = zip(layout.chances(descriptors), layout.nuance_of(descriptors), strict=True)
+    return [Picture(chances, nuance, None) for chances, nuance in parts]
 
 
 class Encoder:

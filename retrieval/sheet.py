@@ -3,6 +3,7 @@ model looked in the query's picture and in the hits."""
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from indexer.store.store import Store
 from retrieval.console import printable, say
 from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
 from retrieval.request import Request
-from training.checkpoint import load_checkpoint
+from training.checkpoint import CONFIG
 from training.errors import DataError, ResourceError, UsageError
 from training.images.read import open_picture, shown_path
 from training.schema import Condition, Schema
@@ -219,6 +221,12 @@ def receptive_offset(stride: int, side: int) -> float:
     return (stride - 1) / 2 / side
 
 
+def map_offset(store: Store) -> float:
+    """The `receptive_offset` of the attention maps of an index's model."""
+    stage = json.loads(store.read_model(CONFIG))["model"]["stage"]
+    return receptive_offset(STRIDES[stage], store.preprocessing.size)
+
+
 def smooth(
     cells: NDArray[np.float64], size: tuple[int, int], offset: float = 0.0
 ) -> NDArray[np.float64]:
@@ -272,8 +280,7 @@ def explain(engine: Engine, request: Request, result: QueryResult) -> Explanatio
         except DataError as error:
             seen.append(str(error).removeprefix(f"{shown_path(hit.path)}: "))
     names = tuple(engine.schema.describe(condition) for condition in conditions)
-    stage = load_checkpoint(engine.store.model_folder).config.stage
-    offset = receptive_offset(STRIDES[stage], engine.store.preprocessing.size)
+    offset = map_offset(engine.store)
     return Explanation(result, names, tuple(seen), offset)
 
 

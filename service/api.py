@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
+from retrieval.hits import known_values
 from retrieval.picture import Picture
 from retrieval.query_vector import Formula, formula_of
 from retrieval.request import Request, allowed_rows, parse_filters, resolve, resolve_filters
@@ -321,13 +322,8 @@ def draw(version: Version, count: int, seed: int, where: list[str]) -> dict[str,
     digests, labels = store.digests_of(drawn), store.labels_of(drawn)
     schema, images = version.engine.schema, []
     for row, digest, states in zip(drawn.tolist(), digests, labels, strict=True):
-        known: dict[str, list[str]] = {}
-        for flat in np.flatnonzero(states == 1).tolist():
-            number = int(schema.attribute_of[flat])
-            value = schema.attributes[number].values[flat - schema.offsets[number]]
-            known.setdefault(schema.attributes[number].name, []).append(value)
-        payload = {name: text for name, c in store.payload.items() if (text := c.text(row))}
-        images.append(_place(version, row, digest.tobytes()) | {"known": known, "payload": payload})
+        told = {"known": known_values(schema, states), "payload": store.payload_of(row)}
+        images.append(_place(version, row, digest.tobytes()) | told)
     return {"content": version.content, "passed": len(rows), "images": images}
 
 

@@ -30,14 +30,7 @@ from service.problems import Refusal, problem
 from service.settings import SETTINGS, Settings
 from service.telemetry import log_in_lines, metrics, tell
 from service.thumbnails import KEPT_BYTES, SIDES, Kept, thumbnail
-from training.errors import (
-    CorruptStoreError,
-    DataError,
-    LockedError,
-    ResourceError,
-    RetrieveError,
-    UsageError,
-)
+from training.errors import RetrieveError, UsageError
 from training.threads import share
 
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -112,8 +105,7 @@ def _add_errors(app: FastAPI) -> None:
             error = UsageError(f"{where}: {first['msg'].lower()}")
         return problem(error)
 
-    ours = (RetrieveError, UsageError, DataError, CorruptStoreError, LockedError, ResourceError)
-    for kind in (*ours, Refusal, HTTPException, RequestValidationError, MemoryError):
+    for kind in (RetrieveError, Refusal, HTTPException, RequestValidationError, MemoryError):
         app.add_exception_handler(kind, told)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import json
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from indexer.store.gallery import Column
 from indexer.store.manifest import MANIFEST_NAME
 from retrieval.engine import Engine
-from retrieval.picture import Picture
+from retrieval.picture import Picture, stored_pictures
 from retrieval.query_vector import KEEP
-from retrieval.sheet import STRIDES, receptive_offset
+from retrieval.sheet import map_offset
 from service.problems import Refusal
 from service.telemetry import IMAGES, RELOADS, log, tell
-from training.checkpoint import CONFIG
 from training.descriptor import Floats
 from training.errors import DataError, RetrieveError
 from training.files import leaves_root
+from training.images.read import version_of
 
 POLL_SECONDS = 1.0
 _AGAIN_SECONDS = 10.0  # until a version that could not be opened is tried again
@@ -71,9 +71,8 @@ class Version:
 
     def picture(self, row: int) -> Picture:
         """An image of the gallery as a picture to ask with, from its descriptor."""
-        codes = self.store.descriptors_of(np.array([row]))
-        layout = self.store.layout
-        return Picture(layout.chances(codes)[0], layout.nuance_of(codes)[0], self.digest(row))
+        (stored,) = stored_pictures(self.store, np.array([row]))
+        return replace(stored, digest=self.digest(row))
 
     def path(self, row: int) -> Path:
         """Where an image lies; DataError if that is outside of the gallery's folder."""
@@ -89,23 +88,20 @@ class Version:
 
     @cached_property
     def offset(self) -> float:
-        """Of attention maps, as of `receptive_offset`."""
-        stage = json.loads(self.store.read_model(CONFIG))["model"]["stage"]
-        return receptive_offset(STRIDES[stage], self.store.preprocessing.size)
+        """Of attention maps, as of `map_offset`."""
+        return map_offset(self.store)
 
     @cached_property
     def schema(self) -> dict[str, Any]:
         """What can be asked for, with the number of images that are known to have each value."""
         store, schema = self.store, self.engine.schema
-        attributes = []
+        labelled, attributes = store.labelled().tolist(), []
         for number, attribute in enumerate(schema.attributes):
             own = schema.slice_of(number)
-            flat = range(own.start, own.stop)
-            counts = (store.states(flat) == 1).sum(axis=0).tolist()
             names = schema.value_names[own]
             values = [
                 {"name": name, "value": value, "images": count}
-                for name, value, count in zip(names, attribute.values, counts, strict=True)
+                for name, value, count in zip(names, attribute.values, labelled[own], strict=True)
             ]
             attributes.append({"name": attribute.name, "multi": attribute.multi, "values": values})
         return {
@@ -143,7 +139,7 @@ class Live:
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.folder, self._device = folder, device
-        self._seen = _signature(folder)
+        self._seen = version_of(folder / MANIFEST_NAME)
         self.current = Version(folder, device)
         IMAGES.set(len(self.current.store))
 
@@ -152,12 +148,12 @@ class Live:
         the old one goes on."""
         while True:
             await asyncio.sleep(every)
-            if _signature(self.folder) != self._seen and not await self.reload():
+            if version_of(self.folder / MANIFEST_NAME) != self._seen and not await self.reload():
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def reload(self) -> bool:
         """Open the version that is in the folder now; whether it could be."""
-        seen = _signature(self.folder)
+        seen = version_of(self.folder / MANIFEST_NAME)
         try:
             found = await asyncio.to_thread(Version, self.folder, self._device)
         except (RetrieveError, MemoryError, OSError) as error:
@@ -170,15 +166,6 @@ class Live:
         tell("reloaded", content=found.content, images=len(found.store))
         await asyncio.to_thread(_tidy)
         return True
-
-
-def _signature(folder: Path) -> tuple[int, int, int] | None:
-    """Changes with the manifest; None while there is none."""
-    try:
-        status = (folder / MANIFEST_NAME).stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
 
 
 def _tidy() -> None:

@@ -100,6 +100,11 @@ PREPROCESSING_KEY, SCHEMA_KEY = "m2fashion.preprocessing", "m2fashion.schema"
 FILES = (WEIGHTS, CONFIG, SCHEMA, CARD, ONNX, ONNX_INT8)
 
 
+def onnx_name(precision: str) -> str:
+    """The exported file that encodes in a precision: float32 stands for `bfloat16` too."""
+    return ONNX_INT8 if precision == "int8" else ONNX
+
+
 @dataclass(frozen=True)
 class _Config:
     """`config.json`."""

@@ -51,7 +51,7 @@ from benchmarks.peers.postgres import (
 )
 from benchmarks.rivals.adde import predicted_values, unit
 from benchmarks.speed.drawn_gallery import export_gallery, images_of
-from benchmarks.speed.measure import index_bytes, pictures_of
+from benchmarks.speed.measure import index_bytes
 from benchmarks.tables.measure import COMBINATIONS, SPLIT
 from indexer.store.store import Store, open_store
 from retrieval.console import Bars, stderr
@@ -64,6 +64,7 @@ from retrieval.evaluation.combinations import (
 from retrieval.evaluation.encoded_split import align_dataset, encode_split
 from retrieval.evaluation.scorer import DescriptorScorer
 from retrieval.options import COUNT, DatasetOptions
+from retrieval.picture import stored_pictures
 from retrieval.query_vector import draw_requests
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
@@ -217,7 +218,7 @@ def quality(
 ) -> list[Data]:
     """What the first ten of each system are worth, by the queries of `retrieve evaluate`; the
     engine's also with the dial at `DIAL`."""
-    pictures = pictures_of(real, np.arange(len(real)))
+    pictures = stored_pictures(real, np.arange(len(real)))
     questions = [Question(*both) for both in zip(embeddings, pictures, strict=True)]
     schema, layout, codes = real.schema, real.layout, real.descriptors()
     shop = ShopScorer(schema, layout.chances(codes), embeddings)

@@ -14,10 +14,10 @@ from benchmarks.common import Data
 from benchmarks.peers.peer import Peer, Question
 from benchmarks.rivals.adde import unit
 from benchmarks.speed.drawn_gallery import BLOCK, Images, draw_images
-from benchmarks.speed.measure import pictures_of
 from indexer.store.store import Store
 from retrieval.evaluation.combinations import Combination
 from retrieval.evaluation.scorer import K
+from retrieval.picture import stored_pictures
 from training.descriptor import GARMENT, Floats
 
 KINDS = ("like alone", "one value", "three values")
@@ -78,7 +78,7 @@ def draw_questions(
     most = max(len(one.values) for one in combinations)
     asked = [one.values for one in combinations if len(one.values) == most]
     out: dict[str, list[Question]] = {kind: [] for kind in KINDS}
-    for number, (row, picture) in enumerate(zip(rows, pictures_of(store, rows), strict=True)):
+    for number, (row, picture) in enumerate(zip(rows, stored_pictures(store, rows), strict=True)):
         values = asked[number % len(asked)]
         for kind, own in zip(KINDS, ((), values[number % most :][:1], values), strict=True):
             out[kind].append(Question(embeddings[row], picture, own))

@@ -19,7 +19,7 @@ from benchmarks.speed.measure import Row
 from indexer.encode.onnx import open_onnx
 from retrieval.engine import Engine
 from retrieval.request import Request
-from training.checkpoint import ONNX, ONNX_INT8
+from training.checkpoint import onnx_name
 from training.errors import ResourceError
 
 _ROUNDS = 7
@@ -61,7 +61,8 @@ print(json.dumps([[name, end - start] for (name, end), start in zip(marks, ends)
 def warm_rows(engine: Engine, pictures: Sequence[Path]) -> list[Row]:
     """Rows of an open index: queries by pictures for its first value, in float32 and in int8."""
     store, value, rows = engine.store, engine.schema.value_names[0], []
-    for name, how in ((ONNX, "float32"), (ONNX_INT8, "int8")):
+    for how in ("float32", "int8"):
+        name = onnx_name(how)
         warm = Engine(store, open_onnx(store.read_model(name), name), engine.index)
         spent = []
         for picture in pictures[:_PICTURES]:

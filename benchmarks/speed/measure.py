@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexer.search.choose import HITS, recall_of, tenth_best
 from indexer.store.store import Store
 from retrieval.engine import Engine
-from retrieval.picture import Picture
+from retrieval.picture import stored_pictures
 from retrieval.query_vector import CANDIDATES, draw_requests
 from retrieval.request import Request
 from training.errors import ResourceError
@@ -102,7 +102,7 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
     store, index, size = engine.store, engine.index, len(engine.store)
     drawn = np.random.default_rng(_SEED).permutation(size)[:_QUERIES]
     weights = draw_requests(store.layout, store.schema, store.descriptors_of(drawn), _SEED)
-    pictures, names = pictures_of(store, drawn), combinations(engine, len(drawn))
+    pictures, names = stored_pictures(store, drawn), combinations(engine, len(drawn))
     floor, flat = memory_pass(store), store.lists is None
     filters = [(share, allowed) for share in SHARES for allowed in draw_filters(store, share)]
     if not flat:
@@ -139,13 +139,6 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
             worst = None if exact else min(recall(1 + n) for n in own)
             rows.append(replace(slowest, recall=worst))
     return rows
-
-
-def pictures_of(store: Store, rows: NDArray[np.int64]) -> list[Picture]:
-    """Images of a gallery as encoded pictures."""
-    descriptors, layout = store.descriptors_of(rows), store.layout
-    parts = zip(layout.chances(descriptors), layout.nuance_of(descriptors), strict=True)
-    return [Picture(chances, nuance, None) for chances, nuance in parts]
 
 
 def combinations(engine: Engine, count: int) -> list[list[str]]:
@@ -204,7 +197,7 @@ def _resident_after_queries(folder: Path) -> int:
     attribute = engine.schema.attributes[int(engine.schema.attribute_of[0])].name
     where = {attribute: "!=" + engine.schema.value_names[0]}
     rows = np.arange(min(8, len(engine.store)))
-    for place, picture in enumerate(pictures_of(engine.store, rows)):
+    for place, picture in enumerate(stored_pictures(engine.store, rows)):
         for exact in (False, True):
             engine.query(Request(picture, where=where if place % 2 else {}, exact=exact))
     status = Path("/proc/self/status").read_text()

@@ -26,7 +26,7 @@ from training.errors import DataError
 from training.files import leaves_root
 from training.images.batches import NO_DIGEST, ReadBatch, ReadImage, read_batches
 from training.images.preprocessing import Preprocessing
-from training.images.read import NO_VERSION, file_version, read_image_file
+from training.images.read import NO_VERSION, read_image_file, version_of
 
 _READERS = 4  # threads that hash files; the file system is waited for more than the processor
 _OPEN = 4  # shards; an image that moved a little lies in one of two neighbours
@@ -214,10 +214,7 @@ def list_hash(paths: Sequence[str], marks: Iterable[object] = repeat("")) -> str
 
 def listed_version(root: Path, path: str) -> Version:
     """The `file_version` of `root / path` as it is now; -1, -1 if there is none."""
-    try:
-        return NO_VERSION if leaves_root(path) else file_version((root / path).stat())
-    except (OSError, ValueError):
-        return NO_VERSION
+    return NO_VERSION if leaves_root(path) else version_of(root / path)
 
 
 def _identify(root: Path, path: str) -> tuple[bytes, Version]:

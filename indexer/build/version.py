@@ -79,10 +79,9 @@ def means_of(manifest: Manifest, model: Path, device: str, progress: Progress) -
     precision = manifest.identity.precision
 
     def open_model() -> Forward:
-        runtime = "onnx" if device == "cpu" and precision != "bfloat16" else "torch"
-        own = "onnx-int8" if precision == "int8" else runtime
-        chosen, _ = choose_runtime(own, precision if own == "torch" else "auto", device)
-        return choose_forward(load_checkpoint(model), chosen, precision, device)
+        wanted = ("onnx-int8", "auto") if precision == "int8" else ("auto", precision)
+        runtime, _ = choose_runtime(*wanted, device)
+        return choose_forward(load_checkpoint(model), runtime, precision, device)
 
     return Means(open_model, progress)
 

@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from indexer.encode.encode import Forward
 from indexer.encode.onnx import open_onnx
-from training.checkpoint import ONNX, ONNX_INT8, Checkpoint
+from training.checkpoint import Checkpoint, onnx_name
 from training.device import has_fast_bfloat16
 from training.errors import DataError, UsageError
 
@@ -59,7 +59,7 @@ def choose_forward(
         model = checkpoint.model.to(device)
         model.to(memory_format=channels_last)  # type: ignore[call-overload]
         return torch_forward(model, checkpoint.preprocessing, device, precision)
-    path = checkpoint.folder / (ONNX_INT8 if precision == "int8" else ONNX)
+    path = checkpoint.folder / onnx_name(precision)
     if not path.is_file():
         raise DataError(f"{checkpoint.folder} holds no {path.name}: its model card says why")
     exported = open_onnx(path.read_bytes(), str(path))

@@ -63,6 +63,15 @@ class Store:
         """Label states of all images for some values, by flat index, [M, n] int8."""
         return self.gallery.labels.of_values(values)
 
+    def labelled(self) -> NDArray[np.int64]:
+        """How many images are known to have each value, [K]."""
+        counts = [int((self.states([flat]) == 1).sum()) for flat in range(self.schema.size)]
+        return np.array(counts, dtype=np.int64)
+
+    def payload_of(self, row: int) -> dict[str, str]:
+        """The cells of an image that are not empty, by column."""
+        return {name: text for name, own in self.payload.items() if (text := own.text(row))}
+
     def items(self) -> NDArray[np.int64] | None:
         """Number of the item that each image shows [M] int64, -1 unknown; None: all unknown."""
         return self.gallery.items

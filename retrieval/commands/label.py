@@ -16,7 +16,15 @@ import numpy as np
 from rich.table import Table as Shown
 
 from retrieval.console import plain, print_json, print_table, say
-from retrieval.options import JSON, PATH, filled, split_names
+from retrieval.options import (
+    JSON,
+    PATH,
+    Encoding,
+    ImageColumn,
+    Separator,
+    filled,
+    split_names,
+)
 from retrieval.vocabulary import Vocabulary, key_of, read_vocabulary
 from retrieval.words import Words
 from training.datasets.columns import choose_image, choose_items, choose_split, not_an_attribute
@@ -42,9 +50,9 @@ class Options:
         tuple[str, ...], "Only these attributes, of the catalogue or the vocabulary: A,B."
     ] = ()
     vocabulary: Annotated[Path | None, "TOML file of more words."] = None
-    image_column: Annotated[str | None, "Column of paths of pictures [default: image]."] = None
-    separator: Annotated[str | None, "Between the cells of a table: one character, or tab."] = None
-    encoding: Annotated[str | None, "Of a table's text, such as cp1252 [default: UTF-8]."] = None
+    image_column: ImageColumn = None
+    separator: Separator = None
+    encoding: Encoding = None
     as_json: Annotated[bool, JSON]
 
 

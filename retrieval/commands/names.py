@@ -27,7 +27,7 @@ def command(index: Path | None, as_json: bool) -> int:
 
     store = open_store(index or only_index("INDEX"))
     schema = store.schema
-    labelled = (store.labels() == 1).sum(axis=0)
+    labelled = store.labelled()
     seen = np.zeros(schema.size, dtype=np.int64)
     for block in store.blocks():
         chances = store.layout.chances(block)

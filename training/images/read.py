@@ -304,6 +304,14 @@ class ImageFile:
     version: tuple[int, int]
 
 
+def version_of(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """The `file_version` of a file as it is now; -1, -1 if there is none."""
+    try:
+        return file_version(os.stat(path))
+    except (OSError, ValueError):  # the latter: a NUL in the name
+        return NO_VERSION
+
+
 def file_version(status: os.stat_result) -> tuple[int, int]:
     """Size in bytes and time of the last change of status, ns: another version, another pair.
 
