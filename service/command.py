@@ -130,7 +130,8 @@ def _serve_in_workers(uvicorn: Any, settings: Any, told: dict[str, Any]) -> int:
 
 
 def _bound(config: Any) -> Any:
-    """The socket that is listened at; ResourceError if it is taken."""
+    """A socket that listens: who comes before the service is ready waits. ResourceError if its
+    address is taken."""
     import socket
 
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
@@ -138,6 +139,7 @@ def _bound(config: Any) -> Any:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((config.host, config.port))
+        found.listen(config.backlog)
     except OSError as error:
         where = f"{config.host}:{config.port}"
         why = (error.strerror or str(error)).lower()
