@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encode.onnx import OnnxModel, open_onnx
-from indexer.search.flat import load_faiss
 from indexer.search.index import SearchIndex, open_search
 from indexer.store.manifest import MANIFEST_NAME, committed_versions
 from indexer.store.store import Store, open_store
@@ -128,7 +127,6 @@ class Engine:
         name = onnx_name(store.manifest.identity.precision)
         with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
             model = beside.submit(lambda: open_onnx(store.read_model(name), str(folder)))
-            load_faiss()
             index = open_search(store, choose_device(device).device)
             engine = cls(store, model.result(), index)
         engine._open = partial(cls.open, store.folder, device, verify, root, reload)
@@ -246,10 +244,11 @@ class Engine:
         # Where no image has all that is named, likeness alone decides.
         sought = [vector for one in formulas for vector in (one.vector, one.alike)]
         weights = np.stack([vector.weights for vector in sought])
-        found, _ = self.index.search(weights, max(k, CANDIDATES), like.allowed)
+        found = self.index.candidates(weights, max(k, CANDIDATES), like.allowed)
+        pairs = zip(found[::2], found[1::2], strict=True)
         return [
-            self._best(formula, k, np.array(sorted(set(rows[rows >= 0].tolist())), np.int64))
-            for formula, rows in zip(formulas, np.split(found, len(formulas)), strict=True)
+            self._best(formula, k, _united(*pair))
+            for formula, pair in zip(formulas, pairs, strict=True)
         ]
 
     def _best(self, formula: Formula, k: int, rows: Rows) -> Ranked:
@@ -323,6 +322,11 @@ class Engine:
                 zip(*columns, strict=True), query.request.offset + 1
             )
         )
+
+
+def _united(some: Rows, others: Rows) -> Rows:
+    rows = np.sort(np.concatenate([some, others]))  # np.unique is slow to load
+    return rows[np.diff(rows, prepend=-1) > 0]
 
 
 def _sorted(rows: Rows, scores: Floats, k: int) -> Ranked:

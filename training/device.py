@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 from training.errors import ResourceError, UsageError
 
@@ -30,6 +32,22 @@ def has_fast_bfloat16(kind: str) -> bool:
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu.get_capabilities().get("amx_bf16", False))
+
+
+def open_session(content: bytes, cores: int = 1) -> Any:
+    """An `onnxruntime.InferenceSession` of a graph, on so many cores a call; raises ResourceError
+    if onnxruntime is missing, and what it raises if it cannot read the graph."""
+    try:
+        onnxruntime: Any = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ResourceError(
+            f"onnxruntime is not installed ({error}); pip install onnxruntime"
+        ) from error
+    onnxruntime.disable_telemetry_events()  # nobody is told of what is computed here
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = cores, 1
+    options.log_severity_level = 3  # errors only: warnings are about the graph, not about images
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h

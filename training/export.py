@@ -35,6 +35,7 @@ from training.checkpoint import (
     Checkpoint,
     model_card,
 )
+from training.device import open_session
 from training.errors import DataError, ResourceError
 from training.files import write_file
 from training.images.batches import read_batches
@@ -320,12 +321,8 @@ def _cut(images: Pixels) -> Iterator[Pixels]:
 
 def _session(content: bytes) -> Any:
     """An `onnxruntime.InferenceSession`."""
-    _, onnxruntime = load_exporters()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only: warnings are about the graph, not about images
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return open_session(content, torch.get_num_threads())
     except Exception as error:  # its exceptions have no common class but this one
         raise ResourceError(
             f"onnxruntime cannot read the exported model ({error}); upgrade: {_INSTALL}"

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.flat import load_faiss
+from indexer.search.lists import load_faiss
 from retrieval.engine import Engine
 from retrieval.evaluation.scorer import Scorer
 from retrieval.picture import Picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 
 from indexer.encode.encode import EncodedBatch, Forward
 from training.checkpoint import CHECKPOINT_KEY, INPUTS, OUTPUTS
+from training.device import open_session
 from training.errors import DataError, ResourceError
 from training.schema import Condition
-
-_INSTALL = "pip install onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -61,16 +59,9 @@ def open_onnx(content: bytes, name: str) -> OnnxModel:
     """Read an exported model; errors call it `name`. Raises ResourceError if onnxruntime is missing
     or too old for it, DataError if it is no model."""
     try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise ResourceError(f"onnxruntime is not installed ({error}); {_INSTALL}") from error
-    onnxruntime.disable_telemetry_events()  # nobody is told of what is encoded here
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1  # each core takes images of its own, see `start_encoding`
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors only: warnings are about the graph, not about images
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = open_session(content)  # one core: each takes images of its own
+    except ResourceError:
+        raise
     except Exception as error:  # as above
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"{name} cannot be read by onnxruntime ({why})") from error

@@ -20,7 +20,7 @@ from training.descriptor import Bytes, Floats
 GATHER = 4096
 """Allowed rows up to which each of them is read alone, whatever the index."""
 
-_BEYOND = 16  # candidates more than are wanted, for ties and roundings
+_BEYOND = 64  # candidates more than are wanted, for ties and roundings
 _WIDER = 4  # times as many, where these do not settle it
 _ROUNDING = 2.0**-24  # of a sum of float32, a summand
 
@@ -96,6 +96,19 @@ class SearchIndex:
             count, exact = min(count * (_WIDER if exact else 1), total), True
         return rows, scores
 
+    def candidates(self, weights: Floats, count: int, allowed: Allowed | None = None) -> list[Rows]:
+        """About the best `count` rows of each query, in any order, as `search` takes them: as their
+        source names them, for whoever scores them by more than a vector."""
+        if allowed is not None and np.count_nonzero(allowed) <= GATHER:
+            return [np.flatnonzero(allowed)] * len(weights)
+        weights = np.ascontiguousarray(weights, dtype=np.float32)
+        count, out = min(count, self._rows), []
+        found = self._source.candidates(weights, count, allowed, self._source.exact)
+        for about, rows in zip(*found, strict=True):
+            best = rows[np.argpartition(-about, count - 1)[:count]]
+            out.append(best[best >= 0])
+        return out
+
     def scores_of(self, weights: Floats, rows: Rows) -> Floats:
         """Scores [n] float32 of some rows [n] int64 for one query's weights [width] float32."""
         return _scores(self._gather(rows), weights)
@@ -123,7 +136,7 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
             return SearchIndex(found, store.descriptors_of, rows, choice)
         choice += f" (on the CPU: {found})"
     if store.lists is None:
-        source = FlatBytes(store.blocks(), rows, width)
+        source = FlatBytes(store.descriptors())
     else:
         source = open_lists(store.folder, store.manifest.search, store.lists, store.verify)
     return SearchIndex(source, store.descriptors_of, rows, choice)

@@ -7,21 +7,23 @@ space in which the squared distance of two rows is the mean squared difference o
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import os
 from collections.abc import Iterable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.flat import Allowed, Rows, byte_quantiser, load_faiss, selection
+from indexer.search.flat import Allowed, Rows
 from indexer.store.files import check_content, commit_file
 from indexer.store.manifest import FileEntry, SearchEntry
 from training.descriptor import Bytes, Floats
-from training.errors import CorruptStoreError
+from training.errors import CorruptStoreError, ResourceError
 from training.files import as_resource_error, temporary_file
 
 _CHUNK = 16_384  # rows at a time
@@ -29,6 +31,56 @@ _DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an
 _TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
 _SEEN = 16  # allowed rows a list, on average, by which it is known that it holds some
 _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
+
+_INSTALL = "pip install faiss-cpu"
+
+
+def faiss_distributions() -> list[str]:
+    """Names of the installed distributions that provide the module `faiss`, sorted."""
+    found = importlib.util.find_spec("faiss")
+    if found is None or found.origin is None:
+        return []
+    # They lie beside the module: to ask for all that is installed takes a cold start's tenth.
+    beside = Path(found.origin).parents[1].glob("faiss_[cg]pu*.dist-info")
+    return sorted({path.name.partition("-")[0].replace("_", "-") for path in beside})
+
+
+@cache
+def load_faiss() -> Any:
+    """Import faiss, after a check that exactly one of it is installed and that it can search; else
+    a ResourceError says what to install."""
+    found = faiss_distributions()
+    if len(found) > 1:
+        raise ResourceError(
+            f"{' and '.join(found)} are both installed and overwrite each other; "
+            f"pip uninstall {' '.join(found)}, then {_INSTALL}"
+        )
+    try:
+        faiss: Any = importlib.import_module("faiss")
+    except ImportError as error:
+        what = f"{found[0]} is installed but broken ({error})" if found else "faiss is missing"
+        raise ResourceError(f"{what}; {_INSTALL}") from error
+    index = faiss.IndexFlatIP(2)
+    index.add(np.eye(2, dtype=np.float32))
+    if index.search(np.array([[0.0, 1.0]], dtype=np.float32), 1)[1].item() != 1:
+        raise ResourceError(f"the installed faiss gives wrong answers; reinstall it: {_INSTALL}")
+    return faiss
+
+
+_DECODED = np.array([-0.5, 255.0], np.float32)
+"""Start and range of a faiss quantiser that decodes a byte x, as start + range * (x + 0.5) / 255,
+to x itself. Its kind `8bit_direct` would do so too, but rounds the *query* to bytes."""
+
+
+def byte_quantiser(index: Any) -> None:
+    """Let a faiss index with a `ScalarQuantizer` `8bit_uniform` decode a byte to its number."""
+    load_faiss().copy_array_to_vector(_DECODED, index.sq.trained)
+    index.is_trained = True
+
+
+def selection(allowed: Allowed) -> Any:
+    """A faiss selector of the rows that are marked, [M] bool."""
+    return load_faiss().IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
 
 
 class InvertedLists:

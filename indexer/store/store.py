@@ -47,9 +47,10 @@ class Store:
             weakref.finalize(self, lists.close)
         counts = [shard.rows for shard in manifest.shards if shard.file]
         self._starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        self._descriptors: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
-        return self.manifest.rows
+        return int(self._starts[-1])
 
     def labels(self) -> NDArray[np.int8]:
         """Label states of all gallery images [M, K] int8, in new memory."""
@@ -81,23 +82,32 @@ class Store:
         return (shard.rows.descriptors for shard in self.shards)
 
     def descriptors(self) -> NDArray[np.uint8]:
-        """All descriptors [M, width] uint8, read-only; a copy where there are several shards."""
-        return _joined(list(self.blocks()), self.layout.width)
+        """All descriptors [M, width] uint8, read-only; where there are several shards a copy, which
+        is kept."""
+        if self._descriptors is None:
+            self._descriptors = _joined(list(self.blocks()), self.layout.width)
+        return self._descriptors
 
     def descriptors_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """A copy of the descriptors of some rows [n] in any order, [n, width] uint8.
 
         Raises IndexError if a row is not 0..M-1, CorruptStoreError if a shard is damaged.
         """
+        if self._descriptors is not None:
+            self._check(rows)
+            return self._descriptors[rows]
         return self._gathered(rows, "descriptors", self.layout.width)
 
     def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """SHA-256 of the files of some rows [n], [n, 32] uint8; raises as `descriptors_of`."""
         return self._gathered(rows, "digests", 32)
 
-    def _gathered(self, rows: NDArray[np.int64], name: str, width: int) -> NDArray[np.uint8]:
+    def _check(self, rows: NDArray[np.int64]) -> None:
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows must be 0..{len(self) - 1}, got {rows.min()}..{rows.max()}")
+
+    def _gathered(self, rows: NDArray[np.int64], name: str, width: int) -> NDArray[np.uint8]:
+        self._check(rows)
         out = np.empty((len(rows), width), np.uint8)
         numbers = np.searchsorted(self._starts, rows, side="right") - 1
         for number in sorted(set(numbers.tolist())):  # np.unique is slow to load

@@ -65,7 +65,7 @@ def _installed(name: str) -> str:
 
 
 def _faiss() -> str:
-    from indexer.search.flat import faiss_distributions, load_faiss
+    from indexer.search.lists import faiss_distributions, load_faiss
 
     faiss = load_faiss()  # raises if two are installed, or if it gives wrong answers
     return f"{' '.join(faiss_distributions()) or 'faiss'} {faiss.__version__}"

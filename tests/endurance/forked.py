@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from indexer.search.flat import load_faiss
+from indexer.search.lists import load_faiss
 from training.errors import RetrieveError
 
 

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from tiny_gallery import SCHEMA, build, gallery, tiny_checkpoint, write_images
 
 from indexer.progress import Silent
@@ -22,7 +24,7 @@ from indexer.search.choose import (
     measure_probes,
     tenth_best,
 )
-from indexer.search.flat import FlatBytes
+from indexer.search.flat import GRAPH, FlatBytes, in_digits
 from indexer.search.gpu import TorchBytes
 from indexer.search.index import SearchIndex, Source, open_search
 from indexer.search.lists import InvertedLists, fill_lists, nearest_centre, train_cells
@@ -88,7 +90,7 @@ def reference(
 
 
 SOURCES: dict[str, Callable[[NDArray[np.uint8]], Source]] = {
-    "flat": lambda codes: FlatBytes(in_blocks(codes)(), *codes.shape),
+    "flat": FlatBytes,
     "torch": lambda codes: TorchBytes(in_blocks(codes)(), *codes.shape, "cpu"),
     "lists": lists_of,
 }
@@ -116,13 +118,41 @@ def test_the_best_rows_are_those_of_all_products(name: str) -> None:
     np.testing.assert_allclose(index.scores_of(weights[3], some), expected, rtol=1e-6)
 
 
+def test_the_graph_of_products() -> None:
+    value, node = helper.make_tensor_value_info, helper.make_node
+    nodes = [
+        node("MatMulInteger", ["codes", "digits"], ["sums"]),
+        node("Cast", ["sums"], ["numbers"], to=TensorProto.FLOAT),
+        node("Gemm", ["places", "numbers"], ["scores"], transB=1),
+    ]
+    given = [
+        value("codes", TensorProto.UINT8, ["rows", "width"]),
+        value("digits", TensorProto.INT8, ["width", "columns"]),
+        value("places", TensorProto.FLOAT, ["queries", "columns"]),
+    ]
+    scores = [value("scores", TensorProto.FLOAT, ["queries", "rows"])]
+    graph = helper.make_graph(nodes, "products", given, scores)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    assert onnx.load(GRAPH) == model
+
+
+def test_weights_in_digits() -> None:
+    weights = np.random.default_rng(0).normal(size=(5, WIDTH)).astype(np.float32)
+    weights[1] *= 1e-20
+    weights[2] = 0
+    weights[3, 1:] *= 1e-6
+    digits, places = in_digits(weights)
+    assert (np.abs(digits.astype(int)) <= 64).all()  # two of them times 255 fit in 16 bits
+    found = places.astype(np.float64) @ digits.T
+    worst = np.abs(weights).max(1, keepdims=True) * 2.0**-24  # of places, which are float32
+    assert (np.abs(found - weights) <= worst).all()
+
+
 @pytest.mark.parametrize("rows", [1, 2, 100])
 @pytest.mark.parametrize("name", ["flat", "torch"])
 def test_more_than_there_are(name: str, rows: int) -> None:
     codes = some_bytes(300)[100 : 100 + rows]
-    source = {"flat": FlatBytes, "torch": TorchBytes}[name]
-    arguments = (iter([codes]), rows, WIDTH) + (("cpu",) if name == "torch" else ())
-    index = SearchIndex(source(*arguments), lambda own: codes[own], rows, "")
+    index = SearchIndex(SOURCES[name](codes), lambda own: codes[own], rows, "")
     weights = some_weights(some_bytes(300))
     found, _ = index.search(weights, 150)
     for query in range(6):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.search import flat as faiss_module
+from indexer.search import lists as faiss_module
 from indexer.store.gallery import Column, Labels, PathList, pack_payload, unpack_payload
 from training.device import choose_device
 from training.errors import ResourceError, UsageError
