@@ -110,7 +110,7 @@ class Engine:
         Raises:
             DataError: there is no finished index.
             CorruptStoreError: a file is damaged.
-            ResourceError: faiss or onnxruntime is missing, or faiss installed twice.
+            ResourceError: onnxruntime is missing, or faiss where there are inverted lists.
         """
         if not os.path.isdir(folder):
             raise DataError(

@@ -32,17 +32,15 @@ marks = [("python starts", time.time())]
 def mark(name): marks.append((name, time.time()))
 from retrieval.cli import cli; from retrieval.commands import query as command
 mark("the command line is imported")
-import numpy, onnxruntime, faiss
-mark("numpy, onnxruntime and faiss are imported")
+import numpy, onnxruntime
+mark("numpy and onnxruntime are imported")
 from retrieval.engine import Engine; from retrieval.request import Request
 mark("the engine is imported")
 from pathlib import Path
 from indexer.encode.onnx import open_onnx
-from indexer.search.flat import load_faiss
 from indexer.search.index import open_search
 from indexer.store.store import open_store
 from training.checkpoint import ONNX
-load_faiss()
 store = open_store(Path(sys.argv[2]))
 mark("the index is opened")
 model = open_onnx(store.read_model(ONNX), ONNX)

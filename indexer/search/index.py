@@ -1,7 +1,8 @@
 """The one index over the descriptors: the images whose bytes have the highest inner product.
 
-A source names candidates (every descriptor read by faiss, inverted lists, or a GPU); their scores
-are computed again here, in one way, so that hits and ties do not depend on what found them.
+A source names candidates (ONNX Runtime that reads every descriptor, inverted lists of faiss, or a
+GPU); their scores are computed again here, in one way, so that hits and ties do not depend on what
+found them.
 """
 
 from __future__ import annotations

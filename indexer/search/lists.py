@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import io
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cache, cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from training.files import as_resource_error, temporary_file
 _CHUNK = 16_384  # rows at a time
 _DIMENSIONS = 32  # of the space of cells: recall as in that of all bytes, in an eighth of the time
 _TRAINED_ON = 64  # rows a list, of which k-means makes the centroids
-_SEEN = 16  # allowed rows a list, on average, by which it is known that it holds some
+_FILTERS = 8  # whose lists are remembered
 _QUERIES_SHARED, _LISTS_SHARED = 0, 1  # parallel_mode of IndexIVF
 
 _INSTALL = "pip install faiss-cpu"
@@ -92,6 +93,7 @@ class InvertedLists:
     def __init__(self, index: Any, probes: int, filtered_probes: int) -> None:
         self._index, self.probes, self.filtered_probes = index, probes, filtered_probes
         self.lists = int(index.nlist)
+        self._filters: deque[tuple[Allowed, Allowed]] = deque(maxlen=_FILTERS)
 
     def candidates(
         self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
@@ -114,11 +116,14 @@ class InvertedLists:
         return scores, rows
 
     def _useful(self, allowed: Allowed) -> Allowed:
-        """Lists that hold an allowed row [lists] bool; where very many are, more than a few."""
-        # Of millions a part tells as much, and reading all would take longer than the search.
-        step = max(1, np.count_nonzero(allowed) // (_SEEN * self.lists))
+        """Lists that hold an allowed row [lists] bool."""
+        # Of millions of rows it takes longer than a search, and filters are asked for again.
+        for other, useful in self._filters:
+            if other is allowed:
+                return useful
         useful = np.zeros(self.lists, dtype=bool)
-        useful[self._list_of[::step][allowed[::step]]] = True
+        useful[self._list_of[allowed]] = True
+        self._filters.append((allowed, useful))
         return useful
 
     def centroids(self) -> Floats:

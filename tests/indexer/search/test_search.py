@@ -160,6 +160,21 @@ def test_more_than_there_are(name: str, rows: int) -> None:
         assert found[query].tolist() == [*right.tolist(), *[-1] * (150 - rows)]
 
 
+def test_a_list_of_which_one_row_is_allowed_is_read() -> None:
+    codes = some_bytes()
+    lists = lists_of(codes)
+    lists.filtered_probes = lists.lists
+    index = SearchIndex(lists, lambda rows: codes[rows], ROWS, "")
+    own = lists.list_of_rows()
+    for number in range(0, lists.lists, 5):
+        inside = np.flatnonzero(own == number)
+        allowed = own != number
+        allowed[inside[-1]] = True  # one of some twenty thousand
+        weights = codes[inside[-1:]].astype(np.float32) - 120
+        right, _ = reference(codes, weights[0], allowed)
+        assert index.search(weights, 1, allowed)[0][0, 0] == right[0]
+
+
 def test_lists_read_few_and_all_where_a_filter_leaves_too_few(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
