@@ -13,8 +13,6 @@ SHARDS = 60
 CODE = """
 import resource, sys
 from pathlib import Path
-import numpy as np
-from tiny_gallery import build, gallery, tiny_checkpoint
 from indexer.build import edit
 from indexer.search.index import open_search
 from indexer.store.store import open_store
@@ -24,6 +22,7 @@ root, soft, hard = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 try:
     if sys.argv[4] == "build":
+        from tiny_gallery import build, gallery, tiny_checkpoint  # torch, which no other needs
         names = [f"pic/{number:04d}.jpg" for number in range(int(sys.argv[5]))]
         build(gallery(root, names), tiny_checkpoint(root / "run"), root / "out", shard_rows=1)
     if sys.argv[4] == "edit":

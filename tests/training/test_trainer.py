@@ -23,7 +23,7 @@ from training.run import RunConfig, Setting, read_config, run_training
 from training.sources import Photographs
 
 CONFIG = RunConfig(
-    ModelConfig(backbone="resnet18", stage="layer1", grid=4, dim=32),
+    ModelConfig(backbone="small", stage="layer2", grid=4, dim=32),
     Recipe(
         epochs=3,
         batch_size=20,
@@ -68,6 +68,12 @@ def _run(
     return report, recorder.losses
 
 
+@pytest.fixture(autouse=True)
+def _unexported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export, which `test_export.py` sees to, takes longer than these runs."""
+    monkeypatch.setattr("training.run.export_checkpoint", lambda *_: None)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(str(write_tiny_catalogue(tmp_path_factory.mktemp("tiny") / "shapes")))
@@ -82,7 +88,10 @@ def _learned(dataset: Dataset, config: RunConfig, out: Path) -> tuple[_Recorder,
     return recorder, report
 
 
-def test_training_learns_and_keeps_its_best_epoch(tmp_path: Path) -> None:
+def test_training_learns_and_keeps_its_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # it exports
     dataset = load_dataset(str(write_tiny_catalogue(tmp_path / "shapes", 300)))
     config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=8, crop=1.0))
     recorder, report = _learned(dataset, config, tmp_path / "run")
