@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def test_demo_runs_and_leaves_its_report(tmp_path: Path) -> None:
-    # The first seed of which so few pictures have both values that are asked for.
+    # A seed of which few pictures hold one with both values that are asked for.
     sizes = ["--train-count", "300", "--gallery-count", "100", "--epochs", "4", "--seed", "8"]
     out = tmp_path / "demo"
     done = subprocess.run(
