@@ -9,7 +9,7 @@ demo: .venv/installed-train
 	$(BIN)/python -m benchmarks.demo
 
 test: .venv/installed-dev
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 3 --dist worksteal
 
 # The page in a real browser, which Debian and its kin have as a package.
 test-page: .venv/installed-dev

@@ -60,8 +60,8 @@ def lay_torch(folder: Path, own: set[str]) -> None:
 
 def install(programs: Path, what: str, versions: Path) -> None:
     """Install the wheel, with extras, into an environment."""
-    words = ("-m", "pip", "install", "-q", "--no-compile", "-c", versions, what)
-    run(programs / "python", *words)
+    pip = (sys.executable, "-m", "pip", "--python", programs / "python")
+    run(*pip, "install", "-q", "--no-compile", "-c", versions, what)
 
 
 def megabytes(folder: Path) -> int:
@@ -107,14 +107,25 @@ class Shop:
         words = ["-P", self.programs / "retrieve", "serve", "indexes/other", "--port", "0"]
         command = [str(word) for word in (self.programs / "python", *words)]
         process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        told: list[str] = []
+
+        def wait_for(sign: str) -> str:
+            for line in iter(process.stderr.readline, ""):
+                told.append(line)
+                if sign in line:
+                    return line
+            raise EOFError(f"it ended without {sign!r}")
+
         try:
-            assert process.stderr is not None
-            lines = iter(process.stderr.readline, "")
-            url = next(line for line in lines if line.startswith("serving at ")).split()[2][:-1]
-            next(line for line in lines if '"ready"' in line)
+            url = wait_for("serving at ").partition("serving at ")[2].split()[0][:-1]
+            wait_for('"ready"')
             for path in ("/", "/page/main.js", "/v1/schema", "/readyz"):
-                with urllib.request.urlopen(url + path, timeout=30) as answer:
+                with urllib.request.urlopen(url + path, timeout=60) as answer:
                     assert answer.status == 200
+        except (EOFError, OSError) as error:
+            process.terminate()
+            sys.exit(f"{' '.join(command)}\n{error!r}\n{''.join(told)}{process.stderr.read()}")
         finally:
             process.terminate()
             process.wait(60)
@@ -135,16 +146,16 @@ def main() -> None:
         trained = Shop(Path(sys.executable).parent, place / "trained").train()
 
         def work(name: str, versions: Path) -> str:
-            venv.create(place / name, with_pip=True)
+            venv.create(place / name)
             (packages,) = (place / name).glob("lib/python*/site-packages")
-            before, programs = megabytes(packages), place / name / "bin"
+            programs = place / name / "bin"
             install(programs, str(wheel), versions)
-            size = megabytes(packages) - before
+            size = megabytes(packages)
             assert not (packages / "torch").exists(), "a query needs no torch"
             shop = Shop(programs, place / f"work-{name}")
             shop.ask(trained)
             install(programs, f"{wheel}[serve]", versions)
-            served = megabytes(packages) - before
+            served = megabytes(packages)
             assert served < 450, "the image of the Dockerfile has at most 600 MB"
             shop.serve()
             (packages / "torch.pth").write_text(f"{place / 'torch'}\n")

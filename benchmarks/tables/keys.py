@@ -7,6 +7,7 @@ evaluates again and trains nothing.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -32,7 +33,12 @@ def code_hash(root: Path, *globs: str) -> str:
 
 def executed(path: Path) -> str:
     """A source file without what does not run: comments, docstrings, layout."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return _executed(path.read_text(encoding="utf-8"))
+
+
+@functools.cache  # runs look again and again whether it has changed
+def _executed(text: str) -> str:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):

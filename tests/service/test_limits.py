@@ -175,6 +175,7 @@ def test_work_that_nobody_waits_for_is_not_begun() -> None:
         await asyncio.sleep(0.05)
         for other in others[:4]:
             other.cancel()
+        await asyncio.gather(*others[:4], return_exceptions=True)
         go.set()
         await first
         await others[4]

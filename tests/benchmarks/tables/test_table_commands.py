@@ -1,15 +1,18 @@
 """The table commands from one end to the other, on a small wardrobe and for one epoch."""
 
+import io
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from benchmarks.tables import measure
 from benchmarks.tables.row_file import MAP
+from benchmarks.wardrobe.write import write_catalogue
+from retrieval.cli import _run
 
 ROWS = """
 title = "Mini"
@@ -33,23 +36,44 @@ m2fashion = { title = "M2Fashion", model = { dim = 32 } }
 """
 
 
-def bench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "retrieval.cli", "bench", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+@dataclass(frozen=True)
+class Done:
+    """Of a command: its exit code, what it printed, and the commands that it ran in turn."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    ran: list[str]
+
+
+@pytest.fixture
+def bench(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """`retrieve bench`, and what it runs, in this process."""
+    ran: list[str] = []
+
+    def retrieve(*words: object, capture: bool) -> str:
+        assert capture  # else its output would be among the table's
+        ran.append(str(words[0]))
+        with redirect_stdout(io.StringIO()) as out:
+            assert _run([str(word) for word in words], False) == 0
+        return out.getvalue()
+
+    def run(*words: str) -> Done:
+        ran.clear()
+        code = _run(["bench", *words], False)
+        out, err = capsys.readouterr()
+        return Done(code, out, err, list(ran))
+
+    monkeypatch.setattr(measure, "retrieve", retrieve)
+    monkeypatch.chdir(folder)
+    return run
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wardrobe, a row file, and the table `map` of it with one seed."""
-    from benchmarks.wardrobe.write import write_catalogue
-
     folder = tmp_path_factory.mktemp("tables")
     write_catalogue(folder / "shop", 300, size=48, seed=1)
     (folder / "rows.toml").write_text(ROWS)
@@ -64,19 +88,19 @@ def options(*more: str) -> Sequence[str]:
     ]
 
 
-def test_from_one_end_to_the_other(folder: Path) -> None:
+def test_from_one_end_to_the_other(folder: Path, bench: Callable[..., Done]) -> None:
     # First one row, whose table holds it alone.
     stem = folder / "results" / "map-shop-small-rows-1-epochs"
-    done = bench(folder, "map", *options("--rows", "triplet"))
+    done = bench("map", *options("--rows", "triplet"))
     assert done.returncode == 0, done.stderr
     data = json.loads(stem.with_suffix(".json").read_text())
     assert [row["model"] for row in data["rows"]] == ["triplet"]
 
     # Then the others; its run is not made again.
-    done = bench(folder, "map", *options())
+    done = bench("map", *options())
     assert done.returncode == 0, done.stderr
     assert "[2/3] triplet, seed 0: done before" in done.stderr
-    assert done.stderr.count("$ retrieve train") == 1
+    assert done.ran == ["train", "evaluate"]
     written = json.loads(stem.with_suffix(".json").read_text())
     assert [row["model"] for row in written["rows"]] == ["floor", "triplet", "m2fashion"]
     for row in written["rows"]:
@@ -95,17 +119,17 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
     assert "ranked by likeness alone" in markdown
 
     # A second run makes nothing and writes the same.
-    again = bench(folder, "map", *options())
+    again = bench("map", *options())
     assert (again.returncode, again.stdout) == (0, done.stdout)
-    assert "$ retrieve" not in again.stderr
+    assert again.ran == []
 
     # Another table rests on the same runs, and none overwrites another's files.
-    done = bench(folder, "ablations", *options())
+    done = bench("ablations", *options())
     assert done.returncode == 0, done.stderr
-    assert "$ retrieve" not in done.stderr
+    assert done.ran == []
     assert (folder / "results" / "ablations-shop-small-rows-1-epochs.json").is_file()
     own = ["--rows-file", str(MAP), "--rows", "floor", "--work", "own"]
-    done = bench(folder, "map", *options(*own))
+    done = bench("map", *options(*own))
     assert done.returncode == 0, done.stderr
     assert (folder / "results" / "map-shop-small-1-epochs.json").is_file()
 
@@ -120,8 +144,10 @@ def test_from_one_end_to_the_other(folder: Path) -> None:
         (("--dataset", "shopp"), 2, "shopp"),
     ],
 )
-def test_refusals(folder: Path, words: tuple[str, ...], code: int, message: str) -> None:
-    done = bench(folder, "map", *options(*words))
+def test_refusals(
+    bench: Callable[..., Done], words: tuple[str, ...], code: int, message: str
+) -> None:
+    done = bench("map", *options(*words))
     assert done.returncode == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -25,7 +25,7 @@ from training.datasets import load_dataset
 from training.images.tensors import normalise
 
 FAST = (
-    *("--backbone", "resnet18", "--stage", "layer1", "--image-size", 32, "--no-freeze"),
+    *("--backbone", "small", "--stage", "layer2", "--image-size", 32, "--no-freeze"),
     *("--batch-size", 20, "--workers", 0),
 )
 EVALUATE = ("evaluate", "--dataset", "shop", "--checkpoint", "runs/shop", "--workers", 0)
