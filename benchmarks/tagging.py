@@ -41,6 +41,7 @@ WRONG = 0.05
 COLUMNS = {
     "accuracy": "accuracy", "frequent": "most frequent", "f1": "F1",
     "coverage": f"coverage at {AIM:.0%}", "confidence": "from a chance of",
+    "calibration_error": "ECE",
 }  # fmt: skip
 
 

@@ -116,6 +116,7 @@ class Tags:
     said: Sequence[str]  # what was predicted
     chances: Sequence[str]  # of that
     texts: Sequence[str]  # what is filled in
+    sets: Sequence[str] | None = None  # what else may be; None: not asked for
 
     @classmethod
     def of(
@@ -131,15 +132,25 @@ class Tags:
         [rows] int64, has a chance of at least `confidence`."""
         number, names = schema.attribute(attribute.name), listing.spelled(attribute)
         own, cells = schema.slice_of(number), listing.cells(attribute)
-        said, chances, texts = ([""] * len(cells) for _ in range(3))
+
+        def joined(values: NDArray[np.bool_]) -> str:
+            return "|".join(names[value] for value in np.flatnonzero(values).tolist())
+
+        said, chances, texts, sets = ([""] * len(cells) for _ in range(4))
         for row, (cell, picture) in enumerate(zip(cells, pictures.tolist(), strict=True)):
             if not cell and picture >= 0:
-                taken = np.flatnonzero(predicted.values[picture, own]).tolist()
-                said[row] = "|".join(names[value] for value in taken)
+                said[row] = joined(predicted.values[picture, own])
                 chance = float(predicted.chances[picture, number])
                 chances[row] = f"{chance:.3f}"
                 texts[row] = said[row] if chance >= confidence else ""
-        return cls(attribute, said, chances, texts)
+                if predicted.sets is not None:
+                    sets[row] = joined(predicted.sets[picture, own])
+        return cls(attribute, said, chances, texts, None if predicted.sets is None else sets)
+
+    @property
+    def beside(self) -> dict[str, Sequence[str]]:
+        """What stands beside it, by what is added to the column's name."""
+        return {"_chance": self.chances} | ({} if self.sets is None else {"_set": self.sets})
 
 
 @dataclass(frozen=True)
@@ -158,20 +169,26 @@ class _Column:
 
 
 def _columns(header: Sequence[str], tags: Sequence[Tags]) -> list[_Column]:
-    """The columns that are there, a column of chances behind each that was filled unless there is
-    one already, and those of attributes without a column at the end."""
+    """The columns that are there, what stands beside it behind each that was filled unless there is
+    such a column already, and those of attributes without a column at the end."""
     left = {normalise_name(tag.attribute.name): tag for tag in tags}
-    told = {normalise_name(f"{name}_chance"): tag.chances for name, tag in left.items()}
+    told = {
+        normalise_name(f"{name}{more}"): own
+        for name, tag in left.items()
+        for more, own in tag.beside.items()
+    }
     folded = [normalise_name(name) for name in header]
     columns = []
     for place, name in enumerate(folded):
         tag = left.pop(name, None)  # the first of that name
         columns.append(_Column(header[place], place, tag.texts if tag else told.get(name)))
-        if tag and normalise_name(f"{name}_chance") not in folded:
-            columns.append(_Column(f"{header[place].strip()}_chance", None, tag.chances))
+        for more, own in tag.beside.items() if tag else ():
+            if normalise_name(f"{name}{more}") not in folded:
+                columns.append(_Column(f"{header[place].strip()}{more}", None, own))
     for tag in left.values():
         columns.append(_Column(tag.attribute.name, None, tag.texts))
-        columns.append(_Column(f"{tag.attribute.name}_chance", None, tag.chances))
+        for more, own in tag.beside.items():
+            columns.append(_Column(f"{tag.attribute.name}{more}", None, own))
     return columns
 
 

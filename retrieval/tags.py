@@ -7,9 +7,11 @@ it does not (`retrieve bench tagging`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from indexer.encode.encode import BatchEncoder
 from indexer.encode.forward import choose_forward, choose_runtime
 from indexer.progress import Progress
 from training.checkpoint import Checkpoint
+from training.errors import DataError
 from training.images.batches import default_workers, read_batches
 from training.schema import Schema
 
@@ -33,6 +36,22 @@ _TINY = np.float32(1e-6)
 Floats = NDArray[np.float32]
 
 
+def least_chances(training: Mapping[str, Any], schema: Schema, coverage: float) -> Floats:
+    """The chance [attributes] from which on values are in sets that hold the true ones of a share
+    `coverage` of pictures, by what a checkpoint notes of its `training`; see `true_chances`.
+
+    Raises DataError if it notes nothing of an attribute, as without a `valid` split.
+    """
+    noted, place = training.get("true_chances", {}), math.floor(100 * (1 - coverage) + 1e-9)
+    missing = [own.name for own in schema.attributes if own.name not in noted]
+    if missing:
+        raise DataError(
+            f"the model was trained without images of a `valid` split that are labelled in "
+            f"{missing[0]}, so how sure it has to be is not known"
+        )
+    return np.array([noted[own.name][place] for own in schema.attributes], dtype=np.float32)
+
+
 @dataclass(frozen=True)
 class Predicted:
     """What N pictures are taken to have: of every attribute one value, of a multi-valued one all
@@ -40,6 +59,7 @@ class Predicted:
 
     values: NDArray[np.bool_]  # [N, K]
     chances: Floats  # [N, attributes], of the least likely of the values that were taken
+    sets: NDArray[np.bool_] | None = None  # [N, K], what else they may have; None: not asked for
 
     @classmethod
     def of(cls, schema: Schema, chances: Floats) -> Predicted:

@@ -6,10 +6,10 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import click
 import numpy as np
@@ -55,6 +55,9 @@ class Options:
     confidence: Annotated[
         float, SHARE, "Fill in what has at least this chance; `retrieve evaluate` tells how right."
     ] = 0.5
+    coverage: Annotated[
+        float | None, SHARE, "Add NAME_set, values that hold the true one of this share of rows."
+    ] = None
     image_column: ImageColumn = None
     separator: Separator = None
     encoding: Encoding = None
@@ -88,24 +91,29 @@ def command(options: Options) -> int:
 
         check_sheet_name(options.sheet, None, "sheet")
     from retrieval.tagged_table import Listing, Tags, write_tagged
-    from retrieval.tags import Predicted, beside_labels, company
+    from retrieval.tags import Predicted, beside_labels, company, least_chances
 
     told = Told(options.image_column, separator=options.separator, encoding=options.encoding)
     listing = Listing.of(options.folder, told)
     for note in listing.table.notes:
         say(note)
     kept = out.with_name(f".{out.name}.partial")
-    schema, see = _by_index(options) if options.index else _by_model(options, listing.root, kept)
+    schema, training, see = (
+        _by_index(options) if options.index else _by_model(options, listing.root, kept)
+    )
     names = split_names("--attributes", options.attributes)
     wanted = [schema.attributes[schema.attribute(name)] for name in names] or schema.attributes
-    rows = listing.lacking(wanted)
+    coverage, rows = options.coverage, listing.lacking(wanted)
+    least = None if coverage is None else least_chances(training, schema, coverage)
     chances, states = see(list(rows)), listing.states(schema)
     own = states[list(rows.values())]
+    sets = None if least is None else chances >= least[schema.attribute_of]
     chances = beside_labels(schema, company(schema, states), own, chances)
     there = np.asarray(~np.isnan(chances).any(axis=1))
     numbers = {path: n for n, path in enumerate(rows) if there[n]}
     pictures = np.array([numbers.get(path, -1) for path in listing.pictures], dtype=np.int64)
-    about = Predicted.of(schema, np.nan_to_num(chances)), pictures, options.confidence
+    predicted = replace(Predicted.of(schema, np.nan_to_num(chances)), sets=sets)
+    about = predicted, pictures, options.confidence
     tags = [Tags.of(listing, schema, attribute, *about) for attribute in wanted]
     write_tagged(out, listing, tags)
     with suppress(OSError):
@@ -116,9 +124,10 @@ def command(options: Options) -> int:
     return 0
 
 
-def _by_index(options: Options) -> tuple[Schema, See]:
-    """The schema of an index, and what it stores of pictures."""
+def _by_index(options: Options) -> tuple[Schema, dict[str, Any], See]:
+    """The schema of an index, what its model notes of its training, and what it stores."""
     from indexer.store.store import open_store
+    from training.checkpoint import load_checkpoint
 
     assert options.index is not None
     store = open_store(options.index)
@@ -136,11 +145,11 @@ def _by_index(options: Options) -> tuple[Schema, See]:
         chances[there] = store.layout.chances(store.descriptors_of(rows[there]))
         return chances
 
-    return store.schema, see
+    return store.schema, load_checkpoint(store.model_folder).training, see
 
 
-def _by_model(options: Options, root: Path, kept: Path) -> tuple[Schema, See]:
-    """The schema of a checkpoint, and what it sees in pictures below `root`, resumed by `kept`."""
+def _by_model(options: Options, root: Path, kept: Path) -> tuple[Schema, dict[str, Any], See]:
+    """The same of a checkpoint, and what it sees in pictures below `root`, resumed by `kept`."""
     from indexer.build.shards import list_hash, listed_version
     from retrieval.tags import predict
     from training.checkpoint import load_checkpoint
@@ -162,7 +171,7 @@ def _by_model(options: Options, root: Path, kept: Path) -> tuple[Schema, See]:
 
             return resumed(kept, key, loaded.schema.size, rest)
 
-    return loaded.schema, see
+    return loaded.schema, loaded.training, see
 
 
 def resumed(file: Path, key: bytes, width: int, rest: Callable[[int], Iterator[Floats]]) -> Floats:

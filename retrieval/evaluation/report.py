@@ -285,5 +285,6 @@ def _tag_grid(report: TagReport) -> Grid:
         f"Mean accuracy over the attributes: {report.accuracy:.3f}; of several values all have to "
         "be right. most frequent: accuracy of always saying that. F1: mean over values. coverage: "
         f"share that can be filled in, the surest first, with {AIM:.0%} of them right, and the "
-        "--confidence that it takes, as read off this split.",
+        "--confidence that it takes, as read off this split. ECE: expected calibration error, how "
+        f"far chances are from what is right, {report.calibration_error:.3f} in the mean.",
     )

@@ -11,6 +11,10 @@ from retrieval.evaluation.report_grid import shown
 from retrieval.metrics import Interval, bootstrap_interval
 from retrieval.tags import Floats, Predicted
 from training.datasets.dataset import Dataset
+from training.schema import Schema
+
+BINS = 15
+"""Of chances, in calibration errors."""
 
 AIM = 0.95
 """Accuracy that coverage is of."""
@@ -36,6 +40,7 @@ class TagScore:
         f1: plain mean over the values that any image has.
         coverage: largest share, the surest first, of which `AIM` are right.
         confidence: lowest chance among these; None where there are none.
+        calibration_error: expected calibration error of what is said, see `calibration_error`.
         images: how many are labelled.
         values: of each value that any image has, by name.
     """
@@ -46,15 +51,18 @@ class TagScore:
     f1: float = field(metadata=shown("F1", ".3f"))
     coverage: float = field(metadata=shown("coverage", ".3f"))
     confidence: float | None = field(metadata=shown("from", ".3f"))
+    calibration_error: float = field(metadata=shown("ECE", ".3f"))
     images: int = field(metadata=shown("images"))
     values: dict[str, ValueScore]
 
 
 @dataclass(frozen=True)
 class TagReport:
-    """Tags of one split: the plain mean of accuracies, and each attribute that is labelled."""
+    """Tags of one split: plain means of accuracies and calibration errors, and each attribute that
+    is labelled."""
 
     accuracy: float
+    calibration_error: float
     attributes: dict[str, TagScore]
 
 
@@ -70,6 +78,7 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
         if len(rows):
             true, said = true[rows], predicted.values[rows, own]
             right = (true == said).all(axis=1)
+            whether = predictions(schema, number, chances[rows, own], true)
             share, lowest = coverage(right, predicted.chances[rows, number])
             images = true.sum(axis=0)
             f1 = 2 * (true & said).sum(axis=0) / np.maximum(images + said.sum(axis=0), 1)
@@ -81,6 +90,7 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
                 f1=float(f1[there].mean()),
                 coverage=share,
                 confidence=lowest,
+                calibration_error=calibration_error(*whether),
                 images=len(rows),
                 values={
                     attribute.values[v]: ValueScore(float(f1[v]), int(images[v])) for v in there
@@ -88,7 +98,28 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
             )
     if not scores:
         return None
-    return TagReport(float(np.mean([score.accuracy for score in scores.values()])), scores)
+    accuracy = float(np.mean([score.accuracy for score in scores.values()]))
+    error = float(np.mean([score.calibration_error for score in scores.values()]))
+    return TagReport(accuracy, error, scores)
+
+
+def predictions(
+    schema: Schema, number: int, chances: Floats, true: NDArray[np.bool_]
+) -> tuple[Floats, NDArray[np.bool_]]:
+    """Chances [n] and whether they are of what is true [n]: of the likeliest value of an attribute,
+    of a multi-valued one of every value; from chances and truth of its values [N, values]."""
+    if schema.multi[number]:
+        return chances.ravel(), true.ravel()
+    rows, top = np.arange(len(chances)), chances.argmax(axis=1)
+    return chances[rows, top], true[rows, top]
+
+
+def calibration_error(chances: Floats, right: NDArray[np.bool_]) -> float:
+    """Expected calibration error, 0..1: how far chances [n] are from the share [n] that is right,
+    the mean over `BINS` equal ranges of chances weighed by their predictions."""
+    bins = np.minimum((chances * BINS).astype(np.int64), BINS - 1)
+    apart = np.bincount(bins, right.astype(np.float64) - chances, BINS)
+    return float(np.abs(apart).sum() / max(len(chances), 1))
 
 
 def coverage(right: NDArray[np.bool_], chances: Floats) -> tuple[float, float | None]:

@@ -13,7 +13,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, f1_score
 from small_index import run
 
-from retrieval.evaluation.tagging import AIM, coverage, evaluate_tags
+from retrieval.evaluation.tagging import AIM, BINS, coverage, evaluate_tags
 from retrieval.tags import Predicted, support_of
 from training.datasets.dataset import Dataset
 from training.schema import Attribute, Schema
@@ -83,6 +83,14 @@ def test_figures_are_scikit_learns() -> None:
             if right[kept].mean() >= AIM:
                 best = max(best, (kept.mean(), least), key=lambda b: b[0])
         assert (score.coverage, score.confidence) == pytest.approx(best)
+        pairs = list(zip(p.max(1), true[np.arange(len(p)), p.argmax(1)], strict=True))
+        if attribute.multi:
+            pairs = list(zip(p.ravel(), true.ravel(), strict=True))
+        error = 0.0
+        for place in range(BINS):
+            inside = [pair for pair in pairs if min(int(pair[0] * BINS), BINS - 1) == place]
+            error += abs(sum(chance - float(is_true) for chance, is_true in inside)) / len(pairs)
+        assert score.calibration_error == pytest.approx(error, abs=1e-6)
     assert any(0 < score.coverage < 1 for score in report.attributes.values())
     mean = np.mean([score.accuracy for score in report.attributes.values()])
     assert report.accuracy == pytest.approx(mean)

@@ -28,6 +28,12 @@ from training.models.config import ModelConfig, layout_of
 from training.models.nuance import AttributeNuance, GarmentNuance
 from training.schema import Schema
 
+LABELLED = 50
+"""Images that an attribute has to be labelled in for its temperature to be measured."""
+
+FACTORS = [1.02**power for power in range(-80, 81)]
+"""That are tried, of logits: 0.2 to 4.9."""
+
 
 class Seen(NamedTuple):
     """What a model sees of B images under C conditions: Z before normalisation [B, C, d], and what
@@ -239,12 +245,26 @@ class ValueReadout(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(schema.size, dim) / math.sqrt(dim))
         self.bias = nn.Parameter(torch.zeros(schema.size))
         self.log_scale = nn.Parameter(torch.tensor(math.log(16.0)))  # of cosines as logits
+        self.register_buffer("temperatures", torch.ones(len(schema.attributes)))
+        self.temperatures: Tensor  # of logits, by which chances are as often right as they say
 
     def logits(self, z: Tensor, number: int) -> Tensor:
         """Logits of one attribute's values: [*, d] (of any length) -> [*, its values]."""
         where = self.schema.slice_of(number)
         near = F.normalize(z, dim=-1) @ F.normalize(self.prototypes[where], dim=-1).T
-        return near * self.log_scale.exp() + self.bias[where]
+        return (near * self.log_scale.exp() + self.bias[where]) / self.temperatures[number]
+
+    def calibrate(self, chances: Tensor, labels: Tensor) -> None:
+        """Set the temperatures by which labels are likeliest, of images that were not trained on:
+        what the model says of them [M, K] in 0..1, and label states [M, K]. Attributes that few of
+        them are labelled in stay (Guo et al. 2017, temperature scaling)."""
+        for number, several in enumerate(self.schema.multi.tolist()):
+            own = self.schema.slice_of(number)
+            known = (labels[:, own] == 1).any(-1)
+            if int(known.sum()) >= LABELLED:
+                said = chances[known, own].double().clamp(1e-7, 1 - 1e-7)
+                logits = torch.logit(said) if several else said.log()
+                self.temperatures[number] /= _likeliest(logits, labels[known, own], several)
 
     def forward(self, z: Tensor, conditions: Tensor) -> Tensor:
         """Embeddings [B, C, K] whose inner product is how likely two images share a value, of Z
@@ -262,6 +282,18 @@ class ValueReadout(nn.Module):
                 likely = likely / likely.sum(-1, keepdim=True)  # of one of them, drawn
             parts.append(share[..., number, None] * likely)
         return torch.cat(parts, -1)
+
+
+def _likeliest(logits: Tensor, states: Tensor, several: bool) -> float:
+    """The factor of logits [M, n] by which label states [M, n] are likeliest."""
+
+    def likelihood(factor: float) -> float:
+        if several:
+            stated = states != 0
+            return float(F.logsigmoid(factor * logits[stated] * states[stated]).mean())
+        return float((factor * logits).log_softmax(-1)[states == 1].mean())
+
+    return max(FACTORS, key=likelihood)
 
 
 def named_attributes(conditions: Tensor, schema: Schema) -> Tensor:

@@ -48,6 +48,39 @@ def slow_tags(shop: Shop, threshold: float) -> Iterator[tuple[str, str, str, flo
             yield path, attribute.name, "|".join(taken), min(own[v] for v in taken)
 
 
+def test_sets_hold_what_is_likely_enough(capsys, shop: Shop) -> None:
+    code, _, err = run(capsys, "tag", shop.catalogue, "--checkpoint", shop.run, "--coverage", 0.8)
+    assert code == 0, err
+    loaded, dataset = load_checkpoint(shop.run), load_dataset(str(shop.catalogue))
+    rows = dataset.rows_of("all")
+    bank, _ = bank_from_images(loaded.model, dataset, rows, Reading(loaded.preprocessing))
+    own = dict(zip(bank.dataset.paths, bank.chances, strict=True))
+    sizes = []
+    for row in read(Path("shop-tagged.csv")):
+        for number, attribute in enumerate(loaded.schema.attributes):
+            if row[f"{attribute.name}_chance"]:
+                chances = own[row["image"]][loaded.schema.slice_of(number)]
+                least = loaded.training["true_chances"][attribute.name][20]
+                kept = {v for v, c in zip(attribute.values, chances, strict=True) if c >= least}
+                found = set(row[f"{attribute.name}_set"].split("|")) - {""}
+                near = {
+                    v
+                    for v, c in zip(attribute.values, chances, strict=True)
+                    if abs(c - least) < 1e-3
+                }
+                assert found ^ kept <= near
+                sizes.append(len(found))
+    assert len(set(sizes)) > 1
+    # On the images that it was measured on, what is true is in as many sets as was asked for.
+    valid = dataset.rows_of("valid")
+    bank, _ = bank_from_images(loaded.model, dataset, valid, Reading(loaded.preprocessing))
+    for number, attribute in enumerate(loaded.schema.attributes):
+        values = loaded.schema.slice_of(number)
+        true = bank.chances[:, values][bank.dataset.labels[:, values] == 1]
+        least = loaded.training["true_chances"][attribute.name][20]
+        assert 0.8 - 1e-9 <= (true >= least - 1e-4).mean() <= 0.8 + 1.5 / len(true) + 0.01
+
+
 def test_only_empty_cells_are_filled_by_the_models_own_chances(capsys, shop: Shop) -> None:
     confidence = 0.7
     options = ("--checkpoint", shop.run, "--confidence", confidence, "--sheet", "unsure.png")

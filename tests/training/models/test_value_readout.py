@@ -7,7 +7,7 @@ import torch
 from slow_readout import slow_readout
 from torch import Tensor
 
-from training.models.embedder import ValueReadout
+from training.models.embedder import LABELLED, ValueReadout
 from training.schema import Attribute, Schema
 
 SCHEMA = Schema(
@@ -89,3 +89,24 @@ def test_gradients(readout: ValueReadout) -> None:
         return out
 
     assert torch.autograd.gradcheck(run, (z, *parameters))
+
+
+def test_chances_that_say_too_much_are_softened() -> None:
+    kinds = Attribute("kind", ("a", "b", "c")), Attribute("many", ("d", "e", "f"), multi=True)
+    readout = ValueReadout(Schema((*kinds, Attribute("rare", ("g", "h")))), 4)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=generator)
+    true = torch.multinomial(logits.softmax(-1), 1, generator=generator)
+    single = torch.full((4000, 3), -1).scatter_(1, true, 1)
+    many = torch.where(torch.rand(4000, 3, generator=generator) < logits.sigmoid(), 1, -1)
+    rare = torch.zeros(4000, 2, dtype=torch.long)
+    rare[: LABELLED - 1, 0] = 1
+    labels = torch.cat([single, many, rare], 1).to(torch.int8)
+    # It says three times what is so of one attribute, half of it of the other.
+    said = [(3 * logits).softmax(-1), (0.5 * logits).sigmoid(), torch.full((4000, 2), 0.1)]
+    readout.calibrate(torch.cat(said, 1), labels)
+    assert readout.temperatures.tolist() == pytest.approx([3, 0.5, 1], rel=0.08)
+    calibrated = [logits.softmax(-1), logits.sigmoid(), said[2]]
+    before = readout.temperatures.tolist()
+    readout.calibrate(torch.cat(calibrated, 1), labels)
+    assert readout.temperatures.tolist() == pytest.approx(before, rel=0.08)
