@@ -288,7 +288,7 @@ def encode_shards(
     todo: Work,
     encoder: Encoder,
     progress: Progress,
-    committed: Callable[[ShardPlan, ShardEntry], None],
+    committed: Callable[[int, ShardEntry], None],
 ) -> None:
     """Copy, or decode and encode, and commit shards one after another.
 
@@ -296,7 +296,8 @@ def encode_shards(
     are fetched once the next batch was handed over, and a full shard is written and hashed by a
     thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
-    `committed` is called after each shard is safely on disk, in their order, by another thread.
+    `committed` is called with a shard's number once it is safely on disk, in their order, by
+    another thread.
     Raises ResourceError: disk or memory full, or a worker process died; DataError: the model gives
     values that are not finite.
     """
@@ -313,7 +314,7 @@ def encode_shards(
     stream = one_ahead(read, model)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
-        committed(plan, buffer.commit(folder))
+        committed(plan.number, buffer.commit(folder))
 
     # Left by an error, the block waits for the shard that is being written: it is kept.
     with ThreadPoolExecutor(1, "shard-writer") as writer, closing(stream):

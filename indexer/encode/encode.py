@@ -96,9 +96,7 @@ class Encoding:
         return EncodedBatch(chances, nuance)
 
 
-def start_encoding(
-    forward: Forward, pixels: NDArray[np.uint8], a_core: int = _A_CORE
-) -> Encoding:
+def start_encoding(forward: Forward, pixels: NDArray[np.uint8], a_core: int = _A_CORE) -> Encoding:
     """Begin to encode uint8 images [B, 3, S, S], at most `a_core` on each core or all on a GPU.
 
     What an image gives may depend in its last bits on those beside it: where bytes are to be the
