@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.build.on_ray import How, OnRay
 from indexer.build.shards import ShardPlan, plan_shards, plan_work
 from indexer.build.version import (
     Means,
@@ -61,6 +62,7 @@ class BuildOptions:
     index_factory: str | None = None  # `flat` or `IVFn`; see `choose_factory`
     recall: float = DEFAULT_RECALL  # @10 that inverted lists have to reach, above 0 and at most 1
     device: str = "cpu"  # or `cuda` or `cuda:N`
+    ray: str | None = None  # address of a Ray cluster that encodes, or `local`
     progress: Progress = field(default_factory=Silent)
     requests: Requests | None = None  # of the queries that measure recall; likeness by default
 
@@ -210,11 +212,23 @@ def prepare(
     choose_factory(len(rows), options.recall, options.index_factory)
     check_indexable(checkpoint)
     device = options.device
-    runtime, precision = choose_runtime(options.runtime, options.precision, device)
-    export_if_missing(checkpoint, dataset.root, [dataset.paths[row] for row in rows], progress)
 
     def open_model() -> Forward:
         return choose_forward(checkpoint, runtime, precision, device)
+
+    if options.ray and device != "cpu" and options.precision == "auto":
+        raise UsageError(
+            "which precision the GPUs of a Ray cluster compute in best cannot be seen from here: "
+            "give --precision bfloat16, or float32"
+        )
+    runtime, precision = choose_runtime(options.runtime, options.precision, device)
+    means: Means
+    if options.ray:
+        how = How(runtime, precision, device, options.batch_size, options.workers)
+        means = OnRay(options.ray, how, progress)
+    else:
+        means = OneProcess(open_model, progress, options.batch_size, options.workers)
+    export_if_missing(checkpoint, dataset.root, [dataset.paths[row] for row in rows], progress)
 
     return Job(
         started,
@@ -229,7 +243,7 @@ def prepare(
             precision=precision,
         ),
         runtime,
-        OneProcess(open_model, progress, options.batch_size, options.workers),
+        means,
         options,
     )
 

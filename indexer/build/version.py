@@ -110,6 +110,7 @@ class OneProcess:
             self.batch_size or forward.batch_size,
             default_workers(device) if self.workers is None else self.workers,
         )
+        self.progress.start("images", todo.missing)
         encode_shards(folder, todo, encoder, self.progress, committed)
 
 
@@ -158,7 +159,6 @@ def write_shards(
             committed(so_far())
 
     if todo.work:
-        means.progress.start("images", count)
         means.encode(folder, draft, todo, on_disk)
     return so_far()
 

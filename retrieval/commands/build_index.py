@@ -124,6 +124,9 @@ class Options(GalleryOptions):
     part: Annotated[
         str | None, "Encode only this part, such as 3/16, for `retrieve merge-index`."
     ] = None
+    ray: Annotated[
+        str | None, "Encode by a Ray cluster: its address, auto, or local for this machine."
+    ] = None
 
 
 @click.command("build-index")
@@ -133,10 +136,12 @@ def command(options: Options) -> int:
 
     Interrupted, the same command goes on where it stopped; run again, it encodes only what
     changed. Broken images are skipped, counted and listed in rejects.jsonl.
-    On many machines: --part 1/16 to 16/16, each anywhere, then merge-index.
+    On many machines: --ray ADDRESS; or --part 1/16 to 16/16, each anywhere, then merge-index.
     """
     part = None
     if options.part is not None:
+        if options.ray is not None:
+            raise UsageError("--part and --ray are two ways to share the work; give one")
         from indexer.build.parts import Part
 
         part = Part.parse(options.part)
@@ -149,11 +154,13 @@ def _build(options: Options, part: Part | None) -> BuildReport:
     from indexer.build.parts import build_part
     from indexer.build.shards import plan_shards
     from training.checkpoint import load_checkpoint
-    from training.device import choose_device, keep_freed_memory
+    from training.device import DeviceChoice, choose_device, keep_freed_memory
 
     run = options.run
     keep_freed_memory()
-    choice = choose_device(options.device)
+    # On a cluster's GPUs, whatever this machine has.
+    far = options.ray is not None and options.device != "auto"
+    choice = DeviceChoice(options.device) if far else choose_device(options.device)
     loaded = load_checkpoint(run, choice.device)
     dataset = options.load(loaded.schema)
     rows = options.rows(dataset)
