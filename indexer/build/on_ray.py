@@ -169,7 +169,9 @@ def _load(address: str) -> Any:
     """Ray, which takes these variables from the environment as it is loaded."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address == LOCAL:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        os.environ["RAY_AUTH_MODE"] = "token"  # for nobody else on this machine, or near it
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as one process has it
     elif os.environ.get("RAY_AUTH_MODE") != "token":
         # On 127.0.0.1 too: whatever its address, Ray listens on every interface of a machine.
         raise UsageError(
