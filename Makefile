@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo dist endurance test test-page lint format install clean
+.PHONY: demo dist endurance test test-page test-scale lint format install clean
 
 demo: .venv/installed-train
 	$(BIN)/python -m benchmarks.demo
@@ -15,6 +15,11 @@ test: .venv/installed-dev
 test-page: .venv/installed-dev
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
 	$(BIN)/pytest tests/service/test_page.py
+
+# On a cluster of this machine: not in `test`, and what it needs is not in `dev`.
+test-scale: .venv/installed-dev
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev,ray]"
+	$(BIN)/pytest tests/indexer/build/test_on_ray.py
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev

@@ -22,6 +22,7 @@ COMMANDS = {
         "benchmarks.speed.command",
         "What requests cost, from a thousand images to millions.",
     ),
+    "parts": ("benchmarks.parts", "What sharing the encoding of a gallery costs."),
     "service": ("benchmarks.service", "What serving costs, and what it withstands."),
     "peers": ("benchmarks.peers.command", "This engine beside faiss and PostgreSQL with tags."),
 }

@@ -28,6 +28,7 @@ from training.threads import MOST, settle
 
 COMMANDS = {
     "build-index": ("retrieval.commands.build_index", "Encode a gallery and index it."),
+    "merge-index": ("retrieval.commands.merge_index", "Make an index of parts encoded apart."),
     "add": ("retrieval.commands.add", "Put single images into an index."),
     "remove": ("retrieval.commands.remove", "Take single images out of an index."),
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),

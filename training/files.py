@@ -67,10 +67,12 @@ def write_file(path: Path, content: bytes) -> None:
         commit(temporary, path)
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Remove what killed writers left in `folder` and below; only for the holder of the lock."""
+def remove_temporaries(folder: Path, apart: str) -> None:
+    """Remove what killed writers left in `folder` and below, but in the folder `apart` of it; only
+    for the holder of the lock."""
     for path in folder.rglob(f"{TEMPORARY_PREFIX}*"):
-        path.unlink(missing_ok=True)
+        if path.relative_to(folder).parts[0] != apart:
+            path.unlink(missing_ok=True)
 
 
 def file_sha256(path: Path) -> str:

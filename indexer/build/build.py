@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build.shards import plan_shards, plan_work
+from indexer.build.on_ray import How, OnRay
+from indexer.build.shards import ShardPlan, plan_shards, plan_work
 from indexer.build.version import (
     Means,
+    OneProcess,
     copy_model,
     renewed_search,
     settle_rejects,
@@ -28,6 +30,7 @@ from indexer.store.manifest import (
     BUILDING_NAME,
     DEFAULT_RECALL,
     Committed,
+    FileEntry,
     Identity,
     Manifest,
     SearchEntry,
@@ -59,6 +62,7 @@ class BuildOptions:
     index_factory: str | None = None  # `flat` or `IVFn`; see `choose_factory`
     recall: float = DEFAULT_RECALL  # @10 that inverted lists have to reach, above 0 and at most 1
     device: str = "cpu"  # or `cuda` or `cuda:N`
+    ray: str | None = None  # address of a Ray cluster that encodes, or `local`
     progress: Progress = field(default_factory=Silent)
     requests: Requests | None = None  # of the queries that measure recall; likeness by default
 
@@ -87,7 +91,7 @@ class BuildReport:
     bytes: int  # size of the index on disk
     device: str
     runtime: str
-    search: SearchEntry
+    search: SearchEntry | None  # None of a part
 
 
 def build_index(
@@ -117,75 +121,154 @@ def build_index(
         LockedError: another process writes to `out`.
         ResourceError: disk, memory or permission, or a runtime that is not installed.
     """
-    started, options = time.monotonic(), options or BuildOptions()
-    asked, progress = options.index_factory, options.progress
+    return finish(prepare(dataset, rows, checkpoint, options or BuildOptions()), out)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A gallery cut into shards, and what encodes it."""
+
+    started: float  # of `time.monotonic`
+    dataset: Dataset
+    plans: list[ShardPlan]
+    checkpoint: Checkpoint
+    identity: Identity
+    runtime: str
+    means: Means
+    options: BuildOptions
+
+    @property
+    def listed(self) -> int:
+        """How many images were asked for."""
+        return sum(len(plan.paths) for plan in self.plans)
+
+    def draft(self, model_files: tuple[FileEntry, ...] = ()) -> Manifest:
+        """A manifest without shards."""
+        return Manifest(
+            identity=self.identity,
+            dataset=self.dataset.name,
+            root=str(self.dataset.root.resolve()),
+            schema=self.checkpoint.schema.to_json(),
+            preprocessing=self.checkpoint.preprocessing.to_json(),
+            model_files=model_files,
+        )
+
+    def write(self, folder: Path, draft: Manifest, old: Manifest | None = None) -> Encoded:
+        """Write the shards into `folder` but those that an interrupted build, or `old`, has there;
+        for the holder of the lock."""
+        building, progress = folder / BUILDING_NAME, self.means.progress
+
+        def read_halted() -> Committed | None:
+            found = read_manifest(building)
+            return None if found is None else Committed(found)
+
+        halted = _mixable(read_halted, folder, self.identity, progress)
+        earlier = [manifest for manifest in (old, halted) if manifest is not None]
+        todo = plan_work(folder, self.dataset.root, self.plans, earlier, progress)
+        started = time.monotonic()
+        manifest = write_shards(
+            folder, draft, todo, self.means, lambda m: write_manifest(building, m)
+        )
+        return Encoded(manifest, todo.kept, time.monotonic() - started)
+
+    def report(
+        self, folder: Path, encoded: Encoded, manifest: Manifest, search: SearchEntry | None
+    ) -> BuildReport:
+        """What was done."""
+        return BuildReport(
+            folder=folder,
+            dataset=self.dataset.name,
+            listed=self.listed,
+            images=manifest.rows,
+            rejected=len(manifest.rejects),
+            encoded=manifest.rows - encoded.kept,
+            kept=encoded.kept,
+            seconds=time.monotonic() - self.started,
+            encode_seconds=encoded.seconds,
+            bytes=sum(entry.size for entry in manifest.files),
+            device=self.options.device,
+            runtime=self.runtime,
+            search=search,
+        )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A manifest with all its shards, and what they took."""
+
+    manifest: Manifest
+    kept: int  # images that needed no encoding
+    seconds: float  # wall time
+
+
+def prepare(
+    dataset: Dataset, rows: NDArray[np.int64], checkpoint: Checkpoint, options: BuildOptions
+) -> Job:
+    """Find what is wrong with a build before anything is written; arguments and errors are those of
+    `build_index`."""
+    started, progress = time.monotonic(), options.progress
     if not len(rows):
         raise DataError(f"dataset {dataset.name!r} has no image to index in this split")
-    factory = choose_factory(len(rows), options.recall, asked)  # finds what is wrong with it
+    choose_factory(len(rows), options.recall, options.index_factory)
     check_indexable(checkpoint)
-    runtime, precision = choose_runtime(options.runtime, options.precision, options.device)
-    export_if_missing(checkpoint, dataset.root, [dataset.paths[row] for row in rows], progress)
-    identity = Identity(
-        model=checkpoint.hash,
-        preprocessing=checkpoint.preprocessing.hash,
-        schema=checkpoint.schema.hash,
-        layout=checkpoint.layout,
-        precision=precision,
-    )
+    device = options.device
 
     def open_model() -> Forward:
-        return choose_forward(checkpoint, runtime, precision, options.device)
+        return choose_forward(checkpoint, runtime, precision, device)
 
-    means = Means(open_model, progress, options.batch_size, options.workers)
-    known = Known.of(dataset, checkpoint.schema, progress.say)
-    plans = plan_shards(rows, dataset.paths, options.shard_rows)
+    if options.ray and device != "cpu" and options.precision == "auto":
+        raise UsageError(
+            "which precision the GPUs of a Ray cluster compute in best cannot be seen from here: "
+            "give --precision bfloat16, or float32"
+        )
+    runtime, precision = choose_runtime(options.runtime, options.precision, device)
+    means: Means
+    if options.ray:
+        how = How(runtime, precision, device, options.batch_size, options.workers)
+        means = OnRay(options.ray, how, progress)
+    else:
+        means = OneProcess(open_model, progress, options.batch_size, options.workers)
+    export_if_missing(checkpoint, dataset.root, [dataset.paths[row] for row in rows], progress)
+
+    return Job(
+        started,
+        dataset,
+        plan_shards(rows, dataset.paths, options.shard_rows),
+        checkpoint,
+        Identity(
+            model=checkpoint.hash,
+            preprocessing=checkpoint.preprocessing.hash,
+            schema=checkpoint.schema.hash,
+            layout=checkpoint.layout,
+            precision=precision,
+        ),
+        runtime,
+        means,
+        options,
+    )
+
+
+def finish(job: Job, out: Path) -> BuildReport:
+    """Encode what is not in `out`, and commit it as the index there; raises as `build_index`."""
+    options, progress = job.options, job.means.progress
+    factory = choose_factory(job.listed, options.recall, options.index_factory)
+    wanted = SearchEntry(factory, options.index_factory is not None, options.recall)
+    known = Known.of(job.dataset, job.checkpoint.schema, progress.say)
     with writer_lock(out):
-        draft = Manifest(
-            identity=identity,
-            dataset=dataset.name,
-            root=str(dataset.root.resolve()),
-            schema=checkpoint.schema.to_json(),
-            preprocessing=checkpoint.preprocessing.to_json(),
-            model_files=copy_model(checkpoint.folder, out),
-        )
-        building = out / BUILDING_NAME
-        old = _mixable(lambda: next(committed_versions(out), None), out, identity, progress)
-        halted = _mixable(
-            lambda: Committed(found) if (found := read_manifest(building)) else None,
-            out,
-            identity,
-            progress,
-        )
-        earlier = [manifest for manifest in (old, halted) if manifest is not None]
-        todo = plan_work(out, dataset.root, plans, earlier, progress)
-        encode_started = time.monotonic()
-        manifest = write_shards(out, draft, todo, means, lambda m: write_manifest(building, m))
-        encode_seconds = time.monotonic() - encode_started
-        settle_rejects(out, manifest, len(rows), options.max_reject_rate)
-        wanted = SearchEntry(factory, asked is not None, options.recall)
+        draft = job.draft(copy_model(job.checkpoint.folder, out))
+        versions = committed_versions(out)
+        old = _mixable(lambda: next(versions, None), out, job.identity, progress)
+        encoded = job.write(out, draft, old)
+        settle_rejects(out, encoded.manifest, job.listed, options.max_reject_rate)
         manifest = write_version(
             out,
-            manifest,
-            plans,
+            encoded.manifest,
+            job.plans,
             known,
             lambda store: renewed_search(store, old, wanted, options.requests, progress),
         )
         sweep(out, manifest, halted=False)
-    return BuildReport(
-        folder=out,
-        dataset=dataset.name,
-        listed=len(rows),
-        images=manifest.rows,
-        rejected=len(manifest.rejects),
-        encoded=manifest.rows - todo.kept,
-        kept=todo.kept,
-        seconds=time.monotonic() - started,
-        encode_seconds=encode_seconds,
-        bytes=sum(entry.size for entry in manifest.files),
-        device=options.device,
-        runtime=runtime,
-        search=manifest.search,
-    )
+    return job.report(out, encoded, manifest, manifest.search)
 
 
 def export_if_missing(

@@ -75,7 +75,7 @@ class EncodedImages:
         def shard(number: int) -> ShardRows:
             return ShardFile(folder, files[number], verify=False).rows
 
-        self._shard = shard
+        self._shard, self._files = shard, files
         found = [np.array(shard(number).digests) for number in range(len(files))]
         self.digests = np.concatenate(found) if found else np.zeros((0, 32), np.uint8)
         """SHA-256 of each image's file, [N, 32] uint8."""
@@ -96,6 +96,17 @@ class EncodedImages:
         # Two digests with equal first bytes are not expected; if so, the second is not found.
         same = (self.digests[rows] == digests).all(axis=1)
         return np.where(same, rows, -1).astype(np.int64)
+
+    def only(self, images: NDArray[np.int64]) -> tuple[list[FileEntry], NDArray[np.int64]]:
+        """The shards that hold images, by number [n], -1: none; and the numbers [n] that these have
+        where there are no other shards."""
+        known = images >= 0
+        shards = np.searchsorted(self._starts, images[known], side="right") - 1
+        used, places = np.unique(shards, return_inverse=True)
+        starts = np.cumsum([0, *np.diff(self._starts)[used]])
+        out = images.copy()
+        out[known] += starts[places] - self._starts[shards]
+        return [self._files[number] for number in used], out
 
     def copy(self, images: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
         """Put the descriptors of images, by number [n], into `out` [n, width]; -1: leave it."""
@@ -288,7 +299,7 @@ def encode_shards(
     todo: Work,
     encoder: Encoder,
     progress: Progress,
-    committed: Callable[[ShardPlan, ShardEntry], None],
+    committed: Callable[[int, ShardEntry], None],
 ) -> None:
     """Copy, or decode and encode, and commit shards one after another.
 
@@ -296,7 +307,8 @@ def encode_shards(
     are fetched once the next batch was handed over, and a full shard is written and hashed by a
     thread. Memory holds two shards and the batches on their way, whatever the gallery's size.
 
-    `committed` is called after each shard is safely on disk, in their order, by another thread.
+    `committed` is called with a shard's number once it is safely on disk, in their order, by
+    another thread.
     Raises ResourceError: disk or memory full, or a worker process died; DataError: the model gives
     values that are not finite.
     """
@@ -313,7 +325,7 @@ def encode_shards(
     stream = one_ahead(read, model)
 
     def write(plan: ShardPlan, buffer: ShardBuffer) -> None:
-        committed(plan, buffer.commit(folder))
+        committed(plan.number, buffer.commit(folder))
 
     # Left by an error, the block waits for the shard that is being written: it is kept.
     with ThreadPoolExecutor(1, "shard-writer") as writer, closing(stream):

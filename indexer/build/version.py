@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,27 @@ def check_room(folder: Path, draft: Manifest, images: int, encode: int) -> str:
     return f"{what}, need {room}"
 
 
+class Means(Protocol):
+    """What writes the shards that are missing."""
+
+    @property
+    def progress(self) -> Progress:
+        """Who is told of it."""
+
+    def encode(
+        self,
+        folder: Path,
+        draft: Manifest,
+        todo: Work,
+        committed: Callable[[int, ShardEntry], None],
+    ) -> None:
+        """Write them, `committed` being given the number of each once it is safely on disk. Raises
+        as `encode_shards`."""
+
+
 @dataclass(frozen=True)
-class Means:
-    """What encodes: a model, opened where something has to be encoded.
+class OneProcess:
+    """This process, by a model that is opened where something has to be encoded.
 
     `batch_size` images at a time (None: by device), decoded by `workers` threads (None: by need).
     """
@@ -73,17 +92,42 @@ class Means:
     batch_size: int | None = None
     workers: int | None = None
 
+    def encode(
+        self,
+        folder: Path,
+        draft: Manifest,
+        todo: Work,
+        committed: Callable[[int, ShardEntry], None],
+    ) -> None:
+        """See `Means`; in the shards' order."""
+        forward = self.open_model() if todo.missing else Forward(_nothing)
+        device = forward.device
+        encoder = Encoder(
+            Path(draft.root),
+            draft.identity.layout,
+            forward,
+            Preprocessing.from_json(draft.preprocessing),
+            self.batch_size or forward.batch_size,
+            default_workers(device) if self.workers is None else self.workers,
+        )
+        self.progress.start("images", todo.missing)
+        encode_shards(folder, todo, encoder, self.progress, committed)
+
+
+def runtime_of(precision: str) -> tuple[str, str]:
+    """The runtime and the precision to ask for, for an index of a precision."""
+    return ("onnx-int8", "auto") if precision == "int8" else ("auto", precision)
+
 
 def means_of(manifest: Manifest, model: Path, device: str, progress: Progress) -> Means:
     """What encodes more images for an index that is there, with the model in a folder of it."""
     precision = manifest.identity.precision
 
     def open_model() -> Forward:
-        wanted = ("onnx-int8", "auto") if precision == "int8" else ("auto", precision)
-        runtime, _ = choose_runtime(*wanted, device)
+        runtime, _ = choose_runtime(*runtime_of(precision), device)
         return choose_forward(load_checkpoint(model), runtime, precision, device)
 
-    return Means(open_model, progress)
+    return OneProcess(open_model, progress)
 
 
 def write_shards(
@@ -104,29 +148,18 @@ def write_shards(
         say(room)
         if todo.kept:
             say(f"{todo.kept:,} images are encoded already")
-    forward = means.open_model() if count else Forward(_nothing)
-    device = forward.device
-    encoder = Encoder(
-        Path(draft.root),
-        draft.identity.layout,
-        forward,
-        Preprocessing.from_json(draft.preprocessing),
-        means.batch_size or forward.batch_size,
-        default_workers(device) if means.workers is None else means.workers,
-    )
     done = dict(todo.done)
 
     def so_far() -> Manifest:
         return replace(draft, shards=tuple(done[number] for number in sorted(done)))
 
-    def on_disk(plan: ShardPlan, entry: ShardEntry) -> None:
-        done[plan.number] = entry
+    def on_disk(number: int, entry: ShardEntry) -> None:
+        done[number] = entry
         if committed is not None:
             committed(so_far())
 
     if todo.work:
-        means.progress.start("images", count)
-        encode_shards(folder, todo, encoder, means.progress, on_disk)
+        means.encode(folder, draft, todo, on_disk)
     return so_far()
 
 

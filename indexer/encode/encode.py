@@ -50,7 +50,7 @@ class Forward:
     @property
     def batch_size(self) -> int:
         """Images to hand over at a time: more are no faster on a CPU, fewer are slower on a GPU."""
-        return 32 if self.device == "cpu" else 256
+        return max(32, _A_CORE * threads()) if self.device == "cpu" else 256
 
     @property
     def pool(self) -> ThreadPoolExecutor:
@@ -96,19 +96,22 @@ class Encoding:
         return EncodedBatch(chances, nuance)
 
 
-def start_encoding(forward: Forward, pixels: NDArray[np.uint8]) -> Encoding:
-    """Begin to encode uint8 images [B, 3, S, S], a few on each core or all on a GPU."""
-    count = len(pixels)
-    if forward.device == "cpu":
-        count = min(_A_CORE, ceil(count / threads()))
+def start_encoding(forward: Forward, pixels: NDArray[np.uint8], a_core: int = _A_CORE) -> Encoding:
+    """Begin to encode uint8 images [B, 3, S, S], at most `a_core` on each core or all on a GPU.
+
+    What an image gives may depend in its last bits on those beside it: where bytes are to be the
+    same on every machine, `a_core` is none of its number of cores.
+    """
+    count = a_core if forward.device == "cpu" else len(pixels)
     starts = range(0, len(pixels), count)
     pieces = [forward.pool.submit(forward.run, pixels[i : i + count]) for i in starts]
     return Encoding(len(pixels), pieces)
 
 
 def encode(forward: Forward, pixels: NDArray[np.uint8]) -> EncodedBatch:
-    """Encode uint8 images [B, 3, S, S]; raises as `Encoding.result`."""
-    return start_encoding(forward, pixels).result()
+    """Encode uint8 images [B, 3, S, S], by all cores; raises as `Encoding.result`."""
+    a_core = min(_A_CORE, ceil(len(pixels) / threads()))
+    return start_encoding(forward, pixels, a_core).result()
 
 
 class BatchEncoder:

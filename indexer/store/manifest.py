@@ -33,6 +33,8 @@ MANIFEST_NAME = "manifest.json"
 COPY_NAME = "manifest.previous.json"
 BUILDING_NAME = "building.json"
 LOCK_NAME = "lock"
+PARTS_NAME = "parts"
+"""Folder of parts that are encoded one by one: each is locked, written and swept by itself."""
 
 DEFAULT_RECALL = 0.98
 """Recall@10 against the search of every descriptor that inverted lists have to reach."""
@@ -300,7 +302,7 @@ def writer_lock(folder: Path) -> Iterator[None]:
         with as_resource_error(folder):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-            remove_temporaries(folder)
+            remove_temporaries(folder, PARTS_NAME)
         yield
     finally:
         os.close(descriptor)

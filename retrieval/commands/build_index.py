@@ -26,30 +26,18 @@ from training.datasets.locate import folder_name
 from training.errors import CorruptStoreError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from indexer.build.build import BuildReport
+    from indexer.build.build import BuildOptions, BuildReport
+    from indexer.build.parts import Part
+    from indexer.progress import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(DatasetOptions):
-    """What `retrieve build-index` is told; those of `BuildOptions` have its names."""
+class GalleryOptions(DatasetOptions):
+    """What is indexed, and where; those of `BuildOptions` have its names."""
 
     checkpoint: Annotated[Path | None, "A trained model [default: that in runs/NAME]."] = None
     split: Annotated[str, "train, valid, test, another that the data has, or all."] = "all"
     out: Annotated[Path | None, "Folder of the index [default: indexes/NAME]."] = None
-    device: Annotated[str, DEVICE]
-    runtime: Annotated[
-        str,
-        click.Choice(["torch", "onnx", "onnx-int8", "auto"]),
-        "What encodes: auto is onnx on the CPU and torch on a GPU; onnx-int8, on the CPU, is "
-        "faster and differs a little.",
-    ] = "auto"
-    precision: Annotated[
-        str,
-        click.Choice(["auto", "float32", "bfloat16"]),
-        "Of the backbone by torch; auto is bfloat16 on a GPU that has it, else float32.",
-    ] = "auto"
-    batch_size: Annotated[int | None, COUNT, "Images at a time [default: by device]."] = None
-    workers: Annotated[int | None, click.IntRange(0), "Decoding threads [default: by need]."] = None
     shard_rows: Annotated[
         int | None,
         COUNT,
@@ -69,6 +57,77 @@ class Options(DatasetOptions):
     limit: Annotated[int | None, COUNT, "Only the first so many images."] = None
     as_json: Annotated[bool, JSON]
 
+    @property
+    def folder(self) -> Path:
+        """Of the index."""
+        return self.out or Path("indexes") / self._short
+
+    @property
+    def run(self) -> Path:
+        """The model; UsageError if it is not clear which."""
+        return self.checkpoint or _find_checkpoint(Path("runs") / self._short, self.name)
+
+    @property
+    def _short(self) -> str:
+        adapter = self.name.casefold() in ADAPTERS
+        return self.name.casefold() if adapter else folder_name(Path(self.name))
+
+    def check(self, written: Path) -> None:
+        """Find, before torch is imported, which takes longer than the answer should, that another
+        process writes to a folder, or that the index is another dataset's."""
+        check_unlocked(written)
+        adapter = self.name.casefold() in ADAPTERS
+        if not adapter and not Path(self.name).expanduser().is_dir():
+            load_dataset(self.name, self.root)  # says what is wrong with the name
+        if self.out is None:
+            root = find_root(self.name, self.root) if adapter else Path(self.name).expanduser()
+            _check_origin(self.folder, root)
+
+    def rows(self, dataset: Dataset) -> NDArray[np.int64]:
+        """Which images are indexed; UsageError if none is."""
+        rows = dataset.rows_of(dataset.split_called(self.split))[: self.limit]
+        if not len(rows):
+            there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
+            raise UsageError(
+                f"no image in split {self.split!r}; splits of this dataset: {there}, or all"
+            )
+        return rows
+
+    def how(self, progress: Progress, **more: str) -> BuildOptions:
+        """The options of a build; `more` replaces what was given."""
+        from indexer.build.build import BuildOptions
+        from retrieval.query_vector import draw_requests
+
+        given = vars(self) | more | {"progress": progress, "requests": draw_requests}
+        names = {own.name for own in fields(BuildOptions)}
+        return BuildOptions(**{name: value for name, value in given.items() if name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(GalleryOptions):
+    """What `retrieve build-index` is told."""
+
+    device: Annotated[str, DEVICE]
+    runtime: Annotated[
+        str,
+        click.Choice(["torch", "onnx", "onnx-int8", "auto"]),
+        "What encodes: auto is onnx on the CPU and torch on a GPU; onnx-int8, on the CPU, is "
+        "faster and differs a little.",
+    ] = "auto"
+    precision: Annotated[
+        str,
+        click.Choice(["auto", "float32", "bfloat16"]),
+        "Of the backbone by torch; auto is bfloat16 on a GPU that has it, else float32.",
+    ] = "auto"
+    batch_size: Annotated[int | None, COUNT, "Images at a time [default: by device]."] = None
+    workers: Annotated[int | None, click.IntRange(0), "Decoding threads [default: by need]."] = None
+    part: Annotated[
+        str | None, "Encode only this part, such as 3/16, for `retrieve merge-index`."
+    ] = None
+    ray: Annotated[
+        str | None, "Encode by a Ray cluster: its address, auto, or local for this machine."
+    ] = None
+
 
 @click.command("build-index")
 @filled(Options)
@@ -77,49 +136,56 @@ def command(options: Options) -> int:
 
     Interrupted, the same command goes on where it stopped; run again, it encodes only what
     changed. Broken images are skipped, counted and listed in rejects.jsonl.
+    On many machines: --ray ADDRESS; or --part 1/16 to 16/16, each anywhere, then merge-index.
     """
-    name, adapter = options.name, options.name.casefold() in ADAPTERS
-    short = name.casefold() if adapter else folder_name(Path(name))
-    out = options.out or Path("indexes") / short
-    check_unlocked(out)  # before torch is imported, which takes longer than the answer should
-    if not adapter and not Path(name).expanduser().is_dir():
-        load_dataset(name, options.root)  # says what is wrong with the name
-    if options.out is None:
-        _check_origin(out, find_root(name, options.root) if adapter else Path(name).expanduser())
-    run = options.checkpoint or _find_checkpoint(Path("runs") / short, name)
-    report = _build(options, run, out)
-    rate = report.encoded / report.encode_seconds if report.encode_seconds > 0 else 0.0
-    if options.as_json:
-        print_json(_to_json(report, run, rate))
-    else:
-        _print(report, rate)
-    return 0
+    part = None
+    if options.part is not None:
+        if options.ray is not None:
+            raise UsageError("--part and --ray are two ways to share the work; give one")
+        from indexer.build.parts import Part
+
+        part = Part.parse(options.part)
+    options.check(part.folder(options.folder) if part else options.folder)
+    return tell(options, _build(options, part))
 
 
-def _build(options: Options, run: Path, out: Path) -> BuildReport:
-    from indexer.build.build import BuildOptions, build_index
-    from retrieval.query_vector import draw_requests
+def _build(options: Options, part: Part | None) -> BuildReport:
+    from indexer.build.build import build_index
+    from indexer.build.parts import build_part
+    from indexer.build.shards import plan_shards
     from training.checkpoint import load_checkpoint
-    from training.device import choose_device, keep_freed_memory
+    from training.device import DeviceChoice, choose_device, keep_freed_memory
 
+    run = options.run
     keep_freed_memory()
-    choice = choose_device(options.device)
-    given = vars(options) | {"device": choice.device, "requests": draw_requests}
+    # On a cluster's GPUs, whatever this machine has.
+    far = options.ray is not None and options.device != "auto"
+    choice = DeviceChoice(options.device) if far else choose_device(options.device)
     loaded = load_checkpoint(run, choice.device)
     dataset = options.load(loaded.schema)
-    rows = dataset.rows_of(dataset.split_called(options.split))[: options.limit]
-    if not len(rows):
-        there = ", ".join(sorted({str(s) for s in dataset.splits} - {""})) or "none"
-        raise UsageError(
-            f"no image in split {options.split!r}; splits of this dataset: {there}, or all"
-        )
-    _check_files(dataset, rows, options.max_reject_rate)
+    rows = options.rows(dataset)
+    own = rows
+    if part is not None:
+        plans = part.pick(plan_shards(rows, dataset.paths, options.shard_rows))
+        own = np.concatenate([rows[:0], *(plan.rows for plan in plans)])
+    _check_files(dataset, own, options.max_reject_rate)
     with Bars() as progress:
         if choice.remark:
             progress.say(choice.remark)
-        given["progress"] = progress
-        how = BuildOptions(**{own.name: given[own.name] for own in fields(BuildOptions)})
-        return build_index(dataset, rows, loaded, out, how)
+        how = options.how(progress, device=choice.device)
+        if part is not None:
+            return build_part(dataset, rows, loaded, options.folder, part, how)
+        return build_index(dataset, rows, loaded, options.folder, how)
+
+
+def tell(options: GalleryOptions, report: BuildReport) -> int:
+    """Print what was done; the exit code."""
+    rate = report.encoded / report.encode_seconds if report.encode_seconds > 0 else 0.0
+    if options.as_json:
+        print_json(_to_json(report, options.run, rate))
+    else:
+        _print(report, rate)
+    return 0
 
 
 def _check_origin(out: Path, root: Path) -> None:
@@ -169,7 +235,9 @@ def _find_checkpoint(runs: Path, name: str) -> Path:
 
 
 def _to_json(report: BuildReport, run: Path, rate: float) -> dict[str, Any]:
-    search = {name: getattr(report.search, name) for name in ("factory", "recall", "worst_recall")}
+    search = report.search and {
+        name: getattr(report.search, name) for name in ("factory", "recall", "worst_recall")
+    }
     found = vars(report) | {
         "index": str(report.folder),
         "checkpoint": str(run),
@@ -185,12 +253,15 @@ def _print(report: BuildReport, rate: float) -> None:
 
     listed = f" (see {report.folder / 'rejects.jsonl'})" if report.rejected else ""
     speed = f", {rate:.1f} images/s" if report.encoded else ""
-    for line in (
-        f"index     {report.folder}",
+    part = report.search is None
+    lines = [
+        f"{'part ' if part else 'index'}     {report.folder}",
         f"images    {report.images:,} ({report.encoded:,} encoded, {report.kept:,} kept)",
-        f"rejected  {report.rejected:,}{listed}",
+        f"rejected  {report.rejected:,}{'' if part else listed}",
         f"time      {report.seconds:.1f} s on {report.device} by {report.runtime}{speed}",
         f"size      {report.bytes / 1e6:,.1f} MB",
-        f"search    {in_words(report.search)}",
-    ):
+    ]
+    if report.search is not None:
+        lines.append(f"search    {in_words(report.search)}")
+    for line in lines:
         say(line, stdout)

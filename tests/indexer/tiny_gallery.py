@@ -1,6 +1,7 @@
 """A small deterministic embedder and a folder of generated JPEGs, for the tests of the indexer.
 
-Run as a script it builds an index, slowly enough to be killed: tiny_gallery.py ROOT OUT COUNT.
+Run as a script it builds an index, or a part of one, slowly enough to be killed: tiny_gallery.py
+ROOT OUT COUNT [PART].
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import nn
 
 from indexer.build import verify, version
 from indexer.build.build import BuildOptions, BuildReport, build_index
+from indexer.build.parts import Part, build_part
 from training.datasets.dataset import Dataset
 from training.descriptor import GARMENT, DescriptorLayout
 from training.images.preprocessing import Preprocessing
@@ -133,12 +135,28 @@ def build(
     **options,
 ) -> BuildReport:
     """Build the index of a whole dataset; `options` are those of `BuildOptions`."""
-    few = {"shard_rows": 8, "batch_size": 3, "workers": 0, "runtime": "torch"}
-    chosen = BuildOptions(**few | options)
-    return build_index(dataset, np.arange(len(dataset)), checkpoint, out, chosen)
+    return build_index(dataset, np.arange(len(dataset)), checkpoint, out, few(**options))
+
+
+def few(**options) -> BuildOptions:
+    """Options of a build of few images."""
+    return BuildOptions(
+        **{"shard_rows": 8, "batch_size": 3, "workers": 0, "runtime": "torch"} | options
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file of an index by its name, but the lock, which has a process' number in it."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 if __name__ == "__main__":
     root, out, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     names = [f"pic/{number:04d}.jpg" for number in range(count)]
-    build(gallery(root, names), tiny_checkpoint(root / "run", delay=0.05), out)
+    shown, model = gallery(root, names), tiny_checkpoint(root / "run", delay=0.05)
+    if len(sys.argv) > 4:
+        part = Part.parse(sys.argv[4])
+        build_part(shown, np.arange(count), model, out, part, few())
+    else:
+        build(shown, model, out)

@@ -58,8 +58,8 @@ def test_the_version() -> None:
     ("arguments", "words"),
     [
         (["qurey"], "unknown command 'qurey'; nearest: query"),
-        (["index"], "nearest: build-index"),
-        (["xyz"], "build-index, add, remove, query, names, train"),
+        (["index"], "nearest: merge-index, build-index"),
+        (["xyz"], "build-index, merge-index, add, remove, query, names, train"),
         (["Query"], "nearest: query"),
         ([], "Commands:"),
         (["--nope"], "--nope"),

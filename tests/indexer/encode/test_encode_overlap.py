@@ -127,7 +127,7 @@ def test_pieces_stay_small(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
         found = np.concatenate([result.chances for result in results])
         assert np.array_equal(found, _plain(pixels).chances)
     assert set(sizes) == {1}
-    assert len(said) == {1: 3, 2: 2}[cores]  # 8 to 4 to 2 to 1, or to one a core
+    assert len(said) == 3  # 8 to 4 to 2 to 1
 
 
 def test_what_does_not_fit_torch_is_a_memory_error(tmp_path: Path) -> None:
@@ -188,6 +188,25 @@ def test_each_core_takes_images_of_its_own(count: int, monkeypatch: pytest.Monke
     assert np.array_equal(found.nuance, _plain(pixels).nuance)
     wanted = {1: [1], 3: [1, 2], 5: [2, 3], 11: [2, 3, 3, 3]}
     assert sorted(seen) == wanted[count]
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_a_build_divides_batches_alike_on_every_machine(
+    cores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Last bits depend on which images are computed together, and bytes shall not on cores."""
+    monkeypatch.setattr(encoding, "threads", lambda: cores)
+    seen: list[int] = []
+
+    def run(pixels: NDArray[np.uint8]) -> EncodedBatch:
+        seen.append(len(pixels))
+        return _plain(pixels)
+
+    assert Forward(run).batch_size % 4 == 0
+    pixels = np.zeros((11, 3, 4, 4), np.uint8)
+    encoder = BatchEncoder(Forward(run), print)
+    assert sum(len(r.chances) for r in encoder.results(pixels, encoder.start(pixels))) == 11
+    assert sorted(seen) == [3, 4, 4]
 
 
 @pytest.mark.parametrize("room", [1, 2, 3])

@@ -41,9 +41,9 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def retrieve(*arguments: str) -> int:
+def retrieve(*arguments: str, command: str = "build-index") -> int:
     with pytest.raises(SystemExit) as stopped:
-        main(["build-index", *arguments])
+        main([command, *arguments])
     assert isinstance(stopped.value.code, int)
     return stopped.value.code
 
@@ -104,6 +104,7 @@ def test_the_broken_are_counted(shop: Path, capsys) -> None:
         (["--dataset", "shop", "--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--dataset", "shop", "--batch-size", "0"], 2, "batch-size"),
         (["--dataset", "shop", "--checkpoint", "gone"], 3, "gone is no checkpoint"),
+        (["--dataset", "shop", "--part", "3/2"], 2, "give such as 3/16"),
         (["--dataset", "other"], 2, "retrieve train --dataset other"),
         (["--dataset", "shop", "--out", "shop/labels.csv"], 6, "labels.csv"),
     ],
@@ -113,6 +114,27 @@ def test_mistakes(shop: Path, capsys, arguments: list[str], code: int, words: st
     assert retrieve(*arguments) == code
     assert words in capsys.readouterr().err
     assert not (shop / "indexes").exists()
+
+
+def test_parts_are_encoded_and_merged(shop: Path, capsys) -> None:
+    how = ("--dataset", "shop", "--shard-rows", "4")
+    assert retrieve(*how, "--out", "whole") == 0
+    assert retrieve(*how, "--part", "1/2", "--json") == 0
+    found = json.loads("{" + capsys.readouterr().out.partition("{")[2])
+    assert (found["index"], found["images"]) == ("indexes/shop/parts/1-of-2", 8)
+    assert found["search"] is None
+    assert retrieve(*how, command="merge-index") == 3
+    assert "1 of 3 shards are missing: 1; run `retrieve build-index` with --part 2/2" in (
+        capsys.readouterr().err
+    )
+    assert retrieve(*how, "--part", "2/2", "--out", "far") == 0
+    assert "part      far/parts/2-of-2" in capsys.readouterr().out
+    assert retrieve(*how, "indexes/shop", "far", command="merge-index") == 0
+    assert "images    12 (0 encoded, 12 kept)" in capsys.readouterr().out
+    names = {path.relative_to("whole") for path in Path("whole").rglob("*.*") if path.is_file()}
+    for name in names:
+        assert (Path("indexes/shop") / name).read_bytes() == (Path("whole") / name).read_bytes()
+    assert retrieve("--dataset", "shop", command="merge-index") == 3  # its parts are gone
 
 
 def test_missing_pictures_are_found_before_any_is_encoded(shop: Path, capsys) -> None:
