@@ -154,15 +154,15 @@ def test_no_more_is_admitted_than_is_soon_done() -> None:
     """Of a flood as many as the threads do in the patience; the others learn when to come again."""
 
     async def use(desk: Desk) -> None:
-        await asyncio.gather(*(desk.do("slow", lambda: time.sleep(0.1)) for _ in range(4)))
-        jobs = [desk.do("slow", lambda: time.sleep(0.1)) for _ in range(200)]
+        await asyncio.gather(*(desk.do("slow", lambda: time.sleep(0.2)) for _ in range(4)))
+        jobs = [desk.do("slow", lambda: time.sleep(0.2)) for _ in range(200)]
         found = await asyncio.gather(*jobs, return_exceptions=True)
         refused = [one for one in found if isinstance(one, Refusal)]
         assert all(one.status == 503 and int(one.headers["Retry-After"]) >= 1 for one in refused)
-        assert 4 <= 200 - len(refused) <= 20  # 0.5 s of 2 threads, 0.1 s each: about ten
+        assert 4 <= 200 - len(refused) <= 20  # 1 s of 2 threads, 0.2 s each: about ten
         assert await desk.do("slow", lambda: 7) == 7  # and afterwards all is well
 
-    _on_a_desk(2, 0.5, use)
+    _on_a_desk(2, 1.0, use)
 
 
 def test_work_that_nobody_waits_for_is_not_begun() -> None:
