@@ -19,6 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from indexer.build.shards import EncodedImages, ShardWork, Work
@@ -196,7 +197,16 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
     if address not in (LOCAL, AUTO):
         _check_listens(address)  # Ray itself tries for minutes
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    before, ended = signal.getsignal(signal.SIGTERM), list[SystemExit]()
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        """Keep what says why: Ray, where it waits, makes an exit of its own of it."""
+        try:
+            before(number, frame)  # type: ignore[operator,misc]
+        except SystemExit as error:
+            ended.append(error)
+            raise
+
     # What Ray tells of lost workers it prints; but standard output is for results.
     with redirect_stdout(sys.stderr):
         try:
@@ -206,10 +216,16 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
             raise ResourceError(f"cannot join the Ray cluster {address}: {why[0]}") from error
         try:
             if main:  # Ray has taken it
-                signal.signal(signal.SIGTERM, before)
+                signal.signal(signal.SIGTERM, terminated if callable(before) else before)
             yield
+        except SystemExit:
+            if ended:
+                raise ended[0] from None
+            raise
         finally:
             ray.shutdown()
+            if main:
+                signal.signal(signal.SIGTERM, before)
 
 
 def _check_listens(address: str) -> None:
