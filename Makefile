@@ -19,7 +19,7 @@ test-page: .venv/installed-dev
 # On a cluster of this machine: not in `test`, and what it needs is not in `dev`.
 test-scale: .venv/installed-dev
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev,ray]"
-	$(BIN)/pytest tests/indexer/build/test_on_ray.py
+	$(BIN)/pytest tests/indexer/build/test_on_ray.py tests/test_scaling_docs.py
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev

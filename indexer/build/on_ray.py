@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from indexer.build.shards import EncodedImages, ShardWork, Work
@@ -32,7 +34,7 @@ from training.errors import DataError, ResourceError, RetrieveError, UsageError
 from training.files import remove_temporaries, temporary_file
 from training.threads import settle, threads
 
-LOCAL = "local"
+LOCAL, AUTO = "local", "auto"  # this machine; the cluster that this machine is a node of
 
 _TRIES = 8  # more than that a shard is lost by chance only on machines that nobody can use
 _PATIENCE = 120  # seconds for a node's first answer
@@ -192,8 +194,19 @@ def _load(address: str) -> Any:
 def _joined(ray: Any, address: str) -> Iterator[None]:
     """Be a driver of the cluster; when that ends, so do its tasks."""
     own = {"num_cpus": threads(), "include_dashboard": False} if address == LOCAL else {}
+    if address not in (LOCAL, AUTO):
+        _check_listens(address)  # Ray itself tries for minutes
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    before, ended = signal.getsignal(signal.SIGTERM), list[SystemExit]()
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        """Keep what says why: Ray, where it waits, makes an exit of its own of it."""
+        try:
+            before(number, frame)  # type: ignore[operator,misc]
+        except SystemExit as error:
+            ended.append(error)
+            raise
+
     # What Ray tells of lost workers it prints; but standard output is for results.
     with redirect_stdout(sys.stderr):
         try:
@@ -203,10 +216,26 @@ def _joined(ray: Any, address: str) -> Iterator[None]:
             raise ResourceError(f"cannot join the Ray cluster {address}: {why[0]}") from error
         try:
             if main:  # Ray has taken it
-                signal.signal(signal.SIGTERM, before)
+                signal.signal(signal.SIGTERM, terminated if callable(before) else before)
             yield
+        except SystemExit:
+            if ended:
+                raise ended[0] from None
+            raise
         finally:
             ray.shutdown()
+            if main:
+                signal.signal(signal.SIGTERM, before)
+
+
+def _check_listens(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise UsageError(f"{address!r} is no Ray cluster; give HOST:PORT, auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise ResourceError(f"cannot join the Ray cluster {address}: {error}") from error
 
 
 def _places(ray: Any, device: str) -> tuple[int, dict[tuple[str, str], int]]:

@@ -206,6 +206,15 @@ def test_a_cluster_that_anybody_may_use_is_refused(
             build(dataset, run, tmp_path / "out", ray=address)
 
 
+def test_a_cluster_that_is_not_there(
+    tmp_path: Path, dataset: Dataset, run: Checkpoint, cluster: Any
+) -> None:
+    with pytest.raises(UsageError, match=r"'ray://10.0.0.1:10001' is no Ray cluster"):
+        build(dataset, run, tmp_path / "out", ray="ray://10.0.0.1:10001")
+    with pytest.raises(ResourceError, match=r"cannot join the Ray cluster 127.0.0.1:1: .*refused"):
+        build(dataset, run, tmp_path / "out", ray="127.0.0.1:1")
+
+
 def test_without_ray_the_extra_is_named(
     tmp_path: Path, dataset: Dataset, run: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
