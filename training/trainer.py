@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -133,6 +133,7 @@ class Trainer:
                 continue
             labels, category, shows = self._labels, self._category, self._shows
             batch = make_batch(plan, inputs, known, labels, category, shows, device)
+            batch = replace(batch, progress=(epoch + step / steps) / recipe.epochs)
             losses = train_step(objective, self.optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(

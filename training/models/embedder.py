@@ -37,6 +37,21 @@ class Seen(NamedTuple):
     z: Tensor
 
 
+class Given(NamedTuple):
+    """What a step knows of its b images beside F, for a model's own losses. A batch that several
+    processes share: of this one's share."""
+
+    labels: Tensor  # label states [b, K] float
+    category: Tensor  # [b] int64, -1 unknown
+    shows: Tensor  # what each picture shows, as in `training/step.py` [b] int64
+    # with sampled triplets, the attribute of each image's triplet [b] int64, -1: leave it out; the
+    # three images of a triplet follow each other
+    attribute: Tensor | None
+    landmarks: Tensor | None  # [b, L, 3], see `training/images/landmarks.py`; None: not asked for
+    progress: float  # share of the epochs that are done, 0 to below 1
+    generator: torch.Generator  # of all draws
+
+
 class Described(NamedTuple):
     """What a descriptor is made of, for B images: the probability of every value, each under its
     own type condition [B, K] in 0..1, and unit vectors side by side [B, N], see `layout`."""
@@ -81,6 +96,12 @@ class ConditionedEmbedder(nn.Module, ABC):
     sees_values: ClassVar[bool] = False
     """Whether an embedding depends on the values that a condition names; otherwise only on which
     attributes it speaks of."""
+
+    needs_landmarks: ClassVar[bool] = False
+    """Whether it learns from landmarks, and is left out where the data has none."""
+
+    teaches_heads: ClassVar[bool] = False
+    """Whether its own losses teach what it says of values and categories, whatever the recipe."""
 
     reduce: nn.Module
     """F [B, channels, H, W] -> I [B, *, h, w], which knows no condition."""
@@ -130,6 +151,14 @@ class ConditionedEmbedder(nn.Module, ABC):
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Z before normalisation [B, C, d], of I [B, *, h, w] under label states [B or 1, C, K]
         float; P, if stored, else computed."""
+
+    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
+        """Terms by name, scalars, that are added to those of the recipe as they are: of
+        standardised F [b, channels, H, W] in training, channels dropped. Here none.
+
+        A name that is no field of `training.step.Losses`.
+        """
+        return {}
 
     def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
         """Z, and what nuance is read from; arguments as for `attend_raw`."""
