@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.device import autocast
+from training.images.landmarks import moved
 from training.images.tensors import Augmentation, augment, draw_augmentation, drop_channels
 from training.losses import (
     Pairs,
@@ -230,7 +231,8 @@ class Objective(nn.Module):
         own = self.processes.share(len(batch.labels))
         known = batch.labels[own], batch.category[own], batch.shows[own]
         attribute = None if batch.attribute is None else batch.attribute[own]
-        return Given(*known, attribute, batch.landmarks, batch.progress, generator)
+        marks = None if batch.landmarks is None else moved(batch.landmarks, drawn)
+        return Given(*known, attribute, marks, batch.progress, generator)
 
 
 def train_step(
