@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from training.descriptor import DescriptorLayout
 from training.models.backbones import (
     backbone_channels,
     build_backbone,
+    channels_below,
     lower_channels,
     with_lower_stages,
 )
@@ -93,6 +95,10 @@ class ConditionedEmbedder(nn.Module, ABC):
     paper: ClassVar[str]
     """Who described it, where."""
 
+    reads_below: ClassVar[bool] = False
+    """Whether it reads the stage below the last one, and so has `lower_stages` whatever its config
+    says."""
+
     sees_values: ClassVar[bool] = False
     """Whether an embedding depends on the values that a condition names; otherwise only on which
     attributes it speaks of."""
@@ -111,6 +117,7 @@ class ConditionedEmbedder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         assert config.architecture == self.architecture, "build_model chooses the class"
+        config = self.settled(config)
         self.schema = schema
         self.config = config
         self.dim = config.dim
@@ -123,6 +130,8 @@ class ConditionedEmbedder(nn.Module, ABC):
         if lower:  # the stages' scales differ
             self.standardise = nn.BatchNorm2d(lower + own, affine=False)
         self.last_stage = slice(lower, lower + own)
+        below = channels_below(config.backbone, config.stage) if lower else 0
+        self.below = slice(lower - below, lower)
         self.build(lower + own)
         self.values = ValueReadout(schema, self.dim) if config.readout == "values" else None
         self.category_head = nn.Linear(config.dim, categories) if categories else None
@@ -133,6 +142,11 @@ class ConditionedEmbedder(nn.Module, ABC):
         self.type_conditions: Tensor
         self.nuance = AttributeNuance(len(schema.attributes), 2 * config.dim, config.nuance)
         self.garment_nuance = GarmentNuance(lower + own, config.garment_nuance)
+
+    @classmethod
+    def settled(cls, config: ModelConfig) -> ModelConfig:
+        """A config with what this model has no choice of; the same for one that has it already."""
+        return replace(config, lower_stages=True) if cls.reads_below else config
 
     @abstractmethod
     def build(self, channels: int) -> None:
