@@ -218,6 +218,14 @@ class ConditionedEmbedder(nn.Module, ABC):
         """The embedding [B, width] of images [B, 3, S, S] under a condition [B or 1, K]."""
         return self.attend(self.features(images), condition)
 
+    def category_logits(self, maps: Tensor) -> Tensor | None:
+        """Logits of every category [B, C] of I, told nothing; None without a category head."""
+        if self.category_head is None:
+            return None
+        z = self.attend_raw(maps, maps.new_zeros(1, 1, self.schema.size))
+        logits: Tensor = self.category_head(z[:, 0])
+        return logits
+
     def value_logits(self, by_type: Tensor) -> Tensor:
         """Logits of each value [B, K], from Z under every type condition [B, T, d]."""
         types = range(len(self.schema.attributes))
