@@ -315,6 +315,24 @@ class ValueReadout(nn.Module):
         return torch.cat(parts, -1)
 
 
+def chance_roots(chances: Tensor, conditions: Tensor, schema: Schema) -> Tensor:
+    """Embeddings [B, 2 K] of length 1 whose inner product says how alike chances [B, K] are in the
+    attributes that conditions [B or 1, K] speak of.
+
+    Of a single-valued attribute it is sum sqrt(p_a p'_a), of a multi-valued one the mean over its
+    values of sqrt(p p') + sqrt((1 - p) (1 - p')), of several attributes the mean.
+    """
+    shares = attribute_weights(conditions, schema)
+    present, absent = [], []
+    for number, attribute in enumerate(schema.attributes):
+        share = shares[:, number, None]
+        own = chances[:, schema.slice_of(number)]
+        count = own.shape[1] if attribute.multi else 1
+        present.append((share * own / count).clamp(min=0).sqrt())
+        absent.append((share * (1 - own) / count).clamp(min=0).sqrt() * attribute.multi)
+    return torch.cat([*present, *absent], -1)
+
+
 def named_attributes(conditions: Tensor, schema: Schema) -> Tensor:
     """Whether a condition speaks of each attribute, present or absent: [*, K] -> [*, T], 0 or 1."""
     ranges = [schema.slice_of(number) for number in range(len(schema.attributes))]

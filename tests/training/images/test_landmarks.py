@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import torch
 from PIL import Image
 
 from training.datasets.dataset import Dataset
+from training.errors import DataError
 from training.images.batches import Reading
 from training.images.landmarks import CUT_OFF, NONE, OCCLUDED, VISIBLE, in_square
 from training.images.preprocessing import Preprocessing
-from training.models.config import ModelConfig, build_model
-from training.recipe import Recipe
+from training.models.config import ModelConfig, build_model, variant
+from training.recipe import Recipe, RunConfig
+from training.run import run_training
 from training.sampling import BatchPlan
 from training.schema import Attribute, Schema
 from training.sources import Photographs, Source, StoredMaps
@@ -100,3 +103,11 @@ def test_views_that_are_trained_on_take_them_along(dataset, tmp_path, frozen, co
                 seen += 1
     assert seen > 10
     assert mirrored > 3
+
+
+def test_a_model_that_learns_from_them_refuses_data_without(dataset, tmp_path) -> None:
+    config = RunConfig(variant("fashionnet", ModelConfig("small", "layer2", 4)))
+    for marks in (None, np.full((3, 8, 3), np.nan, np.float32)):
+        without = replace(dataset, landmarks=marks)
+        with pytest.raises(DataError, match="FashionNet learns from landmarks, and dots has none"):
+            run_training(without, config, tmp_path / "run")

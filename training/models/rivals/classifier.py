@@ -16,16 +16,12 @@ from torch.nn import functional as F
 
 from training.images.landmarks import OCCLUDED, VISIBLE
 from training.losses import category_loss, value_loss
-from training.models.embedder import ConditionedEmbedder, Given, attribute_weights
+from training.models.embedder import ConditionedEmbedder, Given, chance_roots
 
 
 class Classifier(ConditionedEmbedder):
-    """Z is one feature under every condition, an embedding the chances that heads read from it.
-
-    Two images are compared by sqrt(p) of the attributes asked for: of a single-valued one
-    sum sqrt(p_a p'_a), of a multi-valued one the same of every value and of its absence, in the
-    mean; of several attributes the mean. I is [B, channels, 1, 1], Z first.
-    """
+    """Z is one feature under every condition, an embedding `chance_roots` of what heads read from
+    it; I is [B, channels, 1, 1], Z first."""
 
     teaches_heads = True
 
@@ -40,16 +36,7 @@ class Classifier(ConditionedEmbedder):
 
     def attend(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
         """Embeddings [B, 2 K] of length 1 of I under label states [B or 1, K]."""
-        chances = self.predict(maps, keys)
-        shares = attribute_weights(condition, self.schema)  # [B or 1, T]
-        present, absent = [], []
-        for number, attribute in enumerate(self.schema.attributes):
-            own = chances[:, self.schema.slice_of(number)] * shares[:, number, None]
-            rest = shares[:, number, None] - own
-            count = own.shape[1] if attribute.multi else 1
-            present.append((own / count).clamp(min=0).sqrt())
-            absent.append((rest / count).clamp(min=0).sqrt() * attribute.multi)
-        return torch.cat([*present, *absent], -1)
+        return chance_roots(self.predict(maps, keys), condition, self.schema)
 
     def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
         """Those of the two heads on Z, weights 1."""
