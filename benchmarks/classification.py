@@ -287,8 +287,10 @@ def _order(models: Rows) -> str:
             if all(found) and published is not None:
                 pairs.append((np.mean([f["recall"][KS.index(3)] for f in found]), published))
         if len(pairs) > 2:
-            ranks = np.array(pairs).argsort(axis=0).argsort(axis=0)
-            alike = float(np.asarray(np.corrcoef(ranks.T))[0, 1])
+            each = np.array(pairs).T  # [2, rows]
+            ranks = (each[:, :, None] > each[:, None]).sum(-1)
+            ranks = ranks + 0.5 * (each[:, :, None] == each[:, None]).sum(-1)  # ties share one
+            alike = float(np.asarray(np.corrcoef(ranks))[0, 1])
             told.append(f"{name} @3 {alike:.2f} of {len(pairs)} rows")
     return f"Rank correlation with the published rows: {'; '.join(told)}." if told else ""
 

@@ -232,7 +232,8 @@ class Objective(nn.Module):
         known = batch.labels[own], batch.category[own], batch.shows[own]
         attribute = None if batch.attribute is None else batch.attribute[own]
         marks = None if batch.landmarks is None else moved(batch.landmarks, drawn)
-        return Given(*known, attribute, marks, batch.progress, generator)
+        # A copy: how much a model draws of its own share must not change what all draw after it.
+        return Given(*known, attribute, marks, batch.progress, generator.clone_state())
 
 
 def train_step(

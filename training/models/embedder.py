@@ -51,7 +51,7 @@ class Given(NamedTuple):
     attribute: Tensor | None
     landmarks: Tensor | None  # [b, L, 3], see `training/images/landmarks.py`; None: not asked for
     progress: float  # share of the epochs that are done, 0 to below 1
-    generator: torch.Generator  # of all draws
+    generator: torch.Generator  # of its draws
 
 
 class Described(NamedTuple):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from training.models.embedder import Given
 from training.models.rivals.classifier import (
     LANDMARKS,
-    LandmarkClassifier,
+    Classifier,
     heatmap_targets,
     located,
 )
@@ -37,18 +37,19 @@ RADIUS = 1 / 28
 """R of the targets, a share of the side, as in `upsampling.py`."""
 
 
-class Attentive(LandmarkClassifier):
+class Attentive(Classifier):
     """I is Z [B, d, 1, 1]."""
 
     architecture = "attentive"
     title = "Attentive"
+    needs_landmarks = True
     paper = "Wang et al., CVPR 2018"
 
     def build(self, channels: int) -> None:
         """The grammar, the hour-glass and a hidden layer."""
         self.reduce: GrammarAttention = GrammarAttention(channels, self.dim)
 
-    def landmark_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
+    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
         """Heatmaps by their binary cross-entropy, and both heads."""
         assert given.landmarks is not None
         seen = self.reduce.see(trunk)

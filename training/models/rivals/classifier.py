@@ -2,17 +2,15 @@
 
 They were made to name categories and attributes, each attribute by a head of its own. All of a
 picture is worked out once, in `reduce`; a condition only chooses the attributes that are compared.
-Their losses are their own, so that a recipe of theirs has no other weights. As a set they are
-compared on F (RIVALS.md): none has the network of its paper, and `grid` is 14 in their rows.
+Their losses are their own, so that a recipe of theirs has no other weights. None has the network of
+its paper: what each does, it does with F, of 14 x 14 cells in the rows of tables. Those that learn
+where landmarks are (`needs_landmarks`) are told them in training alone.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.images.landmarks import OCCLUDED, VISIBLE
 from training.losses import category_loss, value_loss
@@ -51,22 +49,6 @@ class Classifier(ConditionedEmbedder):
         return out
 
 
-class LandmarkClassifier(Classifier):
-    """A classifier that learns where the landmarks are, and looks there; `LANDMARKS` of them."""
-
-    needs_landmarks = True
-
-    @abstractmethod
-    def landmark_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
-        """All own terms, where landmarks are given."""
-
-    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
-        """All own terms; without landmarks in the batch those of the heads."""
-        if given.landmarks is None:
-            return super().own_losses(trunk, given)
-        return self.landmark_losses(trunk, given)
-
-
 LANDMARKS = 8
 """Slots: left and right collar, sleeve, waistline, hem."""
 
@@ -84,8 +66,3 @@ def heatmap_targets(landmarks: Tensor, side: int, radius: float) -> Tensor:
     down = landmarks[..., 1, None, None] - cells[:, None]
     distance = (across.square() + down.square()).sqrt() * side
     return torch.exp(-0.5 * distance / radius)
-
-
-def unit(*features: Tensor) -> Tensor:
-    """Features [B, *] side by side, each of length 1."""
-    return torch.cat([F.normalize(feature, dim=-1) for feature in features], -1)

@@ -19,7 +19,6 @@ from torch.nn import functional as F
 from training.losses import category_loss, item_pairs, triplet_loss, value_loss
 from training.models.config import ModelConfig
 from training.models.embedder import ConditionedEmbedder, Given, attribute_weights
-from training.models.rivals.classifier import unit
 
 MARGIN, POSITIVES = 0.2, 4
 
@@ -65,8 +64,8 @@ class DARN(ConditionedEmbedder):
         if named is not None:
             out["categories"] = category_loss(named.float(), given.category)
         stages: tuple[slice, slice] = (self.below, self.last_stage)
-        whole = [trunk[:, stage].mean((2, 3)) for stage in stages]
-        z = F.normalize(unit(maps.flatten(1), *whole).float(), dim=-1)
+        parts = [maps.flatten(1), *(trunk[:, stage].mean((2, 3)) for stage in stages)]
+        z = torch.cat([F.normalize(part.float(), dim=-1) for part in parts], 1) / len(parts) ** 0.5
         pairs = item_pairs(given.shows)
         drawn = MARGIN, POSITIVES, given.generator
         return out | {"triplets": triplet_loss((z @ z.T)[None], pairs, *drawn)}

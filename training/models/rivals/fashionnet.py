@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from training.images.landmarks import NONE, VISIBLE
 from training.losses import category_loss, value_loss
 from training.models.embedder import Given
-from training.models.rivals.classifier import LANDMARKS, LandmarkClassifier, located
+from training.models.rivals.classifier import LANDMARKS, Classifier, located
 
 STATES = 3
 """Visible, occluded, cut off."""
@@ -35,11 +35,12 @@ FIRST = 0.25
 """Share of the epochs in which the landmarks come first."""
 
 
-class FashionNet(LandmarkClassifier):
+class FashionNet(Classifier):
     """I is [Z; positions 16; logits of visibility 24]."""
 
     architecture = "fashionnet"
     title = "FashionNet"
+    needs_landmarks = True
     paper = "Liu et al., CVPR 2016"
 
     def build(self, channels: int) -> None:
@@ -48,7 +49,7 @@ class FashionNet(LandmarkClassifier):
         self.register_buffer("counts", torch.ones(2, self.schema.size))
         self.counts: Tensor  # how often values were present and absent so far [2, K]
 
-    def landmark_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
+    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
         """Positions, visibility, values, category; at first 10, 1, 0.1, 0.1, then 1 each."""
         assert given.landmarks is not None
         seen = self.reduce.see(trunk)

@@ -22,7 +22,7 @@ from training.losses import category_loss, value_loss
 from training.models.embedder import Given
 from training.models.rivals.classifier import (
     LANDMARKS,
-    LandmarkClassifier,
+    Classifier,
     heatmap_targets,
     located,
 )
@@ -34,11 +34,12 @@ RADIUS = 1 / 28
 """R of the targets, a share of the side (8 pixels of 224)."""
 
 
-class Upsampling(LandmarkClassifier):
+class Upsampling(Classifier):
     """I is [Z of the values; Z of the category], both [B, d]."""
 
     architecture = "upsampling"
     title = "Upsampling"
+    needs_landmarks = True
     paper = "Liu and Lu, ECCV Workshops 2018"
 
     def build(self, channels: int) -> None:
@@ -50,7 +51,7 @@ class Upsampling(LandmarkClassifier):
         head = self.category_head
         return None if head is None else head(maps[:, self.dim :, 0, 0])
 
-    def landmark_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
+    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
         """Heatmaps 10, values 20, category 1."""
         assert given.landmarks is not None
         seen = self.reduce.see(trunk)
