@@ -75,6 +75,7 @@ class Trainer:
         self.model, self.source, self.config, self.setting = model, source, config, setting
         self.optimizer = build_optimizer(model, recipe)
         shares, pairs = setting.processes.count, partners(model, recipe)
+        pairs = pairs or (model.wants_pairs and dataset.items is not None)
         self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
         self._identity = run_identity(config, dataset)
         self._labels = torch.from_numpy(dataset.labels)

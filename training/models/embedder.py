@@ -106,6 +106,10 @@ class ConditionedEmbedder(nn.Module, ABC):
     needs_landmarks: ClassVar[bool] = False
     """Whether it learns from landmarks, and is left out where the data has none."""
 
+    wants_pairs: ClassVar[bool] = False
+    """Whether its own losses compare pictures of one item: where items are known, half of a batch
+    are other pictures of the other half's."""
+
     teaches_heads: ClassVar[bool] = False
     """Whether its own losses teach what it says of values and categories, whatever the recipe."""
 

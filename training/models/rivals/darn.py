@@ -5,7 +5,7 @@ Kept: a layer over the picture, a branch of two layers for each attribute and fo
 cosine triplet loss on that layer beside the pooled maps of the two last stages, each of length 1.
 Under an attribute's condition an embedding is its branch. Left out: NIN, which F is here; a network
 for street and one for shop pictures, since nothing here says which is which; detection; PCA.
-Where nothing is known of items, or a batch has no two pictures of one, there are no triplets.
+Where nothing is known of items there are no triplets.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DARN(ConditionedEmbedder):
     title = "DARN"
     paper = "Huang et al., ICCV 2015"
     teaches_heads = True
+    wants_pairs = True
     reads_below = True
 
     @classmethod

@@ -31,6 +31,7 @@ class WTBI(Classifier):
     architecture = "wtbi"
     title = "WTBI"
     paper = "Hadi Kiapour et al., ICCV 2015"
+    wants_pairs = True
 
     @classmethod
     def settled(cls, config: ModelConfig) -> ModelConfig:
