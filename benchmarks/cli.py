@@ -12,7 +12,7 @@ COMMANDS = {
     "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
-    "classification": ("benchmarks.classification", "Predicting categories and attributes."),
+    "table1": ("benchmarks.classification", "Predicting categories and attributes, side by side."),
     "words": ("benchmarks.words", "Labels from titles, against the labels that are known."),
     "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),

@@ -76,20 +76,25 @@ def category_loss(logits: Tensor, category: Tensor) -> Tensor:
     return F.cross_entropy(logits[known], category[known])
 
 
-def masked_attribute_loss(logits: Tensor, labels: Tensor, shown: Tensor) -> Tensor:
+def masked_attribute_loss(
+    logits: Tensor, labels: Tensor, shown: Tensor, weights: Tensor | None = None
+) -> Tensor:
     """Mean binary cross-entropy of logits [B, K] on the labels that were hidden, given those that
-    were `shown`, the label states after masking."""
+    were `shown`, the label states after masking; `weights` of the mean [B, K], > 0, None: equal."""
     scored = (labels != 0) & (shown == 0)
     if not bool(scored.any()):
         return logits.sum() * 0
-    return F.binary_cross_entropy_with_logits(logits[scored], (labels[scored] > 0).float())
+    own = None if weights is None else weights[scored] / weights[scored].mean()
+    return F.binary_cross_entropy_with_logits(logits[scored], (labels[scored] > 0).float(), own)
 
 
-def value_loss(logits: Tensor, labels: Tensor, schema: Schema) -> Tensor:
+def value_loss(
+    logits: Tensor, labels: Tensor, schema: Schema, weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy over the values of each attribute, mean over those that have a labelled image.
 
     Of logits [B, K] under the attributes' type conditions: single-valued attributes get a softmax,
-    multi-valued ones a sigmoid for each value.
+    multi-valued ones a sigmoid for each value, in a mean by `weights` [B, K].
     """
     losses = []
     for number, attribute in enumerate(schema.attributes):
@@ -97,7 +102,8 @@ def value_loss(logits: Tensor, labels: Tensor, schema: Schema) -> Tensor:
         own, states = logits[:, where], labels[:, where]
         if attribute.multi:
             if bool(states.any()):
-                losses.append(masked_attribute_loss(own, states, torch.zeros_like(states)))
+                heavy = None if weights is None else weights[:, where]
+                losses.append(masked_attribute_loss(own, states, torch.zeros_like(states), heavy))
             continue
         labelled = (states == 1).any(1)
         if bool(labelled.any()):

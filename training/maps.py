@@ -31,7 +31,7 @@ from training.errors import DataError
 from training.files import TEMPORARY_PREFIX, commit, temporary_file
 from training.images.batches import Reading, read_batches
 from training.images.read import file_version
-from training.images.tensors import augment, draw_augmentation, normalise
+from training.images.tensors import Augmentation, augment, draw_augmentation, normalise
 from training.models.embedder import ConditionedEmbedder
 from training.schema import Condition
 
@@ -59,6 +59,11 @@ class Copy:
     # in which format the backbone computes, see `autocast`: nothing is evaluated on a copy, so
     # rounding adds to what it is made for
     precision: str
+
+    def draw(self, images: int) -> Augmentation:
+        """How so many images are changed: drawn for all at once, whatever the batches."""
+        generator = torch.Generator().manual_seed(self.number)
+        return draw_augmentation(images, 1, self.flip, self.crop, 0.0, generator)
 
 
 @dataclass(frozen=True)
@@ -131,10 +136,7 @@ def encoded(
     """Run a backbone over images: of each batch the rows that could be read and their F
     [B, channels, H, W]; row and reason of the others are added to `failures`."""
     shown, device = reading.preprocessing, next(model.parameters()).device
-    change = None
-    if copy is not None:  # drawn for all at once, whatever the batches
-        generator = torch.Generator().manual_seed(copy.number)
-        change = draw_augmentation(len(rows), 1, copy.flip, copy.crop, 0.0, generator)
+    change = None if copy is None else copy.draw(len(rows))
     batches = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
     with autocast("float32" if copy is None else copy.precision, str(device)):
         for batch in read_batches(dataset.root, dataset.paths, batches, shown, reading.workers):

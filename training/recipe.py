@@ -76,6 +76,12 @@ class Recipe:
         """How many copies of each training image are stored: none if the backbone is trained."""
         return self.copies if self.freeze_backbone else 0
 
+    @property
+    def teaches(self) -> bool:
+        """Whether any term has a weight; else there are the model's own losses alone."""
+        terms = ("category", "attribute", "triplet", "value", "contrast", "nuance")
+        return any(getattr(self, f"{term}_weight") for term in terms)
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict of all options."""
         return asdict(self)

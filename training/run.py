@@ -14,7 +14,7 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
 from training.export import export_checkpoint, load_exporters, sample_pictures
 from training.images.batches import Reading
-from training.models.config import build_model
+from training.models.config import build_model, model_class
 from training.recipe import RunConfig
 from training.report import Progress, TrainReport
 from training.resume import check_same_run, read_last, run_identity, whole_last
@@ -70,6 +70,12 @@ def run_training(
         raise DataError(f"{dataset.name} has no images in its train split")
     if not dataset.labels[rows].any() and (dataset.category[rows] < 0).all():
         raise DataError(f"{dataset.name} has no labels in its train split, nothing to learn from")
+    kind = model_class(config.model.architecture)
+    if kind.needs_landmarks and not dataset.has_landmarks("train"):
+        raise DataError(
+            f"{kind.title} learns from landmarks, and {dataset.name} has none in its train split; "
+            "choose another --variant, or add the list of landmarks that the dataset comes with"
+        )
     exports = config.model.architecture == "m2fashion" and dataset.schema.size > 0
     if exports:
         load_exporters()  # now: that it cannot be done should not be found after the last epoch
@@ -94,6 +100,8 @@ def run_training(
     else:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         source = Photographs(dataset, reading)
+    if model.needs_landmarks:
+        source.locate()
     trainer = Trainer(model, source, config, setting)
     report = TrainReport(out, images=len(source.rows), failures=source.failures)
     if unfinished is not None:

@@ -10,9 +10,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from training.datasets.dataset import Dataset
 from training.images.batches import ReadBatch, Reading, read_batches
+from training.images.landmarks import in_square, moved
 from training.images.preprocessing import Preprocessing
 from training.images.tensors import normalise
 from training.maps import Copy, Inputs, MapBank, bank_from_trunk, trunk_maps
@@ -51,6 +53,7 @@ class Source(ABC):
         self.valid_rows = validation_rows(dataset)
         self.failures: list[tuple[str, str]] = []
         """(path, reason) of unreadable images met so far."""
+        self._landmarks: list[Tensor] = []
 
     @abstractmethod
     def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
@@ -59,6 +62,25 @@ class Source(ABC):
     @abstractmethod
     def validation_inputs(self) -> Inputs:
         """The images or maps of the validation rows, batch by batch."""
+
+    @abstractmethod
+    def locate(self) -> None:
+        """Work out where the landmarks lie in all that is trained on; before `landmarks`."""
+
+    def landmarks(self, order: BatchPlan) -> Tensor | None:
+        """Of the images or maps of a batch, as `batches` gives them [B, L, 3], see
+        `training/images/landmarks.py`; None if they were not located."""
+        if not self._landmarks:
+            return None
+        pairs = zip(order.copies, order.rows, strict=True)
+        return torch.stack([self._landmarks[copy][row] for copy, row in pairs])
+
+    def _located(self, rows: NDArray[np.int64], shown: Preprocessing) -> Tensor:
+        """Landmarks of some rows in a list of all [N, L, 3], 0 elsewhere."""
+        found = torch.from_numpy(in_square(self.dataset, rows, shown))
+        out = found.new_zeros(len(self.dataset), *found.shape[1:])
+        out[torch.from_numpy(rows)] = found
+        return out
 
     def validation_bank(self, model: ConditionedEmbedder) -> MapBank | None:
         """The validation images' maps under the model as it is now; None without a split."""
@@ -91,9 +113,11 @@ class StoredMaps(Source):
         self.failures += own.failures
         self.rows = np.intersect1d(own.rows, train)
         self.valid_rows = np.setdiff1d(own.rows, train)
-        self._stored = [own]
+        self._stored, self._shown = [own], reading.preprocessing
+        self._copies: list[tuple[Copy, NDArray[np.int64]]] = []
         for number in range(1, recipe.stored_copies + 1):
             copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
+            self._copies.append((copy, self.rows))
             self._stored.append(trunk_maps(model, dataset, self.rows, reading, cache, copy, retry))
             self.rows = np.intersect1d(self._stored[-1].rows, self.rows)
 
@@ -106,6 +130,16 @@ class StoredMaps(Source):
                 asked, stored = copies == copy, self._stored[copy]
                 out[asked] = stored.maps[np.searchsorted(stored.rows, rows[asked])]
             yield order.rows, torch.from_numpy(out)
+
+    def locate(self) -> None:
+        """In the images' own views, and in every copy's."""
+        self._landmarks = [self._located(self.rows, self._shown)]
+        whole = self._located(self.rows, self._shown.whole) if self._copies else None
+        for copy, rows in self._copies:
+            assert whole is not None
+            changed, drawn = whole.clone(), torch.from_numpy(rows)
+            changed[drawn] = moved(whole[drawn], copy.draw(len(rows)))
+            self._landmarks.append(changed)
 
     def validation_inputs(self) -> Inputs:
         """Their own maps."""
@@ -136,6 +170,10 @@ class Photographs(Source):
     def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
         """Whole pictures; unreadable ones shorten a batch."""
         return self._images((order.rows for order in orders), self._whole)
+
+    def locate(self) -> None:
+        """In the whole pictures."""
+        self._landmarks = [self._located(self.rows, self._whole)]
 
     def validation_inputs(self) -> Inputs:
         """Pictures as an index shows them."""

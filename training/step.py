@@ -1,16 +1,16 @@
 """One step of training: every image once through the backbone, many conditions on its map.
 
 The loss is Eq. 15 and the terms added to it: category + lambda * attribute + gamma * triplet
-(+ value + contrast + nuance). The head looks at an image's map under a label mask, under every type
-condition and under the value conditions drawn for the batch. Three steps, so that several processes
-can share a batch: `draw_looks` for all of its images, `look` at one's own, `batch_losses` over all
-embeddings.
+(+ value + contrast + nuance), and what a model adds of its own. The head looks at an image's map
+under a label mask, under every type condition and under the value conditions drawn for the batch.
+Three steps, so that several processes can share a batch: `draw_looks` for all of its images, `look`
+at one's own, `batch_losses` over all embeddings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.device import autocast
-from training.images.tensors import augment, draw_augmentation, drop_channels
+from training.images.landmarks import moved
+from training.images.tensors import Augmentation, augment, draw_augmentation, drop_channels
 from training.losses import (
     Pairs,
     category_loss,
@@ -32,7 +33,7 @@ from training.losses import (
     value_loss,
     value_pairs,
 )
-from training.models.embedder import ConditionedEmbedder, Seen
+from training.models.embedder import ConditionedEmbedder, Given, Seen
 from training.processes import ALONE, Processes
 from training.recipe import Recipe
 from training.sampling import BatchPlan, fits, mask_labels, sample_value_conditions
@@ -52,6 +53,8 @@ class Batch:
     # with sampled triplets, the attribute of each image's triplet [B] int64, -1 to leave the
     # triplet out; the three images of a triplet follow each other
     attribute: Tensor | None = None
+    landmarks: Tensor | None = None  # of `inputs`, see `Given`
+    progress: float = 0.0  # likewise
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,16 @@ class Losses:
     value: Tensor
     contrast: Tensor
     nuance: Tensor
+    own: dict[str, Tensor] = field(default_factory=dict)  # of the model, as they are
+
+    def adding(self, own: dict[str, Tensor]) -> Losses:
+        """With a model's own terms."""
+        return replace(self, total=self.total + sum(own.values()), own=own) if own else self
 
     def numbers(self) -> dict[str, float]:
         """The terms as floats, by name."""
-        return {f.name: float(getattr(self, f.name).detach()) for f in fields(self)}
+        terms = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "own"}
+        return {name: float(term.detach()) for name, term in (terms | self.own).items()}
 
 
 class Looks(NamedTuple):
@@ -199,7 +208,12 @@ class Objective(nn.Module):
             inputs = augment(batch.inputs, drawn)
             if not self.frozen:
                 inputs = model.trunk(inputs.contiguous(memory_format=torch.channels_last))
-            maps = model.reduce(drop_channels(model.standardise(inputs), drawn, drop))
+            trunk = drop_channels(model.standardise(inputs), drawn, drop)
+            extra = model.own_losses(trunk, self._given(batch, drawn, generator))
+            if extra and not recipe.teaches:
+                zero = torch.zeros((), device=trunk.device)
+                return Losses(zero, zero, zero, zero, zero, zero, zero).adding(extra)
+            maps = model.reduce(trunk)
             if batch.attribute is not None:
                 asked = model.type_conditions[batch.attribute[own]].unsqueeze(1)
                 seen = model.attend_raw(maps, asked)[:, 0]
@@ -208,9 +222,18 @@ class Objective(nn.Module):
                 seen, told = look(model, maps, looks, own, partners(model, recipe))
         seen = self.processes.gather(seen.float())
         if batch.attribute is not None:
-            return sampled_losses(seen, batch.attribute, recipe)
+            return sampled_losses(seen, batch.attribute, recipe).adding(extra)
         looked = Look(seen, self.processes.gather(told.float()))
-        return batch_losses(model, looked, looks, batch, recipe, generator)
+        return batch_losses(model, looked, looks, batch, recipe, generator).adding(extra)
+
+    def _given(self, batch: Batch, drawn: Augmentation, generator: torch.Generator) -> Given:
+        """What is known of this process' share, whose views were changed as `drawn`."""
+        own = self.processes.share(len(batch.labels))
+        known = batch.labels[own], batch.category[own], batch.shows[own]
+        attribute = None if batch.attribute is None else batch.attribute[own]
+        marks = None if batch.landmarks is None else moved(batch.landmarks, drawn)
+        # A copy: how much a model draws of its own share must not change what all draw after it.
+        return Given(*known, attribute, marks, batch.progress, generator.clone_state())
 
 
 def train_step(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.checkpoint import save_checkpoint
 from training.datasets.dataset import Dataset
 from training.errors import DataError
+from training.images.landmarks import NONE
 from training.maps import MapBank
 from training.models.embedder import ConditionedEmbedder
 from training.processes import ALONE, Processes
@@ -74,6 +75,7 @@ class Trainer:
         self.model, self.source, self.config, self.setting = model, source, config, setting
         self.optimizer = build_optimizer(model, recipe)
         shares, pairs = setting.processes.count, partners(model, recipe)
+        pairs = pairs or (model.wants_pairs and dataset.items is not None)
         self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
         self._identity = run_identity(config, dataset)
         self._labels = torch.from_numpy(dataset.labels)
@@ -121,18 +123,23 @@ class Trainer:
     ) -> dict[str, float]:
         """One epoch, 0-based; the means of the terms of the loss."""
         recipe, steps, processes = self.config.recipe, self.plans.steps, self.setting.processes
-        device = self.setting.device
+        device, source = self.setting.device, self.source
         generator = torch.Generator().manual_seed(epoch_seed(self.config.seed, epoch) + 1)
         set_mode(self.model, recipe)
         sums: dict[str, float] = {}
         for step, (plan, read) in enumerate(batches):
             set_learning_rate(self.optimizer, recipe, epoch * steps + step, steps)
             inputs, known = lay_out(plan.order(processes).rows, *read)
+            landmarks = source.landmarks(plan.order(processes))
+            if landmarks is not None:
+                landmarks = landmarks.masked_fill(~known[:, None, None], NONE).to(device)
             known = processes.gather(known.to(torch.uint8).to(device)).bool().cpu()
             if int(known.sum()) < 2:  # nearly all of the batch's images are unreadable
                 continue
             labels, category, shows = self._labels, self._category, self._shows
             batch = make_batch(plan, inputs, known, labels, category, shows, device)
+            progress_made = (epoch + step / steps) / recipe.epochs
+            batch = replace(batch, landmarks=landmarks, progress=progress_made)
             losses = train_step(objective, self.optimizer, batch, generator)
             if not math.isfinite(losses["total"]):
                 raise DataError(

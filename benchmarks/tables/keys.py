@@ -79,6 +79,8 @@ def ground(dataset: Dataset, weights: str | None) -> Ground:
     data = data_hash(dataset)
     if dataset.items is not None:  # nuance is taught by them
         data = _digest(data, dataset.items.tolist())
+    if dataset.landmarks is not None:  # some models learn from them
+        data = _digest(data, hashlib.sha256(dataset.landmarks.tobytes()).hexdigest())
     training = code_hash(ROOT, "training/**/*.py")
     figures = code_hash(ROOT, "training/**/*.py", "retrieval/**/*.py")
     return Ground(data, weights_hash(weights), training, figures)

@@ -15,7 +15,7 @@ import shutil
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import torch
@@ -32,7 +32,7 @@ from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
 from training.errors import DataError
 from training.files import write_file
-from training.models.config import build_model
+from training.models.config import ARCHITECTURES, build_model, model_class
 from training.resume import whole_last
 from training.run import RunConfig
 
@@ -58,7 +58,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Runs:
-    """All runs that a table may have, what they rest on and where they are kept."""
+    """All runs that a table may have, what they rest on and where they are kept.
+
+    Rows whose model learns from landmarks are left out where the data has none.
+    """
+
+    kind: ClassVar[str] = ""
+    """Tells what is measured on a run from what other tables measure on it."""
 
     table: RowFile
     setting: Setting
@@ -83,16 +89,32 @@ class Runs:
         if epochs is not None:
             recipe = replace(recipe, epochs=min(epochs, recipe.epochs))
             config = replace(config, recipe=recipe)
-        alike = row.floor or not (recipe.value_weight or recipe.attribute_weight)
+        teaches = model_class(config.model.architecture).teaches_heads
+        alike = row.floor or not (recipe.value_weight or recipe.attribute_weight or teaches)
         how = "floor" if row.floor else "likeness" if alike else "engine"
-        measured = evaluation_key(config, self.ground, how)
+        measured = evaluation_key(config, self.ground, self.kind or how)
         return Run(row, config, alike, training_key(config, self.ground), measured)
 
     def chosen(self, names: str | None, seeds: int | None = None) -> list[Run]:
         """Those of some rows, a seed after the other; a floor has no seed but 0."""
-        rows = self.table.chosen(names)
+        out = self.left_out
+        rows = [row for row in self.table.chosen(names) if row.name not in out]
         numbers = range(seeds or self.setting.seeds)
         return [self.run(row, n) for n in numbers for row in rows if n == 0 or not row.floor]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Name and title of the rows that want landmarks, if training images have none."""
+        if self.dataset.has_landmarks("train"):
+            return {}
+        models = {row.name: row.model.get("architecture", row.variant) for row in self._rows}
+        wanting = {n for n, m in models.items() if m in ARCHITECTURES}
+        wanting = {n for n in wanting if model_class(models[n]).needs_landmarks}
+        return {row.name: row.title for row in self._rows if row.name in wanting}
+
+    @property
+    def _rows(self) -> list[Row]:
+        return list(self.table.rows.values())
 
     def kept(self) -> list[tuple[Run, dict[str, Any]]]:
         """All that was measured for this table, by row and seed, also by earlier calls."""
@@ -111,6 +133,10 @@ class Runs:
     def measure(self) -> None:
         """Make every chosen run that has not been made; raises DataError, see `check`."""
         runs = self.chosen(self.setting.rows)
+        for title in self.left_out.values():
+            click.echo(f"left out, since it learns from landmarks: {title}", err=True)
+        if not runs:
+            raise DataError(f"{self.dataset.name} has no landmarks, which all chosen rows want")
         for number, run in enumerate(runs, 1):
             where = f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}"
             if self.measured(run) is not None:

@@ -49,6 +49,7 @@ def table_result(name: str, runs: Runs) -> Data:
         "backbone": runs.setting.backbone,
         **{key: first[key] for key in ("split", "mode", "protocol", "definition", "images")},
         "reference": runs.table.reference,
+        "left_out": list(runs.left_out.values()),
         "chance": {name: score["chance"] for name, score in scores.items()},
         "counts": {name: {c: score[c] for c in counted} for name, score in scores.items()},
         "hashes": asdict(runs.ground),
@@ -167,5 +168,7 @@ def _conditions(data: Data) -> str:
         f"commit {listed('commit', rows)}",
         f"SHA-256: {hashes}; of each row's options: see the JSON",
     ]
+    if data.get("left_out"):
+        lines.append(f"left out, for want of landmarks: {', '.join(data['left_out'])}")
     points = "\n".join(f"- {line}" for line in lines)
     return f"## How it was measured\n\n{data['definition']}\n\n{points}"

@@ -16,6 +16,7 @@ import click
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.options import COUNT, DEVICE, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError, UsageError
+from training.models.config import ARCHITECTURES, VARIANTS
 from training.report import EpochReport
 from training.report import Progress as TrainerProgress
 from training.threads import share
@@ -38,8 +39,7 @@ class Options(DatasetOptions):
     config: Annotated[Path | None, "TOML file with options."] = None
     variant: Annotated[
         str | None,
-        "m2fashion, paper, without-asa, without-aca, without-readout, without-lower-stages, "
-        "without-nuance, gmp; triplet, csn, asen or asenet-v2.",
+        f"{', '.join(VARIANTS)}; or a rival: {', '.join(list(ARCHITECTURES)[1:])}.",
     ] = None
     backbone: Annotated[
         str | None, "resnet18, resnet34, resnet50 (the default), resnet50v2 or small."

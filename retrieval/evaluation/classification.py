@@ -98,7 +98,8 @@ def draw_known_labels(
 @torch.inference_mode()
 def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -> HeadScores:
     """Logits of both heads on Z before normalisation, as in multi-task training: known labels in,
-    all labels out; no categories of a model without that head.
+    all labels out; no categories of a model without that head. One that does not see values is
+    told nothing, whatever is known.
 
     `conditions` are what is known of each of the bank's images, label states [M, K]; zeros:
     nothing. `chunk` is the number of images at a time.
@@ -113,7 +114,9 @@ def head_scores(bank: MapBank, conditions: NDArray[np.int8], chunk: int = 256) -
         z = model.attend_raw(maps, states, keys).squeeze(1)
         attributes.append(model.attribute_head(z).cpu().numpy())
         if model.category_head is not None:
-            categories.append(model.category_head(z).cpu().numpy())
+            named = model.category_head(z) if model.sees_values else model.category_logits(maps)
+            assert named is not None
+            categories.append(named.cpu().numpy())
     by_category = np.concatenate(categories) if categories else None
     return HeadScores(np.concatenate(attributes), by_category)
 

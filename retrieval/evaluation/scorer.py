@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.metrics import top_k
@@ -16,10 +18,14 @@ from retrieval.query_vector import Asked, formula_of
 from training.datasets.dataset import Dataset
 from training.descriptor import DescriptorLayout, Floats
 from training.maps import MapBank
+from training.models.embedder import chance_roots
 from training.schema import Condition, Schema
 
 Values = Sequence[int]
 """Flat indices of values, or numbers of attributes."""
+
+CHUNK = 512
+"""Maps that are looked at at a time."""
 
 K = 10
 """Hits that are looked at."""
@@ -201,6 +207,33 @@ class FloorScorer(Scorer):
         """Cosine to the query, [N]."""
         cosines: Floats = self._pooled @ self._pooled[query]
         return cosines
+
+
+def root_embed(bank: MapBank) -> Embed:
+    """How any classifier may be searched by: `chance_roots` of what it says."""
+
+    def embed(condition: Condition, rows: NDArray[np.int64]) -> Floats:
+        asked = torch.from_numpy(condition).float().unsqueeze(0)
+        return chance_roots(torch.from_numpy(bank.chances[rows]), asked, bank.model.schema).numpy()
+
+    return embed
+
+
+def feature_embed(bank: MapBank) -> Embed:
+    """Z of a model, of length 1, whatever embedding it makes of it."""
+    device = next(bank.model.parameters()).device
+
+    @torch.inference_mode()
+    def embed(condition: Condition, rows: NDArray[np.int64]) -> Floats:
+        asked = torch.from_numpy(condition).float().reshape(1, 1, -1).to(device)
+        parts = []
+        for start in range(0, len(rows), CHUNK):
+            part = torch.from_numpy(rows[start : start + CHUNK])
+            maps, keys = (of[part].to(device).float() for of in (bank.maps, bank.keys))
+            parts.append(F.normalize(bank.model.attend_raw(maps, asked, keys)[:, 0], dim=-1).cpu())
+        return torch.cat(parts).numpy()
+
+    return embed
 
 
 def floor_embed(bank: MapBank) -> Embed:

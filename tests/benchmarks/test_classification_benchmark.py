@@ -1,27 +1,45 @@
-"""`retrieve bench classification` on a tiny catalogue with models that were never trained."""
+"""`retrieve bench table1` on a tiny catalogue with models that were never trained."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from retrieval.cli import _run
+from benchmarks.classification import ClassificationRuns, markdown, result
+from benchmarks.tables import measure
+from benchmarks.tables.keys import Ground
+from benchmarks.tables.measure import Run
+from benchmarks.tables.options import Setting
+from benchmarks.tables.row_file import read_row_file
 from retrieval.evaluation.classification import classification_report, head_scores
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
+from training.errors import DataError
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
 from training.maps import bank_from_images
-from training.models.config import ModelConfig
-from training.models.m2fashion import M2Fashion
+from training.models.config import ModelConfig, build_model
 
-RECIPE = {"attribute_weight": 1.0, "value_weight": 1.0, "category_weight": 0.2}
+ROWS = """
+title = "Mini"
+reference = "M2"
+[base.model]
+stage = "layer2"
+grid = 4
+dim = 16
+[rows]
+WTBI = { variant = "wtbi", recipe = { value_weight = 0.0, category_weight = 0.0 } }
+FashionNet = { variant = "fashionnet" }
+M2 = {}
+ASEN = { variant = "asen", recipe = { value_weight = 1.0, category_weight = 1.0 } }
+"category only" = { recipe = { attribute_weight = 0.0, value_weight = 0.0 } }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,64 +47,93 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_catalogue(tmp_path_factory.mktemp("tiny") / "tiny", 90)
 
 
-def save(dataset: Dataset, folder: Path, seed: int, **recipe: float) -> Path:
-    torch.manual_seed(seed)
-    config = ModelConfig("small", "layer2", grid=4, dim=16)
-    model = M2Fashion(dataset.schema, config, len(dataset.category_names)).eval()
-    remarks = {"dataset": "tiny", "seed": seed, "recipe": RECIPE | recipe}
-    save_checkpoint(folder, model, Preprocessing(size=32), dataset.category_names, remarks)
+def save(dataset: Dataset, folder: Path, config: ModelConfig | None = None, **told: Any) -> Path:
+    torch.manual_seed(told.get("seed", 0))
+    config = config or ModelConfig("small", "layer2", grid=4, dim=16)
+    model = build_model(dataset.schema, config, len(dataset.category_names)).eval()
+    save_checkpoint(folder, model, Preprocessing(size=32), dataset.category_names, told)
     return folder
 
 
-def bench(catalogue: Path, out: Path, *options: str) -> int:
-    arguments = ["--dataset", str(catalogue), "--results", str(out), "--workers", "0"]
-    return _run(["bench", "classification", *arguments, *options], False)
+class Untrained(ClassificationRuns):
+    """Saves the model that a run would train."""
+
+    def trained(self, run: Run, where: str) -> dict[str, Any]:
+        """As it is before the first step."""
+        told = {"seed": run.config.seed, "recipe": run.config.recipe.to_json()}
+        save(self.dataset, self.folder(run), run.config.model, **told)
+        return {"seconds": 1.0}
 
 
-def test_rows_are_what_the_heads_say(catalogue: Path, tmp_path: Path, capsys) -> None:
+def runs_of(catalogue: Path, folder: Path, rows: str | None = None) -> Untrained:
+    (folder / "rows.toml").write_text(ROWS)
     dataset = load_dataset(str(catalogue))
-    runs = [save(dataset, tmp_path / f"run-{n}", n) for n in range(2)]
-    only = save(dataset, tmp_path / "only", 2, attribute_weight=0.0, value_weight=0.0)
-    given = [f"M2={runs[0]}", f"M2={runs[1]}", f"category only={only}"]
-    options = [word for text in given for word in ("--checkpoint", text)]
-    assert bench(catalogue, tmp_path / "out", *options, "--split", "all") == 0
-    (written,) = (tmp_path / "out").glob("*.json")
-    assert written.name == "classification-tiny-small-all.json"
-    data = json.loads(written.read_text())
+    where = {"name": "tiny", "root": None, "results": folder, "work": folder / "work"}
+    setting = Setting(**where, backbone="small", seeds=2, device="cpu", workers=0, rows=rows)
+    return Untrained(
+        read_row_file(folder / "rows.toml"), setting, dataset, Ground("d", "w", "t", "e")
+    )
+
+
+def test_rows_are_what_the_heads_say(catalogue: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    runs = runs_of(catalogue, tmp_path)
+    monkeypatch.setattr(measure, "ground", lambda dataset, weights: runs.ground)
+    runs.measure()
+    assert "left out, since it learns from landmarks: FashionNet" in capsys.readouterr().err
+    data = result("table1", runs)
+    assert data["left_out"] == ["FashionNet"]
     assert [(r["model"], r["training_seed"]) for r in data["rows"]] == [
-        ("M2", 0),
-        ("M2", 1),
-        ("category only", 2),
+        (name, seed) for name in ("WTBI", "M2", "ASEN", "category only") for seed in (0, 1)
     ]
-    loaded = load_checkpoint(runs[0])
-    every = dataset.rows_of("all")
-    bank, _ = bank_from_images(loaded.model, dataset, every, Reading(loaded.preprocessing))
-    scores = head_scores(bank, dataset.labels * 0, chunk=7)
-    report = classification_report(dataset.schema, dataset.labels, dataset.category, scores)
-    row = data["rows"][0]["under_labels"]
+    by = {r["model"]: r for r in data["rows"] if not r["training_seed"]}
+
+    loaded = load_checkpoint(runs.folder(runs.chosen("M2")[0]))
+    part = runs.dataset.subset(runs.dataset.rows_of("test"))
+    every = part.rows_of("all")
+    bank, _ = bank_from_images(loaded.model, part, every, Reading(loaded.preprocessing))
+    scores = head_scores(bank, part.labels * 0, chunk=7)
+    report = classification_report(part.schema, part.labels, part.category, scores)
+    row = by["M2"]["under_labels"]
     assert report.category is not None
     assert row["category"]["recall"] == pytest.approx(report.category.recall, abs=1e-3)
     for score in report.types:
         assert row["types"][score.name]["recall"] == pytest.approx(score.recall, abs=1e-3)
         assert len(row["types"][score.name]["ci"]) == 3
     assert row["all-mean"]["recall"] == pytest.approx(report.all_mean, abs=1e-3)
-    assert [step["share"] for step in data["rows"][0]["curve"]] == [0.25, 0.5, 0.75]
-    without = data["rows"][2]
-    assert without["under_labels"]["types"] == {}
-    assert without["under_labels"]["category"] is not None
-    assert without["under_types"]["all-micro"] is None
-    markdown = (tmp_path / "out/classification-tiny-small-all.md").read_text()
-    assert markdown in capsys.readouterr().out
-    lines = [line for line in markdown.splitlines() if line.startswith("| category only | 1 |")]
-    assert len(lines) == 1
-    assert lines[0].endswith("| - | - | - | - | - |")
-    assert "±" in next(line for line in markdown.splitlines() if line.startswith("| M2 | 1 |"))
-    assert "not reproduced here" in markdown.split("## Published: Table 1")[1]
+    assert [step["share"] for step in by["M2"]["curve"]] == [0.25, 0.5, 0.75]
+
+    # A classifier's own losses teach its heads, whatever the recipe; it is told nothing.
+    assert by["WTBI"]["under_labels"]["category"] is not None
+    assert set(by["WTBI"]["under_labels"]["types"]) == set(row["types"])
+    assert by["WTBI"]["under_types"] is None
+    assert by["WTBI"]["curve"] == []
+    assert by["WTBI"]["map"]["chances"] > 0
+    # What sees attributes alone has no label masks, so nothing teaches its categories.
+    assert by["ASEN"]["under_labels"]["category"] is None
+    assert set(by["ASEN"]["under_labels"]["types"]) == set(row["types"])
+    only = by["category only"]
+    assert only["under_labels"]["types"] == {}
+    assert only["under_labels"]["category"] is not None
+    assert only["under_types"]["all-micro"] is None
+    assert only["map"]["chances"] is None
+
+    text = markdown(data | {"commit": "abc", "machine": "here"})
+    head, *_ = text.split("## ")
+    line = next(line for line in head.splitlines() if line.startswith("| category only |"))
+    assert line.endswith("| - | - | - | - |")
+    assert "±" in line
+    assert "FashionNet" in head.split("Left out")[1]
+    assert "not reproduced here" in text.split("## Published: Table 1")[1]
+
+
+def test_rows_that_all_want_landmarks_are_refused(catalogue: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no landmarks"):
+        runs_of(catalogue, tmp_path, "FashionNet").measure()
 
 
 def test_head_scores_are_the_heads_on_each_images_own_condition(catalogue, tmp_path) -> None:
     dataset = load_dataset(str(catalogue))
-    loaded = load_checkpoint(save(dataset, tmp_path / "run", 0))
+    loaded = load_checkpoint(save(dataset, tmp_path / "run"))
     model = loaded.model
     rows = np.arange(10)
     bank, _ = bank_from_images(model, dataset, rows, Reading(loaded.preprocessing))
@@ -104,19 +151,3 @@ def test_head_scores_are_the_heads_on_each_images_own_condition(catalogue, tmp_p
         np.testing.assert_allclose(
             scores.categories[n], model.category_head(z)[0, 0].numpy(), atol=1e-5
         )
-
-
-def test_mistakes_are_told(catalogue: Path, tmp_path: Path, capsys) -> None:
-    dataset = load_dataset(str(catalogue))
-    run = save(dataset, tmp_path / "run", 0)
-    fewer = load_dataset(str(catalogue), None, ["colour"])
-    other = save(fewer, tmp_path / "other", 0)
-    for options, code, words in (
-        (["--checkpoint", str(run)], 2, "NAME=RUN"),
-        (["--checkpoint", f"={run}"], 2, "NAME=RUN"),
-        (["--checkpoint", f"a={tmp_path / 'none'}"], 3, "is no checkpoint"),
-        (["--checkpoint", f"a={run}", "--split", "tests"], 2, "no image in split 'tests'"),
-        (["--checkpoint", f"a={run}", "--checkpoint", f"b={other}"], 3, "other attributes"),
-    ):
-        assert bench(catalogue, tmp_path / "out", *options) == code, words
-        assert words in capsys.readouterr().err

@@ -83,7 +83,9 @@ class Dataset:
         items: number of the item that each image shows [N] int64, None if unknown. Where files
             state the splits an item may be in several of them (`straddling_notes`).
         boxes: x1 y1 x2 y2 in pixels [N, 4] float32, None if the dataset has none.
-        landmarks: visibility x y [N, L, 3] float32, NaN where there is none; None if no file.
+        landmarks: visibility (0 visible, 1 occluded, 2 cut off), x and y in pixels of the file
+            [N, L, 3] float32, NaN where there is none; in pairs, the left one first. None if the
+            dataset has none. `training/images/landmarks.py` brings them into a model's square.
         payload: columns that are no attributes (sku, price, title) by name, N cells each, as text.
         protocols: published query and candidate lists by split name.
         notes: remarks of the adapter for `retrieve inspect` (columns skipped, rows dropped).
@@ -126,6 +128,11 @@ class Dataset:
         if split == "all":
             return np.arange(len(self), dtype=np.int64)
         return np.flatnonzero(self.splits == split).astype(np.int64)
+
+    def has_landmarks(self, split: str) -> bool:
+        """Whether a landmark of any image of a split is known."""
+        own = None if self.landmarks is None else self.landmarks[self.rows_of(split)]
+        return own is not None and not bool(np.isnan(own).all())
 
     def subset(self, rows: NDArray[np.int64]) -> Dataset:
         """The dataset of some rows only, renumbered 0..M-1 in the order given.

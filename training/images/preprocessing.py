@@ -93,6 +93,21 @@ class Preprocessing:
         planes = bytearray().join([fitted.tobytes("raw", channel) for channel in "RGB"])
         return np.frombuffer(planes, np.uint8).reshape(3, self.size, self.size)
 
+    def places(
+        self, points: NDArray[np.float64], sizes: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Where `fit` brings points, [N, L, 2] x and y in pixels of pictures of width and height
+        `sizes` [N, 1, 2], at least 1: in 0..1 of the square's side; outside, what is cut away."""
+        if self.mode == "stretch":
+            shares = points / sizes
+        else:
+            longer = self.mode == "pad"
+            side = sizes.max(-1, keepdims=True) if longer else sizes.min(-1, keepdims=True)
+            shares = (points - (sizes - side) / 2) / side
+        edge = (self.side - self.size) // 2
+        moved: NDArray[np.float64] = (shares * self.side - edge) / self.size
+        return moved
+
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}

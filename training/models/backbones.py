@@ -88,6 +88,12 @@ def lower_channels(backbone: str, stage: str) -> int:
     return PIXELS + sum(list(stages.values())[: list(stages).index(stage)])
 
 
+def channels_below(backbone: str, stage: str) -> int:
+    """Channels of the stage below `stage`, the last of those; of the pixels if there is none."""
+    stages = CHANNELS[backbone]
+    return [PIXELS, *stages.values()][list(stages).index(stage)]
+
+
 def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mean and deviation of the pixels, and the maps of all stages, averaged over cells.
 

@@ -26,6 +26,12 @@ ARCHITECTURES = {
     "csn": "training.models.rivals.csn:CSN",
     "asen": "training.models.rivals.asen:ASEN",
     "asenet-v2": "training.models.rivals.asenet_v2:ASENetV2",
+    "wtbi": "training.models.rivals.wtbi:WTBI",
+    "darn": "training.models.rivals.darn:DARN",
+    "fashionnet": "training.models.rivals.fashionnet:FashionNet",
+    "corbiere": "training.models.rivals.corbiere:Corbiere",
+    "attentive": "training.models.rivals.attentive:Attentive",
+    "upsampling": "training.models.rivals.upsampling:Upsampling",
 }
 """Name of a model -> `module:class`. A new model is its file and a line here."""
 

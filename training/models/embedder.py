@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -21,6 +22,7 @@ from training.descriptor import DescriptorLayout
 from training.models.backbones import (
     backbone_channels,
     build_backbone,
+    channels_below,
     lower_channels,
     with_lower_stages,
 )
@@ -41,6 +43,21 @@ class Seen(NamedTuple):
 
     attended: Tensor
     z: Tensor
+
+
+class Given(NamedTuple):
+    """What a step knows of its b images beside F, for a model's own losses. A batch that several
+    processes share: of this one's share."""
+
+    labels: Tensor  # label states [b, K] float
+    category: Tensor  # [b] int64, -1 unknown
+    shows: Tensor  # what each picture shows, as in `training/step.py` [b] int64
+    # with sampled triplets, the attribute of each image's triplet [b] int64, -1: leave it out; the
+    # three images of a triplet follow each other
+    attribute: Tensor | None
+    landmarks: Tensor | None  # [b, L, 3], see `training/images/landmarks.py`; None: not asked for
+    progress: float  # share of the epochs that are done, 0 to below 1
+    generator: torch.Generator  # of its draws
 
 
 class Described(NamedTuple):
@@ -84,9 +101,23 @@ class ConditionedEmbedder(nn.Module, ABC):
     paper: ClassVar[str]
     """Who described it, where."""
 
+    reads_below: ClassVar[bool] = False
+    """Whether it reads the stage below the last one, and so has `lower_stages` whatever its config
+    says."""
+
     sees_values: ClassVar[bool] = False
     """Whether an embedding depends on the values that a condition names; otherwise only on which
     attributes it speaks of."""
+
+    needs_landmarks: ClassVar[bool] = False
+    """Whether it learns from landmarks, and is left out where the data has none."""
+
+    wants_pairs: ClassVar[bool] = False
+    """Whether its own losses compare pictures of one item: where items are known, half of a batch
+    are other pictures of the other half's."""
+
+    teaches_heads: ClassVar[bool] = False
+    """Whether its own losses teach what it says of values and categories, whatever the recipe."""
 
     reduce: nn.Module
     """F [B, channels, H, W] -> I [B, *, h, w], which knows no condition."""
@@ -96,6 +127,7 @@ class ConditionedEmbedder(nn.Module, ABC):
     ) -> None:
         super().__init__()
         assert config.architecture == self.architecture, "build_model chooses the class"
+        config = self.settled(config)
         self.schema = schema
         self.config = config
         self.dim = config.dim
@@ -108,6 +140,8 @@ class ConditionedEmbedder(nn.Module, ABC):
         if lower:  # the stages' scales differ
             self.standardise = nn.BatchNorm2d(lower + own, affine=False)
         self.last_stage = slice(lower, lower + own)
+        below = channels_below(config.backbone, config.stage) if lower else 0
+        self.below = slice(lower - below, lower)
         self.build(lower + own)
         self.values = ValueReadout(schema, self.dim) if config.readout == "values" else None
         self.category_head = nn.Linear(config.dim, categories) if categories else None
@@ -118,6 +152,11 @@ class ConditionedEmbedder(nn.Module, ABC):
         self.type_conditions: Tensor
         self.nuance = AttributeNuance(len(schema.attributes), 2 * config.dim, config.nuance)
         self.garment_nuance = GarmentNuance(lower + own, config.garment_nuance)
+
+    @classmethod
+    def settled(cls, config: ModelConfig) -> ModelConfig:
+        """A config with what this model has no choice of; the same for one that has it already."""
+        return replace(config, lower_stages=True) if cls.reads_below else config
 
     @abstractmethod
     def build(self, channels: int) -> None:
@@ -136,6 +175,14 @@ class ConditionedEmbedder(nn.Module, ABC):
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Z before normalisation [B, C, d], of I [B, *, h, w] under label states [B or 1, C, K]
         float; P, if stored, else computed."""
+
+    def own_losses(self, trunk: Tensor, given: Given) -> dict[str, Tensor]:
+        """Terms by name, scalars, that are added to those of the recipe as they are: of
+        standardised F [b, channels, H, W] in training, channels dropped. Here none.
+
+        A name that is no field of `training.step.Losses`.
+        """
+        return {}
 
     def see(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Seen:
         """Z, and what nuance is read from; arguments as for `attend_raw`."""
@@ -180,6 +227,14 @@ class ConditionedEmbedder(nn.Module, ABC):
     def forward(self, images: Tensor, condition: Tensor) -> Tensor:
         """The embedding [B, width] of images [B, 3, S, S] under a condition [B or 1, K]."""
         return self.attend(self.features(images), condition)
+
+    def category_logits(self, maps: Tensor) -> Tensor | None:
+        """Logits of every category [B, C] of I, told nothing; None without a category head."""
+        if self.category_head is None:
+            return None
+        z = self.attend_raw(maps, maps.new_zeros(1, 1, self.schema.size))
+        logits: Tensor = self.category_head(z[:, 0])
+        return logits
 
     def value_logits(self, by_type: Tensor) -> Tensor:
         """Logits of each value [B, K], from Z under every type condition [B, T, d]."""
@@ -294,6 +349,24 @@ def _likeliest(logits: Tensor, states: Tensor, several: bool) -> float:
         return float((factor * logits).log_softmax(-1)[states == 1].mean())
 
     return max(FACTORS, key=likelihood)
+
+
+def chance_roots(chances: Tensor, conditions: Tensor, schema: Schema) -> Tensor:
+    """Embeddings [B, 2 K] of length 1 whose inner product says how alike chances [B, K] are in the
+    attributes that conditions [B or 1, K] speak of.
+
+    Of a single-valued attribute it is sum sqrt(p_a p'_a), of a multi-valued one the mean over its
+    values of sqrt(p p') + sqrt((1 - p) (1 - p')), of several attributes the mean.
+    """
+    shares = attribute_weights(conditions, schema)
+    present, absent = [], []
+    for number, attribute in enumerate(schema.attributes):
+        share = shares[:, number, None]
+        own = chances[:, schema.slice_of(number)]
+        count = own.shape[1] if attribute.multi else 1
+        present.append((share * own / count).clamp(min=0).sqrt())
+        absent.append((share * (1 - own) / count).clamp(min=0).sqrt() * attribute.multi)
+    return torch.cat([*present, *absent], -1)
 
 
 def named_attributes(conditions: Tensor, schema: Schema) -> Tensor:

@@ -252,7 +252,7 @@ def test_the_registry_agrees_with_the_variants_and_the_classes() -> None:
     for name in ARCHITECTURES:
         assert model_class(name).architecture == name
         assert variant(name, ModelConfig()).architecture == name
-    assert set(RIVALS) | {"m2fashion"} == set(ARCHITECTURES)
+    assert set(RIVALS) | {"m2fashion"} <= set(ARCHITECTURES)
     # A variant of M2Fashion is one, also of a base that is not.
     rival = ModelConfig(architecture="asen")
     for name in set(VARIANTS) - set(RIVALS):

@@ -1,7 +1,7 @@
-"""ASENet V2: what the authors of ASEN made of it in their code and in ASEN++'s global branch.
+"""ASENet V2: what the authors of ASEN made of it in their code.
 
-Ma et al., AAAI 2020 (the code's second model), and Dong et al., Fine-Grained Fashion Similarity
-Prediction by Attribute-Specific Embedding Learning (TIP 2021). Differs from ASEN: one attribute
+Ma et al., AAAI 2020 (the code's second model). The global branch of ASEN++ is the same without
+batch norm and with an output layer, see `asenpp.py`. Differs from ASEN: one attribute
 embedding, transformed for each attention; batch norm in P; logits are scaled dot products, not
 squashed; no output layer, so an embedding has the channels of F.
 """
@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from training.models.backbones import backbone_channels, lower_channels
 from training.models.config import ModelConfig
 from training.models.rivals.asen import ASEN, WIDTH
-from training.schema import Schema
 
 
 class ASENetV2(ASEN):
@@ -26,15 +25,15 @@ class ASENetV2(ASEN):
 
     architecture: ClassVar[str] = "asenet-v2"
     title = "ASENet V2"
-    paper = "Ma et al., AAAI 2020; Dong et al., TIP 2021"
+    paper = "Ma et al., AAAI 2020"
 
-    def __init__(
-        self, schema: Schema, config: ModelConfig, categories: int = 0, weights: str | None = None
-    ) -> None:
+    @classmethod
+    def settled(cls, config: ModelConfig) -> ModelConfig:
+        """With d as of F."""
         channels = backbone_channels(config.backbone, config.stage)
         if config.lower_stages:
             channels += lower_channels(config.backbone, config.stage)
-        super().__init__(schema, replace(config, dim=channels), categories, weights)
+        return replace(config, dim=channels)
 
     def build(self, channels: int) -> None:
         """Two attentions that share the attribute embedding [T, 512]."""
