@@ -160,7 +160,7 @@ def test_every_row_of_the_project_survives_its_config_file(
 
 def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
     maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
-    rivals = ["triplet", "csn", "asen", "asenet-v2"]
+    rivals = ["triplet", "csn", "asen", "asenet-v2", "asenpp", "rpf", "agman", "cca"]
     assert list(maps.rows) == [
         "floor", *rivals, *(f"{name}-ours" for name in rivals), "asen-ours-stages",
         "asen-ours-readout", "m2fashion-paper", "m2fashion",
