@@ -9,6 +9,7 @@ from retrieval.lazy_group import LazyGroup
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
     "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
+    "table3": ("benchmarks.table3", "The paper's Table 3: MAP by attribute, system by system."),
     "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
