@@ -1,12 +1,12 @@
 """AG-MAN: attention over two stages, gated in space and over channels, behind a mask.
 
-Attribute-Guided Multi-level Attention Network (IEEE Access 2024). Kept: the fusion of the two last
-stages; ASENet V2's attention with SiLU for the attribute, the spatial gate after it, the channel
-gate and the masks, which start as blocks; the head that tells which attribute is asked for; the
-learned weights of both losses. Left out: layer4, which that head reads in their code (stored maps
-end at the last stage), and the maximum over 2 x 2 cells of the stage below, for which the mean over
-a cell stands. Their code weighs a loss L as e^s L / 2 + s, under which s only falls; here it is the
-usual e^-s L / 2 + s.
+Xiao and Yamasaki, Attribute-Guided Multi-Level Attention Network for Fine-Grained Fashion Retrieval
+(IEEE Access 2024). Kept: the fusion of the two last stages; ASENet V2's attention with SiLU for the
+attribute, the spatial gate after it, the channel gate, and the masks, which start as blocks; the
+head that tells which attribute is asked for; the learned weights of both losses. Left out: layer4,
+which that head reads in their code (stored maps end at the last stage), and the maximum over 2 x 2
+cells of the stage below, for which the mean over a cell stands. Their code weighs a loss L as
+e^s L / 2 + s, under which s only falls; here it is the usual e^-s L / 2 + s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AGMAN(ConditionedEmbedder):
 
     architecture = "agman"
     title = "AG-MAN"
-    paper = "IEEE Access 2024"
+    paper = "Xiao and Yamasaki, IEEE Access 2024"
     reads_below = True
 
     def build(self, channels: int) -> None:

@@ -12,12 +12,14 @@ stage, which lower the global branch's to a tenth.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.losses import sampled_hinge
+from training.models.config import ModelConfig
 from training.models.embedder import ConditionedEmbedder, Given, attribute_weights
 from training.models.rivals.asen import WIDTH
 from training.models.rivals.crop import From, crop
@@ -37,12 +39,17 @@ FIRST_STAGE = 50 / 70
 
 class ASENpp(ConditionedEmbedder):
     """I is F from the stage below on [B, below + last, H, W], P the global tanh(conv F) [B, 512,
-    H, W]; d is shared by both branches, 2048 in the paper."""
+    H, W]; half of d is of each branch, 1024 in the paper."""
 
     architecture = "asenpp"
     title = "ASEN++"
     paper = "Dong et al., TIP 2021"
     reads_below = True
+
+    @classmethod
+    def settled(cls, config: ModelConfig) -> ModelConfig:
+        """With an even d."""
+        return replace(super().settled(config), dim=config.dim // 2 * 2)
 
     def build(self, channels: int) -> None:
         """The branches and the attribute embedding [T, 512] that they share."""
@@ -50,10 +57,9 @@ class ASENpp(ConditionedEmbedder):
         self.reduce = From(below.start)
         self.edge = below.stop - below.start  # of the two stages in I
         self.attribute_embedding = nn.Parameter(torch.randn(len(self.schema.attributes), WIDTH))
-        local = self.dim // 2
-        self.whole = Branch(last.stop - last.start, WIDTH, self.dim - local)
+        self.whole = Branch(last.stop - last.start, WIDTH, self.dim // 2)
         self.stem = nn.Conv2d(self.edge, LOCAL_WIDTH, 3, padding=1)
-        self.local = Branch(LOCAL_WIDTH, LOCAL_WIDTH, local)
+        self.local = Branch(LOCAL_WIDTH, LOCAL_WIDTH, self.dim // 2)
 
     def keys(self, maps: Tensor) -> Tensor:
         """The global branch's P: [B, below + last, H, W] -> [B, 512, H, W]."""
@@ -61,8 +67,10 @@ class ASENpp(ConditionedEmbedder):
 
     def attend_raw(self, maps: Tensor, conditions: Tensor, keys: Tensor | None = None) -> Tensor:
         """Z [B, C, d], of length 1, of I [B, below + last, H, W], P [B, 512, H, W]."""
-        both = self._global(maps, conditions, keys), self._local(maps, conditions, keys)
-        return joined(*both, GLOBAL_SHARE)
+        alpha, asked = self._alpha(maps, conditions, keys), self._asked(conditions)
+        return joined(
+            self.global_part(maps, alpha, asked), self.local_part(maps, alpha, asked), GLOBAL_SHARE
+        )
 
     def _asked(self, conditions: Tensor) -> Tensor:
         return attribute_weights(conditions, self.schema) @ self.attribute_embedding
@@ -71,18 +79,17 @@ class ASENpp(ConditionedEmbedder):
         keys = self.keys(maps) if keys is None else keys
         return self.whole.alpha(keys, self._asked(conditions))
 
-    def _global(self, maps: Tensor, conditions: Tensor, keys: Tensor | None) -> Tensor:
-        asked, alpha = self._asked(conditions), self._alpha(maps, conditions, keys)
+    def global_part(self, maps: Tensor, alpha: Tensor, asked: Tensor) -> Tensor:
+        """[B, C, d / 2] of I, the attention [B, C, H * W] and the attributes [B or 1, C, 512]."""
         found: Tensor = self.whole(maps[:, self.edge :], alpha, asked)
         return found
 
-    def _local(self, maps: Tensor, conditions: Tensor, keys: Tensor | None) -> Tensor:
-        alpha = self._alpha(maps, conditions, keys).detach()
+    def local_part(self, maps: Tensor, alpha: Tensor, asked: Tensor) -> Tensor:
+        """Likewise, of the crop that the attention chooses; no gradient goes through its choice."""
         images, count = alpha.shape[:2]
         seen = torch.relu(self.stem(crop(maps[:, : self.edge], alpha)))
-        asked = self._asked(conditions).expand(images, -1, -1).reshape(images * count, 1, -1)
-        alpha = self.local.alpha(self.local.keys(seen), asked)
-        found: Tensor = self.local(seen, alpha, asked)
+        asked = asked.expand(images, -1, -1).reshape(images * count, 1, -1)
+        found: Tensor = self.local(seen, self.local.alpha(self.local.keys(seen), asked), asked)
         return found.reshape(images, count, -1)
 
     def attention(self, maps: Tensor, condition: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -95,12 +102,12 @@ class ASENpp(ConditionedEmbedder):
         apart they are."""
         if given.attribute is None or not bool((kept := given.attribute >= 0).any()):
             return {}
-        maps, asked = self.reduce(trunk[kept]), self.type_conditions[given.attribute[kept], None]
-        keys = self.keys(maps)
-        whole = self._global(maps, asked, keys)[:, 0].float()
+        maps, types = self.reduce(trunk[kept]), self.type_conditions[given.attribute[kept], None]
+        alpha, asked = self._alpha(maps, types, None), self._asked(types)
+        whole = self.global_part(maps, alpha, asked)[:, 0].float()
         terms = {"global": sampled_hinge(whole, MARGIN)}
         if given.progress >= FIRST_STAGE:
-            local = self._local(maps, asked, keys)[:, 0].float()
+            local = self.local_part(maps, alpha, asked)[:, 0].float()
             apart = (1 - F.cosine_similarity(whole, local)).sum() / (len(local) // 3)
             terms |= {"local": LOCAL * sampled_hinge(local, MARGIN), "align": ALIGN * apart}
         return terms

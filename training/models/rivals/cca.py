@@ -1,9 +1,11 @@
 """CCA: conditional cross-attention, whose query is the attribute.
 
-arXiv 2307.13254. Kept: cells as tokens with positions, a block of self-attention that knows no
-condition, and a last block in which the condition's token, a linear layer of it, attends to them.
-Left out: the vision transformer under it, for which the backbone's cells and one block stand; its
-sizes here, 256 and 8 heads, are ours, as its source was not at hand.
+Song et al., Conditional Cross Attention Network for Multi-Space Embedding without Entanglement in
+Only a SINGLE Network (arXiv 2307.13254). Kept: cells as tokens with positions, a block of
+self-attention that knows no condition, and a last block in which the condition's token, a linear
+layer of it, attends to them. Left out: the vision transformer under it, for which the backbone's
+cells and one block stand, since stored maps are all that is seen here; 256 numbers and 8 heads are
+ours.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class CCA(ConditionedEmbedder):
 
     architecture = "cca"
     title = "CCA"
-    paper = "arXiv 2307.13254"
+    paper = "Song et al., arXiv 2307.13254"
 
     def build(self, channels: int) -> None:
         """The tokens, the condition's, the cross-attention, and the layers after it."""

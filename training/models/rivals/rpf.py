@@ -1,12 +1,12 @@
 """RPF: a region and a patch of it for each attribute, contrasted with what lies around the region.
 
-Learning Attribute-Specific Region and Patch Features for fine-grained fashion retrieval (SIGIR
-2023). Kept: the region's attention and its one layer norm and MLP, which the background (the other
-cells, as much as they are not attended) shares; a patch branch that cross-attends to tokens of the
-crop; the hinge losses of both and E-InfoNCE; training in two stages, the region's branch, then all;
-Z = [sqrt .7 region; sqrt .3 patch]. Left out: the ViT-B/16 that sees the crop at 224 pixels, for
-which two blocks of 256 over `crop.py`'s cells stand, and with it the patch branch's width of 768;
-the lower learning rate of the region in the second stage.
+Dong et al., From Region to Patch: Attribute-Aware Foreground-Background Contrastive Learning for
+Fine-Grained Fashion Retrieval (SIGIR 2023). Kept: the region's attention, and its one layer norm
+and MLP, which the background (the cells as much as they are not attended) shares; a patch branch
+that cross-attends to tokens of the crop; the hinge losses of both and E-InfoNCE; training in two
+stages, the region, then all; Z = [sqrt .7 region; sqrt .3 patch]. Left out: the ViT-B/16 that sees
+the crop at 224 pixels, for which two blocks of 256 over `crop.py`'s cells stand, and with it the
+patch branch's width of 768; the lower learning rate of the region in the second stage.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RPF(ConditionedEmbedder):
 
     architecture = "rpf"
     title = "RPF"
-    paper = "SIGIR 2023"
+    paper = "Dong et al., SIGIR 2023"
     reads_below = True
 
     @classmethod
