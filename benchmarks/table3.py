@@ -19,7 +19,7 @@ from benchmarks.tables.make_table import Layout, table_command
 from benchmarks.tables.measure import Runs
 from benchmarks.tables.options import Setting
 from benchmarks.tables.result import ALL, conditions
-from benchmarks.tables.row_file import MAP
+from benchmarks.tables.row_file import MAP, RowFile
 from benchmarks.tables.summary import Column, means
 from retrieval.evaluation.published import PUBLISHED, published_for
 
@@ -28,16 +28,21 @@ PAPERS = "darn"
 
 
 class OwnRecipes(Runs):
-    """Those of rows whose recipe is not ours for another's model."""
+    """Runs of `own_recipes`."""
 
     @classmethod
     def of(cls, rows_file: Path, setting: Setting) -> Runs:
         """See `Runs.of`."""
         runs = super().of(rows_file, setting)
-        rows = {n: row for n, row in runs.table.rows.items() if "ours" not in row.recipes}
-        own = replace(runs, table=msgspec.structs.replace(runs.table, rows=rows))
-        own.table.chosen(setting.rows)
-        return own
+        table = own_recipes(runs.table)
+        table.chosen(setting.rows)
+        return replace(runs, table=table)
+
+
+def own_recipes(table: RowFile) -> RowFile:
+    """Without the rows of rivals that are trained as M2Fashion is."""
+    rows = {name: row for name, row in table.rows.items() if "ours" not in row.recipes}
+    return msgspec.structs.replace(table, rows=rows)
 
 
 def markdown(data: Data) -> str:

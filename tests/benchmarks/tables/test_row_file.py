@@ -10,6 +10,7 @@ import pytest
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Runs
 from benchmarks.tables.options import Setting
+from benchmarks.table3 import own_recipes
 from benchmarks.tables.row_file import (
     ABLATIONS,
     MAP,
@@ -170,6 +171,7 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
         "without-garment-nuance", "without-lower-stages", "without-value-conditions",
         "without-readout", "gmp", "without-triplets", "paper",
     ]  # fmt: skip
+    assert list(own_recipes(maps).rows) == ["floor", *rivals, "m2fashion-paper", "m2fashion"]
     default = Recipe()
     for name in rivals:
         own, ours = config(maps, name), config(maps, f"{name}-ours")
