@@ -8,9 +8,12 @@ from retrieval.lazy_group import LazyGroup
 
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
-    "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
-    "table3": ("benchmarks.table3", "The paper's Table 3: MAP by attribute, system by system."),
-    "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
+    "map": ("benchmarks.models.map", "MAP of M2Fashion and its rivals, side by side."),
+    "table3": (
+        "benchmarks.models.table3",
+        "The paper's Table 3: MAP, system by system.",
+    ),
+    "ablations": ("benchmarks.models.ablations", "MAP of M2Fashion without each of its parts."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "table1": ("benchmarks.classification", "Predicting categories and attributes, side by side."),

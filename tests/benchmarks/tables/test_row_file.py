@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from benchmarks.table3 import own_recipes
+from benchmarks.models.table3 import own_recipes
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Runs
 from benchmarks.tables.options import Setting

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.table3 import markdown as table_3
+from benchmarks.models.table3 import markdown as table_3
 from benchmarks.tables.result import markdown
 from benchmarks.tables.summary import Column, differences, means
 
