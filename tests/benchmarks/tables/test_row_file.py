@@ -14,6 +14,7 @@ from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import (
     ABLATIONS,
     MAP,
+    TABLE_2,
     RowFile,
     chosen_names,
     config_toml,
@@ -146,7 +147,7 @@ def test_wrong_options_name_their_row(
         [config(table, name) for name in table.rows]
 
 
-@pytest.mark.parametrize("path", [MAP, ABLATIONS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [MAP, ABLATIONS, TABLE_2], ids=lambda path: path.stem)
 @pytest.mark.parametrize("weights", [None, '/some "odd"\\path/w.safetensors'])
 def test_every_row_of_the_project_survives_its_config_file(
     path: Path, weights: str | None, tmp_path: Path
@@ -210,10 +211,15 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
 
 def test_tables_share_the_runs_that_they_have_in_common() -> None:
     maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
-    for group in {"none-resnet18", *maps.tuned, *ablations.tuned}:
-        for one, other in (("m2fashion", "m2fashion"), ("m2fashion-paper", "paper")):
-            made = [
-                file.config(file.rows[name], group, "resnet18", None, 0)
-                for file, name in ((maps, one), (ablations, other))
-            ]
+    second = read_row_file(TABLE_2)
+    shared = (
+        ((maps, "m2fashion"), (ablations, "m2fashion")),
+        ((maps, "m2fashion-paper"), (ablations, "paper")),
+        ((maps, "m2fashion"), (second, "both")),
+        ((maps, "m2fashion"), (second, "gap")),
+        ((ablations, "gmp"), (second, "gmp")),
+    )
+    for group in {"none-resnet18", *maps.tuned, *ablations.tuned, *second.tuned}:
+        for pair in shared:
+            made = [f.config(f.rows[name], group, "resnet18", None, 0) for f, name in pair]
             assert made[0] == made[1]
