@@ -1,9 +1,9 @@
 """The cheap crop of ASEN++ and RPF: a closer look at the box where attention lies.
 
 Their authors cut the box out of the original picture and send it through a network of its own, a
-pass for each attribute. Here it is cut out of the stored map of the stage below the last one and
-resampled to the whole grid, so that one pass of a frozen backbone serves all attributes; its detail
-is the grid's (14 cells a side in the papers).
+pass for each attribute. Here it is cut out of the stored map of the stage below the last one, so
+that one pass of a frozen backbone serves all attributes. Its detail is the grid's, so it is
+resampled to half as many cells a side.
 """
 
 from __future__ import annotations
@@ -47,13 +47,19 @@ def attended_box(alpha: Tensor) -> Tensor:
     return torch.cat([torch.minimum(corner, 1 - side), side], -1)
 
 
+def cropped(size: int) -> int:
+    """Cells of a crop's side, of those of the map's."""
+    return (size + 1) // 2
+
+
 def crop(maps: Tensor, alpha: Tensor) -> Tensor:
-    """Maps [B, channels, H, H], resampled to what is attended under each condition, alpha
-    [B, C, H * H]: [B * C, channels, H, H]."""
+    """What is attended of maps [B, channels, H, H] under each condition, alpha [B, C, H * H]:
+    [B * C, channels, S, S], S = `cropped(H)`."""
     conditions, size = alpha.shape[1], maps.shape[-1]
     box = attended_box(alpha.reshape(-1, size, size)).to(maps.dtype)
     side, shift = box[:, 2], 2 * box[:, :2] + box[:, 2:] - 1
     theta = torch.diag_embed(side[:, None].expand(-1, 2))
     whole = maps.repeat_interleave(conditions, 0)
-    grid = F.affine_grid(torch.cat([theta, shift[:, :, None]], -1), list(whole.shape), False)
+    shape = [*whole.shape[:2], cropped(size), cropped(size)]
+    grid = F.affine_grid(torch.cat([theta, shift[:, :, None]], -1), shape, False)
     return F.grid_sample(whole, grid, padding_mode="border", align_corners=False)

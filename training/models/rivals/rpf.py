@@ -24,7 +24,7 @@ from training.models.config import ModelConfig
 from training.models.embedder import ConditionedEmbedder, Given, attribute_weights
 from training.models.rivals.asen import WIDTH
 from training.models.rivals.asenpp import joined
-from training.models.rivals.crop import From, crop
+from training.models.rivals.crop import From, crop, cropped
 
 TOKENS, HEADS = 256, 8
 """Width and heads of the patch branch."""
@@ -69,7 +69,7 @@ class RPF(ConditionedEmbedder):
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.mlp = nn.Sequential(nn.Linear(width, WIDTH), nn.ReLU(), nn.Linear(WIDTH, width))
-        self.patch = Patch(self.edge, self.grid[0] * self.grid[1], width)
+        self.patch = Patch(self.edge, cropped(self.grid[0]) ** 2, width)
 
     def _cells(self, maps: Tensor) -> Tensor:
         """The last stage's cells, normalised: [B, below + last, H, W] -> [B, H * W, last]."""
