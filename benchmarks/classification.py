@@ -36,7 +36,7 @@ from retrieval.evaluation.classification import (
     head_scores,
 )
 from retrieval.evaluation.encoded_split import encode_split
-from retrieval.evaluation.published import TABLE_1, TABLE_2, PublishedTable
+from retrieval.evaluation.published import TABLE_1, PublishedTable
 from retrieval.evaluation.scorer import feature_embed, root_embed
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
@@ -216,7 +216,6 @@ def markdown(data: Data) -> str:
         "ranking. In brackets: told nothing, scored on the very same labels. An image that is told "
         "its category as an attribute has no category to predict.",
         seeing and _curve(seeing),
-        _published(TABLE_2),
     ]
     return "\n\n".join(part for part in parts if isinstance(part, str) and part)
 

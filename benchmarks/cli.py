@@ -8,11 +8,13 @@ from retrieval.lazy_group import LazyGroup
 
 COMMANDS = {
     "demo": ("benchmarks.demo", "The main job on rendered garments, from nothing."),
-    "map": ("benchmarks.map_table", "MAP of M2Fashion and its rivals, side by side."),
-    "ablations": ("benchmarks.ablations_table", "MAP of M2Fashion without each of its parts."),
+    "map": ("benchmarks.models.map", "MAP of M2Fashion and its rivals, side by side."),
+    "table3": ("benchmarks.models.table3", "The paper's Table 3: MAP, system by system."),
+    "ablations": ("benchmarks.models.ablations", "MAP of M2Fashion without each of its parts."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
     "table1": ("benchmarks.classification", "Predicting categories and attributes, side by side."),
+    "table2": ("benchmarks.models.table2", "The paper's Table 2: joint learning and pooling."),
     "words": ("benchmarks.words", "Labels from titles, against the labels that are known."),
     "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),

@@ -32,8 +32,8 @@ from training.errors import DataError
 from training.maps import MapBank
 from training.schema import Schema
 
-TOLD = 0.5
-"""Share of the labels that are known when the others are predicted."""
+TOLD = (0.0, 0.25, 0.5, 0.75)
+"""Shares of the labels that are known when the others are predicted."""
 
 WRONG = 0.05
 """Share of the labels that are made wrong, and of those that are looked at."""
@@ -53,15 +53,15 @@ def measure(part: Dataset, bank: MapBank) -> Data:
     found = [_found(part.schema, part.labels, bank.chances, seed) for seed in range(5)]
     return {
         "tags": report_grid.to_json(report),
-        "known": _with_known(part, bank),
+        "known": {f"{share:.0%}": _with_known(part, bank, share) for share in TOLD},
         "errors_found": round(float(np.mean(found)), 4),
     }
 
 
-def _with_known(part: Dataset, bank: MapBank) -> dict[str, float]:
-    """Mean accuracy over single-valued attributes, of the labels that are not told."""
+def _with_known(part: Dataset, bank: MapBank, share: float) -> dict[str, float]:
+    """Mean accuracy over single-valued attributes, of the labels that are not told, by a way."""
     schema = part.schema
-    told = draw_known_labels(part.labels, schema, TOLD)
+    told = draw_known_labels(part.labels, schema, share)
     hidden = np.where((told == 0) & ~schema.multi[schema.attribute_of], part.labels, 0)
     ways: dict[str, Floats | None] = {
         "type conditions, nothing known": bank.chances,
@@ -117,16 +117,18 @@ def markdown(data: Data) -> str:
     attributes = rows[0]["tags"]["attributes"]
     tags = [line(n, *(("tags", "attributes", n, c) for c in COLUMNS)) for n in attributes]
     tags.append(line("mean", ("tags", "accuracy")) + [""] * (len(COLUMNS) - 1))
-    known = [line(way, ("known", way)) for way in rows[0]["known"]]
+    told = rows[0]["known"]
+    ways = list(dict.fromkeys(way for found in told.values() for way in found))
+    known = [line(way, *(("known", share, way) for share in told)) for way in ways]
     seeds = ", ".join(str(row["training_seed"]) for row in rows)
     parts = [
         f"{data['dataset']}, {data['split']} split, {data['backbone']}, {data['images']:,} images, "
         f"training seeds {seeds}. accuracy: of several values all have to be right. F1: mean over "
         f"values. coverage: share of images, the surest first, of which {AIM:.0%} are right.",
         table(["attribute", *COLUMNS.values()], tags),
-        f"With {TOLD:.0%} of the labels known, accuracy of the others, mean over single-valued "
-        "attributes:",
-        table(["", "accuracy"], known),
+        "With a share of the labels known, accuracy of the others, mean over single-valued "
+        "attributes (down a column the same labels are asked for):",
+        table(["", *(f"{share} known" for share in told)], known),
         f"{WRONG:.0%} of the labels made wrong, of pictures that the model was not trained on: "
         f"share of them among the {WRONG:.0%} that `retrieve inspect --suspicious` doubts most "
         f"(five draws): {line('', ('errors_found',))[1]}.",

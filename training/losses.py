@@ -141,6 +141,13 @@ def hinge_loss(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float
     return (margin - near + far).clamp(min=0).mean()
 
 
+def sampled_hinge(z: Tensor, margin: float) -> Tensor:
+    """`hinge_loss` of embeddings [3 M, d]: anchor, positive and negative of a triplet, then of the
+    next one."""
+    anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
+    return hinge_loss(anchor, positive, negative, margin)
+
+
 def contrastive_loss(similarities: Tensor, pairs: Pairs, temperature: float) -> Tensor:
     """-log softmax of the positives among positives and negatives, of cosine similarities
     [C, B, B]; mean over the anchors that have both."""

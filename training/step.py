@@ -24,10 +24,10 @@ from training.losses import (
     Pairs,
     category_loss,
     contrastive_loss,
-    hinge_loss,
     item_pairs,
     literal_pairs,
     masked_attribute_loss,
+    sampled_hinge,
     triplet_loss,
     type_pairs,
     value_loss,
@@ -179,9 +179,7 @@ def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
     """The hinge loss of sampled triplets alone, of Z before normalisation of each image under its
     triplet's type condition [3 M, d] float32; `attribute` as in `Batch`."""
     zero = seen.sum() * 0
-    z = F.normalize(seen[attribute >= 0], dim=-1)
-    anchor, positive, negative = z.reshape(-1, 3, z.shape[-1]).unbind(1)
-    hinge = hinge_loss(anchor, positive, negative, recipe.margin)
+    hinge = sampled_hinge(F.normalize(seen[attribute >= 0], dim=-1), recipe.margin)
     return Losses(hinge, zero, zero, hinge, zero, zero, zero)
 
 

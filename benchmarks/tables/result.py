@@ -116,7 +116,7 @@ def markdown(data: Data) -> str:
         means(rows, everything, note, alike, shared=_shared(data)),
         points and f"## {reference} minus each other row\n\n{points}",
         _published(data),
-        _conditions(data),
+        conditions(data),
     )
     return "\n\n".join(filter(None, parts))
 
@@ -146,7 +146,7 @@ def _published(data: Data) -> str:
     return "## Published MAP\n\n" + table(["published", *own.columns], rows, remark)
 
 
-def _conditions(data: Data) -> str:
+def conditions(data: Data) -> str:
     """Definition, counts, pixels, epochs, seeds, commits, hashes and machines."""
     rows, configs = data["rows"], data["configs"]
     trained = [row for row in rows if not row["floor"]]

@@ -30,6 +30,7 @@ Options = dict[str, Any]
 ABLATIONS = Path(__file__).with_name("ablations.toml")
 MAP = Path(__file__).with_name("map.toml")
 TABLE_1 = Path(__file__).with_name("table1.toml")
+TABLE_2 = Path(__file__).with_name("table2.toml")
 
 WHOLE = "m2fashion"
 """The row of M2Fashion, which lacks nothing, in both files."""

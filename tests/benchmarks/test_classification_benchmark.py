@@ -11,6 +11,7 @@ import torch
 from tiny_catalogue import write_tiny_catalogue
 
 from benchmarks.classification import ClassificationRuns, markdown, result
+from benchmarks.models.table2 import markdown as table_2
 from benchmarks.tables import measure
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Run
@@ -124,6 +125,12 @@ def test_rows_are_what_the_heads_say(catalogue: Path, tmp_path: Path, monkeypatc
     assert "±" in line
     assert "FashionNet" in head.split("Left out")[1]
     assert "not reproduced here" in text.split("## Published: Table 1")[1]
+    second = table_2(data | {"commit": "abc", "machine": "here"})
+    line = next(line for line in second.splitlines() if line.startswith("| category only |"))
+    category = np.mean([r["under_labels"]["category"]["recall"][1] for r in data["rows"][-2:]])
+    assert line.split(" | ")[2].startswith(f"{category:.2f} ±")
+    assert line.endswith("|  |  |  |  |")
+    assert "| attribute only | - | - | 48.65 | 57.74 |" in second
 
 
 def test_rows_that_all_want_landmarks_are_refused(catalogue: Path, tmp_path: Path) -> None:

@@ -63,4 +63,7 @@ def test_a_row_a_seed(tmp_path: Path, capsys, other: bool) -> None:
     line = next(line for line in out.splitlines() if line.startswith("| colour |"))
     assert f"| {np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} |" in line
     assert 0 <= data["rows"][0]["errors_found"] <= 1
-    assert len(data["rows"][0]["known"]) == 4
+    known = data["rows"][0]["known"]
+    assert list(known) == ["0%", "25%", "50%", "75%"]
+    blind, told = "heads, nothing known", "heads, told what is known"
+    assert known["0%"][blind] == known["0%"][told]

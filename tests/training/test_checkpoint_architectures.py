@@ -35,9 +35,10 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         for condition in loaded.type_conditions.split(1):
-            assert torch.equal(loaded(images, condition), model(images, condition))
+            # Rounding depends on how weights lie in memory.
+            torch.testing.assert_close(loaded(images, condition), model(images, condition))
         maps = loaded.features(images)
-        assert torch.equal(loaded.predict(maps), model.predict(maps))
+        torch.testing.assert_close(loaded.predict(maps), model.predict(maps))
     assert json.loads((tmp_path / "config.json").read_text())["architecture"] == name
     card = (tmp_path / "README.md").read_text()
     assert f"# {loaded.title}\n" in card

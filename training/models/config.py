@@ -32,6 +32,10 @@ ARCHITECTURES = {
     "corbiere": "training.models.rivals.corbiere:Corbiere",
     "attentive": "training.models.rivals.attentive:Attentive",
     "upsampling": "training.models.rivals.upsampling:Upsampling",
+    "asenpp": "training.models.rivals.asenpp:ASENpp",
+    "rpf": "training.models.rivals.rpf:RPF",
+    "agman": "training.models.rivals.agman:AGMAN",
+    "cca": "training.models.rivals.cca:CCA",
 }
 """Name of a model -> `module:class`. A new model is its file and a line here."""
 

@@ -7,12 +7,14 @@ from typing import cast
 
 import pytest
 
+from benchmarks.models.table3 import own_recipes
 from benchmarks.tables.keys import Ground
 from benchmarks.tables.measure import Runs
 from benchmarks.tables.options import Setting
 from benchmarks.tables.row_file import (
     ABLATIONS,
     MAP,
+    TABLE_2,
     RowFile,
     chosen_names,
     config_toml,
@@ -145,7 +147,7 @@ def test_wrong_options_name_their_row(
         [config(table, name) for name in table.rows]
 
 
-@pytest.mark.parametrize("path", [MAP, ABLATIONS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [MAP, ABLATIONS, TABLE_2], ids=lambda path: path.stem)
 @pytest.mark.parametrize("weights", [None, '/some "odd"\\path/w.safetensors'])
 def test_every_row_of_the_project_survives_its_config_file(
     path: Path, weights: str | None, tmp_path: Path
@@ -160,7 +162,7 @@ def test_every_row_of_the_project_survives_its_config_file(
 
 def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
     maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
-    rivals = ["triplet", "csn", "asen", "asenet-v2"]
+    rivals = ["triplet", "csn", "asen", "asenet-v2", "asenpp", "rpf", "agman", "cca"]
     assert list(maps.rows) == [
         "floor", *rivals, *(f"{name}-ours" for name in rivals), "asen-ours-stages",
         "asen-ours-readout", "m2fashion-paper", "m2fashion",
@@ -170,6 +172,7 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
         "without-garment-nuance", "without-lower-stages", "without-value-conditions",
         "without-readout", "gmp", "without-triplets", "paper",
     ]  # fmt: skip
+    assert list(own_recipes(maps).rows) == ["floor", *rivals, "m2fashion-paper", "m2fashion"]
     default = Recipe()
     for name in rivals:
         own, ours = config(maps, name), config(maps, f"{name}-ours")
@@ -208,10 +211,15 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
 
 def test_tables_share_the_runs_that_they_have_in_common() -> None:
     maps, ablations = read_row_file(MAP), read_row_file(ABLATIONS)
-    for group in {"none-resnet18", *maps.tuned, *ablations.tuned}:
-        for one, other in (("m2fashion", "m2fashion"), ("m2fashion-paper", "paper")):
-            made = [
-                file.config(file.rows[name], group, "resnet18", None, 0)
-                for file, name in ((maps, one), (ablations, other))
-            ]
+    second = read_row_file(TABLE_2)
+    shared = (
+        ((maps, "m2fashion"), (ablations, "m2fashion")),
+        ((maps, "m2fashion-paper"), (ablations, "paper")),
+        ((maps, "m2fashion"), (second, "both")),
+        ((maps, "m2fashion"), (second, "gap")),
+        ((ablations, "gmp"), (second, "gmp")),
+    )
+    for group in {"none-resnet18", *maps.tuned, *ablations.tuned, *second.tuned}:
+        for pair in shared:
+            made = [f.config(f.rows[name], group, "resnet18", None, 0) for f, name in pair]
             assert made[0] == made[1]

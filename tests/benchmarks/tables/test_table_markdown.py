@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.models.table3 import markdown as table_3
 from benchmarks.tables.result import markdown
 from benchmarks.tables.summary import Column, differences, means
 
@@ -150,6 +151,19 @@ def test_published_figures_stand_apart(result: Data) -> None:
     assert "not reproduced here" in text
     # A stand-in with DARN's name and other lists is not compared.
     assert "ublished MAP" not in markdown({**official, "counts": result["counts"]})
+
+
+def test_table_3_is_that_of_the_paper(result: Data) -> None:
+    text = table_3(result)
+    own, published = text.split("## Published: darn")
+    assert cells(own, "model") == ["model", "seeds", "colour", "shape", "All"]
+    assert cells(own, "FULL") == ["FULL", "2", "61.00 ± 1.41", "82.00 ± 2.83", "76.75 ± 2.47"]
+    assert cells(own, "chance")[1:] == ["", "10.00", "30.00", "25.00"]
+    assert cells(published, "M2Fashion")[-1] == "54.29"
+    assert "of other pictures than above" in published
+    lists = {**result["counts"], "all": {**result["counts"]["all"], "queries": 4293}}
+    official = {**result, "dataset": "DARN", "protocol": "published lists", "counts": lists}
+    assert "of the same lists as above" in table_3(official)
 
 
 def test_what_a_dataset_cannot_tell_has_no_column(result: Data) -> None:
