@@ -63,13 +63,18 @@ def _with_known(part: Dataset, bank: MapBank, share: float) -> dict[str, float]:
     schema = part.schema
     told = draw_known_labels(part.labels, schema, share)
     hidden = np.where((told == 0) & ~schema.multi[schema.attribute_of], part.labels, 0)
+
+    def of_heads(known: NDArray[np.int8]) -> Floats | None:
+        logits = head_scores(bank, known).attributes
+        return None if logits is None else 1 / (1 + np.exp(-logits))
+
     ways: dict[str, Floats | None] = {
         "type conditions, nothing known": bank.chances,
         "with the company of known labels": beside_labels(
             schema, company(schema, told), told, bank.chances
         ),
-        "heads, nothing known": head_scores(bank, told * 0).attributes,
-        "heads, told what is known": head_scores(bank, told).attributes,
+        "heads, nothing known": of_heads(told * 0),
+        "heads, told what is known": of_heads(told),
     }
     reports = {
         way: evaluate_tags(replace(part, labels=hidden.astype(np.int8)), scores)
