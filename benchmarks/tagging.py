@@ -66,7 +66,7 @@ def _with_known(part: Dataset, bank: MapBank, share: float) -> dict[str, float]:
 
     def of_heads(known: NDArray[np.int8]) -> Floats | None:
         logits = head_scores(bank, known).attributes
-        return None if logits is None else 1 / (1 + np.exp(-logits))
+        return None if logits is None else np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
     ways: dict[str, Floats | None] = {
         "type conditions, nothing known": bank.chances,
