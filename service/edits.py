@@ -55,14 +55,14 @@ class Edits:
             picture = decode_rgb(content, "the picture")  # before it is written anywhere
             del picture
             path = f"{FOLDER}/{hashlib.sha256(content).hexdigest()}"
-            write_file(version.store.root / path, content)
+            write_file(version.held.root / path, content)
             return add_images(self._live.folder, [path], states)
 
         return await self._do(work)
 
     async def remove(self, version: Version, row: int) -> EditReport:
         """Take an image out of the index; its file stays. Raises as `remove_images`."""
-        path = version.store.paths[row]
+        (path,) = version.known(row).paths
         return await self._do(lambda: remove_images(self._live.folder, [path]))
 
     def close(self) -> None:

@@ -115,7 +115,7 @@ def command(options: Options) -> int:
         absent = _united(absent, said.absent, value)
         like = _united(like, said.like, attribute)
     request = Request(image, present, absent, like, filters, **numbers)
-    for remark in engine.store.remarks:
+    for remark in engine.held.remarks:
         say(remark)
     result = engine.query(request)
     for what, out in asked.items():
