@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from indexer.encode.onnx import OnnxModel, open_onnx
-from indexer.hold.held import Held
+from indexer.hold.held import Held, Outdated
 from indexer.hold.local import LocalIndex
 from indexer.hold.open import open_held
 from indexer.search.index import SearchIndex
@@ -49,6 +50,7 @@ from training.errors import UsageError
 from training.images.read import PictureSource
 from training.schema import Schema
 
+_TRIES = 3  # to answer while a database is exported to again and again
 _BATCH = 64  # requests that are encoded and searched for together
 _CHUNK = 1 << 16  # images that are scored at a time
 
@@ -77,7 +79,7 @@ class Engine:
 
     def __init__(self, held: Held[Any], model: OnnxModel) -> None:
         self.held, self.model = held, model
-        self._open: Callable[[], Engine] = lambda: Engine.open(held.name)
+        self._open: Callable[[Engine], Engine] = lambda _: Engine.open(held.name)
         self._seen: object = None  # what `Held.look` gave; None: nobody looks
         self._encode = Encoder(model.forward, held.preprocessing)
 
@@ -93,7 +95,9 @@ class Engine:
         """Open what `retrieve build-index` wrote, and the model inside it.
 
         Args:
-            index: a folder, may be relative; a later `os.chdir` changes nothing.
+            index: a folder, may be relative; a later `os.chdir` changes nothing. Or the URL of a
+                database that `retrieve export` filled; there queries always go on with a newer
+                version, since it holds one.
             device: `auto`, `cpu`, `cuda` or `cuda:N`, which searches; the CPU encodes pictures.
             verify: check each file before it is used.
             root: where the gallery's pictures are now; where they were when it was built.
@@ -102,8 +106,22 @@ class Engine:
         Raises:
             DataError: there is no finished index.
             CorruptStoreError: a file is damaged.
-            ResourceError: onnxruntime is missing, or faiss where there are inverted lists.
+            ResourceError: onnxruntime is missing, or faiss where there are inverted lists; a
+                database does not answer.
         """
+        return cls._opened(index, device, verify, root, reload, None)
+
+    @classmethod
+    def _opened(
+        cls,
+        index: str | Path,
+        device: str,
+        verify: bool,
+        root: str | Path | None,
+        reload: bool,
+        before: Engine | None,
+    ) -> Engine:
+        """As `open`; what was open `before` has the model, if it is in a database and the same."""
         held = open_held(index, device, verify)
         if root is not None:
             held.root = Path(root).absolute()
@@ -111,11 +129,15 @@ class Engine:
             gone = f"the gallery's folder {held.root} is not there; --root tells where it is now"
             held.remarks += (gone,)
         name = onnx_name(held.precision)
-        with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
-            model = beside.submit(lambda: open_onnx(held.read_model(name), str(index)))
-            held.ready()
-            engine = cls(held, model.result())
-        engine._open = partial(cls.open, held.name, device, verify, root, reload)
+        if before is not None and not isinstance(held, LocalIndex) and before.encodes_as(held):
+            engine = cls(held, before.model)
+            engine._encode = before._encode
+        else:
+            with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
+                model = beside.submit(lambda: open_onnx(held.read_model(name), str(index)))
+                held.ready()
+                engine = cls(held, model.result())
+        engine._open = partial(cls._opened, held.name, device, verify, root, reload)
         engine._seen = held.seen if reload else None
         return engine
 
@@ -128,13 +150,19 @@ class Engine:
             self._seen = self.held.look()
         if not self.held.outdated():
             return False
-        self.__dict__.update(vars(self._open()))  # at once, for whoever copies it
+        self.__dict__.update(vars(self._open(self)))  # at once, for whoever copies it
         return True
 
     @property
     def schema(self) -> Schema:
         """Attributes and values that can be named."""
         return self.held.schema
+
+    def encodes_as(self, held: Held[Any]) -> bool:
+        """Whether its model is that of another index."""
+        own = self.held
+        same = own.model == held.model and own.preprocessing == held.preprocessing
+        return same and own.precision == held.precision
 
     @property
     def store(self) -> Store:
@@ -168,9 +196,14 @@ class Engine:
         """
         if self._seen is not None and self.held.look() != self._seen:
             self.refresh()
-        return copy(self)._answers(requests)  # of one version, whatever `refresh` does meanwhile
+        for _ in range(_TRIES):
+            with suppress(Outdated):  # of one version, whatever `refresh` does meanwhile
+                return copy(self).answers(requests)
+            self.refresh()
+        return copy(self).answers(requests)
 
-    def _answers(self, requests: Sequence[Request]) -> list[QueryResult]:
+    def answers(self, requests: Sequence[Request]) -> list[QueryResult]:
+        """Answer by the version that is open, as `query_many`; raises `Outdated` if it is gone."""
         resolved = [self._resolve(request) for request in requests]
         out = []
         for start in range(0, len(requests), _BATCH):

@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
+from indexer.hold.held import Outdated
 from retrieval.hits import known_values
 from retrieval.picture import Picture
 from retrieval.query_vector import Formula, formula_of
@@ -180,7 +181,7 @@ def _place(version: Version, row: int, listed: str, digest: bytes) -> dict[str, 
 
 def query(version: Version, wish: words.Query, picture: Picture) -> dict[str, Any]:
     """The hits of a request."""
-    result = version.engine.query(request_of(wish, picture))
+    (result,) = version.engine.answers([request_of(wish, picture)])
     told = result.to_json() | {"content": version.content, "picture": _id(picture)}
     del told["image"]
     digests = version.held.digests_of(np.array([hit.row for hit in result], dtype=np.int64))
@@ -304,13 +305,21 @@ QUESTIONS = {
 async def ask(service: Service, question: Question, http: Http) -> Response:
     """Answer a question."""
     wish, upload = await read(http, question.asked)
-    version, which = service.live.current, chosen(wish, upload)
-    check(wish, version)
+    which, kind = chosen(wish, upload), "search" if upload is None else "encode"
 
-    def work() -> dict[str, Any]:
-        return question.reply(version, wish, find(service, version, which, question.shown))
+    async def asked(version: Version) -> Response:
+        check(wish, version)
 
-    return answer(await service.desk.do("search" if upload is None else "encode", work))
+        def work() -> dict[str, Any]:
+            return question.reply(version, wish, find(service, version, which, question.shown))
+
+        return answer(await service.desk.do(kind, work))
+
+    try:
+        return await asked(service.live.current)
+    except Outdated:  # by a database that holds another version by now
+        await service.live.reload()
+        return await asked(service.live.current)
 
 
 def draw(version: Version, count: int, seed: int, where: list[str]) -> dict[str, Any]:

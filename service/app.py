@@ -54,7 +54,7 @@ def from_environment() -> Door:
     """The application of a worker process."""
     settings = Settings(**json.loads(os.environ[SETTINGS]))
     log_in_lines()
-    return make_app(settings, Live(Path(settings.index), settings.device))
+    return make_app(settings, Live(settings.index, settings.device, settings.root))
 
 
 def make_app(settings: Settings, live: Live) -> Door:

@@ -31,9 +31,9 @@ _AGAIN_SECONDS = 10.0  # until a version that could not be opened is tried again
 class Version:
     """One version of an index, open for questions. Threads may share it."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, index: str | Path, device: str = "cpu", root: str | None = None) -> None:
         """Open it; raises as `Engine.open`."""
-        self.engine = Engine.open(folder, device)
+        self.engine = Engine.open(index, device, root=root)
         self.held = self.engine.held
         self.content = self.held.content[:16]
         """Names the images and their order, and the model: with a row it is the name of an image
@@ -100,14 +100,14 @@ class Version:
 
 
 class Live:
-    """The current version of the index in a folder; `watch` replaces it when another is there.
+    """The current version of an index; `watch` replaces it when another is there.
 
     What has taken `current` keeps it until it is done with it.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.folder, self._device = folder, device
-        self.current = Version(folder, device)
+    def __init__(self, index: str | Path, device: str = "cpu", root: str | None = None) -> None:
+        self.index, self._opened_with = index, (device, root)
+        self.current = Version(index, device, root)
         self._seen = self.current.held.seen
         IMAGES.set(len(self.current.held))
 
@@ -116,13 +116,18 @@ class Live:
         the old one goes on."""
         while True:
             await asyncio.sleep(every)
-            if self.current.held.look() != self._seen and not await self.reload():
+            try:
+                seen = await asyncio.to_thread(self.current.held.look)
+            except RetrieveError as error:  # of a database that does not answer
+                log.error("reload failed", extra={"fields": {"detail": str(error)}})
+                seen = self._seen
+            if seen != self._seen and not await self.reload():
                 await asyncio.sleep(_AGAIN_SECONDS)
 
     async def reload(self) -> bool:
-        """Open the version that is in the folder now; whether it could be."""
+        """Open the version that is there now; whether it could be."""
         try:
-            found = await asyncio.to_thread(Version, self.folder, self._device)
+            found = await asyncio.to_thread(Version, self.index, *self._opened_with)
         except (RetrieveError, MemoryError, OSError) as error:
             log.error("reload failed", extra={"fields": {"detail": str(error)}})
             RELOADS.labels("failed").inc()
