@@ -101,22 +101,18 @@ class Database(Held[str]):
         return self.facts.rows
 
     def outdated(self) -> bool:
-        """See `Held`."""
         return self.look() != self.content
 
     def ready(self) -> None:
-        """See `Held`."""
         _ = self._cells
 
     def read_model(self, name: str) -> bytes:
-        """See `Held`."""
         found = self._file(name)
         if found is None:
             raise CorruptStoreError(f"{self.name} has no {name}; export the index again")
         return found
 
     def passing(self, filters: tuple[Filter, ...]) -> str:
-        """See `Held`."""
         either: dict[str, list[str]] = {}
         every = []
         for one in filters:
@@ -154,20 +150,17 @@ class Database(Held[str]):
     def parts(
         self, values: Sequence[int], chosen: str | None
     ) -> Iterator[tuple[dict[int, bool], str]]:
-        """See `Held`."""
         for states in self._states_of(values, chosen):
             pairs = list(zip(values, states, strict=True))
             own = _all(*(self._state(*pair) for pair in pairs), *([chosen] if chosen else []))
             yield {value: state > 0 for value, state in pairs if state}, own
 
     def count(self, chosen: str) -> int:
-        """See `Held`."""
         return self._counted(chosen)[0]
 
     def search(
         self, weights: Floats, k: int, chosen: str | None = None, exact: bool = False
     ) -> tuple[Rows, Floats]:
-        """See `Held`."""
         rows = np.full((len(weights), k), -1, dtype=np.int64)
         scores = np.full((len(weights), k), -np.inf, dtype=np.float32)
         for query, own in enumerate(np.asarray(weights, dtype=np.float32)):
@@ -225,19 +218,15 @@ class Database(Held[str]):
             raise IndexError(f"there is no row {error}") from error
 
     def descriptors_of(self, rows: Rows) -> Bytes:
-        """See `Held`."""
         return self._bytes_of(self._of(rows, "vector")[0])
 
     def digests_of(self, rows: Rows) -> NDArray[np.uint8]:
-        """See `Held`."""
         return _digests(self._of(rows, "digest")[0])
 
     def items_of(self, rows: Rows) -> Rows:
-        """See `Held`."""
         return np.array(self._of(rows, "item")[0], dtype=np.int64)
 
     def records(self, rows: Rows) -> Records:
-        """See `Held`."""
         names = "vector", "labels", "digest", "item", "record"
         vectors, labels, digests, items, records = self._of(rows, *names)
         told: list[Mapping[str, Any]] = [
@@ -257,7 +246,6 @@ class Database(Held[str]):
         """Label states [n, K] of the column `labels`."""
 
     def labelled(self) -> NDArray[np.int64]:
-        """See `Held`."""
         return np.array(self.facts.labelled, dtype=np.int64)
 
 

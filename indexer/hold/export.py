@@ -31,7 +31,7 @@ def export_index(folder: Path, to: str, requests: Requests, progress: Progress) 
     """
     scheme = scheme_of(to)
     if scheme in ("postgresql", "postgres"):
-        from indexer.hold.postgres import export_postgres as write
+        from indexer.hold.postgres_export import export_postgres as write
     elif scheme in ("milvus", "milvuss"):
         from indexer.hold.milvus import export_milvus as write
     elif scheme is None and to.endswith(".parquet"):

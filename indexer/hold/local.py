@@ -49,24 +49,19 @@ class LocalIndex(Held[Allowed]):
         return len(self.store)
 
     def look(self) -> object:
-        """See `Held`."""
         return version_of(self.store.folder / MANIFEST_NAME)
 
     def outdated(self) -> bool:
-        """See `Held`."""
         newest = next(committed_versions(self.store.folder), None)
         return newest is not None and newest.manifest != self.store.manifest
 
     def ready(self) -> None:
-        """See `Held`."""
         _ = self.index
 
     def read_model(self, name: str) -> bytes:
-        """See `Held`."""
         return self.store.read_model(name)
 
     def passing(self, filters: tuple[Filter, ...]) -> Allowed:
-        """See `Held`."""
         return self._passing(filters)
 
     def _evaluated(self, filters: tuple[Filter, ...]) -> Allowed:
@@ -106,7 +101,6 @@ class LocalIndex(Held[Allowed]):
     def parts(
         self, values: Sequence[int], chosen: Allowed | None
     ) -> Iterator[tuple[dict[int, bool], Allowed]]:
-        """See `Held`."""
         states = self.store.states(values)
         codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(values)))
         for code in np.unique(codes if chosen is None else codes[chosen]).tolist():
@@ -115,38 +109,30 @@ class LocalIndex(Held[Allowed]):
             yield {v: s > 0 for v, s in zip(values, own, strict=True) if s}, rows
 
     def count(self, chosen: Allowed) -> int:
-        """See `Held`."""
         return int(chosen.sum())
 
     def rows(self, chosen: Allowed | None) -> Rows:
-        """See `Held`."""
         return np.arange(len(self)) if chosen is None else np.flatnonzero(chosen)
 
     def search(
         self, weights: Floats, k: int, chosen: Allowed | None = None, exact: bool = False
     ) -> tuple[Rows, Floats]:
-        """See `Held`."""
         return self.index.search(weights, k, chosen, exact)
 
     def candidates(self, weights: Floats, count: int, chosen: Allowed | None = None) -> list[Rows]:
-        """See `Held`."""
         return self.index.candidates(weights, count, chosen)
 
     def descriptors_of(self, rows: Rows) -> Bytes:
-        """See `Held`."""
         return self.store.descriptors_of(rows)
 
     def digests_of(self, rows: Rows) -> NDArray[np.uint8]:
-        """See `Held`."""
         return self.store.digests_of(rows)
 
     def items_of(self, rows: Rows) -> Rows:
-        """See `Held`."""
         items = self.store.items()
         return np.full(len(rows), -1) if items is None else items[rows]
 
     def records(self, rows: Rows) -> Records:
-        """See `Held`."""
         store = self.store
         return Records(
             store.descriptors_of(rows),
@@ -158,7 +144,6 @@ class LocalIndex(Held[Allowed]):
         )
 
     def row_of(self, digest: bytes) -> int | None:
-        """See `Held`."""
         start = 0
         for shard in self.store.shards:
             digests = shard.rows.digests
@@ -170,7 +155,6 @@ class LocalIndex(Held[Allowed]):
         return None
 
     def labelled(self) -> NDArray[np.int64]:
-        """See `Held`."""
         return self.store.labelled()
 
 

@@ -34,7 +34,6 @@ from indexer.search.flat import Rows
 from training.descriptor import Bytes, Floats
 from training.errors import DataError, ResourceError, UsageError
 
-SCHEMES = ("milvus", "milvuss")
 NAME = "retrieve"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
@@ -123,7 +122,6 @@ class MilvusIndex(Database):
             raise Outdated(f"{self._place.name} holds another version by now; ask again") from error
 
     def look(self) -> object:
-        """See `Held`."""
         current = _current(self._client, self._place)
         return None if current is None else current.rpartition("_")[2]
 
@@ -157,7 +155,6 @@ class MilvusIndex(Database):
         return total, useful
 
     def rows(self, chosen: str | None) -> Rows:
-        """See `Held`."""
         found = self._rows_where(chosen, ["id"], None)
         return np.array(sorted(one["id"] for one in found), dtype=np.int64)
 
@@ -189,7 +186,6 @@ class MilvusIndex(Database):
         return np.array([list(own) for own in labels], np.int8).reshape(-1, self.layout.values)
 
     def row_of(self, digest: bytes) -> int | None:
-        """See `Held`."""
         found = self._rows_where(f'digest == "{digest.hex()}"', ["id"], None)
         return min((int(one["id"]) for one in found), default=None)
 

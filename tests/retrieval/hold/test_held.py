@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from holder import Holder
-from small_index import Shop
+from small_index import Shop, run
 
 from indexer.build.edit import add_images, remove_images
 from indexer.hold.held import Held
@@ -230,7 +230,7 @@ def test_nearly_all_is_found_where_a_part_is_read(holder: Holder, drawn: Path) -
     assert min(recalls) >= 0.95
 
 
-def test_one_hit_an_item_is_as_by_the_files(holder: Holder, drawn: Path) -> None:
+def test_one_hit_an_item_needs_items(holder: Holder, drawn: Path) -> None:
     engine = Engine.open(holder.hold(drawn), "cpu")
     (picture,) = stored_pictures(open_store(drawn), np.array([5]))
     with pytest.raises(UsageError, match="knows no items"):
@@ -266,3 +266,16 @@ def test_a_new_version_is_taken_up(holder: Holder, shop: Shop, tmp_path: Path) -
         assert (again.written, again.removed) == (0, 1)
     if url:
         assert holder.export(index, url).written == 0
+
+
+def test_the_command_line(holder: Holder, shop: Shop, capsys) -> None:
+    url, index = holder.url(), shop.index
+    if url:
+        code, out, _ = run(capsys, "export", index, "--to", url)
+        assert (code, out.strip()) == (0, "68 images: 68 written, 0 removed")
+        assert run(capsys, "export", index, "--to", url)[1].strip() == "68 images: no change"
+    words = "query", shop.catalogue / "images/004.png", "--attrs", "disc", "--where", "price<50"
+    right = run(capsys, *words, "--index", index, "--json")
+    assert run(capsys, *words, "--index", url or index, "--json") == right
+    moved = run(capsys, *words, "--index", url or index, "--json", "--root", index)[1]
+    assert f"{index}/images" in moved

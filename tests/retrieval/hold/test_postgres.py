@@ -201,26 +201,15 @@ def test_another_model_takes_the_place_of_all(
 def test_two_exports_at_once(server: PrivateServer, url: str, index: Path, monkeypatch) -> None:
     import psycopg
 
-    from indexer.hold import postgres
+    from indexer.hold import postgres_export
 
-    monkeypatch.setattr(postgres, "_SECONDS", 1)
+    monkeypatch.setattr(postgres_export, "SECONDS", 1)
     table = url.rpartition("=")[2]
     with psycopg.connect(server.dsn) as other:
         other.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [f"retrieve {table}"])
         with pytest.raises(LockedError, match="another export"):
             export(index, url)
     assert export(index, url)[0] == len(open_store(index))
-
-
-def test_the_command_line(url: str, index: Path, shop: Shop, capsys) -> None:
-    code, out, _ = run(capsys, "export", index, "--to", url)
-    assert (code, out.strip()) == (0, "68 images: 68 written, 0 removed")
-    assert run(capsys, "export", index, "--to", url)[1].strip() == "68 images: no change"
-    words = "query", shop.catalogue / "images/004.png", "--attrs", "disc", "--where", "price<50"
-    right = run(capsys, *words, "--index", index, "--json")
-    assert run(capsys, *words, "--index", url, "--json") == right
-    moved = run(capsys, *words, "--index", url, "--json", "--root", index)[1]
-    assert str(index) in moved
 
 
 def test_what_is_refused(server: PrivateServer, url: str, index: Path, capsys, tmp_path) -> None:
