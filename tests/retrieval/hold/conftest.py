@@ -18,7 +18,7 @@ from indexer.store.store import open_store
 from retrieval.query_vector import draw_requests
 from training.errors import ResourceError
 
-DRAWN = 6000  # more than are always read
+DRAWN = 4600  # more than are always read
 
 
 @pytest.fixture(scope="session")
