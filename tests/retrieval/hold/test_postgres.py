@@ -74,7 +74,7 @@ def test_exports_that_are_killed(url: str, index: Path, shop: Shop) -> None:
     draw, killed = random.Random(0), 0
     words = [sys.executable, "-m", "retrieval.cli", "export", str(index), "--to", url]
     started = time.monotonic()
-    subprocess.run(words, check=True, capture_output=True)
+    subprocess.run([*words[:-1], f"{url}_other"], check=True, capture_output=True)
     took = time.monotonic() - started
     for kill in range(KILLS):
         before = held_rows(url)
@@ -86,7 +86,7 @@ def test_exports_that_are_killed(url: str, index: Path, shop: Shop) -> None:
             half = sorted(names)[kill % 4 :: 2]
             remove_images(index, half) if kill % 4 == 0 else None
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(draw.uniform(0.3 * took, 1.1 * took))
+        time.sleep(draw.uniform(0.4 * took, took))
         killed += process.poll() is None
         process.kill()
         process.wait()
