@@ -120,7 +120,8 @@ class Live:
                 seen = await asyncio.to_thread(self.current.held.look)
             except RetrieveError as error:  # of a database that does not answer
                 log.error("reload failed", extra={"fields": {"detail": str(error)}})
-                seen = self._seen
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
             if seen != self._seen and not await self.reload():
                 await asyncio.sleep(_AGAIN_SECONDS)
 

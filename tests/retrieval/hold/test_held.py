@@ -210,7 +210,7 @@ def test_requests_are_answered_as_by_the_files(holder: Holder, shop: Shop, name:
 def test_nearly_all_is_found_where_a_part_is_read(holder: Holder, drawn: Path) -> None:
     held, store = open_held(holder.hold(drawn), "cpu"), open_store(drawn)
     codes, size = store.descriptors().astype(np.float64), len(store)
-    pictures = store.descriptors_of(np.random.default_rng(2).permutation(size)[:40])
+    pictures = store.descriptors_of(np.random.default_rng(2).permutation(size)[:20])
     weights = draw_requests(store.layout, store.schema, pictures, 2)
     of = lambda **where: resolve_filters(store.schema, store.payload, where)  # noqa: E731
     recalls = []
