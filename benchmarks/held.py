@@ -178,7 +178,7 @@ def command(options: Options) -> Iterator[Result]:
             right = [_tenth(local, request) for _, _, request in questions]
             data["postgres"], total = _about(url)
             for name, engine, each, seconds in (
-                ("files, FAISS", local, float(real.layout.width), 0.0),
+                ("files", local, float(real.layout.width), 0.0),
                 ("PostgreSQL, pgvector", held, total / size, took),
             ):
                 row = measure(engine, questions, right)

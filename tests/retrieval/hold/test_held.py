@@ -223,9 +223,9 @@ def test_nearly_all_is_found_where_a_part_is_read(holder: Holder, drawn: Path) -
         assert np.isin(rows, own).all()
         found = np.take_along_axis(codes @ weights.astype(np.float64).T, rows.T, axis=0)
         recalls.append(float((found >= tenth - 1e-9).mean()))
-        exact, _ = held.search(weights[:3], 10, chosen, exact=True)
-        again = np.take_along_axis(codes @ weights[:3].astype(np.float64).T, exact.T, axis=0)
-        assert (again >= tenth[:3] - 1e-9).all()
+        exact, _ = held.search(weights[:1], 10, chosen, exact=True)
+        again = np.take_along_axis(codes @ weights[:1].astype(np.float64).T, exact.T, axis=0)
+        assert (again >= tenth[:1] - 1e-9).all()
     assert recalls[0] >= 0.98
     assert min(recalls) >= 0.95
 

@@ -18,7 +18,7 @@ def test_it_measures_both(server: PrivateServer, shop: Shop, tmp_path: Path, cap
     assert code == 0
     (path,) = tmp_path.glob("held-*.json")
     rows = json.loads(path.read_text())["rows"]
-    assert [row["held"] for row in rows] == ["files, FAISS", "PostgreSQL, pgvector"]
+    assert [row["held"] for row in rows] == ["files", "PostgreSQL, pgvector"]
     for row in rows:
         assert set(row["recall"]) == {*KINDS, "with a filter"}
         assert row["all"] == row["worst_filter"] == 1  # so few are all read
