@@ -16,10 +16,10 @@ test-page: .venv/installed-dev
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium
 	$(BIN)/pytest tests/service/test_page.py
 
-# On a cluster of this machine: not in `test`, and what it needs is not in `dev`.
+# On a cluster and databases of this machine: what they need is not in `dev`.
 test-scale: .venv/installed-dev
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev,ray]"
-	$(BIN)/pytest tests/indexer/build/test_on_ray.py tests/test_scaling_docs.py
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev,ray,scale]"
+	$(BIN)/pytest tests/indexer/build/test_on_ray.py tests/test_scaling_docs.py tests/retrieval/hold
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev

@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "parts": ("benchmarks.parts", "What sharing the encoding of a gallery costs."),
     "service": ("benchmarks.service", "What serving costs, and what it withstands."),
+    "held": ("benchmarks.held", "An index in PostgreSQL beside the same in its files."),
     "peers": ("benchmarks.peers.command", "This engine beside faiss and PostgreSQL with tags."),
 }
 

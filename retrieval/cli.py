@@ -31,6 +31,7 @@ COMMANDS = {
     "merge-index": ("retrieval.commands.merge_index", "Make an index of parts encoded apart."),
     "add": ("retrieval.commands.add", "Put single images into an index."),
     "remove": ("retrieval.commands.remove", "Take single images out of an index."),
+    "export": ("retrieval.commands.export", "Write an index into a database, or a Parquet file."),
     "query": ("retrieval.commands.query", "Find the gallery images that fit a picture and labels."),
     "names": ("retrieval.commands.names", "Print attributes and values that an index knows."),
     "train": ("retrieval.commands.train", "Train an embedder on a dataset."),

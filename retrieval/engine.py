@@ -7,22 +7,24 @@ Nothing is encoded for a request but its picture; every request is one search of
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.encode.onnx import OnnxModel, open_onnx
-from indexer.search.index import SearchIndex, open_search
-from indexer.store.manifest import MANIFEST_NAME, committed_versions
-from indexer.store.store import Store, open_store
+from indexer.hold.held import Held, Outdated
+from indexer.hold.local import LocalIndex
+from indexer.hold.open import open_held
+from indexer.search.index import SearchIndex
+from indexer.store.store import Store
 from retrieval.hits import (
     Found,
     Hit,
@@ -40,23 +42,17 @@ from retrieval.request import (
     QueryImage,
     Request,
     Terms,
-    allowed_rows,
-    parts_by_labels,
     resolve,
 )
 from training.checkpoint import onnx_name
 from training.descriptor import Floats
-from training.device import choose_device
-from training.errors import DataError, UsageError
-from training.images.read import PictureSource, version_of
+from training.errors import UsageError
+from training.images.read import PictureSource
 from training.schema import Schema
 
+_TRIES = 3  # to answer while a database is exported to again and again
 _BATCH = 64  # requests that are encoded and searched for together
-_MASK_BYTES = 64 * 2**20  # of filters' answers that are kept, a byte an image each
 _CHUNK = 1 << 16  # images that are scored at a time
-
-Allowed = NDArray[np.bool_] | None
-"""Images that are searched, [M] bool; None: all."""
 
 Ranked = tuple[Rows, Floats]
 """Images best first, ties by row, and their scores."""
@@ -70,7 +66,7 @@ class _Query:
     terms: Terms
     picture: Picture
     formula: Formula
-    allowed: Allowed
+    allowed: Any  # as `Held` tells images; None: all
 
     @property
     def by_labels(self) -> bool:
@@ -81,27 +77,27 @@ class _Query:
 class Engine:
     """An index that is open for queries; see `Engine.open`. Threads may share it."""
 
-    def __init__(self, store: Store, model: OnnxModel, index: SearchIndex) -> None:
-        self.store, self.model, self.index = store, model, index
-        self._open: Callable[[], Engine] = lambda: Engine.open(store.folder)
-        self._seen: tuple[int, int] | None = None  # of the manifest; None: nobody looks
-        self._encode = Encoder(model.forward, store.preprocessing)
-        kept = max(1, _MASK_BYTES // max(1, len(store)))
-        self._passing = lru_cache(kept)(partial(allowed_rows, store))
+    def __init__(self, held: Held[Any], model: OnnxModel) -> None:
+        self.held, self.model = held, model
+        self._open: Callable[[Engine], Engine] = lambda _: Engine.open(held.name)
+        self._seen: object = None  # what `Held.look` gave; None: nobody looks
+        self._encode = Encoder(model.forward, held.preprocessing)
 
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        index: str | Path,
         device: str = "auto",
         verify: bool = True,
         root: str | Path | None = None,
         reload: bool = False,
     ) -> Engine:
-        """Open a folder that `retrieve build-index` wrote, and the model inside it.
+        """Open what `retrieve build-index` wrote, and the model inside it.
 
         Args:
-            folder: may be relative; a later `os.chdir` changes nothing.
+            index: a folder, may be relative; a later `os.chdir` changes nothing. Or the URL of a
+                database that `retrieve export` filled; there queries always go on with a newer
+                version, since it holds one.
             device: `auto`, `cpu`, `cuda` or `cuda:N`, which searches; the CPU encodes pictures.
             verify: check each file before it is used.
             root: where the gallery's pictures are now; where they were when it was built.
@@ -110,27 +106,39 @@ class Engine:
         Raises:
             DataError: there is no finished index.
             CorruptStoreError: a file is damaged.
-            ResourceError: onnxruntime is missing, or faiss where there are inverted lists.
+            ResourceError: onnxruntime is missing, or faiss where there are inverted lists; a
+                database does not answer.
         """
-        if not os.path.isdir(folder):
-            raise DataError(
-                f"no index in {folder}: that is no folder; build one with: "
-                "retrieve build-index --dataset ..."
-            )
-        seen = version_of(Path(folder) / MANIFEST_NAME)
-        store = open_store(Path(folder).absolute(), verify)
+        return cls._opened(index, device, verify, root, reload, None)
+
+    @classmethod
+    def _opened(
+        cls,
+        index: str | Path,
+        device: str,
+        verify: bool,
+        root: str | Path | None,
+        reload: bool,
+        before: Engine | None,
+    ) -> Engine:
+        """As `open`; what was open `before` has the model, if it is in a database and the same."""
+        held = open_held(index, device, verify)
         if root is not None:
-            store.root = Path(root).absolute()
-        if not store.root.is_dir():
-            gone = f"the gallery's folder {store.root} is not there; --root tells where it is now"
-            store.remarks += (gone,)
-        name = onnx_name(store.manifest.identity.precision)
-        with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
-            model = beside.submit(lambda: open_onnx(store.read_model(name), str(folder)))
-            index = open_search(store, choose_device(device).device)
-            engine = cls(store, model.result(), index)
-        engine._open = partial(cls.open, store.folder, device, verify, root, reload)
-        engine._seen = seen if reload else None
+            held.root = Path(root).absolute()
+        if not held.root.is_dir():
+            gone = f"the gallery's folder {held.root} is not there; --root tells where it is now"
+            held.remarks += (gone,)
+        name = onnx_name(held.precision)
+        if before is not None and not isinstance(held, LocalIndex) and before.encodes_as(held):
+            engine = cls(held, before.model)
+            engine._encode = before._encode
+        else:
+            with ThreadPoolExecutor(1) as beside:  # its libraries load while those of search do
+                model = beside.submit(lambda: open_onnx(held.read_model(name), str(index)))
+                held.ready()
+                engine = cls(held, model.result())
+        engine._open = partial(cls._opened, held.name, device, verify, root, reload)
+        engine._seen = held.seen if reload else None
         return engine
 
     def refresh(self) -> bool:
@@ -139,17 +147,38 @@ class Engine:
         Queries under way end with the version that they began with; raises as `open`.
         """
         if self._seen is not None:
-            self._seen = version_of(self.store.folder / MANIFEST_NAME)
-        newest = next(committed_versions(self.store.folder), None)
-        if newest is None or newest.manifest == self.store.manifest:
+            self._seen = self.held.look()
+        if not self.held.outdated():
             return False
-        self.__dict__.update(vars(self._open()))  # at once, for whoever copies it
+        self.__dict__.update(vars(self._open(self)))  # at once, for whoever copies it
         return True
 
     @property
     def schema(self) -> Schema:
         """Attributes and values that can be named."""
-        return self.store.schema
+        return self.held.schema
+
+    def encodes_as(self, held: Held[Any]) -> bool:
+        """Whether its model is that of another index."""
+        own = self.held
+        same = own.model == held.model and own.preprocessing == held.preprocessing
+        return same and own.precision == held.precision
+
+    @property
+    def store(self) -> Store:
+        """The files of an index that is a folder; UsageError for another."""
+        return self._local.store
+
+    @property
+    def index(self) -> SearchIndex:
+        """What searches an index that is a folder; UsageError for another."""
+        return self._local.index
+
+    @property
+    def _local(self) -> LocalIndex:
+        if not isinstance(self.held, LocalIndex):
+            raise UsageError(f"{self.held.name} is no folder")
+        return self.held
 
     def query(self, request: Request) -> QueryResult:
         """Find the gallery images that are like a picture and have the named values.
@@ -165,11 +194,16 @@ class Engine:
 
         Raises as `query`, errors of names before any work.
         """
-        if self._seen is not None and version_of(self.store.folder / MANIFEST_NAME) != self._seen:
+        if self._seen is not None and self.held.look() != self._seen:
             self.refresh()
-        return copy(self)._answers(requests)  # of one version, whatever `refresh` does meanwhile
+        for _ in range(_TRIES):
+            with suppress(Outdated):  # of one version, whatever `refresh` does meanwhile
+                return copy(self).answers(requests)
+            self.refresh()
+        return copy(self).answers(requests)
 
-    def _answers(self, requests: Sequence[Request]) -> list[QueryResult]:
+    def answers(self, requests: Sequence[Request]) -> list[QueryResult]:
+        """Answer by the version that is open, as `query_many`; raises `Outdated` if it is gone."""
         resolved = [self._resolve(request) for request in requests]
         out = []
         for start in range(0, len(requests), _BATCH):
@@ -186,10 +220,10 @@ class Engine:
         return self._encode([image])[0]
 
     def _resolve(self, request: Request) -> Terms:
-        terms = resolve(self.schema, self.store.payload, request)
-        if request.one_per_item and self.store.items() is None:
+        terms = resolve(self.schema, self.held.columns, request)
+        if request.one_per_item and not self.held.has_items:
             raise UsageError(
-                f"the index in {self.store.folder} knows no items; one hit an item needs a "
+                f"the index in {self.held.name} knows no items; one hit an item needs a "
                 "catalogue with a column `item`"
             )
         return terms
@@ -200,18 +234,18 @@ class Engine:
         return [image if isinstance(image, Picture) else next(encoded) for image in images]
 
     def _query(self, request: Request, terms: Terms, picture: Picture) -> _Query:
-        allowed = self._passing(terms.where) if terms.where else None
+        allowed = self.held.passing(terms.where) if terms.where else None
         return _Query(request, terms, picture, self._formula(picture, terms.asked), allowed)
 
     def _formula(self, picture: Picture, asked: Asked) -> Formula:
-        return formula_of(self.store.layout, self.schema, picture.chances, picture.nuance, asked)
+        return formula_of(self.held.layout, self.schema, picture.chances, picture.nuance, asked)
 
     def _first(self, queries: Sequence[_Query]) -> list[Ranked]:
         """The best images of each, those of one filter found in one search."""
         groups: dict[tuple[int, *tuple[object, ...]], list[int]] = defaultdict(list)
         for number, one in enumerate(queries):
             alone = number if one.by_labels else None
-            fetch = first_fetch(one.request, len(self.store))
+            fetch = first_fetch(one.request, len(self.held))
             key = fetch, one.terms.where, alone, one.formula.linear, one.request.exact
             groups[key].append(number)
         out: dict[int, Ranked] = {}
@@ -229,7 +263,7 @@ class Engine:
             return self._by_formula(formulas, k, first)
         vectors = [formula.vector for formula in formulas]
         weights = np.stack([vector.weights for vector in vectors])
-        found, scores = self.index.search(weights, k, first.allowed, first.request.exact)
+        found, scores = self.held.search(weights, k, first.allowed, first.request.exact)
         return [
             (rows[rows >= 0], own[rows >= 0] + np.float32(vector.constant))
             for rows, own, vector in zip(found, scores, vectors, strict=True)
@@ -238,13 +272,12 @@ class Engine:
     def _by_formula(self, formulas: Sequence[Formula], k: int, like: _Query) -> list[Ranked]:
         """By formulas that are more than a vector; exactness and filter as of the query."""
         if like.request.exact:
-            whole = np.ones(len(self.store), bool) if like.allowed is None else like.allowed
-            every = np.flatnonzero(whole)
+            every = self.held.rows(like.allowed)
             return [self._best(formula, k, every) for formula in formulas]
         # Where no image has all that is named, likeness alone decides.
         sought = [vector for one in formulas for vector in (one.vector, one.alike)]
         weights = np.stack([vector.weights for vector in sought])
-        found = self.index.candidates(weights, max(k, CANDIDATES), like.allowed)
+        found = self.held.candidates(weights, max(k, CANDIDATES), like.allowed)
         pairs = zip(found[::2], found[1::2], strict=True)
         return [
             self._best(formula, k, _united(*pair))
@@ -254,15 +287,14 @@ class Engine:
     def _best(self, formula: Formula, k: int, rows: Rows) -> Ranked:
         """The best k of some images, each scored by the formula."""
         parts = [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]
-        scored = [formula.scores(self.store.descriptors_of(part)) for part in parts]
+        scored = [formula.scores(self.held.descriptors_of(part)) for part in parts]
         return _sorted(rows, np.concatenate(scored or [np.zeros(0, np.float32)]), k)
 
     def _by_labels(self, query: _Query, k: int) -> Ranked:
         """The best k images where known labels settle what is asked: a search a part."""
         asked, rows, scores = query.terms.asked, [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
         untrusting = replace(query.request, trust_labels=False)
-        parts = parts_by_labels(self.store.states(asked.named), asked.named, query.allowed)
-        for known, allowed in parts:
+        for known, allowed in self.held.parts(asked.named, query.allowed):
             formula = self._formula(query.picture, replace(asked, known=known))
             part = replace(query, request=untrusting, formula=formula, allowed=allowed)
             ((found, own),) = self._search([part], k)
@@ -280,46 +312,51 @@ class Engine:
             requested=judged(self.schema, asked, unknown, chances),
             predicted=likely_values(self.schema, chances),
             hits=self._hits(query, found) if len(found.rows) else (),
-            gallery=len(self.store),
-            searched=len(self.store) if query.allowed is None else int(query.allowed.sum()),
+            gallery=len(self.held),
+            searched=len(self.held) if query.allowed is None else self.held.count(query.allowed),
             left_out=found.copies,
         )
 
     def _choose(self, query: _Query, fetched: Ranked) -> Found:
         """What is shown of the best images: no copies of the picture, one an item, a page."""
-        items = self.store.items() if query.request.one_per_item else None
+        held = self.held
         own = None if query.request.include_query else query.picture.digest
         mine = np.frombuffer(own or b"", np.uint8)
         return choose_hits(
             query.request,
             fetched,
-            len(self.store),
+            len(held),
             lambda k: self._search([query], k)[0],
-            None if own is None else lambda rows: (self.store.digests_of(rows) == mine).all(axis=1),
-            None if items is None else lambda rows: items[rows],
+            None if own is None else lambda rows: (held.digests_of(rows) == mine).all(axis=1),
+            held.items_of if query.request.one_per_item else None,
         )
 
     def _hits(self, query: _Query, found: Found) -> tuple[Hit, ...]:
-        store, rows, items = self.store, found.rows, self.store.items()
-        likeness = query.formula.alike.scores(store.descriptors_of(rows)).clip(0, 1)
-        described = describe(store, rows, query.terms.asked)
-        columns = rows.tolist(), found.scores.clip(0, 1).tolist(), likeness.tolist(), described
+        held, records = self.held, self.held.records(found.rows)
+        likeness = query.formula.alike.scores(records.descriptors).clip(0, 1)
+        described = describe(held.schema, held.layout, records, query.terms.asked)
+        columns = found.rows.tolist(), found.scores.clip(0, 1).tolist(), likeness.tolist()
+        stored = records.paths, records.items.tolist(), records.payload
         return tuple(
             Hit(
                 rank=rank,
                 score=score,
                 likeness=alike,
-                path=store.root / store.paths[row],
-                listed=store.paths[row],
+                path=held.root / path,
+                listed=path,
                 row=row,
                 known=known,
                 predicted=predicted,
                 requested=requested,
-                item=None if items is None or items[row] < 0 else int(items[row]),
-                payload=store.payload_of(row),
+                item=None if item < 0 else item,
+                payload=dict(payload),
             )
-            for rank, (row, score, alike, (known, predicted, requested)) in enumerate(
-                zip(*columns, strict=True), query.request.offset + 1
+            for rank, (
+                (row, score, alike, path, item, payload),
+                (known, predicted, requested),
+            ) in enumerate(
+                zip(zip(*columns, *stored, strict=True), described, strict=True),
+                query.request.offset + 1,
             )
         )
 

@@ -6,19 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.hold.held import Records
 from retrieval.query_vector import Asked
 from retrieval.request import Request
-from training.descriptor import Floats
+from training.descriptor import DescriptorLayout, Floats
 from training.schema import Schema, normalise_name
-
-if TYPE_CHECKING:
-    from indexer.store.store import Store
-
 
 Rows = NDArray[np.int64]
 
@@ -142,12 +139,11 @@ class QueryResult(Sequence[Hit]):
 
 
 def describe(
-    store: Store, rows: NDArray[np.int64], asked: Asked
+    schema: Schema, layout: DescriptorLayout, records: Records, asked: Asked
 ) -> Iterator[tuple[dict[str, list[str]], Predicted, tuple[RequestedValue, ...]]]:
-    """Known values, predicted ones and the requested ones of rows of a gallery."""
-    schema = store.schema
-    all_chances = store.layout.chances(store.descriptors_of(rows))
-    for labels, chances in zip(store.labels_of(rows), all_chances, strict=True):
+    """Known values, predicted ones and the requested ones of images of a gallery."""
+    all_chances = layout.chances(records.descriptors)
+    for labels, chances in zip(records.labels, all_chances, strict=True):
         known = known_values(schema, labels)
         yield known, likely_values(schema, chances), judged(schema, asked, labels, chances)
 

@@ -34,7 +34,23 @@ ImageColumn = Annotated[str | None, "Column of paths of pictures [default: image
 Separator = Annotated[str | None, "Between the cells of a table: one character, or tab."]
 Encoding = Annotated[str | None, "Of a table's text, such as cp1252 [default: UTF-8]."]
 
-PATH = click.Path(path_type=Path)
+DATABASE = re.compile("(postgres(ql)?|milvuss?)://")
+"""How names of indexes begin that are no folders."""
+
+
+class _Path(click.Path):
+    """A path; UsageError for a database."""
+
+    def convert(self, value: Any, *others: Any) -> Any:
+        if DATABASE.match(str(value)):
+            raise UsageError(
+                f"{value} is a database, which is only asked; change the index that it was "
+                "exported from, and export it again"
+            )
+        return super().convert(value, *others)
+
+
+PATH = _Path(path_type=Path)
 COUNT = click.IntRange(min=1)
 SHARE = click.FloatRange(0, 1)
 SEED = click.IntRange(0, 2**32 - 1)

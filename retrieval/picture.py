@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encode.encode import Forward, encode
-from indexer.store.store import Store
-from training.descriptor import Floats
+from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.images.preprocessing import Preprocessing
 from training.images.read import PictureSource, content_of, picture_name
 
@@ -30,7 +30,15 @@ class Picture:
     digest: bytes | None
 
 
-def stored_pictures(store: Store, rows: NDArray[np.int64]) -> list[Picture]:
+class Stored(Protocol):
+    """What stores descriptors [n, width] of rows [n]."""
+
+    layout: DescriptorLayout
+
+    def descriptors_of(self, rows: NDArray[np.int64], /) -> Bytes: ...  # noqa: D102
+
+
+def stored_pictures(store: Stored, rows: NDArray[np.int64]) -> list[Picture]:
     """Images of a gallery [n] as encoded pictures, from their descriptors; without digests, so that
     they find themselves."""
     descriptors, layout = store.descriptors_of(rows), store.layout

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, cast
+from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
-from indexer.store.gallery import Column, parse_number
+from indexer.hold.held import Column, Filter, Operator
+from indexer.store.gallery import parse_number
 from retrieval.picture import Picture
 from retrieval.query_vector import Asked
 from training.errors import UsageError
 from training.images.read import PictureSource
 from training.schema import Condition, Schema, nearest, normalise_name
 
-if TYPE_CHECKING:
-    from indexer.store.store import Store
-
-
 Filters = Mapping[str, str | Sequence[str]]
 """Attribute or payload column -> condition or conditions: a value alone, or one after `=`, `!=`,
 `<`, `<=`, `>` or `>=`."""
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">="]
-
 _CONDITION = re.compile(r"\s*(!=|<=|>=|=|<|>)?\s*(.*?)\s*", re.DOTALL)
 _TEXT = re.compile(r"\s*(.+?)\s*((?:!=|<=|>=|=|<|>).*)", re.DOTALL)
-_COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal}
-
-
-@dataclass(frozen=True)
-class Filter:
-    """One condition on a payload column, or on an attribute (by its folded name; `flat` is then
-    the flat index of the value)."""
-
-    name: str
-    operator: Operator
-    value: str
-    flat: int | None
+_COMPARE = ("<", "<=", ">", ">=")
 
 
 def parse_filters(texts: Sequence[str]) -> dict[str, list[str]]:
@@ -72,21 +53,6 @@ def resolve_filters(
     )
 
 
-def allowed_rows(store: Store, filters: Sequence[Filter]) -> NDArray[np.bool_]:
-    """Which images of an index pass all filters, [M] bool."""
-    allowed = np.ones(len(store), dtype=bool)
-    either: dict[str, NDArray[np.bool_]] = {}
-    for one in filters:
-        passed = _labelled(store, one) if one.flat is not None else _in_column(store, one)
-        if one.operator == "=":
-            either[one.name] = either[one.name] | passed if one.name in either else passed
-        else:
-            allowed &= passed
-    for passed in either.values():
-        allowed &= passed
-    return allowed
-
-
 def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition: str) -> Filter:
     found = _CONDITION.fullmatch(condition)
     assert found is not None, "it matches any text"
@@ -111,46 +77,6 @@ def _resolve(schema: Schema, columns: Mapping[str, Column], name: str, condition
         if parse_number(value) is None:
             raise UsageError(f"{said}: {value!r} is no number")
     return Filter(own, operator, value, None)
-
-
-def _labelled(store: Store, one: Filter) -> NDArray[np.bool_]:
-    assert one.flat is not None
-    states = store.states([one.flat])[:, 0]
-    if one.operator == "=":
-        return np.asarray(states == 1)
-    passed = np.asarray(states == -1)
-    unsaid = states == 0  # another value may be known all the same
-    if unsaid.any():
-        own = store.schema.slice_of(int(store.schema.attribute_of[one.flat]))
-        others = store.states(range(own.start, own.stop))
-        passed[unsaid] = (others[unsaid] == 1).any(axis=1)
-    return passed
-
-
-def _in_column(store: Store, one: Filter) -> NDArray[np.bool_]:
-    column = store.payload[one.name]
-    if one.operator == "=":
-        return column.equal(one.value)
-    if one.operator == "!=":
-        return ~(column.equal(one.value) | column.equal(""))
-    return np.asarray(_COMPARE[one.operator](column.numbers(), float(one.value)))
-
-
-def parts_by_labels(
-    states: NDArray[np.int8], named: Sequence[int], allowed: NDArray[np.bool_] | None
-) -> Iterator[tuple[dict[int, bool], NDArray[np.bool_]]]:
-    """Part the allowed images by what is known of the named values (by flat index; their label
-    states [M, n]); each part is one search, as what is known is one constant for all of a part.
-
-    Yields:
-        Of each part that is not empty: known values and whether its images have them; its rows
-        [M] bool.
-    """
-    codes = (states.astype(np.int64) + 1) @ (3 ** np.arange(len(named)))
-    for code in np.unique(codes if allowed is None else codes[allowed]).tolist():
-        rows = codes == code if allowed is None else (codes == code) & allowed
-        own = states[int(rows.argmax())].tolist()
-        yield {v: s > 0 for v, s in zip(named, own, strict=True) if s}, rows
 
 
 QueryImage = PictureSource | Picture

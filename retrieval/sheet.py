@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from indexer.store.store import Store
+from indexer.hold.held import Held
 from retrieval.console import printable, say
 from retrieval.engine import Engine
 from retrieval.hits import Hit, QueryResult
@@ -221,10 +222,10 @@ def receptive_offset(stride: int, side: int) -> float:
     return (stride - 1) / 2 / side
 
 
-def map_offset(store: Store) -> float:
+def map_offset(held: Held[Any]) -> float:
     """The `receptive_offset` of the attention maps of an index's model."""
-    stage = json.loads(store.read_model(CONFIG))["model"]["stage"]
-    return receptive_offset(STRIDES[stage], store.preprocessing.size)
+    stage = json.loads(held.read_model(CONFIG))["model"]["stage"]
+    return receptive_offset(STRIDES[stage], held.preprocessing.size)
 
 
 def smooth(
@@ -280,7 +281,7 @@ def explain(engine: Engine, request: Request, result: QueryResult) -> Explanatio
         except DataError as error:
             seen.append(str(error).removeprefix(f"{shown_path(hit.path)}: "))
     names = tuple(engine.schema.describe(condition) for condition in conditions)
-    offset = map_offset(engine.store)
+    offset = map_offset(engine.held)
     return Explanation(result, names, tuple(seen), offset)
 
 
@@ -312,6 +313,6 @@ def save_explanation(engine: Engine, request: Request, result: QueryResult, out:
 
 def _look(engine: Engine, path: Path, conditions: Sequence[Condition]) -> Seen:
     """The picture after preprocessing, which the maps cover, and the model's attention to it."""
-    pixels = engine.store.preprocessing.open(path)
+    pixels = engine.held.preprocessing.open(path)
     picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     return Seen(picture, engine.model.attention(pixels, conditions))

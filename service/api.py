@@ -18,10 +18,11 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import Response
 
+from indexer.hold.held import Outdated
 from retrieval.hits import known_values
 from retrieval.picture import Picture
 from retrieval.query_vector import Formula, formula_of
-from retrieval.request import Request, allowed_rows, parse_filters, resolve, resolve_filters
+from retrieval.request import Request, parse_filters, resolve, resolve_filters
 from retrieval.sheet import overlay
 from service import words
 from service.desk import Desk
@@ -140,13 +141,13 @@ def request_of(wish: words.Wish, picture: Picture) -> Request:
 def check(wish: words.Asking, version: Version) -> None:
     """Look up what a wish names, before any work; UsageError."""
     if isinstance(wish, words.Wish):
-        resolve(version.engine.schema, version.store.payload, request_of(wish, _NOBODY))
+        resolve(version.engine.schema, version.held.columns, request_of(wish, _NOBODY))
 
 
 def find(service: Service, version: Version, which: bytes | str, shown: bool = False) -> Picture:
     """The picture that is meant, encoded if it has to be; one that is `shown` gets a thumbnail.
     Slow. Raises `Refusal`; DataError for a file that is no picture."""
-    pictures, model = service.pictures, version.model
+    pictures, model = service.pictures, version.held.model
     if isinstance(which, bytes):
         digest = hashlib.sha256(which).digest()
         found = pictures.find(model, digest)
@@ -160,7 +161,7 @@ def find(service: Service, version: Version, which: bytes | str, shown: bool = F
     digest = bytes.fromhex(which)
     found = pictures.find(model, digest)
     if found is None:
-        place = version.row_of(digest)
+        place = version.held.row_of(digest)
         if place is None:
             raise Refusal(404, f"no picture {which} is kept; send it again")
         found = version.picture(place)
@@ -171,21 +172,21 @@ def _id(picture: Picture) -> str:
     return "" if picture.digest is None else picture.digest.hex()
 
 
-def _place(version: Version, row: int, digest: bytes) -> dict[str, str]:
+def _place(version: Version, row: int, listed: str, digest: bytes) -> dict[str, str]:
     """How an image is called."""
     image = f"{version.content}/{row}"
-    path = version.store.paths[row].encode("utf-8", "backslashreplace").decode()
+    path = listed.encode("utf-8", "backslashreplace").decode()
     return {"path": path, "image": image, "url": f"/v1/images/{image}", "picture": digest.hex()}
 
 
 def query(version: Version, wish: words.Query, picture: Picture) -> dict[str, Any]:
     """The hits of a request."""
-    result = version.engine.query(request_of(wish, picture))
+    (result,) = version.engine.answers([request_of(wish, picture)])
     told = result.to_json() | {"content": version.content, "picture": _id(picture)}
     del told["image"]
-    digests = version.store.digests_of(np.array([hit.row for hit in result], dtype=np.int64))
+    digests = version.held.digests_of(np.array([hit.row for hit in result], dtype=np.int64))
     for hit, digest in zip(told["hits"], digests, strict=True):
-        hit |= _place(version, hit.pop("row"), digest.tobytes())
+        hit |= _place(version, hit.pop("row"), hit["listed"], digest.tobytes())
     return told
 
 
@@ -208,7 +209,7 @@ def tag(version: Version, wish: words.Asking, picture: Picture) -> dict[str, Any
 
 def rank(version: Version, wish: words.Rerank, picture: Picture) -> dict[str, Any]:
     """Candidates of another store by the full formula."""
-    layout = version.store.layout
+    layout = version.held.layout
     codes = np.empty((len(wish.candidates), layout.width), np.uint8)
     for place, one in enumerate(wish.candidates):
         try:
@@ -238,9 +239,9 @@ def rank(version: Version, wish: words.Rerank, picture: Picture) -> dict[str, An
 def embed(version: Version, wish: words.Wish, picture: Picture) -> dict[str, Any]:
     """The query vector of a wish, and the picture's descriptor."""
     formula = _formula(version, wish, picture)
-    descriptor = version.store.layout.pack(picture.chances[None], picture.nuance[None])[0]
+    descriptor = version.held.layout.pack(picture.chances[None], picture.nuance[None])[0]
     return {
-        "model": version.model,
+        "model": version.held.model,
         "picture": _id(picture),
         "weights": formula.vector.weights.tolist(),
         "constant": float(formula.vector.constant),
@@ -250,8 +251,8 @@ def embed(version: Version, wish: words.Wish, picture: Picture) -> dict[str, Any
 
 
 def _formula(version: Version, wish: words.Wish, picture: Picture) -> Formula:
-    schema, layout = version.engine.schema, version.store.layout
-    terms = resolve(schema, version.store.payload, request_of(wish, picture))
+    schema, layout = version.engine.schema, version.held.layout
+    terms = resolve(schema, version.held.columns, request_of(wish, picture))
     return formula_of(layout, schema, picture.chances, picture.nuance, terms.asked)
 
 
@@ -304,26 +305,34 @@ QUESTIONS = {
 async def ask(service: Service, question: Question, http: Http) -> Response:
     """Answer a question."""
     wish, upload = await read(http, question.asked)
-    version, which = service.live.current, chosen(wish, upload)
-    check(wish, version)
+    which, kind = chosen(wish, upload), "search" if upload is None else "encode"
 
-    def work() -> dict[str, Any]:
-        return question.reply(version, wish, find(service, version, which, question.shown))
+    async def asked(version: Version) -> Response:
+        check(wish, version)
 
-    return answer(await service.desk.do("search" if upload is None else "encode", work))
+        def work() -> dict[str, Any]:
+            return question.reply(version, wish, find(service, version, which, question.shown))
+
+        return answer(await service.desk.do(kind, work))
+
+    try:
+        return await asked(service.live.current)
+    except Outdated:  # by a database that holds another version by now
+        await service.live.reload()
+        return await asked(service.live.current)
 
 
 def draw(version: Version, count: int, seed: int, where: list[str]) -> dict[str, Any]:
     """Images drawn from those that pass."""
-    store = version.store
-    filters = resolve_filters(version.engine.schema, store.payload, parse_filters(where))
-    rows = np.flatnonzero(allowed_rows(store, filters)) if filters else np.arange(len(store))
+    held, schema, images = version.held, version.engine.schema, []
+    filters = resolve_filters(schema, held.columns, parse_filters(where))
+    rows = held.rows(held.passing(filters) if filters else None)
     drawn = np.random.default_rng(seed).permutation(rows)[:count]
-    digests, labels = store.digests_of(drawn), store.labels_of(drawn)
-    schema, images = version.engine.schema, []
-    for row, digest, states in zip(drawn.tolist(), digests, labels, strict=True):
-        told = {"known": known_values(schema, states), "payload": store.payload_of(row)}
-        images.append(_place(version, row, digest.tobytes()) | told)
+    found = held.records(drawn)
+    of_each = drawn.tolist(), found.paths, found.digests, found.labels, found.payload
+    for row, path, digest, states, payload in zip(*of_each, strict=True):
+        told = {"known": known_values(schema, states), "payload": payload}
+        images.append(_place(version, row, path, digest.tobytes()) | told)
     return {"content": version.content, "passed": len(rows), "images": images}
 
 
@@ -333,16 +342,16 @@ def look(service: Service, version: Version, which: str, wish: words.Wish) -> by
     condition = schema.condition(wish.present, wish.absent, wish.like)
     if not condition.any():
         raise UsageError("name a value or an attribute to look for: present, absent or like")
-    key = "attention", version.model, which, condition.tobytes()
+    key = "attention", version.held.model, which, condition.tobytes()
 
     def make() -> bytes:
-        row = version.row_of(digest)
+        row = version.held.row_of(digest)
         source: bytes | Path | None = service.pictures.thumbnail(digest)
         if row is not None:
             source = version.path(row)
         if source is None:
             raise Refusal(404, f"no picture {which} is kept; send it again")
-        pixels = version.store.preprocessing.open(source)
+        pixels = version.held.preprocessing.open(source)
         seen = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         return jpeg(overlay(seen, version.attention(pixels, condition), version.offset))
 

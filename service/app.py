@@ -54,7 +54,7 @@ def from_environment() -> Door:
     """The application of a worker process."""
     settings = Settings(**json.loads(os.environ[SETTINGS]))
     log_in_lines()
-    return make_app(settings, Live(Path(settings.index), settings.device))
+    return make_app(settings, Live(settings.index, settings.device, settings.root))
 
 
 def make_app(settings: Settings, live: Live) -> Door:
@@ -67,7 +67,7 @@ def make_app(settings: Settings, live: Live) -> Door:
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         watch = asyncio.create_task(live.watch())
-        tell("ready", content=live.current.content, images=len(live.current.store))
+        tell("ready", content=live.current.content, images=len(live.current.held))
         yield
         watch.cancel()
         with suppress(asyncio.CancelledError):
@@ -155,8 +155,8 @@ def _add_images(app: FastAPI, service: Service) -> None:
         version = live.current
         place = version.row(content, row)
         _check_side(side)
-        path = version.path(place)
-        return await jpeg((content, row, side), lambda: thumbnail(path, side), _FOR_EVER)
+        key = content, row, side
+        return await jpeg(key, lambda: thumbnail(version.path(place), side), _FOR_EVER)
 
     @app.get("/v1/pictures/{picture}", summary="A thumbnail of a picture", responses=_PROBLEMS)
     async def picture(picture: words.Id) -> Response:
@@ -165,7 +165,7 @@ def _add_images(app: FastAPI, service: Service) -> None:
         def make() -> bytes:
             found = service.pictures.thumbnail(digest)
             if found is None:
-                row = version.row_of(digest)
+                row = version.held.row_of(digest)
                 if row is None:
                     raise Refusal(404, f"no picture {picture} is kept; send it again")
                 found = thumbnail(version.path(row), SIDES[1])
@@ -209,7 +209,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/readyz", summary="Whether there is an index that answers, and which")
     async def readyz() -> Response:
         version = live.current
-        return answer({"status": "ok", "content": version.content, "images": len(version.store)})
+        return answer({"status": "ok", "content": version.content, "images": len(version.held)})
 
     @app.get("/metrics", summary="For Prometheus")
     async def prometheus() -> Response:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import click
 
 from retrieval.console import say
-from retrieval.options import COUNT, DEVICE, PATH, filled
+from retrieval.options import COUNT, DEVICE, filled
 from training.errors import ResourceError, UsageError
 
 _SHORTEST = 16  # characters of a token
@@ -23,7 +23,7 @@ _GRACE = 20  # seconds that requests have to end in when the service ends
 class Options:
     """What `retrieve serve` is told."""
 
-    index: Annotated[Path, click.argument("index", type=PATH)]
+    index: Annotated[str, click.argument("index")]
     host: Annotated[str, "Address to listen at; 0.0.0.0 lets others in."] = "127.0.0.1"
     port: Annotated[int, click.IntRange(0, 65535), "0: one that is free."] = 8000
     workers: Annotated[int, COUNT, "Processes that answer."] = 1
@@ -33,6 +33,7 @@ class Options:
         "Let those who send the token in this file add and remove images [default: nobody].",
     ] = None
     device: Annotated[str, DEVICE]
+    root: Annotated[Path | None, "The gallery's folder, if it has moved."] = None
 
 
 @click.command("serve")
@@ -42,6 +43,7 @@ def command(options: Options) -> int:
 
     \b
     retrieve serve indexes/shop
+    retrieve serve postgresql://user@host/db?table=shop
 
     /openapi.json describes the interface. A new version of the index is taken up while the service
     runs. Whoever reaches the address may ask: put what ends TLS and knows users in front of it.
@@ -53,20 +55,27 @@ def command(options: Options) -> int:
             f'{error.name} is missing: pip install "m2fashion-retrieval[serve]"'
         ) from error
     token = _token(options.token_file)
-    if options.workers > 1:  # else the index is opened here
-        from indexer.store.store import open_store
+    from indexer.hold.open import open_held, scheme_of
 
-        open_store(options.index)
+    in_database = scheme_of(options.index) is not None
+    if in_database and token:
+        raise UsageError(
+            f"--token-file: {options.index} is a database, which is only asked; change the index "
+            "that it was exported from, and export it again"
+        )
+    if options.workers > 1:  # else the index is opened here
+        open_held(options.index)
     from service.settings import SETTINGS, Settings, shared_folder
 
     with shared_folder() as shared:
         settings = Settings(
-            str(options.index.resolve()),
+            options.index if in_database else str(Path(options.index).resolve()),
             shared,
             options.workers,
             options.max_upload * 2**20,
             token,
             options.device,
+            None if options.root is None else str(options.root.resolve()),
         )
         told: dict[str, Any] = {
             "host": options.host,
@@ -89,7 +98,7 @@ def _serve_here(uvicorn: Any, settings: Any, told: dict[str, Any]) -> None:
     from service.live import Live
 
     with ThreadPoolExecutor(1) as beside:  # the index opens while the framework loads
-        live = beside.submit(Live, Path(settings.index), settings.device)
+        live = beside.submit(Live, settings.index, settings.device, settings.root)
         from service.app import make_app
         from service.telemetry import log_in_lines
 

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from fastapi import Request as Http
 from pydantic import BaseModel
@@ -55,15 +56,15 @@ class Edits:
             picture = decode_rgb(content, "the picture")  # before it is written anywhere
             del picture
             path = f"{FOLDER}/{hashlib.sha256(content).hexdigest()}"
-            write_file(version.store.root / path, content)
-            return add_images(self._live.folder, [path], states)
+            write_file(version.held.root / path, content)
+            return add_images(Path(self._live.index), [path], states)
 
         return await self._do(work)
 
     async def remove(self, version: Version, row: int) -> EditReport:
         """Take an image out of the index; its file stays. Raises as `remove_images`."""
-        path = version.store.paths[row]
-        return await self._do(lambda: remove_images(self._live.folder, [path]))
+        (path,) = version.known(row).paths
+        return await self._do(lambda: remove_images(Path(self._live.index), [path]))
 
     def close(self) -> None:
         """Let the edit that goes on end."""

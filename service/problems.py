@@ -48,7 +48,8 @@ def problem(error: BaseException) -> Response:
     if isinstance(error, Refusal):
         status, detail, headers = error.status, str(error), error.headers
     elif isinstance(error, RetrieveError):
-        status, detail = _STATUS[type(error)], str(error)
+        known = (kind for kind in type(error).__mro__ if kind in _STATUS)
+        status, detail = _STATUS[next(known)], str(error)
     elif isinstance(error, MemoryError):
         status, detail = 503, "out of memory; try again, or a smaller picture"
     else:

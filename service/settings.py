@@ -16,11 +16,12 @@ class Settings:
     """What is served, and how.
 
     Args:
-        index: the folder.
+        index: the folder, or the URL of a database.
         shared: folder that the workers share, gone when the service ends.
         workers: processes.
         most_bytes: of a body.
         token: of those who may change images; empty: nobody may.
+        root: the gallery's folder, if it has moved.
     """
 
     index: str
@@ -29,6 +30,7 @@ class Settings:
     most_bytes: int = 20 * 2**20
     token: str = ""
     device: str = "cpu"
+    root: str | None = None
 
 
 def shared_folder() -> tempfile.TemporaryDirectory[str]:

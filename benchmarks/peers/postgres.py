@@ -1,4 +1,4 @@
-"""Embeddings and tags in PostgreSQL with pgvector: a private server, a table, and what asks it.
+"""Embeddings and tags in PostgreSQL with pgvector: a table, and what asks it.
 
 The vectors have length 1, so `<#>`, the inner product, sorts as `<=>`, the cosine, in less time.
 """
@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-import os
-import pwd
-import re
-import shutil
-import signal
-import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 
 from benchmarks.peers.peer import Peer, Question, Rows, Tags
+from benchmarks.private_server import private_server
 from training.descriptor import Floats
 from training.errors import ResourceError
 from training.schema import Schema
@@ -32,17 +25,6 @@ Connection = Any
 
 _SCHEMA = "retrieve_bench_peers"
 _TABLE = "gallery"
-_START_SECONDS = 30.0
-_SETTINGS = {
-    "listen_addresses": "",  # the socket alone
-    "shared_buffers": "1GB",
-    "dynamic_shared_memory_type": "mmap",  # containers have little of the other kind
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "autovacuum": "off",
-    "max_wal_size": "8GB",
-}
 _BUILDING = {"maintenance_work_mem": "2GB", "max_parallel_maintenance_workers": "7"}
 
 
@@ -56,7 +38,7 @@ def open_database(dsn: str | None) -> Iterator[str]:
     psycopg = _module("psycopg")
     _module("pgvector.psycopg")
     with ExitStack() as stack:
-        there = dsn or stack.enter_context(private_server(server_programs()))
+        there = dsn or stack.enter_context(private_server()).dsn
         try:
             with psycopg.connect(there, autocommit=True) as admin:
                 admin.execute("CREATE EXTENSION IF NOT EXISTS vector")
@@ -68,56 +50,6 @@ def open_database(dsn: str | None) -> Iterator[str]:
         finally:
             with psycopg.connect(there, autocommit=True) as admin:
                 admin.execute(f"DROP SCHEMA {_SCHEMA} CASCADE")
-
-
-def server_programs() -> Path:
-    """The folder of `initdb` and `postgres`: that on PATH, or the newest where Debian puts them.
-
-    Raises ResourceError: there is none.
-    """
-    on_path = shutil.which("initdb")
-    if on_path and (Path(on_path).parent / "postgres").is_file():
-        return Path(on_path).parent
-    found = list(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        raise ResourceError("no initdb on PATH or in /usr/lib/postgresql; install PostgreSQL")
-    return max(found, key=lambda path: float(path.parts[-3])).parent
-
-
-@contextmanager
-def private_server(programs: Path) -> Iterator[str]:
-    """The connection string of a new server that listens on a socket in a temporary folder; both
-    are gone afterwards. PostgreSQL refuses root, so root starts it as another user.
-
-    Raises ResourceError: it does not start.
-    """
-    user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        name = next(n for n in ("postgres", "nobody") if n in {p.pw_name for p in pwd.getpwall()})
-        user = {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
-    with tempfile.TemporaryDirectory(prefix="peers-", ignore_cleanup_errors=True) as folder:
-        if user:
-            shutil.chown(folder, user["user"])
-        data, log = Path(folder, "data"), Path(folder, "log")
-        words = ["-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
-        with log.open("wb") as output:
-            spawn: dict[str, Any] = {"stdout": output, "stderr": output, "cwd": folder, **user}
-            if subprocess.run([str(programs / "initdb"), *words, "--no-sync"], **spawn).returncode:
-                raise ResourceError(f"initdb fails: {_tail(log)}")
-            settings = [part for pair in _SETTINGS.items() for part in ("-c", "=".join(pair))]
-            command = [str(programs / "postgres"), "-D", str(data), "-k", folder, *settings]
-            server = subprocess.Popen(command, **spawn)
-            try:
-                dsn = f"host={folder} dbname=postgres user=postgres"
-                _await_server(server, dsn, log)
-                yield dsn
-            finally:
-                server.send_signal(signal.SIGINT)  # no new queries, and an end to the present ones
-                try:
-                    server.wait(_START_SECONDS)
-                except subprocess.TimeoutExpired:
-                    server.kill()
-                    server.wait()
 
 
 def connect(dsn: str, **settings: str) -> Connection:
@@ -233,20 +165,6 @@ class PostgresPeer(Peer):
 def _extension(connection: Connection) -> str:
     found = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
     return str(found.fetchone()[0])
-
-
-def _await_server(server: subprocess.Popen[Any], dsn: str, log: Path) -> None:
-    psycopg, ends = _module("psycopg"), time.monotonic() + _START_SECONDS
-    while server.poll() is None and time.monotonic() < ends:
-        with suppress(psycopg.OperationalError):
-            psycopg.connect(dsn).close()
-            return
-        time.sleep(0.1)
-    raise ResourceError(f"the private PostgreSQL does not start: {_tail(log)}")
-
-
-def _tail(log: Path) -> str:
-    return re.sub(r"\s+", " ", log.read_text(errors="replace"))[-400:].strip()
 
 
 def _module(name: str) -> Any:

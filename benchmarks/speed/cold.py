@@ -38,14 +38,14 @@ from retrieval.engine import Engine; from retrieval.request import Request
 mark("the engine is imported")
 from pathlib import Path
 from indexer.encode.onnx import open_onnx
-from indexer.search.index import open_search
-from indexer.store.store import open_store
+from indexer.hold.local import open_local
 from training.checkpoint import ONNX
-store = open_store(Path(sys.argv[2]))
+held = open_local(Path(sys.argv[2]))
 mark("the index is opened")
-model = open_onnx(store.read_model(ONNX), ONNX)
+model = open_onnx(held.read_model(ONNX), ONNX)
 mark("the model is read")
-engine = Engine(store, model, open_search(store))
+held.ready()
+engine = Engine(held, model)
 mark("descriptors are checked and read")
 picture = engine.encode(sys.argv[3])
 mark("the picture is encoded")
@@ -58,17 +58,17 @@ print(json.dumps([[name, end - start] for (name, end), start in zip(marks, ends)
 
 def warm_rows(engine: Engine, pictures: Sequence[Path]) -> list[Row]:
     """Rows of an open index: queries by pictures for its first value, in float32 and in int8."""
-    store, value, rows = engine.store, engine.schema.value_names[0], []
+    held, value, rows = engine.held, engine.schema.value_names[0], []
     for how in ("float32", "int8"):
         name = onnx_name(how)
-        warm = Engine(store, open_onnx(store.read_model(name), name), engine.index)
+        warm = Engine(held, open_onnx(held.read_model(name), name))
         spent = []
         for picture in pictures[:_PICTURES]:
             started = time.process_time()
             warm.query(Request(picture, [value]))
             spent.append(1000 * (time.process_time() - started))
         what = f"a query, picture and all, warm, {how}: processor"
-        rows.append(Row(what, len(store), statistics.median(spent), "ms"))
+        rows.append(Row(what, len(held), statistics.median(spent), "ms"))
     return rows
 
 

@@ -7,6 +7,7 @@ that were corrected reach the index through it without encoding an image again.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from training.errors import CorruptStoreError
 from training.files import temporary_file
 from training.schema import Schema, normalise_name
 
+_MOST_TEXTS = 60  # different cells of a column that are listed to be chosen from
 _SPLIT_NAMES = np.array(["", *SPLITS])
 _STATES = ((np.arange(256)[:, None] >> np.array([0, 2, 4, 6])) & 3).astype(np.int8) - np.int8(1)
 """The four label states of every byte, [256, 4]."""
@@ -101,6 +103,22 @@ class Column:
         same[:] = False
         same[rows] = True
         return same
+
+    def told(self) -> dict[str, Any]:
+        """What it holds, for a person: the range of its numbers, or its texts where they are
+        few, the most frequent first."""
+        if self.numeric:
+            numbers = self.numbers()
+            least, most = float(np.nanmin(numbers)), float(np.nanmax(numbers))
+            return {"numeric": True, "least": least, "most": most, "texts": []}
+        found: Counter[str] = Counter()
+        for row in range(len(self)):
+            found[self.text(row)] += 1
+            if len(found) > _MOST_TEXTS + 1:
+                found.clear()
+                break
+        texts = [{"text": text, "images": n} for text, n in found.most_common() if text]
+        return {"numeric": False, "least": None, "most": None, "texts": texts}
 
     @cached_property
     def _parsed(self) -> NDArray[np.float64] | None:

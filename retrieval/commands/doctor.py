@@ -114,8 +114,8 @@ def _search() -> str:
         build_index(dataset, rows, checkpoint, folder / "index", BuildOptions(workers=0))
         engine = Engine.open(folder / "index", "cpu")
         row, seen = np.array([3]), engine.encode(dataset.root / dataset.paths[3])
-        asked = engine.store.layout.pack(seen.chances[None], seen.nuance[None])
-        apart = np.abs(engine.store.descriptors_of(row).astype(int) - asked.astype(int)).max()
+        asked = engine.held.layout.pack(seen.chances[None], seen.nuance[None])
+        apart = np.abs(engine.held.descriptors_of(row).astype(int) - asked.astype(int)).max()
         found = engine.query(Request(seen, top_k=_IMAGES, include_query=True))
         if apart > 1 or len(found) != _IMAGES:  # of a byte, by the order of sums
             differ = f"bytes of a picture seen twice differ by up to {apart}"

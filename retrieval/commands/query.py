@@ -58,7 +58,9 @@ class Options:
     trust_labels: Annotated[bool, "Let known labels settle whether a value is there."] = False
     exact: Annotated[bool, "Score every image, also where the index is approximate."] = False
     root: Annotated[Path | None, "The gallery's folder, if it has moved."] = None
-    index: Annotated[Path | None, "Folder of the index [default: the one in indexes/]."] = None
+    index: Annotated[
+        str | None, "Folder of the index, or URL of a database [default: the one in indexes/]."
+    ] = None
     device: Annotated[str, DEVICE]
     as_json: Annotated[bool, JSON]
     sheet: Annotated[Path | None, "Write a contact sheet, such as hits.png."] = None
@@ -115,7 +117,7 @@ def command(options: Options) -> int:
         absent = _united(absent, said.absent, value)
         like = _united(like, said.like, attribute)
     request = Request(image, present, absent, like, filters, **numbers)
-    for remark in engine.store.remarks:
+    for remark in engine.held.remarks:
         say(remark)
     result = engine.query(request)
     for what, out in asked.items():

@@ -59,7 +59,7 @@ def test_the_version() -> None:
     [
         (["qurey"], "unknown command 'qurey'; nearest: query"),
         (["index"], "nearest: merge-index, build-index"),
-        (["xyz"], "build-index, merge-index, add, remove, query, names, train"),
+        (["xyz"], "build-index, merge-index, add, remove, export, query, names, train"),
         (["Query"], "nearest: query"),
         ([], "Commands:"),
         (["--nope"], "--nope"),

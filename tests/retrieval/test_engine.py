@@ -439,6 +439,7 @@ def test_fault_28_wrong_names_are_refused(engine: Engine, shop: Shop, names, wor
 def test_one_hit_an_item_needs_items(shop: Shop, monkeypatch) -> None:
     engine = Engine.open(shop.index, device="cpu")
     monkeypatch.setattr(engine.store, "gallery", replace(engine.store.gallery, items=None))
+    monkeypatch.setattr(engine.held, "has_items", False)
     with pytest.raises(UsageError, match="knows no items"):
         engine.query(Request(shop.catalogue / "images/000.png", one_per_item=True))
     assert engine.query(Request(shop.catalogue / "images/000.png"))[0].item is None
@@ -497,9 +498,9 @@ def test_a_gallery_that_moved_is_told_of_and_found_again(shop: Shop, tmp_path: P
     shutil.copytree(shop.catalogue, tmp_path / "shop")
     shutil.copytree(shop.index, tmp_path / "index")
     engine = Engine.open(tmp_path / "index", device="cpu", root=tmp_path / "nowhere")
-    assert f"{tmp_path / 'nowhere'} is not there; --root" in "".join(engine.store.remarks)
+    assert f"{tmp_path / 'nowhere'} is not there; --root" in "".join(engine.held.remarks)
     engine = Engine.open(tmp_path / "index", device="cpu", root=tmp_path / "shop")
-    assert engine.store.remarks == ()
+    assert engine.held.remarks == ()
     hit = engine.query(Request(tmp_path / "shop/images/003.png", top_k=1))[0]
     assert hit.path == tmp_path / "shop" / hit.listed
     assert hit.listed in engine.store.paths
