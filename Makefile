@@ -19,7 +19,7 @@ test-page: .venv/installed-dev
 # On a cluster and databases of this machine: what they need is not in `dev`.
 test-scale: .venv/installed-dev
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev,ray,scale]"
-	$(BIN)/pytest tests/indexer/build/test_on_ray.py tests/test_scaling_docs.py tests/retrieval/hold
+	$(BIN)/pytest -m 'not endurance' tests/indexer/build/test_on_ray.py tests/test_scaling_docs.py tests/retrieval/hold
 
 # The long ones: every fault that can be injected at random, injected many times; minutes.
 endurance: .venv/installed-dev

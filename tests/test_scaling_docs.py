@@ -89,6 +89,7 @@ def index(name: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.scale
 def test_parts_by_slurm_by_kubernetes_and_by_hand(shell: Callable[..., object]) -> None:
     small = "--shard-rows 3"
     shell(f"retrieve build-index --dataset shop --out indexes/whole {small}")
@@ -135,6 +136,7 @@ def started() -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
         process.wait(LIMIT)
 
 
+@pytest.mark.scale
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_on_ray(
     shell: Callable[..., object],
@@ -166,6 +168,7 @@ def test_on_ray(
     assert index("cluster") == index("whole")
 
 
+@pytest.mark.scale
 def test_training_on_one_machine_and_on_two(
     shell: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
