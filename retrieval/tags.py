@@ -29,7 +29,7 @@ from training.schema import Schema
 THRESHOLD = 0.5
 """A picture has those values of a multi-valued attribute whose chance is at least this."""
 
-_COMPANY = 0.5  # chosen on `valid` of two catalogues
+_COMPANY = 0.35  # chosen on `valid` of two catalogues
 _PRIOR = 10.0  # pictures without any company
 _TINY = np.float32(1e-6)
 
