@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.search.choose import HITS, recall_of, tenth_best
-from indexer.search.flat import FlatBytes
-from indexer.search.index import SearchIndex
 from indexer.store.store import Store
 from retrieval.engine import Engine
 from retrieval.picture import stored_pictures
@@ -110,9 +108,7 @@ def measure_requests(engine: Engine, say: Callable[[str], None]) -> list[Row]:
     if not flat:
         say("searching every descriptor, for recall")
         each = [None, *(allowed for _, allowed in filters)]
-        every = SearchIndex(FlatBytes(store.descriptors()), store.descriptors_of, size, "")
-        tenth = [tenth_best(every, weights, allowed) for allowed in each]
-        del every
+        tenth = [tenth_best(index, weights, allowed) for allowed in each]
 
     def ask(number: int) -> object:
         place = number % len(pictures)

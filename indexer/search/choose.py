@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from indexer.progress import Progress
-from indexer.search.flat import Allowed, Rows
+from indexer.search.flat import Allowed, FlatBytes, Rows
 from indexer.search.index import GATHER, SearchIndex, in_words
 from indexer.search.lists import (
     InvertedLists,
@@ -127,7 +127,9 @@ def measure_probes(
 ) -> SearchEntry:
     """The entry with the fewest lists, which are set in `lists`, by which queries with weights [Q,
     width] float32 reach its target, and under the worst filter `WORST_RECALL`."""
-    index = SearchIndex(lists, store.descriptors_of, len(store), "")
+    index = SearchIndex(
+        lists, store.descriptors_of, len(store), "", lambda: FlatBytes(store.blocks())
+    )
     filters = [(own, tenth_best(index, weights, own)) for own in (None, *draw_filters(store))]
 
     def worst_of(some: list[tuple[Allowed | None, Floats]]) -> float:

@@ -8,9 +8,10 @@ in float32; it reads each descriptor once, whether one query asks or ten.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,63 +67,73 @@ def in_digits(weights: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.ascontiguousarray(digits.reshape(columns, -1).T), places.reshape(-1, columns)
 
 
+_Piece = tuple[int, Bytes]
+"""The first row of some, and their descriptors."""
+
+
+def _best(
+    pieces: Sequence[_Piece],
+    digits: NDArray[np.int8],
+    places: Floats,
+    count: int,
+    allowed: Allowed | None,
+) -> tuple[Floats, Rows]:
+    """The best rows of some pieces and their scores [Q, count], fewer where there are no more."""
+    queries = len(places)
+    best = [np.empty(0, np.float32)] * queries
+    rows = [np.empty(0, np.int64)] * queries
+    limits = [-np.inf] * queries
+    for start, codes in pieces:
+        scores = _products()(codes, digits, places)
+        if allowed is not None:
+            scores[:, ~allowed[start : start + len(codes)]] = -np.inf
+        for query, own in enumerate(scores):
+            near = np.flatnonzero(own > limits[query])
+            best[query] = np.concatenate([best[query], own[near]])
+            rows[query] = np.concatenate([rows[query], near + start])
+            if len(best[query]) > count:
+                order = np.argpartition(best[query], -count)[-count:]
+                best[query], rows[query] = best[query][order], rows[query][order]
+                limits[query] = best[query].min()
+    most = max(map(len, rows), default=0)
+    return (
+        np.stack([np.pad(own, (0, most - len(own)), constant_values=-np.inf) for own in best]),
+        np.stack([np.pad(own, (0, most - len(own)), constant_values=-1) for own in rows]),
+    )
+
+
 class FlatBytes:
-    """All M descriptors [M, width] uint8, shared out to the cores, each searching its own."""
+    """All M descriptors, [n, width] uint8 of consecutive rows a block, which stay where they are;
+    shared out to the cores, each searching its own."""
 
-    exact = True
-
-    def __init__(self, codes: Bytes) -> None:
-        count = threads() if len(codes) >= _SHARED_FROM else 1
-        self._codes = codes
-        self._bounds = np.linspace(0, len(codes), count + 1).astype(np.int64).tolist()
+    def __init__(self, blocks: Iterable[Bytes]) -> None:
+        blocks = list(blocks)
+        rows = sum(map(len, blocks))
+        count = threads() if rows >= _SHARED_FROM else 1
+        chunk = min(_CHUNK, -(-rows // count)) or 1
+        pieces, first = [], 0
+        for block in blocks:
+            for start in range(0, len(block), chunk):
+                pieces.append((first + start, block[start : start + chunk]))
+            first += len(block)
+        cuts = [len(pieces) * part // count for part in range(count + 1)]
+        self._parts = [pieces[a:b] for a, b in pairwise(cuts)]
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
 
     def candidates(
-        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+        self, weights: Floats, count: int, allowed: Allowed | None
     ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, any] of the best `count` of every part, in any order; -1: none."""
         digits, places = in_digits(weights)
 
-        def search(first: int, end: int) -> tuple[Floats, Rows]:
-            return self._best(digits, places, count, allowed, range(first, end))
+        def search(part: Sequence[_Piece]) -> tuple[Floats, Rows]:
+            return _best(part, digits, places, count, allowed)
 
-        found = list(self._threads().map(search, self._bounds[:-1], self._bounds[1:]))
+        found = list(self._threads().map(search, self._parts))
         scores, rows = zip(*found, strict=True)
         return np.concatenate(scores, 1), np.concatenate(rows, 1)
 
-    def _best(
-        self,
-        digits: NDArray[np.int8],
-        places: Floats,
-        count: int,
-        allowed: Allowed | None,
-        part: range,
-    ) -> tuple[Floats, Rows]:
-        """The best of some rows [Q, count], fewer where there are no more."""
-        queries = len(places)
-        best = [np.empty(0, np.float32)] * queries
-        rows = [np.empty(0, np.int64)] * queries
-        limits = [-np.inf] * queries
-        for start in range(part.start, part.stop, _CHUNK):
-            codes = self._codes[start : min(start + _CHUNK, part.stop)]
-            scores = _products()(codes, digits, places)
-            if allowed is not None:
-                scores[:, ~allowed[start : start + len(codes)]] = -np.inf
-            for query, own in enumerate(scores):
-                near = np.flatnonzero(own > limits[query])
-                best[query] = np.concatenate([best[query], own[near]])
-                rows[query] = np.concatenate([rows[query], near + start])
-                if len(best[query]) > count:
-                    order = np.argpartition(best[query], -count)[-count:]
-                    best[query], rows[query] = best[query][order], rows[query][order]
-                    limits[query] = best[query].min()
-        most = max(map(len, rows), default=0)
-        return (
-            np.stack([np.pad(o, (0, most - len(o)), constant_values=-np.inf) for o in best]),
-            np.stack([np.pad(own, (0, most - len(own)), constant_values=-1) for own in rows]),
-        )
-
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool[0] != os.getpid():  # threads do not survive a fork
-            self._pool = os.getpid(), ThreadPoolExecutor(len(self._bounds) - 1, "search")
+            self._pool = os.getpid(), ThreadPoolExecutor(len(self._parts), "search")
         return self._pool[1]

@@ -18,8 +18,6 @@ _SHARE = 0.8  # of its free memory that descriptors may take; the rest is for pr
 class TorchBytes:
     """All descriptors, as `FlatBytes`, on a torch device: `cuda`, `cuda:N` or, for tests, `cpu`."""
 
-    exact = True
-
     def __init__(self, blocks: Iterator[Bytes], rows: int, width: int, device: str) -> None:
         self._bytes = torch.empty((rows, width), dtype=torch.uint8, device=device)
         start = 0
@@ -29,7 +27,7 @@ class TorchBytes:
 
     @torch.inference_mode()
     def candidates(
-        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+        self, weights: Floats, count: int, allowed: Allowed | None
     ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, count], best first; -1: none."""
         device = self._bytes.device

@@ -8,6 +8,7 @@ found them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +28,10 @@ _ROUNDING = 2.0**-24  # of a sum of float32, a summand
 
 
 class Source(Protocol):
-    """What names candidates; `exact`: it misses none of the best."""
-
-    exact: bool
+    """What names candidates."""
 
     def candidates(
-        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+        self, weights: Floats, count: int, allowed: Allowed | None
     ) -> tuple[Floats, Rows]:
         """Scores, about, and rows [Q, any >= count or all] in any order; -1: none."""
         ...
@@ -41,13 +40,20 @@ class Source(Protocol):
 class SearchIndex:
     """Search over M = `rows` descriptors; `choice` says in words what searches. Use `open_search`.
 
-    `gather` gives descriptors [n, width] of rows [n].
+    `gather` gives descriptors [n, width] of rows [n]; `every` makes a source that misses none of
+    the best, if `source` may.
     """
 
     def __init__(
-        self, source: Source, gather: Callable[[Rows], Bytes], rows: int, choice: str
+        self,
+        source: Source,
+        gather: Callable[[Rows], Bytes],
+        rows: int,
+        choice: str,
+        every: Callable[[], Source] | None = None,
     ) -> None:
         self._source, self._gather, self._rows = source, gather, rows
+        self._every = None if every is None else cache(every)
         self.choice = choice
 
     def search(
@@ -75,14 +81,15 @@ class SearchIndex:
                 put(query, few, _scores(codes, own))
             return rows, scores
         wanted = min(k, total)
-        exact = exact or self._source.exact
+        exact = exact or self._every is None
         pending, count = np.arange(len(weights)), min(wanted + _BEYOND, total)
         while len(pending):
             part = weights[pending]
             # Sums of float32 are wrong by less than this.
             errors = 255 * _ROUNDING * part.shape[1] * np.abs(part).sum(1)
             sure = np.zeros(len(pending), dtype=bool)
-            found = self._source.candidates(part, count, allowed, exact)
+            source = self._every() if exact and self._every else self._source
+            found = source.candidates(part, count, allowed)
             for place, (about, named) in enumerate(zip(*found, strict=True)):
                 near = np.argsort(-about, kind="stable")[:count]
                 near = near[named[near] >= 0]
@@ -104,7 +111,7 @@ class SearchIndex:
             return [np.flatnonzero(allowed)] * len(weights)
         weights = np.ascontiguousarray(weights, dtype=np.float32)
         count, out = min(count, self._rows), []
-        found = self._source.candidates(weights, count, allowed, self._source.exact)
+        found = self._source.candidates(weights, count, allowed)
         for about, rows in zip(*found, strict=True):
             best = rows[np.argpartition(-about, count - 1)[:count]]
             out.append(best[best >= 0])
@@ -126,7 +133,6 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
     """Open the search of an index as its build chose it, on a GPU (`cuda`, `cuda:N`) if one is
     named and has room; raises CorruptStoreError."""
     rows, width = len(store), store.layout.width
-    source: Source
     choice = in_words(store.manifest.search)
     if device != "cpu":
         from indexer.search.gpu import open_on_gpu  # brings torch
@@ -137,10 +143,9 @@ def open_search(store: Store, device: str = "cpu") -> SearchIndex:
             return SearchIndex(found, store.descriptors_of, rows, choice)
         choice += f" (on the CPU: {found})"
     if store.lists is None:
-        source = FlatBytes(store.descriptors())
-    else:
-        source = open_lists(store.folder, store.manifest.search, store.lists, store.verify)
-    return SearchIndex(source, store.descriptors_of, rows, choice)
+        return SearchIndex(FlatBytes([store.descriptors()]), store.descriptors_of, rows, choice)
+    lists = open_lists(store.folder, store.manifest.search, store.lists, store.verify)
+    return SearchIndex(lists, store.descriptors_of, rows, choice, lambda: FlatBytes(store.blocks()))
 
 
 def in_words(entry: SearchEntry) -> str:

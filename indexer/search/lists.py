@@ -1,8 +1,8 @@
 """Inverted lists of descriptors: a query reads those whose centroids have the highest products.
 
-Codes are the stored bytes, so reading all lists is the exact search, and the bytes are in memory
-once: the file is mapped. A list holds rows that requests hardly tell apart: k-means runs in the
-space in which the squared distance of two rows is the mean squared difference of their scores.
+Codes are the stored bytes, and the file is mapped. A list holds rows that requests hardly tell
+apart: k-means runs in the space in which the squared distance of two rows is the mean squared
+difference of their scores.
 """
 
 from __future__ import annotations
@@ -88,15 +88,13 @@ class InvertedLists:
     """M rows in lists, of `fill_lists`; a query reads `probes` of them, with a filter
     `filtered_probes` of those that hold an allowed row."""
 
-    exact = False
-
     def __init__(self, index: Any, probes: int, filtered_probes: int) -> None:
         self._index, self.probes, self.filtered_probes = index, probes, filtered_probes
         self.lists = int(index.nlist)
         self._filters: deque[tuple[Allowed, Allowed]] = deque(maxlen=_FILTERS)
 
     def candidates(
-        self, weights: Floats, count: int, allowed: Allowed | None, exact: bool
+        self, weights: Floats, count: int, allowed: Allowed | None
     ) -> tuple[Floats, Rows]:
         """Scores and rows [Q, count], best first; -1: the lists that were read hold fewer."""
         faiss = load_faiss()
@@ -105,9 +103,6 @@ class InvertedLists:
         probes, filters = min(self.probes, self.lists), {}
         if allowed is not None:
             filters["sel"] = selection(allowed)
-        if exact:
-            probes = self.lists
-        elif allowed is not None:
             useful = self._useful(allowed)
             probes = min(self.filtered_probes, int(useful.sum()))
             filters["quantizer_params"] = faiss.SearchParameters(sel=selection(useful))

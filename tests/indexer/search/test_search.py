@@ -90,17 +90,24 @@ def reference(
 
 
 SOURCES: dict[str, Callable[[NDArray[np.uint8]], Source]] = {
-    "flat": FlatBytes,
+    "flat": lambda codes: FlatBytes(in_blocks(codes)()),
     "torch": lambda codes: TorchBytes(in_blocks(codes)(), *codes.shape, "cpu"),
     "lists": lists_of,
 }
+
+
+def index_of(codes: NDArray[np.uint8], source: str | InvertedLists) -> SearchIndex:
+    """Over all of the codes; what lists may miss, the pass over all of them does not."""
+    found = SOURCES[source](codes) if isinstance(source, str) else source
+    every = (lambda: FlatBytes(in_blocks(codes)())) if isinstance(found, InvertedLists) else None
+    return SearchIndex(found, lambda rows: codes[rows], len(codes), "", every)
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_best_rows_are_those_of_all_products(name: str) -> None:
     codes = some_bytes()
     weights = some_weights(codes)
-    index = SearchIndex(SOURCES[name](codes), lambda rows: codes[rows], ROWS, name)
+    index = index_of(codes, name)
     draw = np.random.default_rng(2).random(ROWS)
     for allowed in (None, draw < 0.4, draw < 0.01, draw < 0):
         for k in (1, 10, 300):
@@ -164,7 +171,7 @@ def test_a_list_of_which_one_row_is_allowed_is_read() -> None:
     codes = some_bytes()
     lists = lists_of(codes)
     lists.filtered_probes = lists.lists
-    index = SearchIndex(lists, lambda rows: codes[rows], ROWS, "")
+    index = index_of(codes, lists)
     own = lists.list_of_rows()
     for number in range(0, lists.lists, 5):
         inside = np.flatnonzero(own == number)
@@ -182,7 +189,7 @@ def test_lists_read_few_and_all_where_a_filter_leaves_too_few(
     codes = some_bytes()
     weights = some_weights(codes)[3:]
     lists = lists_of(codes)
-    index = SearchIndex(lists, lambda rows: codes[rows], ROWS, "")
+    index = index_of(codes, lists)
     near, _ = index.search(weights, 50)
     right = [reference(codes, own, None)[0][:50] for own in weights]
     shares = [len(set(a) & set(b)) / 50 for a, b in zip(near.tolist(), right, strict=True)]
@@ -241,7 +248,7 @@ def test_the_tenth_best_and_the_probes_that_reach_it(monkeypatch: pytest.MonkeyP
     weights = some_weights(codes)[2:]
     lists = lists_of(codes)
     found = measure_probes(lists, store, weights, SearchEntry("IVF32", target=0.9))
-    index, recalls = SearchIndex(lists, store.descriptors_of, 6000, ""), []
+    index, recalls = index_of(codes, lists), []
     for allowed in (None, *filters):
         tenth = [reference(codes, own, allowed)[1][9] for own in weights]
         assert tenth_best(index, weights, allowed).tolist() == tenth
