@@ -62,7 +62,8 @@ class Tokens(nn.Module):
     def __init__(self, channels: int, grid: tuple[int, int]) -> None:
         super().__init__()
         self.token = nn.Linear(channels, TOKENS, bias=False)
-        # Over rows: on maps in channels-last order torch 2.13 gives wrong gradients on a CPU.
+        # Over rows: over maps of one picture torch 2.13 gives a wrong gradient, as it comes back in
+        # another order in memory.
         self.cell_norm = nn.BatchNorm1d(TOKENS)
         self.positions = nn.Parameter(0.02 * torch.randn(grid[0] * grid[1], TOKENS))
         self.block = self_attention()
