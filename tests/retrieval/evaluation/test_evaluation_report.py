@@ -147,9 +147,18 @@ def requests(turning=True):
         ties={"sleeve|length": 12.345},
         tags=TagReport(
             0.81234,
+            0.03456,
             {
                 "fit": TagScore(
-                    0.8, Interval(0.7, 0.9), 0.5, 0.75, 0.0, None, 12, {"slim": ValueScore(0.6, 4)}
+                    0.8,
+                    Interval(0.7, 0.9),
+                    0.5,
+                    0.75,
+                    0.0,
+                    None,
+                    0.04,
+                    12,
+                    {"slim": ValueScore(0.6, 4)},
                 )
             },
         ),
