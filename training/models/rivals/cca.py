@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from training.models.embedder import ConditionedEmbedder, attribute_weights
-from training.models.rivals.rpf import HEADS, TOKENS, self_attention
+from training.models.rivals.rpf import HEADS, TOKENS, few_tokens, self_attention
 
 
 class CCA(ConditionedEmbedder):
@@ -72,5 +72,6 @@ class Tokens(nn.Module):
         """See the class."""
         tokens = self.token(trunk.flatten(2).transpose(1, 2))
         tokens = self.cell_norm(tokens.flatten(0, 1)).reshape(tokens.shape) + self.positions
-        out: Tensor = self.block(tokens).transpose(1, 2)
+        with few_tokens():
+            out: Tensor = self.block(tokens).transpose(1, 2)
         return out.reshape(len(trunk), TOKENS, *trunk.shape[2:])

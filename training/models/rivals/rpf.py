@@ -12,11 +12,13 @@ patch branch's width of 768; the lower learning rate of the region in the second
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from training.losses import sampled_hinge
 from training.models.backbones import backbone_channels
@@ -159,11 +161,18 @@ class Patch(nn.Module):
 
     def forward(self, maps: Tensor, asked: Tensor) -> Tensor:
         """See the class."""
-        tokens = self.blocks(self.token(maps.flatten(2).transpose(1, 2)) + self.positions)
+        tokens = self.token(maps.flatten(2).transpose(1, 2)) + self.positions
+        with few_tokens():
+            tokens = self.blocks(tokens)
         tokens, query = self.norm(tokens), self.norm(self.query(asked))
         x = self.project(self.cross(query, tokens, tokens, need_weights=False)[0])
         out: Tensor = self.last_norm(x + self.mlp(self.last_norm(x)))
         return out.squeeze(1)
+
+
+def few_tokens() -> AbstractContextManager[None]:
+    """Attention without the fused kernel, whose gradient takes a CPU twice the time for so few."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def self_attention() -> nn.TransformerEncoderLayer:
