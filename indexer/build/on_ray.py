@@ -264,10 +264,11 @@ def look(paths: list[Path]) -> list[str]:
 def _check_nodes(
     ray: Any, nodes: list[tuple[str, str]], folder: Path, root: Path, listed: Any
 ) -> None:
-    """Raise ResourceError or DataError unless every node sees what is written here, and the first
-    of the listed pictures."""
+    """Raise ResourceError or DataError unless every node that is still there sees what is written
+    here, and the first of the listed pictures."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    gone = (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError)
     picture = next((root / path for path in listed if (root / path).is_file()), root)
     with temporary_file(folder) as nonce:
         nonce.write_text(secrets.token_hex(16))
@@ -278,7 +279,12 @@ def _check_nodes(
             asked.append(task.remote([nonce, picture]))
         for (node, address), answer in zip(nodes, asked, strict=True):
             where = f"Ray's node {address} ({node[:8]})"
-            written, seen = _result(ray, answer, where, _PATIENCE)
+            try:
+                written, seen = _result(ray, answer, where, _PATIENCE)
+            except ResourceError as error:
+                if isinstance(error.__cause__, gone):  # it died a moment ago: it gets no task
+                    continue
+                raise
             if written != here[0]:
                 raise ResourceError(
                     f"{where} does not see what is written to {folder} ({written}): all nodes "
