@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexer.hold.draft import CELLS, Cells, Facts
 from indexer.hold.held import Filter, Held, Records
 from indexer.search.flat import Rows
-from indexer.search.index import GATHER, _scores
+from indexer.search.index import GATHER, exact_scores
 from indexer.store.gallery import parse_number
 from training.descriptor import Bytes, Floats
 from training.errors import CorruptStoreError
@@ -168,7 +168,7 @@ class Database(Held[str]):
                 found, about = self._best_of_all(own, k, chosen)
             else:
                 found, codes = self._candidates(own, k, chosen)
-                about = _scores(codes, own)
+                about = exact_scores(codes, own)
             order = np.lexsort((found, -about))[:k]
             rows[query, : len(order)], scores[query, : len(order)] = found[order], about[order]
         return rows, scores
@@ -200,7 +200,7 @@ class Database(Held[str]):
         for start in range(0, len(every), _CHUNK):
             some = every[start : start + _CHUNK]
             rows = np.concatenate([best, some])
-            own = np.concatenate([scores, _scores(self.descriptors_of(some), weights)])
+            own = np.concatenate([scores, exact_scores(self.descriptors_of(some), weights)])
             order = np.lexsort((rows, -own))[:k]
             best, scores = rows[order], own[order]
         return best, scores

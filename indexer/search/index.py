@@ -78,7 +78,7 @@ class SearchIndex:
             few = np.flatnonzero(allowed)
             codes = self._gather(few)
             for query, own in enumerate(weights):
-                put(query, few, _scores(codes, own))
+                put(query, few, exact_scores(codes, own))
             return rows, scores
         wanted = min(k, total)
         exact = exact or self._every is None
@@ -119,11 +119,12 @@ class SearchIndex:
 
     def scores_of(self, weights: Floats, rows: Rows) -> Floats:
         """Scores [n] float32 of some rows [n] int64 for one query's weights [width] float32."""
-        return _scores(self._gather(rows), weights)
+        return exact_scores(self._gather(rows), weights)
 
 
-def _scores(codes: Bytes, weights: Floats) -> Floats:
-    # In float64 and row by row: equal bytes give equal scores, whatever lies beside them.
+def exact_scores(codes: Bytes, weights: Floats) -> Floats:
+    """Scores [n] float32 of descriptors [n, width] by a query's weights [width]; in float64, row by
+    row, so that equal bytes give equal scores, whatever lies beside them."""
     products = codes.astype(np.float64) * weights.astype(np.float64)
     scores: Floats = products.sum(1).astype(np.float32)
     return scores
