@@ -24,7 +24,7 @@ from retrieval.evaluation.classification import draw_known_labels, head_scores
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.tagging import AIM, evaluate_tags
 from retrieval.options import PATH, DatasetOptions
-from retrieval.tags import Floats, beside_labels, company, support_of
+from retrieval.tags import Floats, beside_labels, company, least_chances, support_of
 from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
@@ -35,27 +35,49 @@ from training.schema import Schema
 TOLD = (0.0, 0.25, 0.5, 0.75)
 """Shares of the labels that are known when the others are predicted."""
 
+SETS = 0.9
+"""Share of what is true that sets should hold."""
+
 WRONG = 0.05
 """Share of the labels that are made wrong, and of those that are looked at."""
 
 COLUMNS = {
     "accuracy": "accuracy", "frequent": "most frequent", "f1": "F1",
     "coverage": f"coverage at {AIM:.0%}", "confidence": "from a chance of",
-    "calibration_error": "ECE",
+    "calibration_error": "ECE", "held": "sets hold", "size": "values a set",
 }  # fmt: skip
 
 
-def measure(part: Dataset, bank: MapBank) -> Data:
-    """All figures of one checkpoint on a split's maps; raises DataError without any label."""
+def measure(part: Dataset, bank: MapBank, training: Data) -> Data:
+    """All figures of one checkpoint, which notes this of its training, on a split's maps; raises
+    DataError without any label."""
     report = evaluate_tags(part, bank.chances)
     if report is None:
         raise DataError(f"no image of this split of {part.name} is labelled")
     found = [_found(part.schema, part.labels, bank.chances, seed) for seed in range(5)]
+    tags = report_grid.to_json(report)
+    for name, sets in _sets(part, bank.chances, training).items():
+        tags["attributes"][name] |= sets
     return {
-        "tags": report_grid.to_json(report),
+        "tags": tags,
         "known": {f"{share:.0%}": _with_known(part, bank, share) for share in TOLD},
         "errors_found": round(float(np.mean(found)), 4),
     }
+
+
+def _sets(part: Dataset, chances: Floats, training: Data) -> dict[str, dict[str, float]]:
+    """Of sets that should hold what is true `SETS` of the time: how often they do, and how many
+    values they have in the mean; by attribute. Nothing of a model trained without `valid`."""
+    if "true_chances" not in training:
+        return {}
+    least, out = least_chances(training, part.schema, SETS), {}
+    for number, attribute in enumerate(part.schema.attributes):
+        own = part.schema.slice_of(number)
+        true, held = part.labels[:, own] == 1, chances[:, own] >= least[number]
+        if true.any():
+            sizes = held[true.any(axis=1)].sum(axis=1)
+            out[attribute.name] = {"held": float(held[true].mean()), "size": float(sizes.mean())}
+    return out
 
 
 def _with_known(part: Dataset, bank: MapBank, share: float) -> dict[str, float]:
@@ -120,8 +142,10 @@ def markdown(data: Data) -> str:
         return [name, *(column.text([column.of(row) for row in rows]) for column in columns)]
 
     attributes = rows[0]["tags"]["attributes"]
-    tags = [line(n, *(("tags", "attributes", n, c) for c in COLUMNS)) for n in attributes]
-    tags.append(line("mean", ("tags", "accuracy")) + [""] * (len(COLUMNS) - 1))
+    there = {c: heading for c, heading in COLUMNS.items() if c in next(iter(attributes.values()))}
+    tags = [line(n, *(("tags", "attributes", n, c) for c in there)) for n in attributes]
+    mean = [line("", ("tags", c))[1] if c in rows[0]["tags"] else "" for c in there]
+    tags.append(["mean", *mean])
     told = rows[0]["known"]
     ways = list(dict.fromkeys(way for found in told.values() for way in found))
     known = [line(way, *(("known", share, way) for share in told)) for way in ways]
@@ -129,8 +153,10 @@ def markdown(data: Data) -> str:
     parts = [
         f"{data['dataset']}, {data['split']} split, {data['backbone']}, {data['images']:,} images, "
         f"training seeds {seeds}. accuracy: of several values all have to be right. F1: mean over "
-        f"values. coverage: share of images, the surest first, of which {AIM:.0%} are right.",
-        table(["attribute", *COLUMNS.values()], tags),
+        f"values. coverage: share of images, the surest first, of which {AIM:.0%} are right. "
+        f"ECE: expected calibration error. sets hold: how often sets of `tag --coverage {SETS}` "
+        "have a true value.",
+        table(["attribute", *there.values()], tags),
         "With a share of the labels known, accuracy of the others, mean over single-valued "
         "attributes (down a column the same labels are asked for):",
         table(["", *(f"{share} known" for share in told)], known),
@@ -174,7 +200,7 @@ def command(options: Options) -> Iterator[Result]:
         how = one.preprocessing, options.workers
         encoded = encode_split(one.model, dataset, options.split, *how, cache=options.cache)
         whose = {"training_seed": one.training.get("seed"), "checkpoint_hash": one.hash}
-        rows.append(whose | measure(encoded.dataset, encoded.bank))
+        rows.append(whose | measure(encoded.dataset, encoded.bank, one.training))
     yield (
         f"tagging-{dataset.name}-{backbone}"
         + ("" if options.split == "test" else f"-{options.split}"),

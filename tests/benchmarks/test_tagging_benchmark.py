@@ -46,7 +46,8 @@ def test_a_row_a_seed(tmp_path: Path, capsys, other: bool) -> None:
         names = ["colour"] if other and seed else None
         dataset = load_dataset(str(catalogue), None, names)
         model = M2Fashion(dataset.schema, ModelConfig("small", "layer2", grid=4, dim=16), 2).eval()
-        about = ("round", "angular"), {"seed": seed}
+        sure = {own.name: [0.0] * 101 for own in dataset.schema.attributes}  # all may be
+        about = ("round", "angular"), {"seed": seed, "true_chances": sure}
         save_checkpoint(tmp_path / f"{seed}", model, Preprocessing(size=32), *about)
         options += ["--checkpoint", str(tmp_path / f"{seed}")]
     code = _run(["bench", "tagging", *options, "--split", "all"], False)
@@ -63,6 +64,9 @@ def test_a_row_a_seed(tmp_path: Path, capsys, other: bool) -> None:
     line = next(line for line in out.splitlines() if line.startswith("| colour |"))
     assert f"| {np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f} |" in line
     assert 0 <= data["rows"][0]["errors_found"] <= 1
+    for attribute in dataset.schema.attributes:
+        sets = data["rows"][0]["tags"]["attributes"][attribute.name]
+        assert (sets["held"], sets["size"]) == (1, len(attribute.values))
     known = data["rows"][0]["known"]
     assert list(known) == ["0%", "25%", "50%", "75%"]
     blind, told = "heads, nothing known", "heads, told what is known"
