@@ -8,7 +8,7 @@ in float32; it reads each descriptor once, whether one query asks or ten.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -33,6 +33,7 @@ _DIGITS = 4
 _BASE = 128  # digits are -64..64: a sum of two of their products with bytes fits in 16 bits, which
 # is where processors without instructions of VNNI's kind would saturate
 _CHUNK = 32_768  # rows at a time
+_LARGE = 8192  # rows, of a block that is worth a call
 _SHARED_FROM = 20_000  # rows from which a second core is worth its start
 
 
@@ -102,12 +103,27 @@ def _best(
     )
 
 
+def _large(blocks: Iterable[Bytes]) -> Iterator[Bytes]:
+    """Blocks of `_LARGE` rows and more as they are, smaller ones joined."""
+    small: list[Bytes] = []
+    for block in blocks:
+        if len(block) >= _LARGE and not small:
+            yield block
+            continue
+        small.append(block)
+        if sum(map(len, small)) >= _CHUNK:
+            yield np.concatenate(small)
+            small = []
+    if small:
+        yield np.concatenate(small) if len(small) > 1 else small[0]
+
+
 class FlatBytes:
-    """All M descriptors, [n, width] uint8 of consecutive rows a block, which stay where they are;
-    shared out to the cores, each searching its own."""
+    """All M descriptors, [n, width] uint8 of consecutive rows a block, which stay where they are if
+    they are large; shared out to the cores, each searching its own."""
 
     def __init__(self, blocks: Iterable[Bytes]) -> None:
-        blocks = list(blocks)
+        blocks = list(_large(blocks))
         rows = sum(map(len, blocks))
         count = threads() if rows >= _SHARED_FROM else 1
         chunk = min(_CHUNK, -(-rows // count)) or 1
