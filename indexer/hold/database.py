@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.hold.draft import CELLS, Cells, Facts
-from indexer.hold.held import Filter, Held, Records
+from indexer.hold.held import Filter, Held, Records, remembered
 from indexer.search.flat import Rows
 from indexer.search.index import GATHER, exact_scores
 from indexer.store.gallery import parse_number
@@ -48,7 +48,7 @@ class Database(Held[str]):
         self.model, self.precision = facts.model, facts.precision
         self.root, self.has_items = Path(facts.root), facts.has_items
         self.columns = {column.name: column for column in facts.columns}
-        self._counted = lru_cache(_KEPT)(self._count)
+        self._counted = remembered(self._count, _KEPT)
 
     @cached_property
     def _cells(self) -> Cells:

@@ -8,10 +8,12 @@ for itself, of filters and of known labels: a mask, or a condition that a databa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Generic, Literal, Protocol, TypeVar
+from weakref import WeakMethod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,24 @@ class Records:
 
 Chosen = TypeVar("Chosen")
 """Images that are searched, as one kind of `Held` tells them."""
+
+
+Asked = TypeVar("Asked")
+Told = TypeVar("Told")
+
+
+def remembered(method: Callable[[Asked], Told], answers: int) -> Callable[[Asked], Told]:
+    """What a bound method gives, of which so many answers are kept; its object is not kept alive by
+    it, since a version that nobody asks any more has to go at once."""
+    weak = WeakMethod(method)
+
+    @lru_cache(answers)
+    def ask(asked: Asked) -> Told:
+        own = weak()
+        assert own is not None, "whoever asks holds it"
+        return own(asked)
+
+    return ask
 
 
 class Held(ABC, Generic[Chosen]):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.hold.held import Filter, Held, Records
+from indexer.hold.held import Filter, Held, Records, remembered
 from indexer.search.flat import Allowed, Rows
 from indexer.search.index import SearchIndex, open_search
 from indexer.store.manifest import MANIFEST_NAME, committed_versions
@@ -38,7 +38,7 @@ class LocalIndex(Held[Allowed]):
         self.content, self.columns = manifest.content, store.payload
         self.has_items = store.items() is not None
         kept = max(1, _MASK_BYTES // max(1, len(store)))
-        self._passing = lru_cache(kept)(self._evaluated)
+        self._passing = remembered(self._evaluated, kept)
 
     @cached_property
     def index(self) -> SearchIndex:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -539,3 +541,18 @@ def test_queries_end_with_the_version_that_they_began_with(
     monkeypatch.setattr(engine.index, "search", meanwhile)
     assert engine.query(request).to_json() == right
     assert len(engine.store) == right["gallery"] - 1
+
+
+def test_an_engine_that_nobody_holds_is_gone_at_once(shop: Shop) -> None:
+    opened = Engine.open(shop.index, "cpu")
+    attribute = opened.schema.attributes[0]
+    opened.query(
+        Request(shop.catalogue / "images/001.png", where={attribute.name: attribute.values[0]})
+    )
+    held = weakref.ref(opened.held)
+    gc.disable()  # a service that is busy cannot wait for it
+    try:
+        del opened
+        assert held() is None
+    finally:
+        gc.enable()
