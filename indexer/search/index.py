@@ -73,7 +73,7 @@ class SearchIndex:
             order = np.lexsort((found, -own))[:k]
             rows[query, : len(order)], scores[query, : len(order)] = found[order], own[order]
 
-        total = self._rows if allowed is None else int(np.count_nonzero(allowed))
+        total = self._allowed(allowed)
         if allowed is not None and total <= GATHER:
             few = np.flatnonzero(allowed)
             codes = self._gather(few)
@@ -107,15 +107,19 @@ class SearchIndex:
     def candidates(self, weights: Floats, count: int, allowed: Allowed | None = None) -> list[Rows]:
         """About the best `count` rows of each query, in any order, as `search` takes them: as their
         source names them, for whoever scores them by more than a vector."""
-        if allowed is not None and np.count_nonzero(allowed) <= GATHER:
+        total = self._allowed(allowed)
+        if allowed is not None and total <= GATHER:
             return [np.flatnonzero(allowed)] * len(weights)
         weights = np.ascontiguousarray(weights, dtype=np.float32)
-        count, out = min(count, self._rows), []
+        count, out = min(count, total), []
         found = self._source.candidates(weights, count, allowed)
         for about, rows in zip(*found, strict=True):
             best = rows[np.argpartition(-about, count - 1)[:count]]
             out.append(best[best >= 0])
         return out
+
+    def _allowed(self, allowed: Allowed | None) -> int:
+        return self._rows if allowed is None else int(np.count_nonzero(allowed))
 
     def scores_of(self, weights: Floats, rows: Rows) -> Floats:
         """Scores [n] float32 of some rows [n] int64 for one query's weights [width] float32."""

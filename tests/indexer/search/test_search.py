@@ -155,6 +155,26 @@ def test_weights_in_digits() -> None:
     assert (np.abs(found - weights) <= worst).all()
 
 
+@pytest.mark.parametrize("name", SOURCES)
+def test_candidates_hold_the_best_and_no_row_that_is_not_allowed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "GATHER", 10)
+    codes = some_bytes()
+    weights = some_weights(codes)[3:]
+    lists = lists_of(codes)
+    lists.probes = lists.filtered_probes = lists.lists  # all
+    index = index_of(codes, lists if name == "lists" else name)
+    for allowed in (None, np.random.default_rng(2).random(ROWS) < 0.01):
+        for count in (20, 5_000):  # more than are allowed
+            for own, rows in zip(weights, index.candidates(weights, count, allowed), strict=True):
+                right, scores = reference(codes, own, allowed)
+                least = scores[: min(count, len(right))][-1]
+                assert len(set(rows.tolist())) == len(rows) == min(count, len(right))
+                assert set(right[scores > least + 1e-2].tolist()) <= set(rows.tolist())
+                assert allowed is None or allowed[rows].all()
+
+
 @pytest.mark.parametrize("rows", [1, 2, 100])
 @pytest.mark.parametrize("name", ["flat", "torch"])
 def test_more_than_there_are(name: str, rows: int) -> None:
