@@ -122,14 +122,13 @@ def _calibrate(folder: Path, source: Source, device: str) -> None:
     """Let the chances of a checkpoint be as often right as they say, by the `valid` split, and note
     how high those of what is true are there."""
     best = load_checkpoint(folder, device)
-    bank = source.validation_bank(best.model)
-    if bank is None or best.model.values is None:
+    readout = best.model.values
+    bank = None if readout is None else source.validation_bank(best.model)
+    if readout is None or bank is None:
         return
-    labels = torch.from_numpy(bank.dataset.labels)
-    best.model.values.calibrate(torch.from_numpy(bank.chances), labels)
-    bank = source.validation_bank(best.model)
-    assert bank is not None
-    sure = true_chances(bank.dataset.schema, bank.chances, bank.dataset.labels)
+    schema, labels = bank.dataset.schema, bank.dataset.labels
+    said = readout.calibrate(torch.from_numpy(bank.chances), torch.from_numpy(labels)).numpy()
+    sure = true_chances(schema, said, labels)
     about = best.preprocessing, best.categories, best.training | {"true_chances": sure}
     save_checkpoint(folder, best.model, *about)
 

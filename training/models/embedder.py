@@ -309,17 +309,23 @@ class ValueReadout(nn.Module):
         near = F.normalize(z, dim=-1) @ F.normalize(self.prototypes[where], dim=-1).T
         return (near * self.log_scale.exp() + self.bias[where]) / self.temperatures[number]
 
-    def calibrate(self, chances: Tensor, labels: Tensor) -> None:
+    def calibrate(self, chances: Tensor, labels: Tensor) -> Tensor:
         """Set the temperatures by which labels are likeliest, of images that were not trained on:
-        what the model says of them [M, K] in 0..1, and label states [M, K]. Attributes that few of
-        them are labelled in stay (Guo et al. 2017, temperature scaling)."""
+        what the model says of them [M, K] in 0..1, and label states [M, K]; what it says of them
+        then. Attributes that few of them are labelled in stay (Guo et al. 2017, temperature
+        scaling)."""
+        out = chances.clone()
         for number, several in enumerate(self.schema.multi.tolist()):
             own = self.schema.slice_of(number)
             known = (labels[:, own] == 1).any(-1)
             if int(known.sum()) >= LABELLED:
-                said = chances[known, own].double().clamp(1e-7, 1 - 1e-7)
+                said = chances[:, own].double().clamp(1e-7, 1 - 1e-7)
                 logits = torch.logit(said) if several else said.log()
-                self.temperatures[number] /= _likeliest(logits, labels[known, own], several)
+                factor = _likeliest(logits[known], labels[known, own], several)
+                self.temperatures[number] /= factor
+                scaled = factor * logits
+                out[:, own] = (scaled.sigmoid() if several else scaled.softmax(-1)).to(out.dtype)
+        return out
 
     def forward(self, z: Tensor, conditions: Tensor) -> Tensor:
         """Embeddings [B, C, K] whose inner product is how likely two images share a value, of Z

@@ -104,9 +104,10 @@ def test_chances_that_say_too_much_are_softened() -> None:
     labels = torch.cat([single, many, rare], 1).to(torch.int8)
     # It says three times what is so of one attribute, half of it of the other.
     said = [(3 * logits).softmax(-1), (0.5 * logits).sigmoid(), torch.full((4000, 2), 0.1)]
-    readout.calibrate(torch.cat(said, 1), labels)
+    found = readout.calibrate(torch.cat(said, 1), labels)
     assert readout.temperatures.tolist() == pytest.approx([3, 0.5, 1], rel=0.08)
     calibrated = [logits.softmax(-1), logits.sigmoid(), said[2]]
+    torch.testing.assert_close(found, torch.cat(calibrated, 1), rtol=0, atol=0.03)
     before = readout.temperatures.tolist()
     readout.calibrate(torch.cat(calibrated, 1), labels)
     assert readout.temperatures.tolist() == pytest.approx(before, rel=0.08)
