@@ -23,10 +23,17 @@ import numpy as np
 from indexer.hold.held import Records
 from indexer.hold.local import LocalIndex
 from indexer.progress import Progress
-from indexer.search.choose import HITS, QUERIES, Requests, draw_filters
+from indexer.search.choose import (
+    HITS,
+    QUERIES,
+    Requests,
+    draw_filters,
+    drawn_weights,
+    sorted_into,
+)
 from indexer.search.flat import Allowed, Rows
 from indexer.search.index import GATHER
-from indexer.search.lists import nearest_centre, open_lists, train_cells
+from indexer.search.lists import nearest_centre, open_lists
 from training.descriptor import Bytes, DescriptorLayout, Floats
 from training.errors import DataError
 
@@ -36,7 +43,6 @@ CELLS = "cells"
 
 _RECALL, _WORST_RECALL = 0.995, 0.98  # by which probes are chosen, with other requests than to come
 _ROWS_A_CELL, _MOST_CELLS = 16, 4096
-_REQUESTS = 4096  # by which cells are made
 _CHUNK = 4096  # rows that are read at a time
 
 
@@ -175,7 +181,7 @@ class Draft:
         out: list[tuple[bytes, bytes]] = []
         for rows in self.chunks(np.arange(len(self))):
             known = self.local.records(rows)
-            payload = map(_json, known.payload)
+            payload = map(json.dumps, known.payload)
             of_each = known.paths, known.digests, known.descriptors, known.labels, known.items
             for path, digest, code, states, item, cells in zip(*of_each, payload, strict=True):
                 key = _hash(path.encode("utf-8", "surrogateescape"), digest.tobytes())
@@ -224,16 +230,14 @@ class Draft:
         store, rows, width = self.store, len(self), self.store.layout.width
         if rows <= GATHER:  # all are read
             return Cells(*np.zeros((2, 1, width), np.float32)), np.zeros(rows, np.int64)
-        drawn = np.random.default_rng(0).permutation(rows)[: QUERIES + _REQUESTS]
-        weights = requests(store.layout, store.schema, store.descriptors_of(drawn), 0)
+        weights = drawn_weights(store, requests)
         if store.lists is not None:
             found = open_lists(store.folder, store.manifest.search, store.lists, verify=False)
             count, lists = found.lists, found.list_of_rows()
         else:
             count = min(_MOST_CELLS, 1 << (rows // _ROWS_A_CELL).bit_length() - 1)
             progress.say(f"sorting {rows:,} descriptors into {count:,} cells")
-            into, centres = train_cells(store.blocks(), rows, count, weights[QUERIES:])
-            lists = nearest_centre(store.blocks(), centres, into)
+            lists = sorted_into(store, count, weights)
         return self._measured(Cells.over(store.blocks(), lists, count), lists, weights), lists
 
     def _measured(self, cells: Cells, lists: Rows, weights: Floats) -> Cells:
@@ -263,11 +267,7 @@ class Draft:
 def recorded(known: Records) -> list[str]:
     """Path and payload of each image, as ASCII."""
     pairs = zip(known.paths, known.payload, strict=True)
-    return [_json({"path": path, "payload": dict(payload)}) for path, payload in pairs]
-
-
-def _json(data: object) -> str:
-    return json.dumps(data)
+    return [json.dumps({"path": path, "payload": dict(payload)}) for path, payload in pairs]
 
 
 def _hash(*parts: bytes) -> bytes:

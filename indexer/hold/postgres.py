@@ -25,6 +25,7 @@ from indexer.hold.database import Counted, Database
 from indexer.hold.draft import Facts
 from indexer.hold.held import Outdated
 from indexer.search.flat import Rows
+from indexer.store.gallery import Labels
 from training.descriptor import Bytes, Floats
 from training.errors import DataError, ResourceError, UsageError
 
@@ -186,9 +187,7 @@ class PostgresIndex(Database):
     def _labels_of(self, labels: Sequence[Any]) -> NDArray[np.int8]:
         four = -(-self.layout.values // 4)
         packed = np.frombuffer(b"".join(labels), np.uint8).reshape(len(labels), four)
-        codes = (packed[:, :, None] >> np.array([0, 2, 4, 6], np.uint8)) & 3
-        states = codes.reshape(len(labels), 4 * four)[:, : self.layout.values]
-        return states.astype(np.int8) - np.int8(1)
+        return Labels(packed, self.layout.values).of_values(range(len(labels))).T
 
     def row_of(self, digest: bytes) -> int | None:
         found = self._ask(

@@ -8,7 +8,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from indexer.hold.database import columns_of
 from indexer.hold.draft import CELLS, Cells, Draft, Facts, recorded
@@ -16,6 +15,7 @@ from indexer.hold.postgres import SECONDS, Place, column_name, driver, first_lin
 from indexer.progress import Progress
 from indexer.search.choose import Requests
 from indexer.search.flat import Rows
+from indexer.store.gallery import Labels
 from training.errors import DataError, LockedError, ResourceError, UsageError
 
 MOST_NUMBERS = 16_000
@@ -183,7 +183,7 @@ class _Export:
                     ids[start:end].tolist(),
                     cells[start:end].tolist(),
                     ["[" + ",".join(map(str, own)) + "]" for own in known.descriptors.tolist()],
-                    [own.tobytes() for own in _packed(known.labels)],
+                    [own.tobytes() for own in Labels.of(known.labels.T).packed],
                     [np.flatnonzero(own == 1).tolist() for own in known.labels],
                     known.items.tolist(),
                     [own.tobytes() for own in known.digests],
@@ -195,14 +195,3 @@ class _Export:
                     copy.write_row(row)
                 start = end
                 self._progress.advance(len(some))
-
-
-def _packed(labels: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """Label states [n, K] as [n, K / 4 rounded up]: two bits each, the first lowest."""
-    codes = np.zeros((len(labels), -(-labels.shape[1] // 4) * 4), np.uint8)
-    codes[:, : labels.shape[1]] = labels + 1
-    shifts = np.array([0, 2, 4, 6], np.uint8)
-    packed: NDArray[np.uint8] = np.bitwise_or.reduce(
-        codes.reshape(len(labels), -1, 4) << shifts, axis=2
-    )
-    return packed

@@ -162,6 +162,20 @@ def _growing(start: int, most: int) -> Iterator[int]:
     yield most
 
 
+def drawn_weights(store: Store, requests: Requests) -> Floats:
+    """Weights [any, width] of requests for drawn pictures: the first `QUERIES` measure recall, the
+    others sort rows into lists."""
+    drawn = np.random.default_rng(0).permutation(len(store))[: QUERIES + _REQUESTS]
+    return requests(store.layout, store.schema, store.descriptors_of(drawn), 0)
+
+
+def sorted_into(store: Store, count: int, weights: Floats) -> Rows:
+    """In which of `count` lists each row belongs [M], by weights of `drawn_weights`."""
+    others = weights[QUERIES:] if len(weights) > QUERIES else weights
+    into, centres = train_cells(store.blocks(), len(store), count, others)
+    return nearest_centre(store.blocks(), centres, into)
+
+
 def build_search(
     store: Store, target: float, asked: str | None, requests: Requests | None, progress: Progress
 ) -> SearchEntry:
@@ -176,12 +190,8 @@ def build_search(
         return entry
     started = time.monotonic()
     progress.say(f"sorting {rows:,} descriptors into {count:,} lists")
-    drawn = np.random.default_rng(0).permutation(rows)[: QUERIES + _REQUESTS]
-    pictures = store.descriptors_of(drawn)
-    weights = (requests or likeness_requests)(store.layout, store.schema, pictures, 0)
-    others = weights[QUERIES:] if rows > QUERIES else weights
-    into, centres = train_cells(store.blocks(), rows, count, others)
-    lists = nearest_centre(store.blocks(), centres, into)
+    weights = drawn_weights(store, requests or likeness_requests)
+    lists = sorted_into(store, count, weights)
     index = fill_lists(store.blocks(), width, lists, count)
     entry = measure_probes(InvertedLists(index, 1, 1), store, weights[:QUERIES], entry)
     entry = replace(entry, file=commit_lists(store.folder, index))
