@@ -41,7 +41,6 @@ _FACTS = "facts"
 _PART = 48_000  # bytes of a file in one entity: a text of Milvus has at most 65,535
 _LONGEST = 65_535
 _MOST = 16_384  # entities that one question returns
-_SEEN = 16  # images a cell, on average, by which it is known that it holds some
 _BATCH = 1024
 _STATES = (-1, 0, 1)
 
@@ -128,15 +127,15 @@ class MilvusIndex(Database):
     def _file(self, name: str) -> bytes | None:
         return _read_file(partial(self._ask, "query"), f"{self._collection}_files", name)
 
-    def _rows_where(self, chosen: str | None, names: list[str], most: int | None) -> list[Any]:
-        """Fields of images, at most so many."""
+    def _rows_where(self, chosen: str | None, names: list[str]) -> list[Any]:
+        """Fields of images."""
         iterator = self._ask(
             "query_iterator",
             self._collection,
             batch_size=_MOST // 4,
             filter=chosen or "",
             output_fields=names,
-            limit=-1 if most is None else most,
+            limit=-1,
         )
         found: list[Any] = []
         while some := self._place.told(iterator.next):
@@ -150,12 +149,12 @@ class MilvusIndex(Database):
         useful = np.zeros(len(self._cells.means), dtype=bool)
         if total > len(self) // 4:
             return total, None
-        for one in self._rows_where(chosen, ["cell"], _SEEN * len(useful)):
+        for one in self._rows_where(chosen, ["cell"]):
             useful[one["cell"]] = True
         return total, useful
 
     def rows(self, chosen: str | None) -> Rows:
-        found = self._rows_where(chosen, ["id"], None)
+        found = self._rows_where(chosen, ["id"])
         return np.array(sorted(one["id"] for one in found), dtype=np.int64)
 
     def _nearest(self, weights: Floats, count: int, chosen: str | None) -> tuple[Rows, Bytes]:
@@ -186,7 +185,7 @@ class MilvusIndex(Database):
         return np.array([list(own) for own in labels], np.int8).reshape(-1, self.layout.values)
 
     def row_of(self, digest: bytes) -> int | None:
-        found = self._rows_where(f'digest == "{digest.hex()}"', ["id"], None)
+        found = self._rows_where(f'digest == "{digest.hex()}"', ["id"])
         return min((int(one["id"]) for one in found), default=None)
 
     def _states_of(self, values: Sequence[int], chosen: str | None) -> Iterator[Sequence[int]]:
