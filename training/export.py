@@ -65,11 +65,12 @@ Ranges = tuple[tuple[float, float], ...]
 """Lowest and highest value of each tensor of `quantised_tensors`, in its order."""
 
 
-def load_exporters() -> tuple[Any, Any]:
-    """The modules onnx and onnxruntime; a ResourceError says what to install if one of them is
-    missing or broken."""
+def load_exporters() -> Any:
+    """The module onnx; a ResourceError says what to install if it or onnxruntime is missing or
+    broken."""
     try:
-        return importlib.import_module("onnx"), importlib.import_module("onnxruntime")
+        importlib.import_module("onnxruntime")
+        return importlib.import_module("onnx")
     except ImportError as error:
         raise ResourceError(f"a model cannot be exported to ONNX ({error}); {_INSTALL}") from error
 
@@ -146,7 +147,7 @@ def exported(model: M2Fashion, preprocessing: Preprocessing) -> Any:
 
     It is traced, so S, H and W are fixed in it. Raises as `export_checkpoint`.
     """
-    onnx, _ = load_exporters()
+    onnx = load_exporters()
     # In eval mode as a whole: the exporter gives back every part the mode of the outermost one,
     # and a new wrapper is in training mode, which would leave batch normalisation adapting.
     traced, written = _Described(model, preprocessing).eval(), io.BytesIO()

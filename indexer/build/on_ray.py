@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from indexer.build.shards import EncodedImages, ShardWork, Work
+from indexer.build.shards import Done, EncodedImages, ShardWork, Work
 from indexer.build.version import OneProcess
 from indexer.encode.encode import Forward
 from indexer.encode.forward import Runtime, choose_forward
@@ -64,13 +64,7 @@ class OnRay:
     how: How
     progress: Progress
 
-    def encode(
-        self,
-        folder: Path,
-        draft: Manifest,
-        todo: Work,
-        committed: Callable[[int, ShardEntry], None],
-    ) -> None:
+    def encode(self, folder: Path, draft: Manifest, todo: Work, committed: Done) -> None:
         """See `Means`; in any order.
 
         Raises UsageError if what is said on the cluster's ports would be believed to anybody,
@@ -86,9 +80,7 @@ class OnRay:
         finally:
             remove_temporaries(folder, PARTS_NAME)  # of workers that were killed
 
-    def _run(
-        self, ray: Any, job: Job, todo: Work, committed: Callable[[int, ShardEntry], None]
-    ) -> None:
+    def _run(self, ray: Any, job: Job, todo: Work, committed: Done) -> None:
         cpus, nodes = _places(ray, self.how.device)
         slots = sum(nodes.values())
         if not slots:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.build.build import BuildOptions, BuildReport, Job, finish, prepare
-from indexer.build.shards import ShardPlan, Work, list_hash
+from indexer.build.shards import Done, ShardPlan, Work, list_hash
 from indexer.build.version import runtime_of
 from indexer.progress import Progress
 from indexer.store.files import problem_of
@@ -238,13 +238,7 @@ class _NothingLeft:
     of: int  # parts
     progress: Progress
 
-    def encode(
-        self,
-        folder: Path,
-        draft: Manifest,
-        todo: Work,
-        committed: Callable[[int, ShardEntry], None],
-    ) -> None:
+    def encode(self, folder: Path, draft: Manifest, todo: Work, committed: Done) -> None:
         """Raise DataError: a shard was found, and does not fit."""
         plans = [work.plan for work in todo.work]
         raise DataError(

@@ -33,6 +33,9 @@ _OPEN = 4  # shards; an image that moved a little lies in one of two neighbours
 
 Version = tuple[int, int]
 
+Done = Callable[[int, ShardEntry], None]
+"""Is given the number of a shard that is written, and what the manifest says of it."""
+
 
 @dataclass(frozen=True)
 class ShardPlan:
@@ -299,7 +302,7 @@ def encode_shards(
     todo: Work,
     encoder: Encoder,
     progress: Progress,
-    committed: Callable[[int, ShardEntry], None],
+    committed: Done,
 ) -> None:
     """Copy, or decode and encode, and commit shards one after another.
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.build.shards import Encoder, ShardPlan, Work, encode_shards
+from indexer.build.shards import Done, Encoder, ShardPlan, Work, encode_shards
 from indexer.encode.encode import EncodedBatch, Forward
 from indexer.encode.forward import choose_forward, choose_runtime
 from indexer.progress import Progress
@@ -69,15 +69,9 @@ class Means(Protocol):
     def progress(self) -> Progress:
         """Who is told of it."""
 
-    def encode(
-        self,
-        folder: Path,
-        draft: Manifest,
-        todo: Work,
-        committed: Callable[[int, ShardEntry], None],
-    ) -> None:
-        """Write them, `committed` being given the number of each once it is safely on disk. Raises
-        as `encode_shards`."""
+    def encode(self, folder: Path, draft: Manifest, todo: Work, committed: Done) -> None:
+        """Write them, `committed` being given each once it is safely on disk. Raises as
+        `encode_shards`."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +86,7 @@ class OneProcess:
     batch_size: int | None = None
     workers: int | None = None
 
-    def encode(
-        self,
-        folder: Path,
-        draft: Manifest,
-        todo: Work,
-        committed: Callable[[int, ShardEntry], None],
-    ) -> None:
+    def encode(self, folder: Path, draft: Manifest, todo: Work, committed: Done) -> None:
         """See `Means`; in the shards' order."""
         forward = self.open_model() if todo.missing else Forward(_nothing)
         device = forward.device
