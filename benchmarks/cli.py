@@ -13,7 +13,7 @@ COMMANDS = {
     "ablations": ("benchmarks.models.ablations", "MAP of M2Fashion without each of its parts."),
     "counterfactual": ("benchmarks.counterfactual", "Finding a garment with one thing changed."),
     "likeness": ("benchmarks.likeness", "Which one, not only what it is: likeness and changes."),
-    "table1": ("benchmarks.classification", "Predicting categories and attributes, side by side."),
+    "table1": ("benchmarks.models.table1", "Predicting categories and attributes, side by side."),
     "table2": ("benchmarks.models.table2", "The paper's Table 2: joint learning and pooling."),
     "words": ("benchmarks.words", "Labels from titles, against the labels that are known."),
     "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),

@@ -1,1 +1,1 @@
-"""Models side by side, a table a file: `retrieve bench map`, `ablations`, `table2`, `table3`."""
+"""Models side by side, a table a file: `retrieve bench map`, `ablations`, `table1` to `table3`."""

@@ -8,8 +8,8 @@ Measured as `retrieve bench table1` measures, heads that are told nothing; the r
 
 from __future__ import annotations
 
-from benchmarks.classification import SHOWN, ClassificationRuns, result
 from benchmarks.common import Data, table
+from benchmarks.models.table1 import SHOWN, ClassificationRuns, result
 from benchmarks.tables.make_table import Layout, table_command
 from benchmarks.tables.row_file import TABLE_2 as ROWS
 from benchmarks.tables.summary import Column, means

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
-from benchmarks.classification import ClassificationRuns, markdown, result
+from benchmarks.models.table1 import ClassificationRuns, markdown, result
 from benchmarks.models.table2 import markdown as table_2
 from benchmarks.tables import measure
 from benchmarks.tables.keys import Ground
