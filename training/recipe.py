@@ -29,6 +29,8 @@ class Recipe:
     # `cosine` to zero with a short warm-up, or `decay` (a factor each epoch)
     schedule: Literal["cosine", "decay"] = "cosine"
     decay: Share = 0.95  # that factor
+    # epochs without a better one by `valid` after which a run ends; 0: it never ends early
+    patience: FromZero = 0
     # keep the backbone as loaded; its feature maps are then computed once
     freeze_backbone: bool = True
     # keep the batch norms of the backbone in inference mode while it is trained

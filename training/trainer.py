@@ -92,8 +92,9 @@ class Trainer:
             self._fit_garment_nuance()
 
     def train(self, report: TrainReport, progress: Progress) -> None:
-        """Train all epochs but those that are in the report, which grows. Raises DataError for a
-        loss that is not finite, ResourceError for a checkpoint that cannot be written."""
+        """Train all epochs but those that are in the report, which grows, or until the recipe's
+        patience is over. Raises DataError for a loss that is not finite, ResourceError for a
+        checkpoint that cannot be written."""
         model, recipe, processes = self.model, self.config.recipe, self.setting.processes
         set_mode(model, recipe)
         objective: nn.Module = Objective(model, recipe, self.source.frozen, processes)
@@ -103,6 +104,8 @@ class Trainer:
         orders = (plan.order(processes) for plan in self.plans.after(done))
         batches = zip(self.plans.after(done), self.source.batches(orders), strict=False)
         for epoch in range(done, recipe.epochs):
+            if self._waited_enough(report):
+                break
             started = time.monotonic()
             progress.start_epoch(epoch + 1, recipe.epochs, self.plans.steps)
             losses = self._epoch(epoch, objective, islice(batches, self.plans.steps), progress)
@@ -113,6 +116,13 @@ class Trainer:
                 self._save(report)
             processes.wait()
             progress.end_epoch(latest)
+
+    def _waited_enough(self, report: TrainReport) -> bool:
+        """Whether the recipe's patience is over: the first process knows, all hear of it."""
+        patience, waited = self.config.recipe.patience, len(report.epochs) - report.best_epoch
+        over = bool(patience and self.setting.processes.first and waited >= patience)
+        told = torch.tensor([over], dtype=torch.uint8, device=self.setting.device)
+        return bool(self.setting.processes.gather(told).any())
 
     def _epoch(
         self,

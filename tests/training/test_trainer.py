@@ -136,6 +136,19 @@ def test_fault_33_resumed_training_goes_on_with_the_same_losses(
     assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
 
 
+def test_a_run_ends_once_its_patience_is_over_and_has_nothing_to_resume(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    figures = iter([50.0, 40.0, 60.0, 59.0, 60.0])
+    setting = Setting(validate=lambda *_: next(figures))
+    config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=9, patience=2))
+    report = run_training(dataset, config, tmp_path / "run", setting)
+    assert [epoch.validation for epoch in report.epochs] == [50, 40, 60, 59, 60]
+    assert report.best_epoch == 3
+    again = run_training(dataset, config, tmp_path / "run", replace(setting, resume=True))
+    assert again.epochs == report.epochs
+
+
 @pytest.mark.parametrize("variant_name", ["without-readout", "asen"])
 def test_sampled_triplets_train_a_model_that_tells_the_attributes_apart(
     tmp_path: Path, variant_name: str
