@@ -10,6 +10,7 @@ of 14), and conv5, for which the mean of the attended F stands. All losses weigh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -126,15 +127,16 @@ class Grammar(nn.Module):
     def forward(self, maps: Tensor, states: list[list[Tensor]]) -> None:
         """Add, to each landmark's states, one of every chain that it is in: both directions
         summed, of G [B, 8, 16, H, W]."""
-        seen = self.input(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+        # Taken apart at once: the gradient of eight selections is eight whole arrays of zeros.
+        seen = self.input(maps.flatten(0, 1)).unflatten(0, maps.shape[:2]).unbind(1)
         for chain in self.chains:
             there, back = self._along(seen, chain), self._along(seen, chain[::-1])[::-1]
             for landmark, one, other in zip(chain, there, back, strict=True):
                 states[landmark].append(one + other)
 
-    def _along(self, seen: Tensor, chain: tuple[int, ...]) -> list[Tensor]:
+    def _along(self, seen: Sequence[Tensor], chain: tuple[int, ...]) -> list[Tensor]:
         out: list[Tensor] = []
         for landmark in chain:
             before = self.state(out[-1]) if out else 0
-            out.append(torch.tanh(seen[:, landmark] + before))
+            out.append(torch.tanh(seen[landmark] + before))
         return out
