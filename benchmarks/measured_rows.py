@@ -18,6 +18,7 @@ from benchmarks.tables.summary import TITLES, which
 from retrieval.evaluation.attribute_map import Embed
 from retrieval.evaluation.encoded_split import EncodedSplit
 from retrieval.evaluation.scorer import DescriptorScorer, FloorScorer, Scorer, floor_embed
+from retrieval.tags import thresholds
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.descriptor import Floats
@@ -46,13 +47,16 @@ class ShopScorer(Scorer):
 
     Pictures whose predicted tags fit all that is named come first, then those that fit all but
     one, and so on; among equals the nearest by generic features [N, F], standardised on train. The
-    tags are `predicted_values` of the chances [N, K]; the query's own other tags are no filters.
+    tags are `predicted_values` of the chances [N, K] by thresholds [K]; the query's own other tags
+    are no filters.
     """
 
     ranked_by = "tag, filter, nearest: predicted tags that fit, then cosine of pooled features"
 
-    def __init__(self, schema: Schema, chances: Floats, features: Floats) -> None:
-        self._tags = predicted_values(chances, schema)
+    def __init__(
+        self, schema: Schema, chances: Floats, features: Floats, least: Floats | None = None
+    ) -> None:
+        self._tags = predicted_values(chances, schema, least)
         self._unit = unit(features)
 
     def whole(self, query: int) -> Floats:
@@ -96,7 +100,8 @@ def measured_rows(
         scale = Scale.of(seen.of(rows))
         features = scale.standardise(pool(part, part.rows_of("all"), "pooling").features)
         if "shop" in models:
-            yield MeasuredRow("shop", ShopScorer(schema, bank.chances, features), None)
+            least = thresholds(loaded.training, schema)
+            yield MeasuredRow("shop", ShopScorer(schema, bank.chances, features, least), None)
         if set(models) & {"adde", "adde-predicted"}:
             taught, valid = (
                 (scale.standardise(seen.of(some)), train.labels[some]) for some in (rows, held_out)

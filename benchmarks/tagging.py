@@ -24,7 +24,15 @@ from retrieval.evaluation.classification import draw_known_labels, head_scores
 from retrieval.evaluation.encoded_split import encode_split
 from retrieval.evaluation.tagging import AIM, evaluate_tags
 from retrieval.options import PATH, DatasetOptions
-from retrieval.tags import Floats, beside_labels, company, least_chances, support_of
+from retrieval.tags import (
+    Floats,
+    beside_labels,
+    company,
+    least_chances,
+    outcomes,
+    support_of,
+    thresholds,
+)
 from training.checkpoint import load_checkpoint
 from training.datasets.dataset import Dataset
 from training.device import choose_device, keep_freed_memory
@@ -51,7 +59,8 @@ COLUMNS = {
 def measure(part: Dataset, bank: MapBank, training: Data) -> Data:
     """All figures of one checkpoint, which notes this of its training, on a split's maps; raises
     DataError without any label."""
-    report = evaluate_tags(part, bank.chances)
+    by = thresholds(training, part.schema)
+    report = evaluate_tags(part, bank.chances, least=by)
     if report is None:
         raise DataError(f"no image of this split of {part.name} is labelled")
     found = [_found(part.schema, part.labels, bank.chances, seed) for seed in range(5)]
@@ -71,9 +80,13 @@ def _sets(part: Dataset, chances: Floats, training: Data) -> dict[str, dict[str,
     if "true_chances" not in training:
         return {}
     least, out = least_chances(training, part.schema, SETS), {}
+    every = np.hstack([chances, part.schema.left_over(chances)])
+    real = outcomes(part.schema, part.labels)
     for number, attribute in enumerate(part.schema.attributes):
-        own = part.schema.slice_of(number)
-        true, held = part.labels[:, own] == 1, chances[:, own] >= least[number]
+        own = np.arange(*part.schema.offsets[number : number + 2])
+        if attribute.optional:
+            own = np.append(own, part.schema.size + number)
+        true, held = real[:, own], every[:, own] >= least[number]
         if true.any():
             sizes = held[true.any(axis=1)].sum(axis=1)
             out[attribute.name] = {"held": float(held[true].mean()), "size": float(sizes.mean())}

@@ -15,7 +15,7 @@ from indexer.hold.held import Records
 from retrieval.query_vector import Asked
 from retrieval.request import Request
 from training.descriptor import DescriptorLayout, Floats
-from training.schema import Schema, normalise_name
+from training.schema import NOT_APPLICABLE, Schema, normalise_name
 
 Rows = NDArray[np.int64]
 
@@ -149,24 +149,33 @@ def describe(
 
 
 def known_values(schema: Schema, labels: NDArray[np.int8]) -> dict[str, list[str]]:
-    """The values that an image is known to have, by attribute, from its label states [K]."""
+    """The values that an image is known to have, or that an attribute is known not to apply, by
+    attribute, from its label states [K]."""
     known: dict[str, list[str]] = {}
     for value in np.flatnonzero(labels == 1).tolist():
         number = int(schema.attribute_of[value])
         own = schema.attributes[number]
         name = own.values[value - schema.offsets[number]]
         known.setdefault(_folded(own.name), []).append(name)
+    for number in np.flatnonzero(schema.inapplicable(labels[None])[0]).tolist():
+        known[_folded(schema.attributes[number].name)] = [NOT_APPLICABLE]
     return known
 
 
 def likely_values(schema: Schema, chances: Floats) -> Predicted:
-    """The most likely value of each attribute, from the probabilities of all [K]."""
-    out = {}
+    """The most likely value of each attribute, or that it does not apply, from the probabilities of
+    all values [K]."""
+    out, lacking = {}, schema.left_over(chances[None])[0]
     for number, attribute in enumerate(schema.attributes):
         own = chances[schema.slice_of(number)]
         if len(own):
             top = int(own.argmax())
-            out[_folded(attribute.name)] = (attribute.values[top], float(own[top]))
+            has = own[top] >= lacking[number]
+            out[_folded(attribute.name)] = (
+                (attribute.values[top], float(own[top]))
+                if has
+                else (NOT_APPLICABLE, float(lacking[number]))
+            )
     return out
 
 

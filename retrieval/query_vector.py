@@ -208,7 +208,9 @@ def _by_chances(
     shares = np.zeros(layout.values, dtype=np.float32)
     for number in attributes:
         own = chances[schema.slice_of(number)]
-        shares[schema.slice_of(number)] = own / max(float(own.sum()), 1e-6)
+        # What likely does not apply is hardly compared by.
+        least = 1.0 if schema.optional[number] else 1e-6
+        shares[schema.slice_of(number)] = own / max(float(own.sum()), least)
     shares /= 255 * max(len(attributes), 1)
     weights = np.zeros(layout.width, dtype=np.float32)
     weights[layout.roots] = roots * shares

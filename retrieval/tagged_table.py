@@ -27,7 +27,7 @@ from training.datasets.tables import (
 )
 from training.errors import DataError, UsageError
 from training.files import commit, temporary_file
-from training.schema import Attribute, Schema, normalise_name
+from training.schema import NOT_APPLICABLE, Attribute, Schema, normalise_name
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ class Listing:
                 own = self.table.coded(column)
                 rows, said = own.stated()
                 place = {normalise_name(value): n for n, value in enumerate(attribute.values)}
-                numbers = [place.get(normalise_name(name), -1) for name in own.names]
+                numbers = [*(place.get(normalise_name(name), -2) for name in own.names), -1]
                 values = np.array(numbers, dtype=np.int64)[said]
-                kept = values >= 0
+                kept = values > -2
                 whose = np.full_like(rows, number)[kept]
                 statements.append(RetrievalList(rows[kept], whose, values[kept]))
         return states_of(schema, statements, len(self.pictures))
@@ -126,25 +126,30 @@ class Tags:
         attribute: Attribute,
         predicted: Predicted,
         pictures: NDArray[np.int64],
-        confidence: float,
+        confidence: float | None,
     ) -> Tags:
         """Fill in what a row does not say if its picture, by number in `predicted` (-1: none)
-        [rows] int64, has a chance of at least `confidence`."""
+        [rows] int64, has a chance of at least `confidence`; None: if it is `sure`."""
         number, names = schema.attribute(attribute.name), listing.spelled(attribute)
         own, cells = schema.slice_of(number), listing.cells(attribute)
 
-        def joined(values: NDArray[np.bool_]) -> str:
-            return "|".join(names[value] for value in np.flatnonzero(values).tolist())
+        def joined(values: NDArray[np.bool_], lacking: bool) -> str:
+            has = [names[value] for value in np.flatnonzero(values).tolist()]
+            return "|".join([*has, NOT_APPLICABLE] if lacking else has)
 
         said, chances, texts, sets = ([""] * len(cells) for _ in range(4))
         for row, (cell, picture) in enumerate(zip(cells, pictures.tolist(), strict=True)):
             if not cell and picture >= 0:
-                said[row] = joined(predicted.values[picture, own])
+                values = predicted.values[picture, own]
+                said[row] = joined(values, not values.any())
                 chance = float(predicted.chances[picture, number])
                 chances[row] = f"{chance:.3f}"
-                texts[row] = said[row] if chance >= confidence else ""
+                sure = predicted.sure[picture, number]
+                if sure if confidence is None else chance >= confidence:
+                    texts[row] = said[row]
                 if predicted.sets is not None:
-                    sets[row] = joined(predicted.sets[picture, own])
+                    lacking = predicted.sets[picture, schema.size + number]
+                    sets[row] = joined(predicted.sets[picture, own], bool(lacking))
         return cls(attribute, said, chances, texts, None if predicted.sets is None else sets)
 
     @property

@@ -27,7 +27,7 @@ from training.images.batches import default_workers, read_batches
 from training.schema import Schema
 
 THRESHOLD = 0.5
-"""A picture has those values of a multi-valued attribute whose chance is at least this."""
+"""A picture has what has at least this chance, where no better threshold is known."""
 
 _COMPANY = 0.35  # chosen on `valid` of two catalogues
 _PRIOR = 10.0  # pictures without any company
@@ -54,38 +54,68 @@ def least_chances(training: Mapping[str, Any], schema: Schema, coverage: float) 
 
 @dataclass(frozen=True)
 class Predicted:
-    """What N pictures are taken to have: of every attribute one value, of a multi-valued one all
-    from `THRESHOLD` on, or the likeliest where there is none."""
+    """What N pictures are taken to have: of every attribute the likeliest value, of a multi-valued
+    one all that reach their thresholds, or the likeliest where none does. Of an optional one no
+    value if it is likelier than any that it does not apply, and none reaches its threshold."""
 
     values: NDArray[np.bool_]  # [N, K]
-    chances: Floats  # [N, attributes], of the least likely of the values that were taken
-    sets: NDArray[np.bool_] | None = None  # [N, K], what else they may have; None: not asked for
+    chances: Floats  # [N, attributes], of the least likely of what was taken
+    sure: NDArray[np.bool_]  # [N, attributes], whether all of that reaches its threshold
+    # what else may be [N, K + attributes]: values, then that an attribute does not apply; None: not
+    # asked for
+    sets: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, schema: Schema, chances: Floats) -> Predicted:
-        """Read chances [N, K]; of equal ones the first value counts."""
+    def of(cls, schema: Schema, chances: Floats, least: Floats | None = None) -> Predicted:
+        """Read chances [N, K], by thresholds [K] as of `thresholds`, None: `THRESHOLD`; of equal
+        ones the first value counts."""
+        least = np.full(schema.size, THRESHOLD, np.float32) if least is None else least
         values = np.zeros(chances.shape, dtype=bool)
-        least = np.empty((len(chances), len(schema.attributes)), dtype=np.float32)
+        found = schema.left_over(chances)
+        sure = np.asarray(found >= THRESHOLD)
         for number, several in enumerate(schema.multi.tolist()):
-            own = chances[:, schema.slice_of(number)]
-            taken = values[:, schema.slice_of(number)]  # a view
-            taken[np.arange(len(own)), own.argmax(axis=1)] = True
-            if several:
-                taken |= own >= THRESHOLD
-            least[:, number] = np.where(taken, own, 2).min(axis=1)
-        return cls(values, least)
+            where = schema.slice_of(number)
+            own, taken = chances[:, where], values[:, where]  # the latter is a view
+            enough = np.asarray(own >= least[where])
+            likeliest = np.eye(own.shape[1], dtype=bool)[own.argmax(axis=1)]
+            likeliest &= own >= found[:, [number]]
+            reached = enough.any(axis=1, keepdims=True) & several
+            taken[:] = np.where(reached, enough, likeliest)
+            some = taken.any(axis=1)
+            found[some, number] = np.where(taken, own, 2).min(axis=1)[some]
+            sure[some, number] = (enough | ~taken)[some].all(axis=1)
+        return cls(values, found, sure)
+
+
+def thresholds(training: Mapping[str, Any], schema: Schema) -> Floats:
+    """The chance [K] from which on a picture is taken to have each value, by what a checkpoint
+    notes of its `training`, see `best_thresholds`; `THRESHOLD` where it notes nothing."""
+    noted = training.get("thresholds", {})
+    every = (noted.get(own.name, [THRESHOLD] * len(own.values)) for own in schema.attributes)
+    return np.array([one for own in every for one in own], dtype=np.float32)
+
+
+def outcomes(schema: Schema, labels: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """What is known to be [N, K + attributes], by label states [N, K]: values, then that an
+    attribute does not apply."""
+    return np.hstack([labels == 1, schema.inapplicable(labels)])
 
 
 def company(schema: Schema, labels: NDArray[np.int8]) -> Floats:
-    """How values go together, learnt from label states [N, K]: at [u, v] the logarithm of how much
-    oftener v is where u is, among pictures labelled in v's attribute; 0 within an attribute."""
-    owner = schema.attribute_of
-    present = (labels == 1).astype(np.float32)
-    known = np.maximum.reduceat(present, schema.offsets[:-1], axis=1)[:, owner]
+    """How `outcomes` go together, learnt from label states [N, K]: at [u, v] the logarithm of how
+    much oftener v is where u is, among pictures labelled in v's attribute; 0 within an attribute.
+    """
+    owner, present = _owners(schema), outcomes(schema, labels).astype(np.float32)
+    known = schema.labelled(labels)[:, owner].astype(np.float32)
     share = present.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     beside = (present.T @ present + _PRIOR * share) / (present.T @ known + _PRIOR)
     lift = np.log(np.maximum(beside, _TINY) / np.maximum(share, _TINY))
     return np.where(owner[:, None] == owner, 0, lift).astype(np.float32)
+
+
+def _owners(schema: Schema) -> NDArray[np.int64]:
+    """Attribute number of each of the `outcomes`."""
+    return np.append(schema.attribute_of, np.arange(len(schema.attributes)))
 
 
 def beside_labels(
@@ -93,25 +123,32 @@ def beside_labels(
 ) -> Floats:
     """Chances [N, K] with what label states [N, K] say of a picture's other attributes counted in,
     at `_COMPANY` of what naive Bayes makes of their `company`, `lift`."""
-    fitting = np.maximum(chances, _TINY) * np.exp(_COMPANY * (labels == 1) @ lift)
-    rest = np.maximum(1 - chances, _TINY)
+    size, every = schema.size, np.hstack([chances, schema.left_over(chances)])
+    fitting = np.maximum(every, _TINY) * np.exp(_COMPANY * outcomes(schema, labels) @ lift)
+    rest = np.maximum(1 - every[:, :size], _TINY)
     for number in np.flatnonzero(~schema.multi).tolist():
         own = schema.slice_of(number)
-        rest[:, own] = fitting[:, own].sum(axis=1, keepdims=True) - fitting[:, own]
+        total = fitting[:, own].sum(axis=1, keepdims=True)
+        if schema.optional[number]:
+            total += fitting[:, [size + number]]
+        rest[:, own] = total - fitting[:, own]
+    fitting = fitting[:, :size]
     return np.asarray(fitting / (fitting + rest), dtype=np.float32)
 
 
 def support_of(schema: Schema, labels: NDArray[np.int8], chances: Floats) -> Floats:
     """How well known labels are borne out, [N, attributes] in 0..1: the chance of the least likely
-    of their statements, beside the picture's other labels; NaN where no value is known.
+    of their statements, or that none applies, beside the picture's other labels; NaN where nothing
+    is known.
 
     `labels` are label states [N, K], `chances` of every value [N, K].
     """
-    starts = schema.offsets[:-1]
     fitting = beside_labels(schema, company(schema, labels), labels, chances)
     stated = np.where(labels == 1, fitting, np.where(labels == -1, 1 - fitting, 1))
-    known = np.logical_or.reduceat(labels == 1, starts, axis=1)
-    return np.where(known, np.minimum.reduceat(stated, starts, axis=1), np.nan).astype(np.float32)
+    support = np.minimum.reduceat(stated, schema.offsets[:-1], axis=1)
+    lacking = schema.inapplicable(labels)
+    support = np.where(lacking, schema.left_over(fitting), support)
+    return np.where(schema.labelled(labels), support, np.nan).astype(np.float32)
 
 
 def predict(

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from benchmarks.insert_figures import pages, with_figures
+from benchmarks.insert_figures import TAGGING, diagrams, pages, with_figures
 from retrieval.cli import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,6 +133,12 @@ def test_figures_of_one_run_are_those_of_its_json() -> None:
     for path in RESULTS.glob("demo-*.json"):
         data, text = json.loads(path.read_text()), path.with_suffix(".md").read_text()
         assert f"{data['map']:.2f}" in text
+
+
+def test_diagrams_are_those_of_the_committed_results() -> None:
+    for name, drawn in diagrams(TAGGING).items():
+        found = (ROOT / "docs/images" / name).read_text()
+        assert found == drawn, "python -m benchmarks.insert_figures"
 
 
 def test_constants_that_docs_name_exist() -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.schema import Schema
+from training.schema import Attribute, Schema
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,15 @@ class Pairs:
 
 def type_pairs(labels: Tensor, schema: Schema) -> Pairs:
     """Under each attribute's type condition: alike when a value is shared, unlike when both are
-    labelled in the attribute and share none."""
-    own = [labels[:, schema.slice_of(number)] == 1 for number in range(len(schema.attributes))]
-    share = torch.stack([_share(has) for has in own])
-    return _pairs(share, torch.stack([has.any(1) for has in own]))
+    labelled in the attribute and share none. Of two that it does not apply to nothing is said."""
+    own = [labels[:, schema.slice_of(number)] for number in range(len(schema.attributes))]
+    share = torch.stack([_share(states == 1) for states in own])
+    has = torch.stack([(states == 1).any(1) for states in own])
+    none = torch.stack(
+        [inapplicable(states, one) for states, one in zip(own, schema.attributes, strict=True)]
+    )
+    pairs, apart = _pairs(share, has), has[:, :, None] & none[:, None, :]
+    return Pairs(pairs.positive, pairs.negative | apart | apart.transpose(1, 2))
 
 
 def value_pairs(fits: Tensor) -> Pairs:
@@ -51,6 +56,11 @@ def item_pairs(shows: Tensor) -> Pairs:
     whatever its values; all others are unlike; C = 1."""
     known = shows >= 0
     return _pairs((known[:, None] & (shows[:, None] == shows))[None], known[None])
+
+
+def inapplicable(states: Tensor, attribute: Attribute) -> Tensor:
+    """Whether an attribute is known not to apply [*] bool, by the states of its values [*, n]."""
+    return (states == -1).all(-1) & attribute.optional
 
 
 def _share(has: Tensor) -> Tensor:
@@ -94,7 +104,8 @@ def value_loss(
     """Cross-entropy over the values of each attribute, mean over those that have a labelled image.
 
     Of logits [B, K] under the attributes' type conditions: single-valued attributes get a softmax,
-    multi-valued ones a sigmoid for each value, in a mean by `weights` [B, K].
+    multi-valued ones a sigmoid for each value, in a mean by `weights` [B, K]. That an optional one
+    does not apply is one more class, whose logit is 0.
     """
     losses = []
     for number, attribute in enumerate(schema.attributes):
@@ -105,6 +116,9 @@ def value_loss(
                 heavy = None if weights is None else weights[:, where]
                 losses.append(masked_attribute_loss(own, states, torch.zeros_like(states), heavy))
             continue
+        if attribute.optional:  # a last column
+            own = F.pad(own, (0, 1))
+            states = torch.cat([states, inapplicable(states, attribute)[:, None].to(states)], 1)
         labelled = (states == 1).any(1)
         if bool(labelled.any()):
             losses.append(F.cross_entropy(own[labelled], states[labelled].argmax(1)))

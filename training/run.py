@@ -15,6 +15,7 @@ from training.errors import DataError, UsageError
 from training.export import export_checkpoint, load_exporters, sample_pictures
 from training.images.batches import Reading
 from training.models.config import build_model, model_class
+from training.models.embedder import LABELLED
 from training.recipe import RunConfig
 from training.report import Progress, TrainReport
 from training.resume import check_same_run, read_last, run_identity, whole_last
@@ -128,22 +129,60 @@ def _calibrate(folder: Path, source: Source, device: str) -> None:
         return
     schema, labels = bank.dataset.schema, bank.dataset.labels
     said = readout.calibrate(torch.from_numpy(bank.chances), torch.from_numpy(labels)).numpy()
-    sure = true_chances(schema, said, labels)
-    about = best.preprocessing, best.categories, best.training | {"true_chances": sure}
-    save_checkpoint(folder, best.model, *about)
+    found = {
+        "true_chances": true_chances(schema, said, labels),
+        "thresholds": best_thresholds(schema, said, labels),
+    }
+    save_checkpoint(folder, best.model, best.preprocessing, best.categories, best.training | found)
 
 
 def true_chances(
     schema: Schema, chances: NDArray[np.float32], labels: NDArray[np.int8]
 ) -> dict[str, list[float]]:
-    """The 0th to 100th percentile of the chances [M, K] of values that images have by their label
-    states [M, K], by attribute: sets of all values with at least the 10th hold 90 % of what is true
-    (conformal prediction, Sadinle et al. 2019). Attributes without labels are left out."""
+    """The 0th to 100th percentile of the chances [M, K] of what is true of images by their label
+    states [M, K], a value or that none applies, by attribute: sets of all with at least the 10th
+    hold 90 % of what is true (conformal prediction, Sadinle et al. 2019). Attributes without labels
+    are left out."""
     out = {}
     for number, attribute in enumerate(schema.attributes):
         own = schema.slice_of(number)
+        lacking = schema.inapplicable(labels)[:, number]
         true = chances[:, own][labels[:, own] == 1]
+        true = np.append(true, schema.left_over(chances)[lacking, number])
         if len(true):
             percentiles = np.quantile(true, np.linspace(0, 1, 101), method="lower")
             out[attribute.name] = [round(float(one), 5) for one in percentiles]
     return out
+
+
+LEAST_SHOWN = 5
+"""Images that have to have a value for it to get a threshold of its own."""
+
+
+def best_thresholds(
+    schema: Schema, chances: NDArray[np.float32], labels: NDArray[np.int8]
+) -> dict[str, list[float]]:
+    """The chance from which on each value of a multi-valued attribute is best said to be there, by
+    chances [M, K] that are calibrated and label states [M, K] of images that were not trained on.
+
+    A value that fewer than `LEAST_SHOWN` images have gets the `best_threshold` of all values of its
+    attribute together. Attributes that fewer than `LABELLED` are labelled in are left out.
+    """
+    out, known = {}, schema.labelled(labels)
+    for number in np.flatnonzero(schema.multi).tolist():
+        own, rows = schema.slice_of(number), np.flatnonzero(known[:, number])
+        if len(rows) >= LABELLED:
+            said, shown = chances[rows, own], (labels[rows, own] == 1).sum(axis=0)
+            each = [said if count < LEAST_SHOWN else said[:, n] for n, count in enumerate(shown)]
+            name = schema.attributes[number].name
+            out[name] = [round(best_threshold(one.ravel()), 5) for one in each]
+    return out
+
+
+def best_threshold(chances: NDArray[np.float32]) -> float:
+    """The threshold of the highest F1 that chances [n] let expect of themselves: half of that F1
+    (Lipton et al. 2014). Labels tell less of it than calibrated chances: fitted to the few that
+    have a value, a threshold says more that is wrong (benchmarks/NOTES.md)."""
+    falling = -np.sort(-chances.astype(np.float64))
+    said = np.arange(1, len(falling) + 1)
+    return float((falling.cumsum() / (said + falling.sum())).max())

@@ -36,8 +36,8 @@ class TripletSampler:
     that are made once.
 
     A value can be drawn when at least two images have it and at least one is labelled in its
-    attribute (has some value of it) and is known to lack this one. An attribute without such a
-    value is left out; without any, DataError is raised.
+    attribute (has some value of it, or is known to have none) and is known to lack this one. An
+    attribute without such a value is left out; without any, DataError is raised.
     """
 
     def __init__(self, labels: NDArray[np.int8], schema: Schema, rows: _Numbers) -> None:
@@ -46,9 +46,10 @@ class TripletSampler:
         having: list[_Numbers] = []
         gaps: list[_Numbers] = []
         labelled: list[_Numbers] = []
+        told = schema.labelled(labels[rows])
         for attribute in range(len(schema.attributes)):
             where = schema.slice_of(attribute)
-            known = np.flatnonzero((states[where] == 1).any(axis=0))
+            known = np.flatnonzero(told[:, attribute])
             labelled.append(rows[known])
             for value in range(where.start, where.stop):
                 has = np.flatnonzero(states[value] == 1)

@@ -28,6 +28,10 @@ from training.validated import validated
 Condition = NDArray[np.int8]
 """Label states [K], int8 in {-1, 0, +1}."""
 
+NOT_APPLICABLE = "not applicable"
+"""What is said of an attribute that a garment has no value of, as trousers have no sleeve length:
+in tables, in any case, with blanks, dashes or underscores between the words or without."""
+
 
 @lru_cache(1 << 16)  # the same few names stand in hundreds of thousands of rows
 def normalise_name(name: str) -> str:
@@ -73,6 +77,7 @@ class Attribute:
     name: str  # e.g. `sleeve-length`
     values: tuple[str, ...]  # names of the values, unique within the attribute
     multi: bool = False  # whether one image can have several (colour of a striped shirt)
+    optional: bool = False  # whether it does not apply to some images (sleeve length of trousers)
 
     def __post_init__(self) -> None:
         if twice := _twice(self.values):
@@ -114,6 +119,36 @@ class Schema:
     def multi(self) -> NDArray[np.bool_]:
         """Whether each attribute is multi-valued, [number of attributes] bool."""
         return np.array([a.multi for a in self.attributes], dtype=bool)
+
+    @cached_property
+    def optional(self) -> NDArray[np.bool_]:
+        """Whether each attribute may not apply, [number of attributes] bool."""
+        return np.array([a.optional for a in self.attributes], dtype=bool)
+
+    def inapplicable(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Whether each attribute is known not to apply, [N, number of attributes] bool, by label
+        states [N, K]: it is optional, and all its values are known absent."""
+        return ~self._any(states != -1) & self.optional
+
+    def labelled(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Whether each attribute is known, [N, number of attributes] bool, by label states [N, K]:
+        a value is known present, or it is known not to apply."""
+        return self._any(states == 1) | self.inapplicable(states)
+
+    def _any(self, has: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether any of its values is true, of each attribute: [N, K] to [N, attributes]."""
+        found = [has[:, self.slice_of(n)].any(axis=1) for n in range(len(self.attributes))]
+        return np.stack(found, axis=1) if found else np.zeros((len(has), 0), dtype=bool)
+
+    def left_over(self, chances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The chance that an attribute does not apply [N, number of attributes] float32, by the
+        chances of all values [N, K]: of one value what is left of 1, of several the chance that all
+        are absent; 0 where it always applies."""
+        out = np.zeros((len(chances), len(self.attributes)), dtype=np.float32)
+        for number in np.flatnonzero(self.optional).tolist():
+            own = chances[:, self.slice_of(number)]
+            out[:, number] = (1 - own).prod(1) if self.multi[number] else 1 - own.sum(1)
+        return out.clip(0, 1)
 
     @cached_property
     def value_names(self) -> tuple[str, ...]:
@@ -272,6 +307,9 @@ class Schema:
     def to_json(self) -> dict[str, Any]:
         """A JSON-ready dict; `from_json` reads it back."""
         attributes = [asdict(a) | {"values": list(a.values)} for a in self.attributes]
+        for one in attributes:
+            if not one["optional"]:
+                del one["optional"]  # so that a schema that knows nothing of it keeps its hash
         return {"attributes": attributes}
 
     @classmethod

@@ -34,7 +34,7 @@ CHUNK = 128
 def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
     """Labelled rows of `valid`, ascending, at most `VALIDATION_LIMIT` of them."""
     rows = dataset.rows_of("valid")
-    rows = rows[(dataset.labels[rows] == 1).any(axis=1)]
+    rows = rows[dataset.schema.labelled(dataset.labels[rows]).any(axis=1)]
     if len(rows) > VALIDATION_LIMIT:
         rows = np.sort(np.random.default_rng(0).choice(rows, VALIDATION_LIMIT, replace=False))
     return rows

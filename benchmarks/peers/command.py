@@ -66,6 +66,7 @@ from retrieval.evaluation.scorer import DescriptorScorer
 from retrieval.options import COUNT, DatasetOptions
 from retrieval.picture import stored_pictures
 from retrieval.query_vector import draw_requests
+from retrieval.tags import thresholds
 from training.checkpoint import Checkpoint, load_checkpoint
 from training.datasets.dataset import Dataset
 from training.descriptor import Floats
@@ -209,6 +210,11 @@ def built_index(options: Options, loaded: Checkpoint, part: Dataset) -> Store:
     return store
 
 
+def thresholds_of(store: Store) -> Floats:
+    """From which chances on [K] tags are given to the pictures of an index."""
+    return thresholds(load_checkpoint(store.model_folder).training, store.schema)
+
+
 def quality(
     peers: Sequence[Peer],
     real: Store,
@@ -221,7 +227,7 @@ def quality(
     pictures = stored_pictures(real, np.arange(len(real)))
     questions = [Question(*both) for both in zip(embeddings, pictures, strict=True)]
     schema, layout, codes = real.schema, real.layout, real.descriptors()
-    shop = ShopScorer(schema, layout.chances(codes), embeddings)
+    shop = ShopScorer(schema, layout.chances(codes), embeddings, thresholds_of(real))
     own = DescriptorScorer(layout, schema, codes)
     out = []
     for peer in peers:
@@ -268,7 +274,8 @@ def contenders(
     """All systems over the pictures of an index, which took some seconds to build, with embeddings
     [N, D]; those of PostgreSQL if there is a database."""
     store = engine.store
-    tags = predicted_values(store.layout.chances(store.descriptors()), store.schema)
+    chances = store.layout.chances(store.descriptors())
+    tags = predicted_values(chances, store.schema, thresholds_of(store))
     started = time.perf_counter()
     flat = FaissPeer(embeddings, tags)
     some = [Contender(flat, None, flat.bytes, time.perf_counter() - started)]

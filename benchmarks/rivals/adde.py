@@ -150,15 +150,19 @@ def block_embed(adde: Adde, features: Floats) -> Embed:
     return of
 
 
-def predicted_values(chances: Floats, schema: Schema) -> NDArray[np.bool_]:
-    """Which values are predicted, [N, K]: the likeliest of an attribute, or those of at least 0.5
-    where an attribute has several."""
-    out = chances >= 0.5
+def predicted_values(
+    chances: Floats, schema: Schema, least: Floats | None = None
+) -> NDArray[np.bool_]:
+    """Which values are predicted, [N, K]: the likeliest of an attribute, unless it is likelier that
+    it does not apply, or where an attribute has several those of at least `least` [K], None: 0.5.
+    """
+    out = np.asarray(chances >= (0.5 if least is None else least))
+    lacking = schema.left_over(chances)
     for number, attribute in enumerate(schema.attributes):
         if not attribute.multi:
-            where = schema.slice_of(number)
-            best = chances[:, where].argmax(axis=1)
-            out[:, where] = np.arange(len(attribute.values)) == best[:, None]
+            own = chances[:, schema.slice_of(number)]
+            likeliest = np.arange(own.shape[1]) == own.argmax(axis=1)[:, None]
+            out[:, schema.slice_of(number)] = likeliest & (own >= lacking[:, [number]])
     return out
 
 

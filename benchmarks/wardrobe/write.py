@@ -29,6 +29,7 @@ from benchmarks.wardrobe.render import (
 )
 from training.datasets.dataset import SPLITS
 from training.errors import ResourceError, UsageError
+from training.schema import NOT_APPLICABLE
 
 JPEG_QUALITY = 92
 
@@ -201,7 +202,8 @@ def write_catalogue(
     for number, p in enumerate(planned):
         path, file = f"images/{number:06d}.jpg", folder / "masks" / f"{number:06d}.npz"
         jobs.append(PictureJob(p.spec, size, folder / path, file if masks else None))
-        lines.append(",".join((path, p.split, str(p.item), *p.labels.values())))
+        cells = (value or NOT_APPLICABLE for value in p.labels.values())  # no sleeve, no shape
+        lines.append(",".join((path, p.split, str(p.item), *cells)))
     save_pictures(jobs, workers, progress, [folder / "labels.csv"])
     write_lines(folder / "labels.csv", lines)
     return _written(planned)

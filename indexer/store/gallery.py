@@ -168,18 +168,21 @@ def align_labels(
 ) -> tuple[NDArray[np.int8], int]:
     """Label states [N, K of `source`] int8 renumbered by the names of attributes and values; and
     how many of the target's values `source` has. Those it lacks are unknown (0), but absent (-1)
-    where another value of their attribute is stated."""
+    where another value of their attribute is stated, or that it does not apply."""
     columns = {name: column for column, name in enumerate(_names(source))}
     pairs = [(i, columns[name]) for i, name in enumerate(_names(target)) if name in columns]
     out = np.zeros((len(labels), target.size), dtype=np.int8)
     own = [normalise_name(attribute.name) for attribute in source.attributes]
+    stated, lacking = source.labelled(labels), np.zeros((len(labels), len(target.attributes)), bool)
     for number, attribute in enumerate(target.attributes):
         if (name := normalise_name(attribute.name)) in own:
-            stated = (labels[:, source.slice_of(own.index(name))] == 1).any(axis=1)
-            out[stated, target.slice_of(number)] = -1
+            out[stated[:, own.index(name)], target.slice_of(number)] = -1
+            lacking[:, number] = source.inapplicable(labels)[:, own.index(name)]
     for to, origin in pairs:
         out[:, to] = labels[:, origin]
-    return out, len(pairs)
+    # Of an optional attribute "absent throughout" would say more than "a value not known here".
+    misread = target.inapplicable(out) & ~lacking
+    return np.where(misread[:, target.attribute_of], 0, out).astype(np.int8), len(pairs)
 
 
 def _names(schema: Schema) -> list[tuple[str, str]]:

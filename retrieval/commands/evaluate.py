@@ -70,6 +70,7 @@ def command(options: Options) -> int:
     from retrieval.evaluation.combinations import draw_combinations, save_combinations
     from retrieval.evaluation.encoded_split import align_dataset, encode_split
     from retrieval.evaluation.tagging import evaluate_tags
+    from retrieval.tags import thresholds
     from training.checkpoint import load_checkpoint
     from training.device import choose_device, keep_freed_memory
 
@@ -106,7 +107,8 @@ def command(options: Options) -> int:
         floor = evaluate_attributes(part, split, "type", scorer.floor_embed(bank), seed, most)
         found = replace(found, floor=floor)
     if loaded.model.values is not None and not options.likeness_only:
-        found = replace(found, tags=evaluate_tags(part, bank.chances, seed))
+        least = thresholds(loaded.training, part.schema)
+        found = replace(found, tags=evaluate_tags(part, bank.chances, seed, least))
     for name, why in NOT_MEASURED.items():
         if getattr(found, name) is None and (name != "combinations" or wanted):
             say(NO_ITEMS if name == "likeness" and part.items is None else why)

@@ -18,6 +18,7 @@ from retrieval.console import Bars, counting, plain, print_json, print_table, st
 from retrieval.options import DEVICE, JSON, DatasetOptions, filled
 from training.datasets.dataset import SPLITS, ColumnRole, Dataset, straddling_notes
 from training.errors import DataError, UsageError
+from training.schema import NOT_APPLICABLE
 
 VALUES_SHOWN = 12
 PATHS_SHOWN = 5
@@ -52,8 +53,8 @@ class ValueCount:
 
 @dataclass(frozen=True)
 class AttributeCount:
-    """One attribute, whether an image can have several of its values, the images that have any,
-    by split, and its values in the schema's order."""
+    """One attribute, whether an image can have several of its values, the images labelled in it,
+    by split, and its values in the schema's order, then `not applicable` if it is optional."""
 
     name: str
     multi: bool
@@ -172,13 +173,18 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
 
 
 def count_attributes(dataset: Dataset) -> list[AttributeCount]:
-    """Images that have each value, and any value of each attribute, by split."""
+    """Images that have each value, and that are labelled in each attribute, by split."""
     counts: list[AttributeCount] = []
     for number, attribute in enumerate(dataset.schema.attributes):
         present = dataset.labels[:, dataset.schema.slice_of(number)] == 1
-        values = map(ValueCount, attribute.values, _by_split(dataset, present))
-        labelled = _by_split(dataset, present.any(axis=1, keepdims=True))[0]
-        counts.append(AttributeCount(attribute.name, attribute.multi, labelled, list(values)))
+        lacking = dataset.schema.inapplicable(dataset.labels)[:, [number]]
+        names = (*attribute.values, *([NOT_APPLICABLE] if attribute.optional else []))
+        found = _by_split(dataset, np.hstack([present, lacking]))
+        values = [ValueCount(*pair) for pair in zip(names, found, strict=False)]
+        known = present.any(axis=1, keepdims=True) | lacking
+        counts.append(
+            AttributeCount(attribute.name, attribute.multi, _by_split(dataset, known)[0], values)
+        )
     return counts
 
 
@@ -207,7 +213,7 @@ def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[Suspicio
     """The known labels that the model of a run contradicts, the least likely first; raises as
     `predict` does."""
     from indexer.store.gallery import align_labels
-    from retrieval.tags import Predicted, predict, support_of
+    from retrieval.tags import Predicted, predict, support_of, thresholds
     from training.checkpoint import load_checkpoint
     from training.device import choose_device
 
@@ -215,7 +221,7 @@ def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[Suspicio
     loaded = load_checkpoint(run, chosen)
     schema = loaded.schema
     labels = align_labels(dataset.labels, dataset.schema, schema)[0]
-    rows = np.flatnonzero((labels == 1).any(axis=1))
+    rows = np.flatnonzero(schema.labelled(labels).any(axis=1))
     if not len(rows):
         raise DataError(f"{dataset.name} has no label that the model knows; nothing to doubt")
     paths = [dataset.paths[row] for row in rows.tolist()]
@@ -223,11 +229,13 @@ def suspicious_labels(dataset: Dataset, run: Path, device: str) -> list[Suspicio
         chances = np.concatenate(list(predict(loaded, chosen, dataset.root, paths, bars)))
     seen = ~np.isnan(chances).any(axis=1)
     labels, chances, rows = labels[rows][seen], chances[seen], rows[seen]
-    support, predicted = support_of(schema, labels, chances), Predicted.of(schema, chances)
+    support = support_of(schema, labels, chances)
+    predicted = Predicted.of(schema, chances, thresholds(loaded.training, schema))
 
     def names(has: NDArray[np.bool_], attribute: int) -> list[str]:
         values = schema.attributes[attribute].values
-        return [values[n] for n in np.flatnonzero(has[schema.slice_of(attribute)]).tolist()]
+        own = np.flatnonzero(has[schema.slice_of(attribute)]).tolist()
+        return [values[n] for n in own] or [NOT_APPLICABLE]
 
     out = []
     for place in np.argsort(support, axis=None, kind="stable").tolist():  # NaN last

@@ -53,8 +53,11 @@ class Options:
     index: Annotated[Path | None, "Instead: what an index stores; no picture is opened."] = None
     attributes: Annotated[tuple[str, ...], "Only these of the model's attributes: A,B."] = ()
     confidence: Annotated[
-        float, SHARE, "Fill in what has at least this chance; `retrieve evaluate` tells how right."
-    ] = 0.5
+        float | None,
+        SHARE,
+        "Fill in what has at least this chance; `retrieve evaluate` tells how right "
+        "[default: 0.5, of several values the thresholds that training found].",
+    ] = None
     coverage: Annotated[
         float | None, SHARE, "Add NAME_set, values that hold the true one of this share of rows."
     ] = None
@@ -78,7 +81,8 @@ def command(options: Options) -> int:
 
     Empty cells of the model's attributes are filled, and a column NAME_chance stands beside each;
     what is known stays, and helps with the rest; so do all other columns and the order of rows. An
-    attribute without a column gets one. Without a table the pictures below FOLDER are listed.
+    attribute without a column gets one; one that does not apply to a picture, where the model was
+    taught of such, reads `not applicable`. Without a table the pictures below FOLDER are listed.
     Interrupted, the same command goes on where it stopped.
     """
     out = options.out or Path(f"{folder_name(options.folder)}-tagged.csv")
@@ -91,7 +95,7 @@ def command(options: Options) -> int:
 
         check_sheet_name(options.sheet, None, "sheet")
     from retrieval.tagged_table import Listing, Tags, write_tagged
-    from retrieval.tags import Predicted, beside_labels, company, least_chances
+    from retrieval.tags import Predicted, beside_labels, company, least_chances, thresholds
 
     told = Told(options.image_column, separator=options.separator, encoding=options.encoding)
     listing = Listing.of(options.folder, told)
@@ -107,12 +111,16 @@ def command(options: Options) -> int:
     least = None if coverage is None else least_chances(training, schema, coverage)
     chances, states = see(list(rows)), listing.states(schema)
     own = states[list(rows.values())]
-    sets = None if least is None else chances >= least[schema.attribute_of]
+    sets = None
+    if least is not None:
+        lacking = (schema.left_over(chances) >= least) & schema.optional
+        sets = np.hstack([chances >= least[schema.attribute_of], lacking])
     chances = beside_labels(schema, company(schema, states), own, chances)
     there = np.asarray(~np.isnan(chances).any(axis=1))
     numbers = {path: n for n, path in enumerate(rows) if there[n]}
     pictures = np.array([numbers.get(path, -1) for path in listing.pictures], dtype=np.int64)
-    predicted = replace(Predicted.of(schema, np.nan_to_num(chances)), sets=sets)
+    by = thresholds(training, schema)
+    predicted = replace(Predicted.of(schema, np.nan_to_num(chances), by), sets=sets)
     about = predicted, pictures, options.confidence
     tags = [Tags.of(listing, schema, attribute, *about) for attribute in wanted]
     write_tagged(out, listing, tags)

@@ -65,7 +65,7 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
     """The queries and candidates of one attribute: the published lists, else leave-one-out.
 
     In leave-one-out every image of the split that has at least one known value (+1) of the
-    attribute queries all others that do; there are no queries where no image is labelled in it.
+    attribute queries all others that are labelled in it; there are no queries where none is.
     DataError if the split has no images.
     """
     check_split(dataset, split)
@@ -74,7 +74,7 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
         return _published(dataset, dataset.protocols[split], attribute, where)
     rows = dataset.rows_of(split)
     sets = dataset.labels[rows, where] == 1
-    labelled = sets.any(axis=1)
+    labelled = dataset.schema.labelled(dataset.labels[rows])[:, attribute]
     rows, sets = rows[labelled], sets[labelled]
     image, value = np.nonzero(sets)
     return AttributeTask(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,15 @@ AIM = 0.95
 """Accuracy that coverage is of."""
 
 
+class Bin(NamedTuple):
+    """Predictions of about one chance: their mean chance and the share that is right, 0..1, and how
+    many they are."""
+
+    chance: float
+    right: float
+    predictions: int
+
+
 @dataclass(frozen=True)
 class ValueScore:
     """F1 of one value, 0..1, and the images that have it."""
@@ -34,7 +44,7 @@ class TagScore:
 
     Args:
         accuracy: share whose predicted values are the known ones, of a multi-valued attribute all
-            of them.
+            of them, and none where it is known not to apply.
         ci: 95 % bootstrap interval of it, over images.
         frequent: accuracy of always saying what is most frequent here.
         f1: plain mean over the values that any image has.
@@ -42,6 +52,7 @@ class TagScore:
         confidence: lowest chance among these; None where there are none.
         calibration_error: expected calibration error of what is said, see `calibration_error`.
         images: how many are labelled.
+        reliability: how often right at which chance, see `reliability`.
         values: of each value that any image has, by name.
     """
 
@@ -54,6 +65,7 @@ class TagScore:
     calibration_error: float = field(metadata=shown("ECE", ".3f"))
     images: int = field(metadata=shown("images"))
     values: dict[str, ValueScore]
+    reliability: tuple[Bin, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,15 +78,17 @@ class TagReport:
     attributes: dict[str, TagScore]
 
 
-def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | None:
-    """Compare what chances [N, K] of a split's images predict with their labels; None if no image
-    is labelled. `seed` is of the intervals."""
-    schema, predicted = part.schema, Predicted.of(part.schema, chances)
-    scores = {}
+def evaluate_tags(
+    part: Dataset, chances: Floats, seed: int = 0, least: Floats | None = None
+) -> TagReport | None:
+    """Compare what chances [N, K] of a split's images predict, by thresholds [K] as `Predicted`
+    takes them, with their labels; None if no image is labelled. `seed` is of the intervals."""
+    schema, predicted = part.schema, Predicted.of(part.schema, chances, least)
+    known, scores = schema.labelled(part.labels), {}
     for number, attribute in enumerate(schema.attributes):
         own = schema.slice_of(number)
         true = part.labels[:, own] == 1
-        rows = np.flatnonzero(true.any(axis=1))
+        rows = np.flatnonzero(known[:, number])
         if len(rows):
             true, said = true[rows], predicted.values[rows, own]
             right = (true == said).all(axis=1)
@@ -87,7 +101,7 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
                 accuracy=float(right.mean()),
                 ci=bootstrap_interval(right.astype(np.float64), rows, seed=seed),
                 frequent=float(np.unique(true, axis=0, return_counts=True)[1].max() / len(rows)),
-                f1=float(f1[there].mean()),
+                f1=float(f1[there].mean()) if there else 0.0,
                 coverage=share,
                 confidence=lowest,
                 calibration_error=calibration_error(*whether),
@@ -95,6 +109,7 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
                 values={
                     attribute.values[v]: ValueScore(float(f1[v]), int(images[v])) for v in there
                 },
+                reliability=reliability(*whether),
             )
     if not scores:
         return None
@@ -106,20 +121,36 @@ def evaluate_tags(part: Dataset, chances: Floats, seed: int = 0) -> TagReport | 
 def predictions(
     schema: Schema, number: int, chances: Floats, true: NDArray[np.bool_]
 ) -> tuple[Floats, NDArray[np.bool_]]:
-    """Chances [n] and whether they are of what is true [n]: of the likeliest value of an attribute,
-    of a multi-valued one of every value; from chances and truth of its values [N, values]."""
+    """Chances [n] and whether they are of what is true [n]: of an attribute's likeliest value, or
+    that it does not apply, of a multi-valued one of every value; from chances and truth of its
+    values [N, values]."""
     if schema.multi[number]:
         return chances.ravel(), true.ravel()
+    if schema.optional[number]:
+        none = (1 - chances.sum(axis=1, keepdims=True)).clip(0, 1)
+        chances = np.hstack([chances, none])
+        true = np.hstack([true, ~true.any(axis=1, keepdims=True)])
     rows, top = np.arange(len(chances)), chances.argmax(axis=1)
     return chances[rows, top], true[rows, top]
 
 
 def calibration_error(chances: Floats, right: NDArray[np.bool_]) -> float:
     """Expected calibration error, 0..1: how far chances [n] are from the share [n] that is right,
-    the mean over `BINS` equal ranges of chances weighed by their predictions."""
-    bins = np.minimum((chances * BINS).astype(np.int64), BINS - 1)
-    apart = np.bincount(bins, right.astype(np.float64) - chances, BINS)
-    return float(np.abs(apart).sum() / max(len(chances), 1))
+    the mean over the bins of `reliability` weighed by their predictions."""
+    bins = reliability(chances, right)
+    return sum(abs(one.right - one.chance) * one.predictions for one in bins) / max(len(chances), 1)
+
+
+def reliability(chances: Floats, right: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    """How often predictions of chances [n] are right [n], in `BINS` equal ranges of chances, lowest
+    first; ranges without any are left out."""
+    places = np.minimum((chances * BINS).astype(np.int64), BINS - 1)
+    sums = [np.bincount(places, of, BINS) for of in (chances, right)]
+    counts = np.bincount(places, minlength=BINS)
+    return tuple(
+        Bin(float(sums[0][n] / counts[n]), float(sums[1][n] / counts[n]), int(counts[n]))
+        for n in np.flatnonzero(counts).tolist()
+    )
 
 
 def coverage(right: NDArray[np.bool_], chances: Floats) -> tuple[float, float | None]:

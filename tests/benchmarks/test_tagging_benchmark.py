@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from tiny_catalogue import write_tiny_catalogue
 
+from benchmarks.insert_figures import diagrams, with_figures
+from benchmarks.tables.reliability import pooled
 from benchmarks.tagging import swapped_labels
 from retrieval.cli import _run
 from training.checkpoint import save_checkpoint
@@ -35,6 +38,15 @@ def test_so_many_labels_are_swapped_and_nothing_else() -> None:
         moved = labels[:, own].astype(int) - wrong[:, own]
         assert ((moved != 0).sum(1) == 2 * changed[:, number]).all()
         assert (moved.sum(1) == 0).all()
+
+
+def test_runs_are_pooled_bin_by_bin() -> None:
+    found = pooled([[(0.1, 0.0, 10), (0.99, 1.0, 4)], [(0.12, 0.3, 30), (0.5, 0.5, 2)]])
+    assert [tuple(one) for one in found] == [
+        pytest.approx((0.115, 0.225, 40)),
+        pytest.approx((0.5, 0.5, 2)),
+        pytest.approx((0.99, 1, 4)),
+    ]
 
 
 @pytest.mark.parametrize("other", [False, True])
@@ -69,5 +81,20 @@ def test_a_row_a_seed(tmp_path: Path, capsys, other: bool) -> None:
         assert (sets["held"], sets["size"]) == (1, len(attribute.values))
     known = data["rows"][0]["known"]
     assert list(known) == ["0%", "25%", "50%", "75%"]
+    for row in data["rows"]:
+        for one in row["tags"]["attributes"].values():
+            apart = sum(abs(right - chance) * n for chance, right, n in one["reliability"])
+            total = sum(n for *_, n in one["reliability"])
+            assert apart / total == pytest.approx(one["calibration_error"], abs=1e-3)
+    page = "<!-- diagram: tagging-* -->\n<!-- end -->"
+    assert "](images/tagging-tiny-small-all.svg)\n" in with_figures(page, tmp_path)
+    ((name, drawn),) = diagrams("tagging-*", tmp_path).items()
+    assert name == "tagging-tiny-small-all.svg"
+    dots = ElementTree.fromstring(drawn).findall(".//{http://www.w3.org/2000/svg}circle")
+    both = [
+        pooled([row["tags"]["attributes"][own.name]["reliability"] for row in data["rows"]])
+        for own in dataset.schema.attributes
+    ]
+    assert len(dots) == sum(map(len, both))
     blind, told = "heads, nothing known", "heads, told what is known"
     assert known["0%"][blind] == known["0%"][told]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -171,6 +173,7 @@ def test_swapped_labels_are_listed_first_and_drawn(
 
     class Loaded:
         schema = SCHEMA
+        training = MappingProxyType({})
 
     def predict(checkpoint, device, root, paths, progress):
         rows = [int(Path(path).stem) for path in paths]
@@ -193,3 +196,53 @@ def test_swapped_labels_are_listed_first_and_drawn(
         code, text, err = run(capsys, "inspect", "--dataset", tmp_path, *few)
         assert (code, text) == (2, "")
         assert "--suspicious" in err
+
+
+def test_none_is_predicted_where_it_is_likeliest_and_thresholds_are_the_values_own() -> None:
+    colour, kind, sole = SCHEMA.attributes
+    schema = Schema((replace(colour, optional=True), kind, replace(sole, optional=True)))
+    chances = np.array(
+        [
+            [0.2, 0.1, 0.1, 0.4, 0.3, 0.2, 0.1, 0.2, 0.1],  # nothing of colour, nor of sole
+            [0.35, 0.1, 0.1, 0.4, 0.3, 0.2, 0.1, 0.4, 0.3],  # red by its threshold; flat
+            [0.35, 0.6, 0.25, 0.4, 0.3, 0.2, 0.1, 0.3, 0.1],  # red and blue: green needs more
+        ],
+        np.float32,
+    )
+    least = np.array([0.3, 0.7, 0.2, *[0.5] * 6], np.float32)
+    found = Predicted.of(schema, chances, least)
+    assert [np.flatnonzero(row).tolist() for row in found.values] == [[3], [0, 3, 7], [0, 2, 3]]
+    none = 0.8 * 0.9 * 0.9
+    expected = [[none, 0.4, 0.7], [0.35, 0.4, 0.4], [0.25, 0.4, 0.6]]
+    np.testing.assert_allclose(found.chances, expected, rtol=1e-5)
+    assert found.sure.tolist() == [[True, False, True], [True, False, False], [True, False, True]]
+
+
+def test_images_known_to_lack_an_attribute_are_right_if_nothing_is_predicted() -> None:
+    labels, chances = example()
+    schema = Schema((*SCHEMA.attributes[:2], replace(SCHEMA.attributes[2], optional=True)))
+    sole = schema.slice_of(2)
+    lacking = (labels[:, 3] == 1) & (labels[:, sole] != 0).any(1)
+    labels[lacking, sole] = -1
+    chances[:, sole] *= np.where(lacking, 0.1, 0.9)[:, None]
+    chances[np.flatnonzero(lacking)[:5], sole.start] = 0.95  # these are wrong
+    report = evaluate_tags(replace(dataset(labels), schema=schema), chances)
+    assert report is not None
+    score = report.attributes["sole"]
+    rows = np.flatnonzero((labels[:, sole] != 0).any(1))
+    true = [v[0] if len(v := np.flatnonzero(labels[r, sole] == 1)) else 2 for r in rows]
+    every = np.hstack([chances[rows, sole], 1 - chances[rows, sole].sum(1, keepdims=True)])
+    assert score.images == len(rows)
+    assert score.accuracy == pytest.approx(accuracy_score(true, every.argmax(1)))
+    assert score.frequent == max(true.count(k) for k in range(3)) / len(true)
+    error = 0.0
+    for low in range(BINS):
+        inside = [n for n, c in enumerate(every.max(1)) if min(int(c * BINS), BINS - 1) == low]
+        error += abs(sum(every[n].max() - (every[n].argmax() == true[n]) for n in inside))
+    assert score.calibration_error == pytest.approx(error / len(rows), abs=1e-6)
+    assert sum(one.predictions for one in score.reliability) == len(rows)
+    # It goes with what else is known: dresses have no sole.
+    support = support_of(schema, labels, chances)[:, 2]
+    assert np.isnan(support).sum() == len(labels) - len(rows)
+    wrong = np.flatnonzero(lacking)[:5]
+    assert support[wrong].max() < np.sort(support[lacking])[5]

@@ -1,9 +1,10 @@
 """Anybody's own images: a folder with a table, a `labels.csv` at best, or with a folder a class.
 
 One column of image paths, optionally `split` (of any names) and `item`, every further column an
-attribute. Cells of several values are separated by `|`; an empty cell is unknown. Columns that are
-plainly text or numbers (a name, a price) are no attributes, which is mentioned, but payload: an
-index keeps them. What is not told is guessed, and what was guessed is said: see `columns`.
+attribute. Cells of several values are separated by `|`; an empty cell is unknown, `not applicable`
+says that the garment has no value. Columns that are plainly text or numbers (a name, a price) are
+no attributes, which is mentioned, but payload: an index keeps them. What is not told is guessed,
+and what was guessed is said: see `columns`.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ def load(
     """Read the table of a folder; without splits rows are cut 8:1:1 by item, else by path.
 
     Values are sorted by name. A known cell says +1 for its values and -1 for the others of its
-    attribute. Spellings that differ in case, width, blanks, dashes or underscores only are one
-    value, items that differ in case only are one item. Rows without a picture are skipped. Rows of
-    one picture become one: where they contradict each other it has no split, no item, and nothing
-    is known of an attribute of one value; of payload the first row's stays.
+    attribute; `not applicable` says -1 for all of them, and makes the attribute optional. Spellings
+    that differ in case, width, blanks, dashes or underscores only are one value, items that differ
+    in case only are one item. Rows without a picture are skipped. Rows of one picture become one:
+    where they contradict each other it has no split, no item, and nothing is known of an attribute
+    of one value; of payload the first row's stays.
 
     Args:
         attributes: the columns to use, in this order; None takes all that look like labels.
@@ -172,7 +174,7 @@ def _untrained(dataset: Dataset, stated: RetrievalList) -> list[str]:
     """A remark on values that only pictures outside `train` have, if there is a `train`."""
     schema, train = dataset.schema, dataset.splits == "train"
     known = np.array(schema.offsets)[stated.attributes] + stated.values
-    seen = np.bincount(known[train[stated.rows]], minlength=schema.size)
+    seen = np.bincount(known[train[stated.rows] & (stated.values >= 0)], minlength=schema.size)
     unseen = np.flatnonzero(seen == 0).tolist()
     if not train.any() or not unseen:
         return []
@@ -200,7 +202,7 @@ def _labels(
             raise DataError(f"{table.file}: column {table.columns[column]!r} has no values")
         attributes.append(Attribute(table.columns[column], tuple(values)))
         index = {normalise_name(value): place for place, value in enumerate(values)}
-        places = np.array([index[normalise_name(name)] for name in own.names])
+        places = np.array([*(index[normalise_name(name)] for name in own.names), -1])
         found.append(np.stack([rows, np.full_like(rows, number), places[spelled]]))
     return Schema(tuple(attributes)), RetrievalList(*np.concatenate(found, axis=1))
 

@@ -183,7 +183,10 @@ def attribute_columns(
         for c in (c for c in free if c not in known):
             if reason := not_an_attribute(table, c, items):
                 why[c] = reason
-            elif len(set(map(normalise_name, table.coded(c).names))) == 1:
+            elif (
+                len(set(map(normalise_name, table.coded(c).names))) == 1
+                and not table.coded(c).lacking.any()
+            ):
                 why[c] = f"every picture has {table.coded(c).names[0]!r}, or nothing"
                 alone.append(c)
             elif known:

@@ -40,7 +40,8 @@ class ColumnRole:
 @dataclass(frozen=True)
 class RetrievalList:
     """Statements that a row has a value of an attribute, all [M] int64: rows of the dataset,
-    numbers of attributes, and values, 0-based *within the attribute*."""
+    numbers of attributes, and values, 0-based *within the attribute*; -1: the attribute does not
+    apply to the row."""
 
     rows: NDArray[np.int64]
     attributes: NDArray[np.int64]

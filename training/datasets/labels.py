@@ -21,10 +21,11 @@ CATEGORY_NAMES = ("category", "clothes-category")
 
 
 def states_of(schema: Schema, statements: Sequence[RetrievalList], count: int) -> NDArray[np.int8]:
-    """Label states [count, K] int8 of statements that a row has a value.
+    """Label states [count, K] int8 of statements that a row has a value, or, by a value of -1,
+    that an attribute does not apply to it.
 
-    +1 for stated values, -1 for the other values of an attribute of which the row has a stated
-    one, 0 for attributes about which nothing is stated.
+    +1 for stated values, -1 for the other values of an attribute about which something is stated
+    of the row, 0 for attributes about which nothing is.
     """
     states = np.zeros((count, schema.size), dtype=np.int8)
     for stated in statements:
@@ -32,7 +33,11 @@ def states_of(schema: Schema, statements: Sequence[RetrievalList], count: int) -
             states[stated.rows[stated.attributes == attribute], schema.slice_of(attribute)] = -1
     # Only now: a row may have several values of one attribute.
     for stated in statements:
-        states[stated.rows, np.asarray(schema.offsets)[stated.attributes] + stated.values] = 1
+        flat, has = (
+            np.asarray(schema.offsets)[stated.attributes] + stated.values,
+            stated.values >= 0,
+        )
+        states[stated.rows[has], flat[has]] = 1
     return states
 
 
@@ -62,6 +67,14 @@ def dataset_of(
     """
     labels = states_of(schema, statements, len(paths))
     schema = with_multi(schema, labels)
+    for stated in statements:
+        lacking = set(stated.attributes[stated.values < 0].tolist())
+        schema = Schema(
+            tuple(
+                replace(own, optional=own.optional or number in lacking)
+                for number, own in enumerate(schema.attributes)
+            )
+        )
     category = np.full(len(paths), -1, dtype=np.int64)
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

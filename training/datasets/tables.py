@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from training.datasets.dataset import SPLIT_NAMES
 from training.datasets.labels import expected
 from training.errors import DataError, ResourceError, UsageError
-from training.schema import normalise_name
+from training.schema import NOT_APPLICABLE, normalise_name
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 """Of two that part the header into as many cells the first is meant."""
@@ -43,12 +43,25 @@ UNKNOWN = frozenset(
 )
 """Cells that say nothing. `none` is a value (of a collar); `None` is what Python writes."""
 
+# Not `n/a`, by which exports as often mean "not available".
+_LACKING = frozenset(normalise_name(form) for form in (NOT_APPLICABLE, "notapplicable"))
 _QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 _BLOCK = 4096  # rows; a column of which one block holds few texts keeps one copy of each
 
 
 def values_of(cell: str) -> list[str]:
-    """The values of a cell: `black|gray` and `['black', 'gray']` have two; empty and `-` none."""
+    """The values of a cell: `black|gray` and `['black', 'gray']` have two; empty, `-` and `not
+    applicable` none."""
+    return [value for value in _parts(cell) if normalise_name(value) not in _LACKING]
+
+
+def says_lacking(cell: str) -> bool:
+    """Whether a cell says that its attribute does not apply, and nothing else."""
+    parts = _parts(cell)
+    return bool(parts) and all(normalise_name(part) in _LACKING for part in parts)
+
+
+def _parts(cell: str) -> list[str]:
     values = cell.split("|") if "|" in cell else [cell]
     if cell.startswith("[") and (quoted := _QUOTED.findall(cell)):
         values = [single or double for single, double in quoted]
@@ -67,6 +80,7 @@ class Coded:
     starts: NDArray[np.int64]  # [T + 1], where the values of each text begin, and the end
     values: NDArray[np.int64]  # numbers of the values of each text, one text after another
     names: list[str]  # of the values as they are spelled, K
+    lacking: NDArray[np.bool_]  # [T], whether a text says that the attribute does not apply
 
     @classmethod
     def of(cls, cells: Sequence[str]) -> Coded:
@@ -78,15 +92,19 @@ class Coded:
             values.extend([numbers.setdefault(v, len(numbers)) for v in values_of(text)])
             starts.append(len(values))
         codes = np.fromiter(map(texts.__getitem__, cells), np.int64, len(cells))
-        return cls(codes, np.array(starts), np.array(values, np.int64), list(numbers))
+        lacking = np.fromiter(map(says_lacking, texts), bool, len(texts))
+        return cls(codes, np.array(starts), np.array(values, np.int64), list(numbers), lacking)
 
     def stated(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Row and value of each statement that a cell has a value, by row."""
+        """Row and value of each statement that a cell has a value, by row; then the rows of cells
+        that say that the attribute does not apply, with -1."""
         lengths = np.diff(self.starts)[self.codes]
         ends = np.cumsum(lengths)
         rows = np.repeat(np.arange(len(self.codes)), lengths)
         within = np.arange(len(rows)) - np.repeat(ends - lengths, lengths)
-        return rows, self.values[np.repeat(self.starts[self.codes], lengths) + within]
+        said = self.values[np.repeat(self.starts[self.codes], lengths) + within]
+        lacking = np.flatnonzero(self.lacking[self.codes])
+        return np.append(rows, lacking), np.append(said, np.full_like(lacking, -1))
 
     def count(self, texts: NDArray[np.int64]) -> NDArray[np.int64]:
         """How often each value is stated by the given texts, [K] int64."""

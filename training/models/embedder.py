@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.descriptor import DescriptorLayout
+from training.losses import inapplicable
 from training.models.backbones import (
     backbone_channels,
     build_backbone,
@@ -28,7 +29,7 @@ from training.models.backbones import (
 )
 from training.models.config import ModelConfig, layout_of
 from training.models.nuance import AttributeNuance, GarmentNuance
-from training.schema import Schema
+from training.schema import Attribute, Schema
 
 LABELLED = 50
 """Images that an attribute has to be labelled in for its temperature to be measured."""
@@ -251,12 +252,12 @@ class ConditionedEmbedder(nn.Module, ABC):
     def chances(self, by_type: Tensor) -> Tensor:
         """Probability of every value [B, K] in 0..1, from Z under every type condition [B, T, d].
 
-        Softmax over the values of a single-valued attribute, sigmoid for a multi-valued one.
+        Softmax over the values of a single-valued attribute, sigmoid for a multi-valued one; what
+        is left of 1 is the chance that an optional one does not apply.
         """
         out = []
         for number, attribute in enumerate(self.schema.attributes):
-            own = self.logits_of(by_type[:, number], number)
-            out.append(own.sigmoid() if attribute.multi else own.softmax(-1))
+            out.append(chances_of(self.logits_of(by_type[:, number], number), attribute))
         return torch.cat(out, -1)
 
     def predict(self, maps: Tensor, keys: Tensor | None = None) -> Tensor:
@@ -317,14 +318,17 @@ class ValueReadout(nn.Module):
         out = chances.clone()
         for number, several in enumerate(self.schema.multi.tolist()):
             own = self.schema.slice_of(number)
-            known = (labels[:, own] == 1).any(-1)
+            attribute, states = self.schema.attributes[number], labels[:, own]
+            none = inapplicable(states, attribute)
+            known = (states == 1).any(-1) | none
             if int(known.sum()) >= LABELLED:
                 said = chances[:, own].double().clamp(1e-7, 1 - 1e-7)
                 logits = torch.logit(said) if several else said.log()
-                factor = _likeliest(logits[known], labels[known, own], several)
+                if attribute.optional and not several:  # the logit of "not applicable" is 0
+                    logits = logits - (1 - said.sum(-1, keepdim=True)).clamp(min=1e-7).log()
+                factor = _likeliest(logits[known], states[known], attribute)
                 self.temperatures[number] /= factor
-                scaled = factor * logits
-                out[:, own] = (scaled.sigmoid() if several else scaled.softmax(-1)).to(out.dtype)
+                out[:, own] = chances_of(factor * logits, attribute).to(out.dtype)
         return out
 
     def forward(self, z: Tensor, conditions: Tensor) -> Tensor:
@@ -338,21 +342,34 @@ class ValueReadout(nn.Module):
         parts = []
         for number, attribute in enumerate(self.schema.attributes):
             logits = self.logits(z, number)
-            likely = logits.sigmoid() if attribute.multi else logits.softmax(-1)
+            likely = chances_of(logits, attribute)
             if attribute.multi:
                 likely = likely / likely.sum(-1, keepdim=True)  # of one of them, drawn
             parts.append(share[..., number, None] * likely)
         return torch.cat(parts, -1)
 
 
-def _likeliest(logits: Tensor, states: Tensor, several: bool) -> float:
+def chances_of(logits: Tensor, attribute: Attribute) -> Tensor:
+    """Probability of each value [*, n] in 0..1, of an attribute's logits [*, n]."""
+    if attribute.multi:
+        return logits.sigmoid()
+    if attribute.optional:
+        return F.pad(logits, (0, 1)).softmax(-1)[..., :-1]
+    return logits.softmax(-1)
+
+
+def _likeliest(logits: Tensor, states: Tensor, attribute: Attribute) -> float:
     """The factor of logits [M, n] by which label states [M, n] are likeliest."""
+    stated, none = states != 0, inapplicable(states, attribute)
 
     def likelihood(factor: float) -> float:
-        if several:
-            stated = states != 0
-            return float(F.logsigmoid(factor * logits[stated] * states[stated]).mean())
-        return float((factor * logits).log_softmax(-1)[states == 1].mean())
+        scaled = factor * logits
+        if attribute.multi:
+            return float(F.logsigmoid(scaled[stated] * states[stated]).mean())
+        if attribute.optional:
+            said = F.pad(scaled, (0, 1)).log_softmax(-1)
+            return float(torch.cat([said[:, :-1][states == 1], said[none, -1]]).mean())
+        return float(scaled.log_softmax(-1)[states == 1].mean())
 
     return max(FACTORS, key=likelihood)
 

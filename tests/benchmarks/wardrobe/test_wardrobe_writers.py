@@ -51,7 +51,8 @@ def labels_of(dataset, row: int) -> dict[str, str]:
     said = {}
     for number, attribute in enumerate(dataset.schema.attributes):
         states = dataset.labels[row, dataset.schema.slice_of(number)]
-        said[attribute.name] = attribute.values[int(states.argmax())] if states.any() else ""
+        has = (states == 1).any()
+        said[attribute.name] = attribute.values[int(states.argmax())] if has else ""
     return said
 
 
@@ -61,6 +62,10 @@ def test_catalogue_round_trip(catalogue_folder):
     assert tuple(a.name for a in dataset.schema.attributes) == ATTRIBUTES
     for row, picture in enumerate(planned):
         assert labels_of(dataset, row) == picture.labels
+        lacking = dataset.schema.inapplicable(dataset.labels[[row]])[0]
+        assert np.flatnonzero(lacking).tolist() == [
+            n for n, v in enumerate(picture.labels.values()) if not v
+        ]
         assert dataset.splits[row] == picture.split
         with Image.open(catalogue_folder / dataset.paths[row]) as image:
             assert (image.format, image.size) == ("JPEG", (SIZE, SIZE))

@@ -31,7 +31,7 @@ def read(path: Path, **how: str) -> list[dict[str, str]]:
         return list(csv.DictReader(handle, **how))
 
 
-def slow_tags(shop: Shop, threshold: float) -> Iterator[tuple[str, str, str, float]]:
+def slow_tags(shop: Shop) -> Iterator[tuple[str, str, str, float]]:
     """Path, attribute, values and chance of every readable picture, by torch, value by value, with
     what is known of other attributes."""
     loaded, dataset = load_checkpoint(shop.run), load_dataset(str(shop.catalogue))
@@ -43,8 +43,8 @@ def slow_tags(shop: Shop, threshold: float) -> Iterator[tuple[str, str, str, flo
     for path, chances in zip(bank.dataset.paths, beside, strict=True):
         for number, attribute in enumerate(loaded.schema.attributes):
             own = dict(zip(attribute.values, chances[loaded.schema.slice_of(number)], strict=True))
-            best = max(own.values())
-            taken = [v for v, c in own.items() if c == best or (attribute.multi and c >= threshold)]
+            taken = [v for v, chance in own.items() if attribute.multi and chance >= 0.5]
+            taken = taken or [max(own, key=own.__getitem__)]
             yield path, attribute.name, "|".join(taken), min(own[v] for v in taken)
 
 
@@ -89,7 +89,7 @@ def test_only_empty_cells_are_filled_by_the_models_own_chances(capsys, shop: Sho
     assert Path("unsure.png").is_file()
     assert not list(Path().glob(".*partial"))
     before, after = shop.rows(), read(Path("shop-tagged.csv"))
-    right = {(path, name): (values, p) for path, name, values, p in slow_tags(shop, 0.5)}
+    right = {(path, name): (values, p) for path, name, values, p in slow_tags(shop)}
     names = [attribute.name for attribute in load_checkpoint(shop.run).schema.attributes]
     header = []
     for column in before[0]:
@@ -120,6 +120,23 @@ def test_only_empty_cells_are_filled_by_the_models_own_chances(capsys, shop: Sho
     low = ("--checkpoint", shop.run, "--confidence", 0)
     assert run(capsys, "tag", "again", *low)[0] == 0
     assert list(read(Path("again-tagged.csv"))[0]) == header
+
+
+@pytest.mark.parametrize(("least", "confidence"), [(0.0, ()), (2.0, ()), (2.0, (0,))])
+def test_values_have_thresholds_of_their_own(
+    capsys, shop: Shop, least: float, confidence: tuple[int, ...]
+) -> None:
+    trim = load_checkpoint(shop.run).schema.attributes[-1]
+    assert (trim.name, trim.multi) == ("trim", True)
+    shutil.copytree(shop.run / "best", "run")
+    about = json.loads(Path("run/config.json").read_text())
+    about["training"]["thresholds"] = {"trim": [0.0, 2.0, least]}  # gold is there, lace is not
+    Path("run/config.json").write_text(json.dumps(about))
+    told = ("--confidence", *confidence) if confidence else ()
+    code, _, err = run(capsys, "tag", shop.catalogue, "--checkpoint", "run", *told)
+    assert code == 0, err
+    cells = {row["trim"] for row in read(Path("shop-tagged.csv")) if row["trim_chance"]}
+    assert cells == {"gold" if least else "gold|red"}
 
 
 def test_the_index_says_the_same_and_no_picture_is_opened(
