@@ -76,11 +76,11 @@ def command(options: Options) -> int:
     \b
     retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
 
-    With --processes 4 each takes its share of every batch; the losses are those of the whole batch.
-    They share the cores too; a number of threads that is set is that of each.
-
     --backbone timm:NAME is any trunk of timm ([timm]), shown pictures of the size, mean and
     deviation that timm's records tell, unless --image-size or the config say others.
+
+    With --processes 4 each takes its share of every batch; the losses are those of the whole batch.
+    They share the cores too; a number of threads that is set is that of each.
     On several machines: torchrun --nnodes 2 --nproc-per-node 4 ... -m retrieval.cli train ...
     """
     run = _configured(options)

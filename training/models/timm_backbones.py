@@ -119,7 +119,8 @@ class TimmTrunk(StagedBackbone):
             raise UsageError(f"{self.name}, at {side} px: {error}") from error
         # An export loses the shapes of tokens that were laid out as a map.
         if self.plain:
-            maps = [m.flatten(1).unflatten(1, tuple(map(int, m.shape[1:]))) for m in maps]
+            shapes = [tuple(map(int, m.shape[1:])) for m in maps]
+            maps = [torch.unflatten(m.flatten(1), 1, s) for m, s in zip(maps, shapes, strict=True)]
         return maps
 
 

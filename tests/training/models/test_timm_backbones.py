@@ -229,18 +229,19 @@ def test_files_that_do_not_fit_are_data_errors(tmp_path: Path) -> None:
     build_backbone("timm:test_resnet", "layer2", str(path))  # as written by us
 
 
-def test_the_records_of_a_tag_are_its_own(tmp_path: Path) -> None:
+def test_the_records_of_a_tag_are_its_own() -> None:
     name = "timm:vit_base_patch16_clip_224"
     openai, augmented = pictures_of(f"{name}.openai", None), "vit_base_patch16_224.augreg_in21k"
     assert openai["mean"] == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
     assert pictures_of(f"timm:{augmented}", None)["std"] == (0.5, 0.5, 0.5)
     assert pictures_of("timm:vit_small_patch14_dinov2", None)["size"] == 518
     assert pictures_of("resnet18", "imagenet") == {}
-    source = backbone_source("timm:vit_small_patch14_dinov2", "any.safetensors")
-    assert source["licence"] == "apache-2.0"
-    assert source["origin"] == "timm/vit_small_patch14_dinov2.lvd142m"
-    assert source["paper"] == "arXiv:2304.07193"
+    source = backbone_source("timm:convnextv2_atto", "models/any.safetensors")
+    assert source["licence"] == "cc-by-nc-4.0"
+    assert source["origin"] == "timm/convnextv2_atto.fcmae_ft_in1k"
+    assert source["paper"] == "arXiv:2301.00808"
     assert source["weights"] == "any.safetensors"
+    assert backbone_source("timm:vit_small_patch14_dinov2", "imagenet")["weights"] == "lvd142m"
 
 
 def test_the_command_line_shows_pictures_as_the_records_tell(
