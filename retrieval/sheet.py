@@ -22,6 +22,7 @@ from retrieval.request import Request
 from training.checkpoint import CONFIG
 from training.errors import DataError, ResourceError, UsageError
 from training.images.read import open_picture, shown_path
+from training.models.config import TIMM
 from training.schema import Condition, Schema
 
 CELL = 224
@@ -38,7 +39,7 @@ MOST_EXPLAINED = 30
 """Hits that are explained."""
 
 STRIDES = {"layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32}
-"""Pixels from cell to cell after each stage, in every backbone."""
+"""Pixels from cell to cell after each stage, in every backbone but timm's."""
 
 GREEN, RED, GREY, INK = "#1a7f37", "#b3261e", "#57606a", "#1f2328"
 
@@ -223,9 +224,12 @@ def receptive_offset(stride: int, side: int) -> float:
 
 
 def map_offset(held: Held[Any]) -> float:
-    """The `receptive_offset` of the attention maps of an index's model."""
-    stage = json.loads(held.read_model(CONFIG))["model"]["stage"]
-    return receptive_offset(STRIDES[stage], held.preprocessing.size)
+    """The `receptive_offset` of the attention maps of an index's model; none for timm's, where it
+    is half a cell up and left, none, or half a cell down and right, as a trunk pads."""
+    model = json.loads(held.read_model(CONFIG))["model"]
+    if model["backbone"].startswith(TIMM):
+        return 0.0
+    return receptive_offset(STRIDES[model["stage"]], held.preprocessing.size)
 
 
 def smooth(

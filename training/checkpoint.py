@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
 
 def model_card(
-    model: ConditionedEmbedder, training: dict[str, Any], parity: Parity | None = None
+    model: ConditionedEmbedder,
+    preprocessing: Preprocessing,
+    training: dict[str, Any],
+    parity: Parity | None = None,
 ) -> str:
-    """Markdown: what the model is, how well it was trained (remarks on the run), how close its ONNX
-    files are to it, how to load it."""
+    """Markdown: what the model is and what it is made of, how well it was trained (remarks on the
+    run), how close its ONNX files are to it, how to load it."""
     config, grid = model.config, model.grid
     kind = "An image embedding conditioned on attribute labels"
     if not model.sees_values:
@@ -44,6 +47,12 @@ def model_card(
     parameters = sum(p.numel() for p in model.parameters())
     data, images, seed, epoch = (
         training.get(name, "?") for name in ("dataset", "images", "seed", "epoch")
+    )
+    source = "".join(
+        f"; {key}: {words}" for key, words in training.get("backbone_source", {}).items()
+    )
+    mean, std = (
+        ", ".join(f"{x:.4g}" for x in of) for of in (preprocessing.mean, preprocessing.std)
     )
     figure = training.get("validation")
     measured = "" if figure is None else f"\n- validation MAP (type mode, all): {figure:.2f} %"
@@ -63,7 +72,8 @@ pipeline_tag: image-feature-extraction
 
 {kind} ({model.paper}), for attribute-specific fashion retrieval.
 
-- backbone: {config.backbone} up to {config.stage}{lower}; {parameters:,} parameters in all
+- backbone: {config.backbone} up to {config.stage}{lower}; {parameters:,} parameters in all{source}
+- pictures: {preprocessing.size} px, mean {mean}, deviation {std}
 - embedding: {model.dim} numbers, from maps of {grid[0]} x {grid[1]} cells
 - trained on: {data} ({images} images), seed {seed}, epoch {epoch}{measured}
 
@@ -181,7 +191,7 @@ def save_checkpoint(
     write_file(folder / WEIGHTS, save(state, {"format": "pt"}))
     for name, content in (
         (SCHEMA, json.dumps(model.schema.to_json(), indent=1)),
-        (CARD, model_card(model, training)),
+        (CARD, model_card(model, preprocessing, training)),
         (CONFIG, json.dumps(asdict(config), indent=1)),
     ):
         write_file(folder / name, content.encode())

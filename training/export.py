@@ -137,7 +137,7 @@ def export_checkpoint(checkpoint: Checkpoint, images: Pixels) -> Parity | None:
     ranges = measured_ranges(graph, images[: len(images) - held][:_CALIBRATED])
     int8 = write(ONNX_INT8, quantise_backbone(graph, ranges), _INT8_ERROR)
     parity = Parity(len(shown), whole, None if isinstance(int8, str) else int8)
-    card = model_card(model, checkpoint.training, parity)
+    card = model_card(model, checkpoint.preprocessing, checkpoint.training, parity)
     write_file(checkpoint.folder / CARD, card.encode())
     return parity
 
@@ -186,7 +186,7 @@ class _Described(nn.Module):
         """Chances [B, K], nuance [B, N], attention [B, C, H, W] and F, of uint8 images
         [B, 3, S, S] and label states [C, K]."""
         model = self.model
-        with _ExactPooling():
+        with _Constants():
             trunk = model.trunk(normalise(images, self.preprocessing))
             standard = model.standardise(trunk)
             maps = model.reduce(standard)
@@ -198,9 +198,11 @@ class _Described(nn.Module):
             return described.chances, described.nuance, attention, trunk
 
 
-class _ExactPooling(TorchFunctionMode):
-    """Adaptive average pooling as two matrix products: ONNX has none, and a plain one, where H and
-    W divide the input, takes three times as long in the cells of the pixels."""
+class _Constants(TorchFunctionMode):
+    """What ONNX cannot do and the size of images settles. Adaptive average pooling becomes two
+    matrix products: a plain one, where H and W divide the input, takes three times as long in the
+    cells of the pixels. Embeddings of positions, which alone are resampled smoothly, are so once.
+    """
 
     def __torch_function__(
         self,
@@ -215,6 +217,11 @@ class _ExactPooling(TorchFunctionMode):
             # int: within a trace a size is a tensor, and the graph is for one size of images.
             rows, columns = int(images.shape[-2]), int(images.shape[-1])
             return _averages(rows, height) @ images @ _averages(columns, width).T
+        if func is F.interpolate and (kwargs or {}).get("antialias"):
+            given = kwargs or {}
+            size = [int(side) for side in given["size"]]
+            found: Tensor = func(*args, **given | {"size": size})
+            return torch.from_numpy(found.numpy())
         return func(*args, **kwargs or {})
 
 
@@ -236,8 +243,12 @@ def quantised_nodes(graph: Any) -> list[Any]:
             needed.update(node.input)
     found: list[Any] = []
     made: set[str] = set()
+    same = {node.output[0] for node in graph.node if node.op_type == "Identity"}
+    constant = {item.name for item in graph.initializer} | same  # a weight may be computed
     for node in graph.node:
-        convolution = node.op_type == "Conv" and node.output[0] in needed
+        convolution = (
+            node.op_type == "Conv" and node.output[0] in needed and node.input[1] in constant
+        )
         if convolution or (node.op_type in _FOLLOWING and made.issuperset(node.input)):
             found.append(node)
             made.update(node.output)

@@ -25,7 +25,7 @@ from training.sources import Photographs, Source, StoredMaps
 from training.trainer import Setting, Trainer
 from training.validated import read_toml, validated
 
-__all__ = ["RunConfig", "Setting", "names_freezing", "read_config", "run_training"]
+__all__ = ["RunConfig", "Setting", "named_in", "read_config", "run_training"]
 
 
 def read_config(path: Path) -> RunConfig:
@@ -34,9 +34,9 @@ def read_config(path: Path) -> RunConfig:
     return validated(RunConfig, read_toml(path), str(path))
 
 
-def names_freezing(path: Path) -> bool:
-    """Whether a TOML file for `read_config` says if the backbone is frozen."""
-    return "freeze_backbone" in read_toml(path).get("recipe", {})
+def named_in(path: Path, table: str) -> set[str]:
+    """The options that a TOML file for `read_config` names in a table of it."""
+    return set(read_toml(path).get(table, {}))
 
 
 def run_training(

@@ -22,6 +22,7 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.images.landmarks import NONE
 from training.maps import MapBank
+from training.models.backbones import backbone_source
 from training.models.embedder import ConditionedEmbedder
 from training.processes import ALONE, Processes
 from training.recipe import Recipe, RunConfig
@@ -223,6 +224,8 @@ class Trainer:
                 "validation": figure,
                 "recipe": self.config.recipe.to_json(),
             }
+            if source := backbone_source(self.config.model.backbone, self.config.weights):
+                remarks["backbone_source"] = source
             shown, names = self.config.preprocessing, dataset.category_names
             save_checkpoint(report.out / "best", self.model, shown, names, remarks)
         save_last(report, self.model, self.optimizer, self._identity)

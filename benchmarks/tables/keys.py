@@ -21,7 +21,7 @@ from training.errors import DataError
 from training.files import file_sha256
 from training.run import RunConfig
 
-PACKAGES = ("torch", "torchvision", "numpy", "pillow")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
 
 
 def code_hash(root: Path, *globs: str) -> str:
@@ -122,7 +122,7 @@ def data_hash(dataset: Dataset) -> str:
 
 
 def weights_hash(weights: str | None) -> str:
-    """Of the file's content; the name itself for weights that torchvision downloads."""
+    """Of the file's content; the name itself for weights that are downloaded."""
     if weights is None:
         return "random"
     if not weights.endswith(".safetensors") and "/" not in weights:

@@ -20,6 +20,7 @@ import msgspec
 
 from training.errors import UsageError
 from training.images.preprocessing import Preprocessing
+from training.models.backbones import pictures_of
 from training.models.config import ModelConfig, variant
 from training.recipe import Recipe
 from training.run import RunConfig
@@ -73,7 +74,8 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ) -> RunConfig:
         """All options of one run: base, then variant, named recipes, the row's own, tuned values.
 
-        A backbone with weights is frozen unless the row says otherwise. `group` is
+        A backbone with weights is frozen unless the row says otherwise; one of timm is shown
+        pictures as its records tell, unless the base says otherwise. `group` is
         `DATASET-BACKBONE`, for the tuned values. Raises UsageError: unknown option or variant.
         """
         tuned = self.tuned.get(group, {})
@@ -81,7 +83,8 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         recipe |= tuned.get(EVERY_ROW, {}) | tuned.get(row.name, {})
         where = f"row {row.name!r}"
         model = self.base.get("model", {}) | {"backbone": backbone}
-        pictures = Preprocessing().to_json() | self.base.get("preprocessing", {})
+        pictures = Preprocessing().to_json() | pictures_of(backbone, weights)
+        pictures |= self.base.get("preprocessing", {})
         pictures["resize"] = recipe.pop("resize", pictures["resize"])
         return RunConfig(
             _model(row, validated(ModelConfig, model, where)),

@@ -16,7 +16,7 @@ import click
 from retrieval.console import Bars, print_json, say, stdout
 from retrieval.options import COUNT, DEVICE, JSON, SEED, DatasetOptions, filled
 from training.errors import ResourceError, UsageError
-from training.models.config import ARCHITECTURES, VARIANTS
+from training.models.config import ARCHITECTURES, BACKBONES, TIMM, VARIANTS
 from training.report import EpochReport
 from training.report import Progress as TrainerProgress
 from training.threads import share
@@ -42,11 +42,12 @@ class Options(DatasetOptions):
         f"{', '.join(VARIANTS)}; or a rival: {', '.join(list(ARCHITECTURES)[1:])}.",
     ] = None
     backbone: Annotated[
-        str | None, "resnet18, resnet34, resnet50 (the default), resnet50v2 or small."
+        str | None, f"{', '.join(BACKBONES)} or {TIMM}NAME [default: resnet50]."
     ] = None
     stage: Annotated[str | None, "Last stage of the backbone: layer1 to layer4."] = None
     weights: Annotated[
-        str | None, "Backbone weights: a .safetensors file, or imagenet (torchvision downloads it)."
+        str | None,
+        "Backbone weights: a .safetensors file; imagenet, or a tag of timm's (downloads).",
     ] = None
     freeze: Annotated[
         bool | None, "Keep the backbone and train on its stored maps [default: if --weights]."
@@ -74,6 +75,9 @@ def command(options: Options) -> int:
 
     \b
     retrieve train --dataset darn --backbone resnet50 --weights imagenet --out runs/darn
+
+    --backbone timm:NAME is any trunk of timm ([timm]), shown pictures of the size, mean and
+    deviation that timm's records tell, unless --image-size or the config say others.
 
     With --processes 4 each takes its share of every batch; the losses are those of the whole batch.
     They share the cores too; a number of threads that is set is that of each.
@@ -163,10 +167,11 @@ def _start(words: list[str], count: int) -> int:
 
 def _configured(options: Options) -> RunConfig:
     """The config, changed by the options."""
+    from training.models.backbones import pictures_of
     from training.models.config import ModelConfig
     from training.models.config import variant as with_variant
     from training.recipe import Recipe
-    from training.run import RunConfig, names_freezing, read_config
+    from training.run import RunConfig, named_in, read_config
     from training.validated import validated
 
     base = RunConfig() if options.config is None else read_config(options.config)
@@ -179,13 +184,16 @@ def _configured(options: Options) -> RunConfig:
     recipe = validated(Recipe, base.recipe.to_json() | given, "options")
     if options.freeze is not None:
         recipe = replace(recipe, freeze_backbone=options.freeze)
-    elif options.config is None or not names_freezing(options.config):
+    elif options.config is None or "freeze_backbone" not in named_in(options.config, "recipe"):
         recipe = replace(recipe, freeze_backbone=weights is not None)
     if recipe.freeze_backbone and weights is None:
         raise UsageError(
             "a backbone with random weights is not worth freezing; pass --weights FILE, "
             "or --no-freeze to train it from scratch"
         )
+    named = set() if options.config is None else named_in(options.config, "preprocessing")
+    shown = pictures_of(model.backbone, weights)
+    preprocessing = replace(preprocessing, **{k: v for k, v in shown.items() if k not in named})
     if options.image_size is not None:
         preprocessing = replace(preprocessing, size=options.image_size)
     seed = base.seed if options.seed is None else options.seed

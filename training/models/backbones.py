@@ -1,10 +1,12 @@
-"""Backbones cut after a stage: torchvision's ResNets, a pre-activation ResNet-50, a small network.
+"""Backbones cut after a stage: torchvision's ResNets, a pre-activation ResNet-50, a small network,
+and whatever timm has (`timm_backbones.py`).
 
 A backbone maps normalised images [B, 3, S, S] to F [B, channels, S / stride, S / stride].
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.errors import DataError, ResourceError, UsageError
+from training.models.config import TIMM
 
 CHANNELS = {
     "resnet18": {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512},
@@ -24,7 +27,7 @@ CHANNELS = {
     "resnet50v2": {"layer1": 256, "layer2": 512, "layer3": 1024},
     "small": {"layer1": 48, "layer2": 96, "layer3": 128},
 }
-"""Channels of F at the end of each stage of each backbone."""
+"""Channels of F at the end of each stage of each backbone but timm's, see `stage_channels`."""
 
 _SMALL = {
     "layer1": ((5, 24, 2), (24, 48, 2)),
@@ -40,28 +43,76 @@ FLAT = 0.01
 """Least deviation, about half a grey level: below it float32 and other runtimes see noise."""
 
 
+class StagedBackbone(nn.Module, ABC):
+    """A backbone that gives the maps of all its stages at once."""
+
+    @abstractmethod
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """The output of every stage, lowest first, of normalised images [B, 3, S, S]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """That of the last: [B, channels, S / stride, S / stride]."""
+        return self.stages(images)[-1]
+
+
+def stage_channels(name: str) -> dict[str, int]:
+    """Channels of F at the end of each stage of a backbone, lowest first; UsageError if there is
+    none of this name."""
+    if name.startswith(TIMM):
+        from training.models.timm_backbones import timm_stages
+
+        return {stage: end.channels for stage, end in timm_stages(name).items()}
+    if name not in CHANNELS:
+        raise UsageError(f"no backbone {name!r}; there are {', '.join(CHANNELS)}, {TIMM}NAME")
+    return CHANNELS[name]
+
+
 def backbone_channels(name: str, stage: str) -> int:
     """Channels of F at the end of `stage`; UsageError if the backbone has no such stage."""
-    if name not in CHANNELS or stage not in CHANNELS[name]:
-        known = "; ".join(f"{one} ({', '.join(stages)})" for one, stages in CHANNELS.items())
-        raise UsageError(f"no backbone {name!r} with stage {stage!r}; there are {known}")
-    return CHANNELS[name][stage]
+    stages = stage_channels(name)
+    if stage not in stages:
+        raise UsageError(f"{name} has no stage {stage!r}, but {', '.join(stages)}")
+    return stages[stage]
+
+
+def pictures_of(name: str, weights: str | None) -> dict[str, Any]:
+    """`mean`, `std` and `size` of the pictures that a backbone of timm was trained on, as fields of
+    `Preprocessing`; none for others, whose are its defaults. Raises UsageError."""
+    if not name.startswith(TIMM):
+        return {}
+    from training.models.timm_backbones import timm_record
+
+    record = timm_record(name, weights)
+    return {"mean": record.mean, "std": record.std, "size": record.input_size[-1]}
+
+
+def backbone_source(name: str, weights: str | None) -> dict[str, str]:
+    """Where a backbone of timm and its weights are from, in words; nothing is known of others."""
+    if not name.startswith(TIMM):
+        return {}
+    from training.models.timm_backbones import timm_source
+
+    return timm_source(name, weights)
 
 
 def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Module:
-    """A backbone of `CHANNELS` cut after `stage`.
+    """A backbone of `CHANNELS`, or `timm:NAME`, cut after `stage`.
 
     `weights` are None (random), the path of a `.safetensors` file with torchvision's keys (for
-    resnet50v2: its own), `imagenet` (torchvision's default weights) or the name of one of
-    torchvision's weight enums, such as `IMAGENET1K_V1`; the last two are downloaded by torchvision
-    unless its cache has them.
+    resnet50v2: its own; for timm's: timm's), `imagenet` (torchvision's or timm's default weights)
+    or the name of one of torchvision's weight enums, such as `IMAGENET1K_V1`, or of timm's tags;
+    the last two are downloaded by torchvision or timm unless its cache has them.
 
     Raises:
-        UsageError: an unknown backbone, stage or weight enum.
+        UsageError: an unknown backbone, stage or weight enum; timm is asked for and not installed.
         DataError: a weights file that is missing, broken or does not fit.
-        ResourceError: torchvision could not download the weights.
+        ResourceError: the weights could not be downloaded.
     """
     backbone_channels(name, stage)
+    if name.startswith(TIMM):
+        from training.models.timm_backbones import TimmTrunk
+
+        return TimmTrunk(name, stage, weights)
     if name == "resnet50v2":
         network: nn.Module = ResNet50V2(stage)
     elif name == "small":
@@ -74,23 +125,25 @@ def build_backbone(name: str, stage: str, weights: str | None = None) -> nn.Modu
         network = nn.Sequential(OrderedDict(whole[: last + 1]))
     if weights is None:
         return network
-    if weights.endswith(".safetensors") or "/" in weights:
-        state = read_weights(Path(weights))
-    else:
-        state = _enum_weights(name, weights)
-    _load(network, state, weights)
+    state = read_weights(Path(weights)) if is_file(weights) else _enum_weights(name, weights)
+    load_state(network, state, weights)
     return network
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are a file's, not the name of what is downloaded."""
+    return weights.endswith(".safetensors") or "/" in weights
 
 
 def lower_channels(backbone: str, stage: str) -> int:
     """Channels that `with_lower_stages` puts before the last stage's own."""
-    stages = CHANNELS[backbone]
+    stages = stage_channels(backbone)
     return PIXELS + sum(list(stages.values())[: list(stages).index(stage)])
 
 
 def channels_below(backbone: str, stage: str) -> int:
     """Channels of the stage below `stage`, the last of those; of the pixels if there is none."""
-    stages = CHANNELS[backbone]
+    stages = stage_channels(backbone)
     return [PIXELS, *stages.values()][list(stages).index(stage)]
 
 
@@ -109,7 +162,7 @@ def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]
 
 
 def _stages(backbone: nn.Module, images: Tensor) -> list[Tensor]:
-    if isinstance(backbone, ResNet50V2):
+    if isinstance(backbone, StagedBackbone):
         return backbone.stages(images)
     found, x = [], images
     for name, module in backbone.named_children():
@@ -158,8 +211,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load `state`, whose keys of later stages and of the classifier are ignored."""
+def load_state(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Load `state`, whose keys of later stages and of the classifier are ignored; DataError if one
+    of the network's is missing or of another shape."""
     wanted = network.state_dict()
     missing = [k for k in wanted if k not in state and not k.endswith("num_batches_tracked")]
     if missing:
@@ -176,7 +230,7 @@ def _load(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     network.load_state_dict({k: state.get(k, t) for k, t in wanted.items()})
 
 
-class ResNet50V2(nn.Module):
+class ResNet50V2(StagedBackbone):
     """Pre-activation ResNet-50 (v2) up to `stage`, with its closing batch norm `post` and ReLU.
 
     He et al., Identity Mappings in Deep Residual Networks (ECCV 2016), in the form of the Gluon and
@@ -199,10 +253,6 @@ class ResNet50V2(nn.Module):
             self.add_module(name, nn.Sequential(first, *rest))
             inputs = outputs
         self.post = nn.BatchNorm2d(inputs)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> [B, channels, S / 16, S / 16] (layer3)."""
-        return self.stages(images)[-1]
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """The output of every stage, lowest first; only the last has passed `post` and ReLU."""

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from training.models.embedder import ConditionedEmbedder
     from training.schema import Schema
 
-Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet50v2", "small"]
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet50v2", "small")
+
+TIMM = "timm:"
+"""How the names of backbones begin that timm has."""
+
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
 _Numbers = Annotated[int, Meta(ge=0, le=1024)]
 
@@ -47,7 +51,7 @@ class ModelConfig:
     `embedding`, `spatial`, `pooling` and `channel` are M2Fashion's; others ignore them.
 
     Args:
-        backbone: the convolutional network.
+        backbone: the network that sees pictures: one of `BACKBONES`, or `timm:NAME`.
         stage: its last stage that is kept.
         grid: the backbone's output is average-pooled to grid x grid cells.
         dim: d, the length of the embedding and, in M2Fashion, the channels of the feature map
@@ -69,7 +73,7 @@ class ModelConfig:
         UsageError: an option is of the wrong type or out of its range.
     """
 
-    backbone: Backbone = "resnet50"
+    backbone: str = "resnet50"
     stage: Stage = "layer3"
     grid: Annotated[int, Meta(ge=1, le=64)] = 7
     dim: Annotated[int, Meta(ge=2, le=16_384)] = 512
@@ -85,6 +89,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.backbone not in BACKBONES and not self.backbone.startswith(TIMM):
+            known = ", ".join(BACKBONES)
+            raise UsageError(f"backbone = {self.backbone!r} is none of {known}, {TIMM}NAME")
         if self.architecture not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
             raise UsageError(f"architecture = {self.architecture!r} is none of {known}")
