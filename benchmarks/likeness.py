@@ -92,7 +92,7 @@ def command(setting: Setting) -> Iterator[Result]:
     models = chosen_names(setting.rows, MODELS)
     runs = Runs.of(MAP, replace(setting, rows=WHOLE))
     ground = data_hash(runs.dataset)
-    stem = f"likeness-{runs.dataset.name}-{setting.backbone}"
+    stem = f"likeness-{runs.dataset.name}-{setting.file_part}"
     about = {"dataset": runs.dataset.name, "split": SPLIT, "backbone": setting.backbone}
     for number, run in enumerate(runs.chosen(WHOLE)):
         seed = run.config.seed

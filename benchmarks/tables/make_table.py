@@ -43,7 +43,7 @@ def table_command(name: str, own: Path, help: str, layout: Layout | None = None)
         # What tells the files of other rows or of a trial from those of the table.
         other = None if file.resolve() == own.resolve() else file.stem
         trial = None if options.epochs is None else f"{options.epochs}-epochs"
-        parts = (name, runs.dataset.name, options.backbone, other, trial)
+        parts = (name, runs.dataset.name, options.file_part, other, trial)
         yield "-".join(filter(None, parts)), how.result(name, runs)
 
     command.help = f"""{help}

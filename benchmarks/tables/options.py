@@ -29,3 +29,8 @@ class Setting(WorkBench, DatasetOptions):
         ):
             whole = str(Path(self.weights).expanduser().resolve())
             object.__setattr__(self, "weights", whole)
+
+    @property
+    def file_part(self) -> str:
+        """The backbone in the name of a file, which on Windows may have no colon."""
+        return self.backbone.replace(":", "-")
