@@ -37,13 +37,14 @@ _RECIPE = Recipe(
 
 
 def shared_configs(weights: str) -> dict[str, RunConfig]:
-    """Frozen or not, batches or triplets. With weights, so that batch norms are kept as loaded:
-    they would see each process' share alone."""
+    """All, the stem or nothing frozen, batches or triplets. With weights, so that batch norms are
+    kept as loaded: they would see each process' share alone."""
     recipes = {
         "frozen": _RECIPE,
-        "unfrozen": replace(_RECIPE, freeze_backbone=False),
+        "unfrozen": replace(_RECIPE, freeze="none"),
+        "stem frozen": replace(_RECIPE, freeze="stem"),
         "frozen triplets": replace(_RECIPE, sampling="triplets"),
-        "unfrozen triplets": replace(_RECIPE, sampling="triplets", freeze_backbone=False),
+        "unfrozen triplets": replace(_RECIPE, sampling="triplets", freeze="none"),
     }
     model = ModelConfig("small", "layer3", 2, 8)
     return {
