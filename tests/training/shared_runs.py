@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from retrieval.commands.train import validation_map
+from training import trainer
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.images.preprocessing import Preprocessing
@@ -91,7 +92,8 @@ def _main(catalogue: str, weights: str, out: Path) -> None:
     with joined("cpu") as (processes, _):
         assert processes.count == 2
         if not processes.first:  # it must not write
-            Trainer._save = None  # type: ignore[assignment,method-assign]
+            Trainer._save_best = None  # type: ignore[assignment,method-assign]
+            trainer.save_last = None  # type: ignore[assignment]
         reports = run_all(load_dataset(catalogue), weights, out, processes)
         (out / f"report-{processes.rank}.json").write_text(json.dumps(reports))
 
