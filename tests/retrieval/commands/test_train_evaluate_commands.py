@@ -92,6 +92,8 @@ def test_a_run_is_not_overwritten_and_resumes(capsys, out: Path) -> None:
         (["--weights", "none.safetensors"], 3, "none.safetensors"),
         (["--weights", "shop/labels.csv"], 3, "labels.csv"),
         (["--freeze", "all"], 2, "not worth freezing"),
+        (["--freeze", "stem"], 2, "not worth freezing"),
+        (["--freeze", "half"], 2, "'stem'"),
         (["--config", "none.toml"], 2, "none.toml"),
         (["--config", "shop/labels.csv"], 2, "labels.csv"),
         (["--epochs", "0"], 2, "--epochs"),
