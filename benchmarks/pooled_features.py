@@ -12,7 +12,7 @@ from retrieval.console import counting
 from training.checkpoint import Checkpoint
 from training.datasets.dataset import Dataset
 from training.images.batches import Reading
-from training.maps import trunk_maps
+from training.maps import MapCache, trunk_maps
 from training.models.config import build_model
 
 
@@ -45,7 +45,7 @@ def pooled_stages(
     whole.to(next(model.parameters()).device)
     with counting(title, len(rows)) as bar:
         reading = Reading(loaded.preprocessing, bench.workers, bar)
-        stored = trunk_maps(whole, dataset, rows, reading, bench.cache)
+        stored = trunk_maps(whole, dataset, rows, reading, MapCache(bench.cache))
     starts = range(0, len(stored.rows), 256)
     parts = [stored.maps[i : i + 256].astype(np.float32).mean((2, 3)) for i in starts]
     return PooledFeatures(stored.rows, np.concatenate(parts))

@@ -83,7 +83,7 @@ def measure(work: Path) -> dict[str, Any]:
     config.write_text(
         '[model]\nbackbone = "small"\nstage = "layer3"\ngrid = 4\ndim = 32\nlower_stages = false\n'
         '[preprocessing]\nsize = 64\nmode = "stretch"\n'
-        "[recipe]\nepochs = 3\nfreeze_backbone = false\nfreeze_norm = false\n"
+        "[recipe]\nepochs = 3\nfreeze = 'none'\nfreeze_norm = false\n"
     )
     options = ["--config", config, "--workers", 0, "--device", "cpu"]
     retrieve("train", "--dataset", train, *options, "--out", run)

@@ -86,7 +86,7 @@ class Shop:
         self.retrieve("wardrobe", "shop", "--count", 120, "--size", 64)
         (self.folder / "small.toml").write_text(
             '[model]\nbackbone = "small"\ngrid = 4\ndim = 16\n[preprocessing]\nsize = 64\n'
-            "[recipe]\nepochs = 1\nfreeze_backbone = false\nfreeze_norm = false\n"
+            "[recipe]\nepochs = 1\nfreeze = 'none'\nfreeze_norm = false\n"
         )
         self.retrieve("train", "--dataset", "shop", "--config", "small.toml", "--out", "runs/shop")
         return self.folder / "runs/shop"

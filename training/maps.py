@@ -1,9 +1,11 @@
 """The maps of images: F, the frozen backbone's output, kept in a file; the head's in a bank.
 
 With the backbone frozen, F does not change while the head is trained; epochs then read these maps
-instead of photographs. The file's name holds everything that F depends on. The file is an array as
-numpy saves it, the maps in the order of the images, and behind it the failures as JSON: the place
-of each image without a map, and why. One file, so that maps and places cannot come apart.
+instead of photographs. With its stem alone frozen they read what the stem gave, a row an image.
+
+The file's name holds everything that the maps depend on. The file is an array as numpy saves it,
+the maps in the order of the images, and behind it the failures as JSON: the place of each image
+without a map, and why. One file, so that maps and places cannot come apart.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from training.files import TEMPORARY_PREFIX, commit, temporary_file
 from training.images.batches import Reading, read_batches
 from training.images.read import file_version
 from training.images.tensors import Augmentation, augment, draw_augmentation, normalise
+from training.models.backbones import add_weights
 from training.models.embedder import ConditionedEmbedder
 from training.schema import Condition
 
@@ -42,7 +45,8 @@ BATCH = 64
 """Images of a forward pass."""
 
 Inputs = Iterator[tuple[list[int], Tensor]]
-"""Dataset rows, and their normalised images [B, 3, S, S] or F [B, channels, H, W], float32."""
+"""Dataset rows, and their normalised images [B, 3, S, S], what the stem gave [B, n], or F
+[B, channels, H, W], float32."""
 
 _Rows = NDArray[np.int64]
 
@@ -67,10 +71,22 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class TrunkMaps:
-    """F of the rows of a dataset."""
+class MapCache:
+    """Where maps are kept, and of what."""
 
-    # float16 [M, channels, H, W], memory-mapped; row i belongs to `rows[i]`
+    folder: Path
+    stem: bool = False  # whether they are what the stem gave, instead of F
+    # whether images that could not be read are tried again, for the disk or memory may have failed;
+    # if one of them can be read now, all maps are computed anew. Of several processes that train
+    # together only the first one may: the others have to take the rows that it took
+    retry: bool = True
+
+
+@dataclass(frozen=True)
+class TrunkMaps:
+    """F of the rows of a dataset, or what the stem gave for them."""
+
+    # float16 [M, channels, H, W] or [M, n], memory-mapped; row i belongs to `rows[i]`
     maps: NDArray[np.float16]
     rows: _Rows  # dataset rows that could be read, ascending [M] int64
     failures: tuple[tuple[str, str], ...]  # (path, reason) of those that could not
@@ -81,15 +97,10 @@ def trunk_maps(
     dataset: Dataset,
     rows: _Rows,
     reading: Reading,
-    cache: Path,
+    cache: MapCache,
     copy: Copy | None = None,
-    retry: bool = True,
 ) -> TrunkMaps:
     """Read the maps of `rows`, ascending, or of a copy of them, from the cache, or compute them.
-
-    With `retry`, images that could not be read are tried again, for the disk or memory may have
-    failed; if one of them can be read now, all maps are computed anew. Of several processes that
-    train together only the first one may: the others have to take the rows that it took.
 
     Raises:
         DataError: if no image could be read.
@@ -98,19 +109,21 @@ def trunk_maps(
     shown = reading.preprocessing if copy is None else reading.preprocessing.whole
     reading = Reading(shown, reading.workers, reading.tick)
     model.eval()  # before anything runs: in training mode batch norms would note what they see
-    path = cache / f"trunk-{_cache_key(model, dataset, rows, reading, copy)}.npy"
+    name = "stem" if cache.stem else "trunk"
+    path = cache.folder / f"{name}-{_cache_key(model, dataset, rows, reading, copy)}.npy"
     kept = _kept_maps(path, dataset, rows)
-    if kept is not None and not (retry and _any_readable(dataset, kept, rows, reading)):
+    if kept is not None and not (cache.retry and _any_readable(dataset, kept, rows, reading)):
         reading.tick(len(rows))
         return kept
     device = next(model.parameters()).device
-    with torch.inference_mode(), temporary_file(cache) as temporary:
-        _remove_abandoned(cache)
-        shape = model.trunk(torch.zeros(1, 3, shown.size, shown.size, device=device)).shape[1:]
+    with torch.inference_mode(), temporary_file(cache.folder) as temporary:
+        _remove_abandoned(cache.folder)
+        run = model.run_stem if cache.stem else model.trunk
+        shape = run(torch.zeros(1, 3, shown.size, shown.size, device=device)).shape[1:]
         out = _reserve(temporary, (len(rows), *shape))
         unread: list[tuple[int, str]] = []
         done = 0
-        for good, maps in encoded(model, dataset, rows, reading, unread, copy):
+        for good, maps in encoded(model, dataset, rows, reading, unread, copy, cache.stem):
             out[done : done + len(good)] = maps.half().cpu().numpy()
             done += len(good)
         failures = [(int(np.searchsorted(rows, row)), reason) for row, reason in unread]
@@ -132,9 +145,10 @@ def encoded(
     reading: Reading,
     failures: list[tuple[int, str]],
     copy: Copy | None = None,
+    stem: bool = False,
 ) -> Inputs:
-    """Run a backbone over images: of each batch the rows that could be read and their F
-    [B, channels, H, W]; row and reason of the others are added to `failures`."""
+    """Run a backbone, or its stem, over images: of each batch the rows that could be read and their
+    maps; row and reason of the others are added to `failures`."""
     shown, device = reading.preprocessing, next(model.parameters()).device
     change = None if copy is None else copy.draw(len(rows))
     batches = [rows[i : i + BATCH].tolist() for i in range(0, len(rows), BATCH)]
@@ -147,7 +161,7 @@ def encoded(
                     places = torch.from_numpy(np.searchsorted(rows, batch.good))
                     images = augment(images, change.of(places))
                 images = images.contiguous(memory_format=torch.channels_last)
-                yield batch.good, model.trunk(images)
+                yield batch.good, model.run_stem(images) if stem else model.trunk(images)
             reading.tick(len(batch.images))
 
 
@@ -204,9 +218,7 @@ def _cache_key(
     copy: Copy | None,
 ) -> str:
     digest = hashlib.sha256(repr((CACHE, torch.__version__, PIL.__version__)).encode())
-    for name, tensor in model.backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+    add_weights(digest, model.backbone)
     config = model.config
     digest.update(repr((config.backbone, config.stage, config.lower_stages, model.grid)).encode())
     digest.update(reading.preprocessing.hash.encode())
@@ -290,7 +302,7 @@ def bank_from_images(
     model.eval()
     if cache is not None:
         device = next(model.parameters()).device
-        stored = trunk_maps(model, dataset, rows, reading, cache)
+        stored = trunk_maps(model, dataset, rows, reading, MapCache(cache))
         starts = range(0, len(stored.rows), BATCH)
         parts = ((stored.rows[i : i + BATCH], stored.maps[i : i + BATCH]) for i in starts)
         own = ((n.tolist(), torch.from_numpy(maps).to(device).float()) for n, maps in parts)

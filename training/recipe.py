@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from training.errors import UsageError
 from training.images.preprocessing import Preprocessing
-from training.models.config import ModelConfig
+from training.models.config import TIMM, Freeze, ModelConfig
 from training.validated import Count, FromZero, Positive, Share, Weight, check_fields
 
 
@@ -31,9 +32,14 @@ class Recipe:
     decay: Share = 0.95  # that factor
     # epochs without a better one by `valid` after which a run ends; 0: it never ends early
     patience: FromZero = 0
-    # keep the backbone as loaded; its feature maps are then computed once
-    freeze_backbone: bool = True
-    # keep the batch norms of the backbone in inference mode while it is trained
+    # how much of the backbone is kept as loaded, so that its maps are computed once: `all` of it,
+    # the `stem`, which is all but its last stage, or `none`
+    freeze: Freeze = "all"
+    # with `stem`, the last stage that is validated and kept is so much of the tuned one, and of the
+    # one that was loaded the rest (WiSE-FT, Wortsman et al. 2022); 1: the tuned one itself
+    average: Share = 1.0
+    # keep the batch norms of the backbone in inference mode while all of it is trained; with `stem`
+    # they always are
     freeze_norm: bool = True
     category_weight: Weight = 0.1  # of the category loss (Eq. 10)
     attribute_weight: Weight = 0.3  # lambda of Eq. 15, masked attribute loss
@@ -62,9 +68,9 @@ class Recipe:
     drop_maps: Annotated[float, Meta(ge=0, lt=1)] = 0.2
     crop: Share = 0.75  # images are cropped at random to at least this share of each side
     flip: bool = True  # mirror images at random
-    # with a frozen backbone, how many copies of each training image, mirrored and cropped at
-    # random, have their maps stored beside its own; every time it is shown one of them or itself is
-    # drawn. With 0 the image's own map is mirrored and cropped
+    # with a frozen backbone or stem, how many copies of each training image, mirrored and cropped
+    # at random, have their maps stored beside its own; every time it is shown one of them or itself
+    # is drawn. With 0 the image's own map is mirrored and cropped, which a stem's cannot be
     copies: FromZero = 5
     # `float32`, `bfloat16` (the network's matrix products; the losses stay float32) or `auto`:
     # bfloat16 where the machine has instructions for it
@@ -72,11 +78,16 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.freeze == "stem" and self.copies == 0 and (self.flip or self.crop < 1):
+            raise UsageError(
+                "freeze = 'stem' with copies = 0: maps of a stem cannot be mirrored and cropped; "
+                "store copies, or set flip = false and crop = 1"
+            )
 
     @property
     def stored_copies(self) -> int:
-        """How many copies of each training image are stored: none if the backbone is trained."""
-        return self.copies if self.freeze_backbone else 0
+        """How many copies of each training image are stored: none if all is trained."""
+        return 0 if self.freeze == "none" else self.copies
 
     @property
     def teaches(self) -> bool:
@@ -101,6 +112,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.recipe.freeze == "stem":
+            if self.model.backbone.startswith(TIMM):
+                raise UsageError(
+                    f"freeze = 'stem': {self.model.backbone} cannot be run in two pieces; "
+                    "freeze all or none of it"
+                )
+            if self.model.stage == "layer1":
+                raise UsageError("freeze = 'stem': there is no stage below layer1")
 
     def options(self) -> dict[str, Any]:
         """All options by name, JSON-ready, but where the weights lie."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.files import write_file
+from training.models.backbones import add_weights
 from training.models.embedder import ConditionedEmbedder
 from training.recipe import RunConfig
 from training.report import EpochReport, TrainReport
@@ -32,9 +33,14 @@ def whole_last(out: Path) -> Path | None:
     return path if path.is_file() else None
 
 
-def run_identity(config: RunConfig, dataset: Dataset) -> dict[str, Any]:
-    """What makes two runs one: all options, the schema, and the data that is learned from."""
+def run_identity(config: RunConfig, dataset: Dataset, model: ConditionedEmbedder) -> dict[str, Any]:
+    """What makes two runs one: all options, the schema, the data that is learned from and, where
+    some of it is kept as loaded, the backbone that a model starts with."""
+    digest = hashlib.sha256()
+    if config.recipe.freeze != "none":
+        add_weights(digest, model.backbone)
     return {
+        "backbone": digest.hexdigest(),
         "options": config.options(),
         "schema": dataset.schema.hash,
         "data": data_digest(dataset),
@@ -91,11 +97,9 @@ def read_last(out: Path) -> Unfinished:
         raise DataError(f"{path} is damaged: {error!r}") from error
 
 
-def check_same_run(
-    found: Unfinished, run: dict[str, Any], model: ConditionedEmbedder, out: Path
-) -> None:
+def check_same_run(found: Unfinished, run: dict[str, Any], out: Path) -> None:
     """Raise DataError, which names what differs, unless `run`, the `run_identity` of what is asked
-    for now, and the model that it starts with are those of the run found in `out`."""
+    for now, is that of the run found in `out`."""
     ours, theirs = run["options"], found.run["options"]
     differing = [
         f"{k}: {theirs.get(k)} there, {v} here" for k, v in ours.items() if theirs.get(k) != v
@@ -104,10 +108,8 @@ def check_same_run(
         differing.append("other attributes or values")
     elif found.run["data"] != run["data"]:
         differing.append("other training or validation images, or labels of them")
-    if not differing and ours["freeze_backbone"]:
-        own = model.backbone.state_dict(prefix="backbone.")
-        if not all(torch.equal(found.model[name], own[name].cpu()) for name in own):
-            differing.append("other weights of the frozen backbone")
+    if not differing and found.run["backbone"] != run["backbone"]:
+        differing.append("other weights of the frozen backbone")
     if differing:
         raise DataError(
             f"{out} is of another run ({'; '.join(differing)}); "

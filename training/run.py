@@ -81,17 +81,17 @@ def run_training(
     if exports:
         load_exporters()  # now: that it cannot be done should not be found after the last epoch
     torch.manual_seed(config.seed)
-    if config.weights is None and config.recipe.freeze_norm and not config.recipe.freeze_backbone:
+    if config.weights is None and config.recipe.freeze_norm and config.recipe.freeze == "none":
         # Batch norms that never saw data have nothing to keep.
         config = replace(config, recipe=replace(config.recipe, freeze_norm=False))
     model = build_model(dataset.schema, config.model, len(dataset.category_names), config.weights)
     unfinished = read_last(out) if setting.resume else None
     if unfinished is not None:  # now, not after the maps are computed
-        check_same_run(unfinished, run_identity(config, dataset), model, out)
+        check_same_run(unfinished, run_identity(config, dataset, model), out)
     model.to(setting.device)
     reading = Reading(config.preprocessing, setting.workers, progress.encoded)
     source: Source
-    if config.recipe.freeze_backbone:
+    if config.recipe.freeze != "none":
         if not processes.first:  # one process computes the maps, the others then find them
             processes.wait()
         cache, retry = out.parent / "cache", processes.first
@@ -99,8 +99,9 @@ def run_training(
         if processes.first:
             processes.wait()
     else:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         source = Photographs(dataset, reading)
+    if config.recipe.freeze != "all":
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if model.needs_landmarks:
         source.locate()
     trainer = Trainer(model, source, config, setting)

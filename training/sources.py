@@ -1,11 +1,10 @@
-"""Where a run's batches come from: photographs, or the stored maps of a frozen backbone."""
+"""Where a run's batches come from: photographs, or the stored maps of a frozen backbone or stem."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from training.images.batches import ReadBatch, Reading, read_batches
 from training.images.landmarks import in_square, moved
 from training.images.preprocessing import Preprocessing
 from training.images.tensors import normalise
-from training.maps import Copy, Inputs, MapBank, bank_from_trunk, trunk_maps
+from training.maps import Copy, Inputs, MapBank, MapCache, bank_from_trunk, trunk_maps
+from training.models.config import Freeze
 from training.models.embedder import ConditionedEmbedder
 from training.recipe import Recipe
 from training.sampling import BatchPlan, plain
@@ -43,11 +43,10 @@ def validation_rows(dataset: Dataset) -> NDArray[np.int64]:
 class Source(ABC):
     """Batches to train on, and what to validate on."""
 
-    frozen: ClassVar[bool]
-    """Whether batches are maps F of the backbone rather than images."""
-
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, freeze: Freeze) -> None:
         self.dataset = dataset
+        self.freeze = freeze
+        """What batches are, as `ConditionedEmbedder.trunk_from` takes them."""
         self.rows = dataset.rows_of("train")
         """Of the train split [M] int64; without the unreadable ones if all were read at first."""
         self.valid_rows = validation_rows(dataset)
@@ -88,15 +87,13 @@ class Source(ABC):
             return None
         device = next(model.parameters()).device
         own = ((rows, inputs.to(device)) for rows, inputs in self.validation_inputs() if rows)
-        trunk = own if self.frozen else ((rows, model.trunk(images)) for rows, images in own)
+        trunk = ((rows, model.trunk_from(inputs, self.freeze)) for rows, inputs in own)
         return bank_from_trunk(model, self.dataset, trunk)
 
 
 class StoredMaps(Source):
-    """Maps of a frozen backbone, of the images and of the recipe's copies of them; `trunk_maps`
-    makes them."""
-
-    frozen = True
+    """Maps of a frozen backbone or stem, of the images and of the recipe's copies of them;
+    `trunk_maps` makes them."""
 
     def __init__(
         self,
@@ -107,9 +104,10 @@ class StoredMaps(Source):
         recipe: Recipe,
         retry: bool = True,
     ) -> None:
-        super().__init__(dataset)
+        super().__init__(dataset, recipe.freeze)
         train, wanted = self.rows, np.union1d(self.rows, self.valid_rows)
-        own = trunk_maps(model, dataset, wanted, reading, cache, retry=retry)
+        kept = MapCache(cache, recipe.freeze == "stem", retry)
+        own = trunk_maps(model, dataset, wanted, reading, kept)
         self.failures += own.failures
         self.rows = np.intersect1d(own.rows, train)
         self.valid_rows = np.setdiff1d(own.rows, train)
@@ -118,7 +116,7 @@ class StoredMaps(Source):
         for number in range(1, recipe.stored_copies + 1):
             copy = Copy(number, recipe.flip, recipe.crop, recipe.precision)
             self._copies.append((copy, self.rows))
-            self._stored.append(trunk_maps(model, dataset, self.rows, reading, cache, copy, retry))
+            self._stored.append(trunk_maps(model, dataset, self.rows, reading, kept, copy))
             self.rows = np.intersect1d(self._stored[-1].rows, self.rows)
 
     def batches(self, orders: Iterator[BatchPlan]) -> Inputs:
@@ -150,10 +148,8 @@ class Photographs(Source):
     """Images: kept decoded in so many bytes of memory if they fit, else decoded anew each epoch by
     workers."""
 
-    frozen = False
-
     def __init__(self, dataset: Dataset, reading: Reading, memory: int = PIXEL_MEMORY) -> None:
-        super().__init__(dataset)
+        super().__init__(dataset, "none")
         self._reading = reading
         self._shown, self._whole = reading.preprocessing, reading.preprocessing.whole
         self._kept: dict[int, NDArray[np.uint8]] = {}

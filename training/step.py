@@ -33,6 +33,8 @@ from training.losses import (
     value_loss,
     value_pairs,
 )
+from training.models.backbones import last_stage
+from training.models.config import Freeze
 from training.models.embedder import ConditionedEmbedder, Given, Seen
 from training.processes import ALONE, Processes
 from training.recipe import Recipe
@@ -44,7 +46,7 @@ class Batch:
     """What a step is given. With several processes `inputs` are this one's share, the rest is of
     the whole batch."""
 
-    inputs: Tensor  # normalised images [b, 3, S, S], or F [b, channels, H, W] of a frozen backbone
+    inputs: Tensor  # normalised images [b, 3, S, S], or what `trunk_from` takes of a frozen one
     labels: Tensor  # label states [B, K] float
     category: Tensor  # [B] int64, -1 unknown
     # what each picture shows, for nuance: pictures of one item, and copies of one picture, have one
@@ -185,13 +187,17 @@ def sampled_losses(seen: Tensor, attribute: Tensor, recipe: Recipe) -> Losses:
 
 class Objective(nn.Module):
     """A model with its losses, as one module: `forward` is all that a step differentiates.
-    `frozen`: whether inputs are stored maps."""
+    `freeze`: what inputs are, see `ConditionedEmbedder.trunk_from`."""
 
     def __init__(
-        self, model: ConditionedEmbedder, recipe: Recipe, frozen: bool, processes: Processes = ALONE
+        self,
+        model: ConditionedEmbedder,
+        recipe: Recipe,
+        freeze: Freeze,
+        processes: Processes = ALONE,
     ) -> None:
         super().__init__()
-        self.model, self.recipe, self.frozen, self.processes = model, recipe, frozen, processes
+        self.model, self.recipe, self.freeze, self.processes = model, recipe, freeze, processes
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         """The losses of a batch; all draws are made for the whole of it, by every process from a
@@ -204,9 +210,10 @@ class Objective(nn.Module):
         drawn = draw_augmentation(total, channels, flip, crop, drop, generator).of(own)
         with autocast(recipe.precision, batch.inputs.device.type):
             inputs = augment(batch.inputs, drawn)
-            if not self.frozen:
-                inputs = model.trunk(inputs.contiguous(memory_format=torch.channels_last))
-            trunk = drop_channels(model.standardise(inputs), drawn, drop)
+            if self.freeze == "none":
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            trunk = model.trunk_from(inputs, self.freeze)
+            trunk = drop_channels(model.standardise(trunk), drawn, drop)
             extra = model.own_losses(trunk, self._given(batch, drawn, generator))
             if extra and not recipe.teaches:
                 zero = torch.zeros((), device=trunk.device)
@@ -285,7 +292,14 @@ def partners(model: ConditionedEmbedder, recipe: Recipe) -> bool:
 
 def fixed_norm(recipe: Recipe) -> bool:
     """Whether batch norms keep the statistics that they have."""
-    return recipe.freeze_backbone or recipe.freeze_norm
+    return recipe.freeze != "none" or recipe.freeze_norm
+
+
+def tuned(model: ConditionedEmbedder, recipe: Recipe) -> nn.Module:
+    """What of the backbone is trained."""
+    if recipe.freeze == "none":
+        return model.backbone
+    return last_stage(model.backbone) if recipe.freeze == "stem" else nn.Sequential()
 
 
 def set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
@@ -293,8 +307,9 @@ def set_mode(model: ConditionedEmbedder, recipe: Recipe) -> None:
     model.train()
     if fixed_norm(recipe):
         model.standardise.eval()
-    if recipe.freeze_backbone:
+    if recipe.freeze != "none":
         model.backbone.eval().requires_grad_(False)
+        tuned(model, recipe).requires_grad_(True)
     elif recipe.freeze_norm:
         for module in model.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -30,7 +31,16 @@ from training.report import EpochReport, Progress, TrainReport
 from training.resume import run_identity, save_last
 from training.sampling import BatchPlan, BatchPlans, epoch_seed, plain, what_they_show
 from training.sources import CHUNK, Source
-from training.step import Objective, fixed_norm, lay_out, make_batch, partners, set_mode, train_step
+from training.step import (
+    Objective,
+    fixed_norm,
+    lay_out,
+    make_batch,
+    partners,
+    set_mode,
+    train_step,
+    tuned,
+)
 
 Validate = Callable[[MapBank, Dataset], float | None]
 """Gives the MAP (percent, higher is better) of a model on its `valid` split, if it has one."""
@@ -78,7 +88,9 @@ class Trainer:
         shares, pairs = setting.processes.count, partners(model, recipe)
         pairs = pairs or (model.wants_pairs and dataset.items is not None)
         self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
-        self._identity = run_identity(config, dataset)
+        self._identity = run_identity(config, dataset, model)
+        self._tuned = list(tuned(model, recipe).parameters()) if recipe.freeze == "stem" else []
+        self._loaded = [weights.detach().clone() for weights in self._tuned]
         self._labels = torch.from_numpy(dataset.labels)
         self._category = torch.from_numpy(dataset.category)
         self._shows = torch.from_numpy(what_they_show(dataset))
@@ -89,7 +101,7 @@ class Trainer:
         recipe = self.config.recipe
         if self.model.config.lower_stages and fixed_norm(recipe):
             self._calibrate()
-        if recipe.freeze_backbone:  # else F changes while it is trained
+        if recipe.freeze == "all":  # else F changes while it is trained
             self._fit_garment_nuance()
 
     def train(self, report: TrainReport, progress: Progress) -> None:
@@ -98,7 +110,7 @@ class Trainer:
         checkpoint that cannot be written."""
         model, recipe, processes = self.model, self.config.recipe, self.setting.processes
         set_mode(model, recipe)
-        objective: nn.Module = Objective(model, recipe, self.source.frozen, processes)
+        objective: nn.Module = Objective(model, recipe, self.source.freeze, processes)
         if processes.count > 1:
             objective = DistributedDataParallel(objective, find_unused_parameters=True)
         done = len(report.epochs)
@@ -110,11 +122,14 @@ class Trainer:
             started = time.monotonic()
             progress.start_epoch(epoch + 1, recipe.epochs, self.plans.steps)
             losses = self._epoch(epoch, objective, islice(batches, self.plans.steps), progress)
-            figure = self._validated() if processes.first else None
-            latest = EpochReport(epoch + 1, losses, figure, time.monotonic() - started)
-            report.epochs.append(latest)
+            with self._averaged():
+                figure = self._validated() if processes.first else None
+                latest = EpochReport(epoch + 1, losses, figure, time.monotonic() - started)
+                report.epochs.append(latest)
+                if processes.first:
+                    self._save_best(report)
             if processes.first:
-                self._save(report)
+                save_last(report, model, self.optimizer, self._identity)
             processes.wait()
             progress.end_epoch(latest)
 
@@ -161,9 +176,21 @@ class Trainer:
             progress.step(losses)
         return {k: v / steps for k, v in sums.items()}
 
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The model as it is validated and kept: with what the recipe's average leaves of the last
+        stage that was tuned, while training goes on with all of it."""
+        own = [weights.detach().clone() for weights in self._tuned]
+        with torch.no_grad():
+            for weights, loaded in zip(self._tuned, self._loaded, strict=True):
+                weights.copy_(torch.lerp(loaded, weights, self.config.recipe.average))
+            yield
+            for weights, tuned_ones in zip(self._tuned, own, strict=True):
+                weights.copy_(tuned_ones)
+
     def _validated(self) -> float | None:
         self.model.eval()
-        if not self.config.recipe.freeze_backbone:
+        if self.config.recipe.freeze != "all":
             self._fit_garment_nuance()
         if self.setting.validate is None:
             return None
@@ -209,9 +236,9 @@ class Trainer:
         for _, inputs in self.source.batches(plain(drawn, CHUNK)):
             if len(inputs):  # else none of them could be read
                 inputs = inputs.to(self.setting.device)
-                yield inputs if self.source.frozen else self.model.trunk(inputs)
+                yield self.model.trunk_from(inputs, self.source.freeze)
 
-    def _save(self, report: TrainReport) -> None:
+    def _save_best(self, report: TrainReport) -> None:
         latest, dataset = report.epochs[-1], self.source.dataset
         figure, best = latest.validation, report.best_validation
         if figure is None or best is None or figure > best:
@@ -228,21 +255,18 @@ class Trainer:
                 remarks["backbone_source"] = source
             shown, names = self.config.preprocessing, dataset.category_names
             save_checkpoint(report.out / "best", self.model, shown, names, remarks)
-        save_last(report, self.model, self.optimizer, self._identity)
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over the new layers and, if trained, the backbone.
+def build_optimizer(model: ConditionedEmbedder, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over the new layers and what of the backbone is trained.
 
     Each parameter group's `peak` is the learning rate that the schedule scales.
     """
-    rates = {False: recipe.learning_rate}
-    if not recipe.freeze_backbone:
-        rates[True] = recipe.backbone_learning_rate
-    groups = []
-    for old, rate in rates.items():
-        own = [p for n, p in model.named_parameters() if n.startswith("backbone.") == old]
-        groups.append({"params": own, "lr": rate, "peak": rate})
+    new = [p for n, p in model.named_parameters() if not n.startswith("backbone.")]
+    groups = [{"params": new, "lr": recipe.learning_rate, "peak": recipe.learning_rate}]
+    if old := list(tuned(model, recipe).parameters()):
+        rate = recipe.backbone_learning_rate
+        groups.append({"params": old, "lr": rate, "peak": rate})
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=True)
 
 

@@ -79,7 +79,8 @@ class RowFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         `DATASET-BACKBONE`, for the tuned values. Raises UsageError: unknown option or variant.
         """
         tuned = self.tuned.get(group, {})
-        recipe = {"freeze_backbone": weights is not None} | self.base.get("recipe", {}) | row.recipe
+        recipe: Options = {"freeze": "none" if weights is None else "all"}
+        recipe |= self.base.get("recipe", {}) | row.recipe
         recipe |= tuned.get(EVERY_ROW, {}) | tuned.get(row.name, {})
         where = f"row {row.name!r}"
         model = self.base.get("model", {}) | {"backbone": backbone}

@@ -50,7 +50,10 @@ class Options(DatasetOptions):
         "Backbone weights: a .safetensors file; imagenet, or a tag of timm's (downloads).",
     ] = None
     freeze: Annotated[
-        bool | None, "Keep the backbone and train on its stored maps [default: if --weights]."
+        str | None,
+        click.Choice(["none", "stem", "all"]),
+        "What of the backbone is kept as loaded and run once: the stem is all but its last stage "
+        "[default: all with --weights, else none].",
     ] = None
     epochs: Annotated[int | None, COUNT] = None
     batch_size: Annotated[int | None, click.IntRange(min=2)] = None
@@ -100,7 +103,7 @@ def command(options: Options) -> int:
     images += len(validation_rows(dataset))
     with joined(choice.device) as (processes, where):
         if processes.first:
-            how = "frozen" if run.recipe.freeze_backbone else "trained"
+            how = {"none": "trained", "stem": "stem frozen", "all": "frozen"}[run.recipe.freeze]
             say(
                 f"{len(dataset):,} images; {run.model.backbone} to {run.model.stage} ({how}) at "
                 f"{run.preprocessing.size} px on {where}; {run.recipe.epochs} epochs, "
@@ -180,16 +183,14 @@ def _configured(options: Options) -> RunConfig:
         model = with_variant(options.variant, model)
     model = validated(ModelConfig, model.to_json() | options.given("backbone", "stage"), "options")
     weights = base.weights if options.weights is None else options.weights
-    given = options.given("epochs", "batch_size", "learning_rate")
+    given = options.given("epochs", "batch_size", "learning_rate", "freeze")
+    if options.config is None or "freeze" not in named_in(options.config, "recipe"):
+        given = {"freeze": "none" if weights is None else "all"} | given
     recipe = validated(Recipe, base.recipe.to_json() | given, "options")
-    if options.freeze is not None:
-        recipe = replace(recipe, freeze_backbone=options.freeze)
-    elif options.config is None or "freeze_backbone" not in named_in(options.config, "recipe"):
-        recipe = replace(recipe, freeze_backbone=weights is not None)
-    if recipe.freeze_backbone and weights is None:
+    if recipe.freeze != "none" and weights is None:
         raise UsageError(
             "a backbone with random weights is not worth freezing; pass --weights FILE, "
-            "or --no-freeze to train it from scratch"
+            "or --freeze none to train it from scratch"
         )
     named = set() if options.config is None else named_in(options.config, "preprocessing")
     shown = pictures_of(model.backbone, weights)

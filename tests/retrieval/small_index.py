@@ -62,7 +62,7 @@ def make_shop(root: Path) -> Shop:
     write_tiny_catalogue(shop.catalogue, 60)
     _add_rows(shop.catalogue)
     dataset = load_dataset(str(shop.catalogue))
-    recipe = Recipe(epochs=2, batch_size=20, freeze_backbone=False, crop=0.9)
+    recipe = Recipe(epochs=2, batch_size=20, freeze="none", crop=0.9)
     config = RunConfig(MODEL, recipe, Preprocessing(size=32))
     run_training(dataset, config, shop.run, Setting(validate=validation_map))
     checkpoint = load_checkpoint(shop.run)

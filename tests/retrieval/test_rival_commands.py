@@ -13,7 +13,7 @@ def test_a_rival_is_trained_and_measured_but_not_indexed(
     monkeypatch.chdir(shop.root)
     monkeypatch.delenv("COLUMNS", raising=False)  # parallel test runs set it, and tables fit it
     out = tmp_path / name
-    small = ("--backbone", "resnet18", "--stage", "layer1", "--image-size", 32, "--no-freeze")
+    small = ("--backbone", "resnet18", "--stage", "layer1", "--image-size", 32, "--freeze", "none")
     options = (*small, "--batch-size", 20, "--workers", 0, "--epochs", 1)
     code, _, err = run(
         capsys, "train", "--dataset", "shop", "--variant", name, "--out", out, *options

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from retrieval.commands.train import validation_map
+from training import trainer
 from training.datasets import load_dataset
 from training.datasets.dataset import Dataset
 from training.images.preprocessing import Preprocessing
@@ -37,13 +38,14 @@ _RECIPE = Recipe(
 
 
 def shared_configs(weights: str) -> dict[str, RunConfig]:
-    """Frozen or not, batches or triplets. With weights, so that batch norms are kept as loaded:
-    they would see each process' share alone."""
+    """All, the stem or nothing frozen, batches or triplets. With weights, so that batch norms are
+    kept as loaded: they would see each process' share alone."""
     recipes = {
         "frozen": _RECIPE,
-        "unfrozen": replace(_RECIPE, freeze_backbone=False),
+        "unfrozen": replace(_RECIPE, freeze="none"),
+        "stem frozen": replace(_RECIPE, freeze="stem"),
         "frozen triplets": replace(_RECIPE, sampling="triplets"),
-        "unfrozen triplets": replace(_RECIPE, sampling="triplets", freeze_backbone=False),
+        "unfrozen triplets": replace(_RECIPE, sampling="triplets", freeze="none"),
     }
     model = ModelConfig("small", "layer3", 2, 8)
     return {
@@ -90,7 +92,8 @@ def _main(catalogue: str, weights: str, out: Path) -> None:
     with joined("cpu") as (processes, _):
         assert processes.count == 2
         if not processes.first:  # it must not write
-            Trainer._save = None  # type: ignore[assignment,method-assign]
+            Trainer._save_best = None  # type: ignore[assignment,method-assign]
+            trainer.save_last = None  # type: ignore[assignment]
         reports = run_all(load_dataset(catalogue), weights, out, processes)
         (out / f"report-{processes.rank}.json").write_text(json.dumps(reports))
 

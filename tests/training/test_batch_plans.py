@@ -66,7 +66,7 @@ def test_a_frozen_backbones_images_come_as_one_of_their_copies(
     again = _plans(dataset, replace(recipe, copies=2, epochs=30), done=29)
     last = plans[-len(again) :]
     assert [(p.rows, p.copies) for p in again] == [(p.rows, p.copies) for p in last]
-    for none in (replace(recipe, copies=0), replace(recipe, freeze_backbone=False)):
+    for none in (replace(recipe, copies=0), replace(recipe, freeze="none")):
         assert not any(copy for plan in _plans(dataset, none) for copy in plan.copies)
     shares = [plans[0].order(Processes(rank, 2)) for rank in range(2)]
     assert shares[0].rows + shares[1].rows == plans[0].rows

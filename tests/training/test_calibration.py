@@ -65,7 +65,9 @@ def test_training_maps_get_mean_0_and_variance_1_in_every_channel(
     dataset: Dataset, weights: str, tmp_path: Path, frozen: bool
 ) -> None:
     # No steps of the backbone that count, so that the maps stay those that were measured.
-    recipe = replace(CONFIG.recipe, freeze_backbone=frozen, backbone_learning_rate=1e-12)
+    recipe = replace(
+        CONFIG.recipe, freeze="all" if frozen else "none", backbone_learning_rate=1e-12
+    )
     model = _train(dataset, replace(CONFIG, recipe=recipe, weights=weights), tmp_path / "run")
     trunk = _training_trunk(dataset, model)
     raw = trunk.numpy().astype(np.float64).transpose(1, 0, 2, 3).reshape(trunk.shape[1], -1)
@@ -93,7 +95,7 @@ def test_training_on_does_not_move_them_and_a_resumed_run_measures_nothing_anew(
 
 
 def test_from_scratch_they_are_learned_with_the_network(dataset: Dataset, tmp_path: Path) -> None:
-    recipe = replace(CONFIG.recipe, freeze_backbone=False)
+    recipe = replace(CONFIG.recipe, freeze="none")
     model = _train(dataset, replace(CONFIG, recipe=recipe), tmp_path / "run")
     assert int(model.standardise.num_batches_tracked) == 3
 
@@ -105,7 +107,7 @@ def test_a_split_of_unreadable_images_is_refused(
     for path in (root / "images").iterdir():
         path.write_bytes(b"not a picture")
     monkeypatch.setattr("training.run.Photographs", partial(Photographs, memory=0))
-    recipe = replace(CONFIG.recipe, freeze_backbone=False)
+    recipe = replace(CONFIG.recipe, freeze="none")
     with pytest.raises(DataError, match="none of 20 training images could be read"):
         _train(
             load_dataset(str(root)), replace(CONFIG, recipe=recipe, weights=weights), tmp_path / "r"

@@ -46,7 +46,7 @@ def test_a_step_in_bfloat16_is_near_that_in_float32(name: str, recipe: object) -
     batch = _batch_of(12, [0, 1, 2, 0] if recipe is TRIPLETS else None)
     found, gradients = [], []
     for precision in ("float32", "bfloat16"):
-        objective = Objective(model, replace(recipe, precision=precision), frozen=False)
+        objective = Objective(model, replace(recipe, precision=precision), freeze="none")
         losses = objective(batch, torch.Generator().manual_seed(0))
         assert losses.total.dtype == torch.float32
         model.zero_grad()

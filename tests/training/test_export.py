@@ -43,7 +43,7 @@ from training.export import (
 )
 from training.images.preprocessing import Preprocessing
 from training.images.tensors import normalise
-from training.models.config import VARIANTS, ModelConfig, variant
+from training.models.config import VARIANTS, Freeze, ModelConfig, variant
 from training.models.m2fashion import M2Fashion
 from training.recipe import Recipe
 from training.run import RunConfig, Setting, run_training
@@ -297,16 +297,20 @@ def test_the_sample_is_the_same_and_readable(tmp_path: Path) -> None:
 
 CONFIG = RunConfig(
     dataclasses.replace(SMALL, garment_nuance=8),
-    Recipe(epochs=2, batch_size=20, freeze_backbone=False, precision="float32"),
+    Recipe(epochs=2, batch_size=20, freeze="none", precision="float32"),
     Preprocessing(size=32),
 )
 
 
-def test_training_exports_its_best_epoch_and_nothing_stale_stays(tmp_path: Path) -> None:
+@pytest.mark.parametrize("freeze", ["none", "stem"])
+def test_training_exports_its_best_epoch_and_nothing_stale_stays(
+    tmp_path: Path, freeze: Freeze
+) -> None:
     root = write_tiny_catalogue(tmp_path / "shapes", 60)
     (root / "images/005.png").write_bytes(b"not a picture")
     dataset, out = load_dataset(str(root)), tmp_path / "run"
-    report = run_training(dataset, CONFIG, out)
+    config = dataclasses.replace(CONFIG, recipe=dataclasses.replace(CONFIG.recipe, freeze=freeze))
+    report = run_training(dataset, config, out)
     assert report.export.images == 13  # of the 39 readable ones of 40
     found = load_checkpoint(out)
     pixels = sample_pictures(root, dataset.paths[:40], CONFIG.preprocessing)[:5]
@@ -316,7 +320,7 @@ def test_training_exports_its_best_epoch_and_nothing_stale_stays(tmp_path: Path)
 
     files = {name: (out / "best" / name).read_bytes() for name in (ONNX, ONNX_INT8)}
     (out / "best" / ONNX).unlink()
-    again = run_training(dataset, CONFIG, out, Setting(resume=True))
+    again = run_training(dataset, config, out, Setting(resume=True))
     assert again.export == report.export
     assert {name: (out / "best" / name).read_bytes() for name in files} == files
 

@@ -120,7 +120,7 @@ def test_other_weights_of_a_frozen_backbone_are_refused_before_the_maps_are_made
     config = replace(
         CONFIG,
         model=replace(CONFIG.model, backbone="small", stage="layer3"),
-        recipe=replace(TWO.recipe, epochs=1, freeze_backbone=True, copies=0),
+        recipe=replace(TWO.recipe, epochs=1, freeze="all", copies=0),
         weights=paths[0],
     )
     out = tmp_path / "runs" / "one"

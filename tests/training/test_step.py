@@ -89,7 +89,7 @@ def test_the_backbone_sees_an_image_once_and_the_head_all_conditions_in_one_go()
     model = _model()
     counter = _Counter(model)
     recipe = replace(PLAIN, value_conditions=5)
-    Objective(model, recipe, frozen=False)(_batch_of(), torch.Generator().manual_seed(0))
+    Objective(model, recipe, freeze="none")(_batch_of(), torch.Generator().manual_seed(0))
     assert counter.backbone == counter.reduce == counter.keys == [IMAGES]
     # Three types and five drawn conditions for all images, and each image's own mask.
     assert counter.conditions == [(1, 3 + 5), (IMAGES, 1)]
@@ -100,12 +100,12 @@ def test_stored_maps_do_without_the_backbone() -> None:
     with torch.no_grad():
         stored = replace(batch, inputs=model.trunk(batch.inputs))
     losses = [
-        Objective(model, PLAIN, frozen)(one, torch.Generator().manual_seed(0)).numbers()
-        for frozen, one in ((False, batch), (True, stored))
+        Objective(model, PLAIN, freeze)(one, torch.Generator().manual_seed(0)).numbers()
+        for freeze, one in (("none", batch), ("all", stored))
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     counter = _Counter(model)
-    Objective(model, PLAIN, frozen=True)(stored, torch.Generator().manual_seed(0))
+    Objective(model, PLAIN, freeze="all")(stored, torch.Generator().manual_seed(0))
     assert counter.backbone == []
     assert counter.reduce == [IMAGES]
 
@@ -113,7 +113,7 @@ def test_stored_maps_do_without_the_backbone() -> None:
 def test_sampled_triplets_are_one_pass_as_well() -> None:
     model = _model()
     counter = _Counter(model)
-    Objective(model, TRIPLETS, frozen=False)(_batch_of(12, [0, 1, 2, 0]), torch.Generator())
+    Objective(model, TRIPLETS, freeze="none")(_batch_of(12, [0, 1, 2, 0]), torch.Generator())
     assert counter.backbone == counter.reduce == [12]
     assert counter.conditions == [(12, 1)]
 
@@ -123,7 +123,7 @@ def test_a_batchs_losses_equal_those_of_one_image_and_condition_at_a_time(name: 
     model, batch = _model(name), _batch_of()
     recipe = replace(PLAIN, category_weight=0, attribute_weight=0, triplet_weight=0)
     recipe = replace(recipe, value_weight=0.7, contrast_weight=0.4, value_conditions=4)
-    got = Objective(model, recipe, frozen=False)(batch, torch.Generator().manual_seed(5))
+    got = Objective(model, recipe, freeze="none")(batch, torch.Generator().manual_seed(5))
     generator = torch.Generator().manual_seed(5)
     # The augmentation's draws come first; they change nothing here.
     for shape in ((IMAGES,), (IMAGES, 2), (IMAGES, 2)):
@@ -232,7 +232,7 @@ def test_sampled_triplets_equal_three_passes_each(name: str, attributes: list[in
     """Loss and gradients; a triplet with the attribute -1 is as if it were not there."""
     model, batch = _model(name), _batch_of(12, attributes)
     recipe = replace(TRIPLETS, margin=0.5)  # so that most triplets violate it
-    got = Objective(model, recipe, frozen=False)(batch, torch.Generator())
+    got = Objective(model, recipe, freeze="none")(batch, torch.Generator())
     expected = _three_passes(model, batch, attributes, 0.5)
     assert float(expected.detach()) > 0.05
     torch.testing.assert_close(got.triplet, expected, rtol=1e-4, atol=1e-6)
@@ -250,7 +250,7 @@ def test_a_batch_without_a_whole_triplet_costs_nothing() -> None:
     model = _model()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    objective = Objective(model, TRIPLETS, frozen=False)
+    objective = Objective(model, TRIPLETS, freeze="none")
     losses = train_step(objective, optimizer, _batch_of(6, [-1, -1]), torch.Generator())
     assert losses["total"] == 0
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
@@ -297,7 +297,7 @@ def test_an_unreadable_image_counts_for_nothing_in_a_batch() -> None:
     shows[4] = -1
     without = torch.arange(IMAGES) != 4
     losses = [
-        Objective(model, recipe, frozen=False)(one, torch.Generator().manual_seed(0)).numbers()
+        Objective(model, recipe, freeze="none")(one, torch.Generator().manual_seed(0)).numbers()
         for one in (
             Batch(inputs, labels, category, shows),
             Batch(inputs[without], labels[without], category[without], shows[without]),
@@ -311,7 +311,7 @@ def test_a_step_moves_every_part_that_it_should() -> None:
     model = _model().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     before = {k: p.detach().clone() for k, p in model.named_parameters()}
-    objective: nn.Module = Objective(model, PLAIN, frozen=False)
+    objective: nn.Module = Objective(model, PLAIN, freeze="none")
     train_step(objective, optimizer, _batch_of(), torch.Generator().manual_seed(0))
     for key, parameter in model.named_parameters():
         assert not torch.equal(before[key], parameter), key

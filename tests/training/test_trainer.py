@@ -15,7 +15,7 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError, UsageError
 from training.images.preprocessing import Preprocessing
 from training.maps import MapBank
-from training.models.config import ModelConfig, variant
+from training.models.config import Freeze, ModelConfig, variant
 from training.recipe import Recipe
 from training.report import Progress, TrainReport
 from training.resume import read_last
@@ -27,7 +27,7 @@ CONFIG = RunConfig(
     Recipe(
         epochs=3,
         batch_size=20,
-        freeze_backbone=False,
+        freeze="none",
         learning_rate=3e-3,
         crop=0.8,
         precision="float32",
@@ -107,15 +107,13 @@ def test_training_learns_and_keeps_its_best_epoch(
 
 
 @pytest.mark.parametrize("sampling", ["batch", "triplets"])
-@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("freeze", ["none", "stem", "all"])
 def test_fault_33_resumed_training_goes_on_with_the_same_losses(
-    dataset: Dataset, tmp_path: Path, frozen: bool, sampling: Literal["batch", "triplets"]
+    dataset: Dataset, tmp_path: Path, freeze: Freeze, sampling: Literal["batch", "triplets"]
 ) -> None:
-    recipe = replace(
-        CONFIG.recipe, freeze_backbone=frozen, sampling=sampling, triplets_per_epoch=60
-    )
-    config = replace(CONFIG, recipe=recipe)
-    _, whole = _run(dataset, tmp_path / "whole", config)
+    recipe = replace(CONFIG.recipe, freeze=freeze, sampling=sampling, triplets_per_epoch=60)
+    config = replace(CONFIG, recipe=replace(recipe, average=0.5))
+    all_at_once, whole = _run(dataset, tmp_path / "whole", config)
     assert len(whole) == 9
 
     class _Stop(Exception):
@@ -132,6 +130,8 @@ def test_fault_33_resumed_training_goes_on_with_the_same_losses(
     report, rest = _run(dataset, tmp_path / "part", config, resume=True)
     assert recorder.losses + rest == whole
     assert [e.epoch for e in report.epochs] == [1, 2, 3]
+    figures = [[e.validation for e in r.epochs] for r in (all_at_once, report)]
+    assert figures[0] == figures[1]
     final = [read_last(tmp_path / r).model for r in ("whole", "part")]
     assert all(torch.equal(final[0][k], final[1][k]) for k in final[0])
 
@@ -230,10 +230,11 @@ def test_a_valid_split_that_tells_nothing_leaves_the_last_epoch(tmp_path: Path) 
 def test_frozen_backbone_does_not_move_and_a_trained_one_does(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    for frozen in (True, False):
-        config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=1, freeze_backbone=frozen))
+    freezes: tuple[Freeze, ...] = ("none", "all")
+    for freeze in freezes:
+        config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=1, freeze=freeze))
         torch.manual_seed(config.seed)
-        out = tmp_path / str(frozen)
+        out = tmp_path / freeze
         _run(dataset, out, config)
         torch.manual_seed(config.seed)
         from training.models.m2fashion import M2Fashion
@@ -241,7 +242,7 @@ def test_frozen_backbone_does_not_move_and_a_trained_one_does(
         fresh = M2Fashion(dataset.schema, config.model, 2).state_dict()
         trained = load_checkpoint(out).model.state_dict()
         same = all(torch.equal(fresh[k], trained[k]) for k in fresh if k.startswith("backbone."))
-        assert same == frozen
+        assert same == (freeze == "all")
         assert not torch.equal(fresh["reduce.weight"], trained["reduce.weight"])
 
 
@@ -249,10 +250,10 @@ def test_a_broken_training_image_is_skipped_and_counted(tmp_path: Path) -> None:
     root = write_tiny_catalogue(tmp_path / "shapes", 60)
     (root / "images/005.png").write_bytes(b"not a picture")
     broken = load_dataset(str(root))
-    for frozen in (True, False):
-        recipe = replace(CONFIG.recipe, epochs=1, freeze_backbone=frozen)
-        config = replace(CONFIG, recipe=recipe)
-        report = run_training(broken, config, tmp_path / str(frozen), VALIDATED)
+    freezes: tuple[Freeze, ...] = ("none", "stem", "all")
+    for freeze in freezes:
+        config = replace(CONFIG, recipe=replace(CONFIG.recipe, epochs=1, freeze=freeze))
+        report = run_training(broken, config, tmp_path / freeze, VALIDATED)
         assert {p for p, _ in report.failures} == {"images/005.png"}
         assert len(report.epochs) == 1
 

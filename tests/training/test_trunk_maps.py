@@ -15,7 +15,7 @@ from training.datasets.dataset import Dataset
 from training.errors import DataError, ResourceError
 from training.images.batches import Reading
 from training.images.preprocessing import Preprocessing
-from training.maps import CACHE, TrunkMaps, trunk_maps
+from training.maps import CACHE, MapCache, TrunkMaps, trunk_maps
 from training.models.config import ModelConfig
 from training.models.m2fashion import M2Fashion
 from training.processes import Processes
@@ -50,8 +50,7 @@ class Cache:
             self.dataset if dataset is None else dataset,
             self.rows if rows is None else rows,
             Reading(Preprocessing(size=32)),
-            self.folder,
-            retry=retry,
+            MapCache(self.folder, retry=retry),
         )
         return found, self.computed
 

@@ -6,11 +6,13 @@ A backbone maps normalised images [B, 3, S, S] to F [B, channels, S / stride, S 
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -147,6 +149,23 @@ def channels_below(backbone: str, stage: str) -> int:
     return [PIXELS, *stages.values()][list(stages).index(stage)]
 
 
+def last_stage(backbone: nn.Module) -> nn.Sequential:
+    """The layers of the last stage, the backbone's own, which run on the output of the stage below:
+    [B, channels below, h, w] -> [B, channels, S / stride, S / stride]. None of timm's."""
+    if isinstance(backbone, ResNet50V2):
+        return backbone.last_stage
+    assert isinstance(backbone, nn.Sequential), "checked by RunConfig"
+    return nn.Sequential(backbone[-1])
+
+
+def stages_below(backbone: nn.Module, images: Tensor) -> list[Tensor]:
+    """The output of every stage but the last, lowest first; none of timm's."""
+    if isinstance(backbone, ResNet50V2):
+        return backbone.stages_below(images)[1:]
+    assert isinstance(backbone, nn.Sequential), "checked by RunConfig"
+    return _stages(backbone[:-1], images)
+
+
 def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]) -> Tensor:
     """Mean and deviation of the pixels, and the maps of all stages, averaged over cells.
 
@@ -154,10 +173,15 @@ def with_lower_stages(backbone: nn.Module, images: Tensor, grid: tuple[int, int]
     colour its last stages do worse than random features. What its lower stages saw is kept.
     Normalised [B, 3, S, S] -> [B, lower channels + channels of the last stage, H, W].
     """
+    return averaged(images, _stages(backbone, images), grid)
+
+
+def averaged(images: Tensor, stages: list[Tensor], grid: tuple[int, int]) -> Tensor:
+    """The same of the stages [B, channels, h, w] that are at hand."""
     mean = F.adaptive_avg_pool2d(images, grid)
     square = F.adaptive_avg_pool2d(images.square(), grid)
     deviation = (square - mean.square()).clamp(min=FLAT**2).sqrt()
-    maps = [F.adaptive_avg_pool2d(x, grid) for x in _stages(backbone, images)]
+    maps = [F.adaptive_avg_pool2d(x, grid) for x in stages]
     return torch.cat([mean, deviation, *(m.to(mean.dtype) for m in maps)], 1)
 
 
@@ -211,6 +235,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def add_weights(digest: hashlib._Hash, network: nn.Module) -> None:
+    """Add the names and values of all tensors of a network to a digest."""
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+
+
 def load_state(network: nn.Module, state: dict[str, Tensor], where: str) -> None:
     """Load `state`, whose keys of later stages and of the classifier are ignored; DataError if one
     of the network's is missing or of another shape."""
@@ -256,14 +287,22 @@ class ResNet50V2(StagedBackbone):
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """The output of every stage, lowest first; only the last has passed `post` and ReLU."""
+        below = self.stages_below(images)
+        last = F.relu(self.post(self.get_submodule(self._stages[-1])(below[-1])))
+        return [*below[1:], last]
+
+    def stages_below(self, images: Tensor) -> list[Tensor]:
+        """The input of the first stage, then the output of every stage but the last."""
         x = F.relu(self.bn1(self.conv0(self.bn0(images))))
-        x = F.max_pool2d(x, 3, 2, 1)
-        out = []
-        for name in self._stages:
-            x = self.get_submodule(name)(x)
-            out.append(x)
-        out[-1] = F.relu(self.post(x))
+        out = [F.max_pool2d(x, 3, 2, 1)]
+        for name in self._stages[:-1]:
+            out.append(self.get_submodule(name)(out[-1]))
         return out
+
+    @property
+    def last_stage(self) -> nn.Sequential:
+        """The layers of the last stage, `post` and ReLU included."""
+        return nn.Sequential(self.get_submodule(self._stages[-1]), self.post, nn.ReLU())
 
 
 class PreActivationBottleneck(nn.Module):

@@ -22,6 +22,10 @@ TIMM = "timm:"
 """How the names of backbones begin that timm has."""
 
 Stage = Literal["layer1", "layer2", "layer3", "layer4"]
+
+Freeze = Literal["none", "stem", "all"]
+"""How much of a backbone is kept as loaded: the stem is all below its last stage."""
+
 _Numbers = Annotated[int, Meta(ge=0, le=1024)]
 
 ARCHITECTURES = {

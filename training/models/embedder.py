@@ -21,13 +21,16 @@ from torch.nn import functional as F
 from training.descriptor import DescriptorLayout
 from training.losses import inapplicable
 from training.models.backbones import (
+    averaged,
     backbone_channels,
     build_backbone,
     channels_below,
+    last_stage,
     lower_channels,
+    stages_below,
     with_lower_stages,
 )
-from training.models.config import ModelConfig, layout_of
+from training.models.config import Freeze, ModelConfig, layout_of
 from training.models.nuance import AttributeNuance, GarmentNuance
 from training.schema import Attribute, Schema
 
@@ -203,6 +206,34 @@ class ConditionedEmbedder(nn.Module, ABC):
         if self.config.lower_stages:
             return with_lower_stages(self.backbone, images, self.grid)
         return F.adaptive_avg_pool2d(self.backbone(images), self.grid)
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        """What does not depend on the backbone's last stage, in one row an image: the lower stages'
+        part of F, if it has one, then the output of the stage below the last.
+        [B, 3, S, S] -> [B, n]."""
+        stages = stages_below(self.backbone, images)
+        rows = [stages[-1].to(images.dtype).flatten(1)]
+        if self.config.lower_stages:
+            rows.insert(0, averaged(images, stages, self.grid).flatten(1))
+        return torch.cat(rows, 1)
+
+    def above_stem(self, stem: Tensor) -> Tensor:
+        """Run the last stage: F [B, channels, H, W] of what `run_stem` gave [B, n]."""
+        lower, (height, width) = self.last_stage.start, self.grid
+        kept, below = stem.tensor_split([lower * height * width], 1)
+        channels = channels_below(self.config.backbone, self.config.stage)
+        side = math.isqrt(below.shape[1] // channels)
+        below = below.reshape(len(stem), channels, side, side)
+        last = last_stage(self.backbone)(below.contiguous(memory_format=torch.channels_last))
+        last = F.adaptive_avg_pool2d(last, self.grid).to(stem.dtype)
+        return torch.cat([kept.reshape(len(stem), lower, height, width), last], 1)
+
+    def trunk_from(self, inputs: Tensor, freeze: Freeze) -> Tensor:
+        """F [B, channels, H, W] of what training reads: with `none` images, with `stem` what the
+        stem gave, with `all` F itself."""
+        if freeze == "all":
+            return inputs
+        return self.above_stem(inputs) if freeze == "stem" else self.trunk(inputs)
 
     def features(self, images: Tensor) -> Tensor:
         """I, independent of any condition: normalised images [B, 3, S, S] -> [B, *, h, w]."""

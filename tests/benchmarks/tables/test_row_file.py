@@ -64,13 +64,13 @@ def test_a_row_is_base_then_recipes_then_its_own_then_tuned(table: RowFile) -> N
     plain = config(table, "plain", dataset="other")
     assert plain.model == ModelConfig(backbone="small", grid=5)
     # Without weights the backbone is trained.
-    assert plain.recipe == Recipe(epochs=8, learning_rate=0.01, margin=0.4, freeze_backbone=False)
+    assert plain.recipe == Recipe(epochs=8, learning_rate=0.01, margin=0.4, freeze="none")
     assert (plain.preprocessing.size, plain.seed, plain.weights) == (96, 3, None)
     tuned = config(table, "plain")
     assert tuned.recipe == replace(plain.recipe, epochs=6, crop=0.8)
     mean = config(table, "mean")
     assert mean.model == ModelConfig(backbone="small", grid=5, dim=64, pooling="max")
-    assert mean.recipe == Recipe(epochs=5, crop=0.8, freeze_backbone=False)
+    assert mean.recipe == Recipe(epochs=5, crop=0.8, freeze="none")
     assert table.rows["plain"].title == "plain"
     assert table.rows["floor"].floor
 
@@ -96,7 +96,7 @@ def test_limits_for_trying_out(table: RowFile, tmp_path: Path) -> None:
         return runs.run(table.rows["mean"], 0).config
 
     small = tried(2, "w.safetensors").recipe
-    assert (small.epochs, small.freeze_backbone) == (2, True)
+    assert (small.epochs, small.freeze) == (2, "all")
     assert tried(99, None).recipe.epochs == tried(None, None).recipe.epochs == 5
 
 
@@ -186,13 +186,13 @@ def test_the_rows_of_the_project_are_those_that_the_tables_promise() -> None:
             if value != default.to_json()[option]
         }
         assert unlike == {
-            "value_conditions", "attribute_weight", "category_weight", "freeze_backbone",
+            "value_conditions", "attribute_weight", "category_weight", "freeze",
         }  # fmt: skip
     ours, stages = config(maps, "asen-ours"), config(maps, "asen-ours-stages")
     assert stages == replace(ours, model=replace(ours.model, lower_stages=True))
     readout = config(maps, "asen-ours-readout")
     assert readout == replace(stages, model=replace(stages.model, readout="values"))
-    assert config(maps, "m2fashion").recipe == replace(default, freeze_backbone=False)
+    assert config(maps, "m2fashion").recipe == replace(default, freeze="none")
     full = config(ablations, "m2fashion").model
     assert config(maps, "m2fashion").model == full
     assert (full.readout, full.lower_stages) == ("values", True)

@@ -38,7 +38,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 hidden = folder == "shop" and row["split"] == "test"
                 writer.writerow([row["image"], row["split"], "" if hidden else rim, row["colour"]])
     recipe = Recipe(
-        epochs=12, batch_size=20, freeze_backbone=False, freeze_norm=False, crop=0.9,
+        epochs=12, batch_size=20, freeze="none", freeze_norm=False, crop=0.9,
         learning_rate=3e-3, backbone_learning_rate=3e-3, drop_maps=0.0, nuance_weight=0.0,
     )  # fmt: skip
     model = ModelConfig("small", "layer3", dim=32, grid=4, pooling="max", lower_stages=False)

@@ -25,7 +25,7 @@ from training.datasets import load_dataset
 from training.images.tensors import normalise
 
 FAST = (
-    *("--backbone", "small", "--stage", "layer2", "--image-size", 32, "--no-freeze"),
+    *("--backbone", "small", "--stage", "layer2", "--image-size", 32, "--freeze", "none"),
     *("--batch-size", 20, "--workers", 0),
 )
 EVALUATE = ("evaluate", "--dataset", "shop", "--checkpoint", "runs/shop", "--workers", 0)
@@ -91,7 +91,9 @@ def test_a_run_is_not_overwritten_and_resumes(capsys, out: Path) -> None:
         (["--stage", "layer9"], 2, "layer9"),
         (["--weights", "none.safetensors"], 3, "none.safetensors"),
         (["--weights", "shop/labels.csv"], 3, "labels.csv"),
-        (["--freeze"], 2, "not worth freezing"),
+        (["--freeze", "all"], 2, "not worth freezing"),
+        (["--freeze", "stem"], 2, "not worth freezing"),
+        (["--freeze", "half"], 2, "'stem'"),
         (["--config", "none.toml"], 2, "none.toml"),
         (["--config", "shop/labels.csv"], 2, "labels.csv"),
         (["--epochs", "0"], 2, "--epochs"),
@@ -116,7 +118,7 @@ def test_a_run_is_not_overwritten_and_resumes(capsys, out: Path) -> None:
 def test_mistakes_in_training(capsys, out: Path, arguments: list[str], code: int, words) -> None:
     start = ("train", "--dataset", "shop", "--out", out, *FAST, "--epochs", 1)
     if "--weights" in arguments:
-        start = tuple(a for a in start if a != "--no-freeze")
+        start = tuple(a for a in start if a not in ("--freeze", "none"))
     found, text, err = run(capsys, *start, *arguments)
     assert (found, text) == (code, ""), err
     assert words in err
@@ -136,9 +138,9 @@ def test_a_train_split_without_labels_is_refused(capsys, out: Path, tmp_path: Pa
 
 def test_a_config_that_does_not_speak_of_freezing(capsys, out: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.toml"
-    unfrozen = [option for option in FAST if option != "--no-freeze"]
+    unfrozen = [option for option in FAST if option not in ("--freeze", "none")]
     start = ("train", "--dataset", "shop", "--out", out, *unfrozen, "--epochs", 1)
-    config.write_text("[recipe]\nfreeze_backbone = true\n")
+    config.write_text("[recipe]\nfreeze = 'all'\n")
     code, _, err = run(capsys, *start, "--config", config)
     assert (code, "not worth freezing" in err) == (2, True)
     config.write_text("seed = 3\n")

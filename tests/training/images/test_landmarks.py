@@ -80,7 +80,7 @@ def test_views_that_are_trained_on_take_them_along(dataset, tmp_path, frozen, co
     model.trunk = lambda images: torch.nn.functional.avg_pool2d(images, 2)
     given = []
     model.own_losses = lambda trunk, known: given.append((trunk, known)) or {"own": trunk.sum()}
-    recipe = Recipe(**UNWEIGHTED, copies=copies, freeze_backbone=frozen, drop_maps=0.0)
+    recipe = Recipe(**UNWEIGHTED, copies=copies, freeze="all" if frozen else "none", drop_maps=0.0)
     reading = Reading(Preprocessing(64, mean=(0.0, 0.0, 0.0)))
     source: Source = Photographs(dataset, reading)
     if frozen:
@@ -92,7 +92,7 @@ def test_views_that_are_trained_on_take_them_along(dataset, tmp_path, frozen, co
         _, inputs = next(source.batches(iter([order])))
         marks = source.landmarks(order)
         batch = Batch(inputs, torch.from_numpy(dataset.labels).float(), none, none, None, marks)
-        Objective(model, recipe, frozen)(batch, torch.Generator().manual_seed(number))
+        Objective(model, recipe, recipe.freeze)(batch, torch.Generator().manual_seed(number))
     seen = mirrored = 0
     for trunk, known in given:
         for image, marks in zip(trunk[:, 0].numpy(), known.landmarks.numpy(), strict=True):

@@ -74,7 +74,7 @@ def test_own_losses_reach_every_layer_and_can_be_lowered(name: str) -> None:
     """CCA has none but the triplets' hinge."""
     model = _model(name).train()
     recipe = replace(OWN, triplet_weight=1.0) if name == "cca" else OWN
-    objective, batch = Objective(model, recipe, frozen=True), _batch(model, 0.9)
+    objective, batch = Objective(model, recipe, freeze="all"), _batch(model, 0.9)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     generator = torch.Generator()
     first = train_step(objective, optimizer, batch, generator)
@@ -92,7 +92,7 @@ def test_own_losses_reach_every_layer_and_can_be_lowered(name: str) -> None:
 @pytest.mark.parametrize(("name", "local"), [("asenpp", "local"), ("rpf", "patch")])
 def test_the_first_stage_leaves_the_crop_alone(name: str, local: str) -> None:
     model = _model(name).train()
-    Objective(model, OWN, frozen=True)(_batch(model, 0.1), torch.Generator()).total.backward()
+    Objective(model, OWN, freeze="all")(_batch(model, 0.1), torch.Generator()).total.backward()
     touched = {k.split(".")[0] for k, p in model.named_parameters() if p.grad is not None}
     assert local not in touched
     assert "attribute_embedding" in touched
@@ -175,7 +175,7 @@ def test_agman_learns_which_attribute_is_asked_and_starts_with_blocks() -> None:
     batch = _batch(model, 0.0)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(30):
-        train_step(Objective(model, OWN, frozen=True), optimizer, batch, torch.Generator())
+        train_step(Objective(model, OWN, freeze="all"), optimizer, batch, torch.Generator())
     told = model.told_asked(batch.inputs)[:9].argmax(1)
     assert told.tolist() == batch.attribute[:9].tolist()
 

@@ -153,7 +153,7 @@ def test_a_trunk_trains_exports_and_is_asked(name: str, pictures: Path, tmp_path
         whole(name, Path(weights))
     dataset = load_dataset(str(pictures))
     shown = {**pictures_of(f"timm:{name}", weights), "size": SIDE}
-    recipe = Recipe(epochs=1, batch_size=10, copies=0, freeze_backbone=frozen)
+    recipe = Recipe(epochs=1, batch_size=10, copies=0, freeze="all" if frozen else "none")
     model = ModelConfig(f"timm:{name}", stage, grid=3, dim=16, nuance=4, garment_nuance=8)
     config = RunConfig(model, recipe, Preprocessing(**shown), weights)
     report = run_training(dataset, config, tmp_path / "run")
@@ -250,7 +250,7 @@ def test_the_command_line_shows_pictures_as_the_records_tell(
     given = tmp_path / "given.toml"
     given.write_text("[preprocessing]\nstd = [0.3, 0.3, 0.3]\n[model]\ngrid = 2\ndim = 16\n")
     words = ["train", "--dataset", str(pictures), "--config", str(given), "--epochs", "1"]
-    words += ["--backbone", "timm:test_convnext", "--variant", "triplet", "--no-freeze"]
+    words += ["--backbone", "timm:test_convnext", "--variant", "triplet", "--freeze", "none"]
     words += ["--workers", "0", "--batch-size", "10"]
     assert _run([*words, "--out", str(tmp_path / "run")], debug=False) == 0
     shown = load_checkpoint(tmp_path / "run").preprocessing
