@@ -35,9 +35,6 @@ class Recipe:
     # how much of the backbone is kept as loaded, so that its maps are computed once: `all` of it,
     # the `stem`, which is all but its last stage, or `none`
     freeze: Freeze = "all"
-    # with `stem`, the last stage that is validated and kept is so much of the tuned one, and of the
-    # one that was loaded the rest (WiSE-FT, Wortsman et al. 2022); 1: the tuned one itself
-    average: Share = 1.0
     # keep the batch norms of the backbone in inference mode while all of it is trained; with `stem`
     # they always are
     freeze_norm: bool = True

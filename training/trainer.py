@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -89,8 +88,6 @@ class Trainer:
         pairs = pairs or (model.wants_pairs and dataset.items is not None)
         self.plans = BatchPlans(dataset, source.rows, recipe, config.seed, shares, pairs)
         self._identity = run_identity(config, dataset, model)
-        self._tuned = list(tuned(model, recipe).parameters()) if recipe.freeze == "stem" else []
-        self._loaded = [weights.detach().clone() for weights in self._tuned]
         self._labels = torch.from_numpy(dataset.labels)
         self._category = torch.from_numpy(dataset.category)
         self._shows = torch.from_numpy(what_they_show(dataset))
@@ -122,13 +119,11 @@ class Trainer:
             started = time.monotonic()
             progress.start_epoch(epoch + 1, recipe.epochs, self.plans.steps)
             losses = self._epoch(epoch, objective, islice(batches, self.plans.steps), progress)
-            with self._averaged():
-                figure = self._validated() if processes.first else None
-                latest = EpochReport(epoch + 1, losses, figure, time.monotonic() - started)
-                report.epochs.append(latest)
-                if processes.first:
-                    self._save_best(report)
+            figure = self._validated() if processes.first else None
+            latest = EpochReport(epoch + 1, losses, figure, time.monotonic() - started)
+            report.epochs.append(latest)
             if processes.first:
+                self._save_best(report)
                 save_last(report, model, self.optimizer, self._identity)
             processes.wait()
             progress.end_epoch(latest)
@@ -175,18 +170,6 @@ class Trainer:
             sums = {k: sums.get(k, 0.0) + v for k, v in losses.items()}
             progress.step(losses)
         return {k: v / steps for k, v in sums.items()}
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The model as it is validated and kept: with what the recipe's average leaves of the last
-        stage that was tuned, while training goes on with all of it."""
-        own = [weights.detach().clone() for weights in self._tuned]
-        with torch.no_grad():
-            for weights, loaded in zip(self._tuned, self._loaded, strict=True):
-                weights.copy_(torch.lerp(loaded, weights, self.config.recipe.average))
-            yield
-            for weights, tuned_ones in zip(self._tuned, own, strict=True):
-                weights.copy_(tuned_ones)
 
     def _validated(self) -> float | None:
         self.model.eval()
