@@ -112,7 +112,7 @@ def test_fault_33_resumed_training_goes_on_with_the_same_losses(
     dataset: Dataset, tmp_path: Path, freeze: Freeze, sampling: Literal["batch", "triplets"]
 ) -> None:
     recipe = replace(CONFIG.recipe, freeze=freeze, sampling=sampling, triplets_per_epoch=60)
-    config = replace(CONFIG, recipe=replace(recipe, average=0.5))
+    config = replace(CONFIG, recipe=recipe)
     all_at_once, whole = _run(dataset, tmp_path / "whole", config)
     assert len(whole) == 9
 
