@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, ClassVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,9 +42,6 @@ from training.run import run_training
 from training.schema import Schema
 from training.sources import validation_rows
 from training.trainer import Setting as TrainSetting
-
-STEPS = 260
-"""Batches that a run learns from at least: epochs over few images are more."""
 
 START = 200
 """Labelled images before more of them are chosen, and how many are."""
@@ -83,7 +79,7 @@ def uncertainty(schema: Schema, chances: Floats) -> Floats:
             parts.append(entropy.mean(axis=1) / math.log(2))
         else:
             parts.append(entropy.sum(axis=1) / math.log(max(2, len(attribute.values))))
-    return np.mean(parts, axis=0).astype(np.float32)
+    return np.asarray(np.mean(parts, axis=0), dtype=np.float32)
 
 
 def least_sure(pool: Pool, count: int, seed: int) -> Numbers:
@@ -159,15 +155,11 @@ class LabelRuns(Runs):
     kind: ClassVar[str] = "labels"
 
     def trained_on(self, rows: Numbers, seed: int) -> tuple[LabelRuns, Run]:
-        """A run that knows the labels of so many rows, and those that it is one of."""
+        """A run that knows the labels of some rows of the training split alone, and the runs that
+        it is one of."""
         known = knowing_only(self.dataset, rows)
         runs = replace(self, dataset=known, ground=ground(known, self.setting.weights))
-        row = self.table.rows[WHOLE]
-        recipe = self.run(row, seed).config.recipe
-        steps = max(1, len(rows) // recipe.batch_size)
-        epochs = max(recipe.epochs, math.ceil(STEPS / steps))
-        row = msgspec.structs.replace(row, recipe=row.recipe | {"epochs": epochs})
-        return runs, runs.run(row, seed)
+        return runs, runs.run(self.table.rows[WHOLE], seed)
 
     def train(self, run: Run, resume: bool) -> Data:
         """In this process: no file says which labels are known."""
@@ -194,13 +186,13 @@ class LabelRuns(Runs):
         for split in ("valid", SPLIT):
             how = loaded.preprocessing, self.setting.workers, f"encoding {split}"
             found = encode_split(loaded.model, self.dataset, split, *how, self.setting.cache)
-            own = DescriptorScorer.of(found.bank, self.dataset.schema)
-            embed = {"embed": own.embed, "embed_queries": own.embed_queries}
-            tags = evaluate_tags(found.dataset, found.bank.chances)
-            figures[split] = {
-                "map": evaluate_attributes(found.dataset, split, "type", **embed).all.map,
-                "accuracy": None if tags is None else tags.accuracy,
-            }
+            part, own = found.dataset, DescriptorScorer.of(found.bank, self.dataset.schema)
+            maps = evaluate_attributes(
+                part, split, "type", own.embed, embed_queries=own.embed_queries
+            )
+            tags = evaluate_tags(part, found.bank.chances)
+            accuracy = None if tags is None else tags.accuracy
+            figures[split] = {"map": maps.all.map, "accuracy": accuracy}
         return figures
 
     def pool(self, run: Run, rows: Numbers, known: Numbers) -> tuple[Numbers, Pool]:
@@ -304,7 +296,6 @@ def command(options: Options) -> Iterator[Result]:
         "backbone": options.backbone,
         "images": len(labelled),
         "data": data_hash(runs.dataset),
-        "steps": STEPS,
     }
     rows: list[Data] = []
 

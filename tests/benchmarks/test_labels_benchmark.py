@@ -35,7 +35,7 @@ stage = "layer2"
 grid = 4
 dim = 16
 [base.recipe]
-epochs = 2
+epochs = 1
 batch_size = 6
 [base.preprocessing]
 size = 32
@@ -105,7 +105,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelRuns:
     file = tmp_path / "rows.toml"
     file.write_text(ROWS)
     monkeypatch.setattr(bench, "MAP", file)
-    monkeypatch.setattr(bench, "STEPS", 6)
     catalogue = write_tiny_catalogue(tmp_path / "tiny", 60)
     about = {"results": tmp_path, "work": tmp_path / "work", "backbone": "small"}
     return LabelRuns.of(file, Setting(name=str(catalogue), root=None, workers=0, **about))
@@ -136,12 +135,6 @@ def test_what_is_not_labelled_leaves_no_trace(runs: LabelRuns, tmp_path: Path) -
         own.trained(run, "")
         hashes.add(load_checkpoint(own.folder(run)).hash)
     assert len(hashes) == 1
-
-
-def test_few_images_are_shown_more_often(runs: LabelRuns) -> None:
-    rows = labelled_rows(runs.dataset)
-    epochs = [runs.trained_on(rows[:count], 0)[1].config.recipe.epochs for count in (3, 12, 40)]
-    assert epochs == [6, 3, 2]
 
 
 def test_a_row_a_number_of_labels_and_a_way(
