@@ -17,6 +17,7 @@ COMMANDS = {
     "table2": ("benchmarks.models.table2", "The paper's Table 2: joint learning and pooling."),
     "words": ("benchmarks.words", "Labels from titles, against the labels that are known."),
     "tagging": ("benchmarks.tagging", "How right predicted labels are, and finding wrong ones."),
+    "labels": ("benchmarks.labels", "How much to label, and what to label next."),
     "attention": ("benchmarks.attention", "Attention mass inside the true region of a part."),
     "runtimes": ("benchmarks.runtimes", "What encodes how fast, and at what loss of MAP."),
     "busy": ("benchmarks.busy", "What work takes beside busy processes."),

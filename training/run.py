@@ -105,7 +105,7 @@ def run_training(
     if model.needs_landmarks:
         source.locate()
     trainer = Trainer(model, source, config, setting)
-    report = TrainReport(out, images=len(source.rows), failures=source.failures)
+    report = TrainReport(out, images=len(trainer.plans.rows), failures=source.failures)
     if unfinished is not None:
         unfinished.restore(model, trainer.optimizer, report)
     else:

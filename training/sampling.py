@@ -138,12 +138,22 @@ def plain(rows: NDArray[np.int64], size: int) -> Iterator[BatchPlan]:
         yield BatchPlan(part, [0] * len(part))
 
 
+TURNS = 6
+"""Times that an epoch shows a labelled image at most, where others of its split have no label."""
+
+
 class BatchPlans:
     """The batches of a run, of the readable rows of the train split [M] int64.
 
+    They hold images with a label or category alone. In the place of the others these come again, up
+    to `TURNS` times, so that an epoch over few of them still has some batches.
+
     With `partners`, half of each batch are partners of the other half, for nuance: another picture
-    of the same item, drawn, else another copy of the picture. Raises UsageError if so many
-    processes as there are `shares` cannot share a batch evenly.
+    of the same item, drawn, else another copy of the picture.
+
+    Raises:
+        DataError: fewer than two images have a label.
+        UsageError: so many processes as there are `shares` cannot share a batch evenly.
     """
 
     def __init__(
@@ -156,8 +166,15 @@ class BatchPlans:
         partners: bool = False,
     ) -> None:
         check_shares(recipe, shares)
+        known = dataset.labels[rows].any(axis=1) | (dataset.category[rows] >= 0)
+        shown, rows = min(len(rows), TURNS * int(known.sum())), rows[known]
+        if len(rows) < 2:
+            found = f"the train split has {len(rows)} readable images with a label"
+            raise DataError(f"{dataset.name}: {found}; two are needed")
         self._others = _others(dataset, rows) if partners else None
-        self._rows, self._recipe, self._seed = rows, recipe, seed
+        self.rows = rows
+        """Those that are drawn, in the order given."""
+        self._recipe, self._seed = recipe, seed
         self._sampler: TripletSampler | None = None
         self._size = recipe.batch_size
         if recipe.sampling == "triplets":
@@ -167,7 +184,7 @@ class BatchPlans:
             self._size = min(self._size, len(rows))
             if shares > 1:  # a small split's last images are left out
                 self._size -= self._size % shares
-            self.steps = len(rows) // max(1, self._size)
+            self.steps = shown // max(1, self._size)
         if self._size < shares:
             raise UsageError(
                 f"{shares} processes cannot share {len(rows)} training images; start fewer"
@@ -188,8 +205,10 @@ class BatchPlans:
                 yield BatchPlan(rows, copies, drawn.attribute.repeat(3))
 
     def _orders(self, generator: torch.Generator) -> Iterator[BatchPlan]:
-        order = self._rows[torch.randperm(len(self._rows), generator=generator).numpy()]
-        for start in range(0, self.steps * self._size, self._size):
+        count, images = len(self.rows), self.steps * self._size
+        turns = [torch.randperm(count, generator=generator) for _ in range(0, images, count)]
+        order = self.rows[torch.cat(turns).numpy()]
+        for start in range(0, images, self._size):
             rows = order[start : start + self._size].tolist()
             plan = BatchPlan(rows, self._copies(len(rows), generator))
             if self._others is not None:

@@ -71,17 +71,14 @@ class Setting:
 class Trainer:
     """Trains a model that is on its device, by the images or the stored maps of a source.
 
-    Raises DataError for fewer than two training images, UsageError for a batch that cannot be
-    shared evenly.
+    Raises DataError for fewer than two labelled training images, UsageError for a batch that cannot
+    be shared evenly.
     """
 
     def __init__(
         self, model: ConditionedEmbedder, source: Source, config: RunConfig, setting: Setting
     ) -> None:
         dataset, recipe = source.dataset, config.recipe
-        if len(source.rows) < 2:
-            found = f"the train split has {len(source.rows)} readable images"
-            raise DataError(f"{dataset.name}: {found}")
         self.model, self.source, self.config, self.setting = model, source, config, setting
         self.optimizer = build_optimizer(model, recipe)
         shares, pairs = setting.processes.count, partners(model, recipe)
@@ -228,7 +225,7 @@ class Trainer:
             report.best_epoch, report.best_validation = latest.epoch, figure
             remarks = {
                 "dataset": dataset.name,
-                "images": len(self.source.rows),
+                "images": len(self.plans.rows),
                 "seed": self.config.seed,
                 "epoch": latest.epoch,
                 "validation": figure,

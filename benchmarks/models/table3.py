@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -31,7 +32,7 @@ class OwnRecipes(Runs):
     """Runs of `own_recipes`."""
 
     @classmethod
-    def of(cls, rows_file: Path, setting: Setting) -> Runs:
+    def of(cls, rows_file: Path, setting: Setting) -> Self:
         """See `Runs.of`."""
         runs = super().of(rows_file, setting)
         table = own_recipes(runs.table)

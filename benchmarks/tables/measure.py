@@ -15,7 +15,7 @@ import shutil
 import time
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import click
 import torch
@@ -72,7 +72,7 @@ class Runs:
     ground: Ground
 
     @classmethod
-    def of(cls, rows_file: Path, setting: Setting) -> Runs:
+    def of(cls, rows_file: Path, setting: Setting) -> Self:
         """Those of a file of rows; raises UsageError, DataError."""
         table, dataset = read_row_file(rows_file), setting.load()
         table.chosen(setting.rows)
@@ -138,22 +138,28 @@ class Runs:
         if not runs:
             raise DataError(f"{self.dataset.name} has no landmarks, which all chosen rows want")
         for number, run in enumerate(runs, 1):
-            where = f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}"
-            if self.measured(run) is not None:
-                click.echo(f"{where}: done before", err=True)
-                continue
+            self.make(run, f"[{number}/{len(runs)}] {run.row.name}, seed {run.config.seed}")
+
+    def make(self, run: Run, where: str) -> dict[str, Any]:
+        """What is measured on a run, which is trained if it has not been; `where` tells of it.
+        Raises DataError, see `check`."""
+        done = self.measured(run)
+        if done is not None:
+            click.echo(f"{where}: done before", err=True)
+            return done
+        self.check()
+        if run.row.floor:
+            click.echo(f"{where}: measuring", err=True)
+            record = self.floor(run)
+        else:
+            trained = self.trained(run, where)
             self.check()
-            if run.row.floor:
-                click.echo(f"{where}: measuring", err=True)
-                record = self.floor(run)
-            else:
-                trained = self.trained(run, where)
-                self.check()
-                click.echo(f"{where}: evaluating", err=True)
-                record = self.evaluate(run) | {"training": trained}
-            record |= {"commit": commit_name(), "machine": machine_name(self.setting.device)}
-            record.pop("checkpoint", None)  # where the run lies is this machine's business
-            write_json(self._measured_file(run), record)
+            click.echo(f"{where}: evaluating", err=True)
+            record = self.evaluate(run) | {"training": trained}
+        record |= {"commit": commit_name(), "machine": machine_name(self.setting.device)}
+        record.pop("checkpoint", None)  # where the run lies is this machine's business
+        write_json(self._measured_file(run), record)
+        return record
 
     def check(self) -> None:
         """Raise DataError if data, weights or code are no longer what the keys rest on."""

@@ -1,4 +1,4 @@
-"""What models are compared on: the options that tables and `retrieve bench likeness` share."""
+"""What models are trained and compared on: the options that such benchmarks share."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from retrieval.options import COUNT, DatasetOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(WorkBench, DatasetOptions):
-    """Dataset, backbone, how many seeds and which rows."""
+class Trained(WorkBench, DatasetOptions):
+    """Dataset, backbone and how many seeds."""
 
     backbone: Annotated[str, "Of every row."] = "resnet18"
     weights: Annotated[str | None, "File of backbone weights [default: from scratch]."] = None
     seeds: Annotated[int, click.IntRange(1, 16), "Of every row."] = 3
     epochs: Annotated[int | None, COUNT, "At most this many, to try it out."] = None
-    rows: Annotated[str | None, "Make only these, A,B [default: all]."] = None
 
     def __post_init__(self) -> None:
         """A weights file has its full path: a run's config is read from elsewhere."""
@@ -34,3 +33,10 @@ class Setting(WorkBench, DatasetOptions):
     def file_part(self) -> str:
         """The backbone in the name of a file, which on Windows may have no colon."""
         return self.backbone.replace(":", "-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting(Trained):
+    """And which rows."""
+
+    rows: Annotated[str | None, "Make only these, A,B [default: all]."] = None

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from training import sampling
 from training.datasets.dataset import Dataset
-from training.errors import UsageError
+from training.errors import DataError, UsageError
 from training.processes import Processes
 from training.recipe import Recipe
 from training.sampling import BatchPlan, BatchPlans
@@ -164,3 +165,21 @@ def test_partners_show_the_same_item_or_another_copy(dataset: Dataset) -> None:
         turns |= set(plan.rows)
     assert met == others
     assert turns == set(ROWS.tolist())
+
+
+def test_what_has_no_label_gives_its_place_to_what_has(dataset: Dataset) -> None:
+    """3, 7, 8 and 20 are labelled, 9 has a category; nothing is known of the other six."""
+    known, labels, category = [3, 7, 8, 20, 9], np.zeros_like(dataset.labels), dataset.category
+    labels[known[:4]], category = dataset.labels[known[:4]], np.where(np.arange(40) == 9, 0, -1)
+    some = replace(dataset, labels=labels, category=category)
+    plans = BatchPlans(some, ROWS, BATCH, 1)
+    assert plans.steps == len(ROWS) // 4  # as if all were labelled
+    first, second = _rows(list(plans.after(3)))
+    assert len(set(first)) == 4  # each once before any comes again
+    assert set(first + second) == set(known)
+    many = np.arange(40)
+    turns = [row for plan in BatchPlans(some, many, BATCH, 1).after(3) for row in plan.rows]
+    assert len(turns) == sampling.TURNS * 5 // 4 * 4
+    assert max(turns.count(row) for row in known) == sampling.TURNS
+    with pytest.raises(DataError, match="tiny: the train split has 1 readable images with a label"):
+        BatchPlans(some, many[:4], BATCH, 1)
