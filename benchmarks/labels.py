@@ -303,7 +303,7 @@ def command(options: Options) -> Iterator[Result]:
         own, run = runs.trained_on(known, seed)
         record = own.make(run, f"{where}, seed {seed}")
         rows.append({"labelled": len(known), "seed": seed} | which | record)
-        stem = f"labels-{runs.dataset.name}-{options.backbone}{trial}"
+        stem = f"labels-{runs.dataset.name}-{options.file_part}{trial}"
         return stem, about | {"rows": rows}
 
     for seed in range(options.seeds):
