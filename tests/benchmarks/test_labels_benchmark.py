@@ -143,22 +143,18 @@ def test_a_row_a_number_of_labels_and_a_way(
     monkeypatch.setattr(bench, "START", 10)
     options = ["--dataset", str(runs.dataset.root), "--work", str(tmp_path / "work")]
     options += ["--results", str(tmp_path), "--workers", "0", "--backbone", "small"]
-    options += ["--sizes", "10,20,500", "--choices", "random,unsure,varied", "--seeds", "2"]
+    options += ["--sizes", "20,500", "--choices", "random,unsure", "--seeds", "1"]
     assert _run(["bench", "labels", *options], False) == 0
     data = json.loads((tmp_path / "labels-tiny-small.json").read_text())
     told = [(row["labelled"], row["seed"], row.get("way")) for row in data["rows"]]
     assert told == [
-        (count, seed, way)
-        for seed in range(2)
-        for count, way in (
-            (10, None), (20, None), (40, None), (20, "random"), (20, "unsure"), (20, "varied"),
-        )
-    ]  # fmt: skip
+        (count, 0, way) for count, way in ((20, None), (40, None), (20, "random"), (20, "unsure"))
+    ]
     assert all(row["test"]["map"] > 0 and row["valid"]["accuracy"] >= 0 for row in data["rows"])
     # Random ones are the next of the same draw, which is the run of twice as many.
     curve = next(row for row in data["rows"] if row["labelled"] == 20)
     assert next(row for row in data["rows"] if row.get("way") == "random")["test"] == curve["test"]
-    assert len(list((tmp_path / "work" / "runs").glob("m2fashion-*"))) == 2 * 5
+    assert len(list((tmp_path / "work" / "runs").glob("m2fashion-*"))) == 4
     out = capsys.readouterr().out
     assert "| 40 |" in out
     assert "| unsure less random |" in out
