@@ -223,20 +223,20 @@ def markdown(data: Data) -> str:
         for split in (SPLIT, "valid")
         for figure, heading, form in (("map", "MAP", ".2f"), ("accuracy", "accuracy", ".3f"))
     ]
-    header = [column.heading for column in columns]
+    header = ["seeds", *(column.heading for column in columns)]
 
     def line(name: str, rows: list[Data]) -> list[str]:
-        return [name, *(column.text([column.of(row) for row in rows]) for column in columns)]
+        cells = (column.text([column.of(row) for row in rows]) for column in columns)
+        return [name, str(len(rows)), *cells]
 
     curve = [row for row in data["rows"] if "way" not in row]
     grown: dict[str, list[Data]] = {}
     for row in data["rows"]:
         if "way" in row:
             grown.setdefault(row["way"], []).append(row)
-    seeds = len({row["seed"] for row in curve})
     sizes = sorted({row["labelled"] for row in curve})
     parts = [
-        f"{data['dataset']}, {data['backbone']}, {seeds} seeds. Of {data['images']:,} labelled "
+        f"{data['dataset']}, {data['backbone']}. Of {data['images']:,} labelled "
         "images of the training split the labels of so many, drawn, are known; `valid`, which "
         "chooses the epoch and calibrates chances, has all of its own. accuracy: of predicted "
         "labels, mean over attributes.",
@@ -251,7 +251,7 @@ def markdown(data: Data) -> str:
         for way, rows in grown.items():
             pairs = [(row, chance[row["seed"]]) for row in rows if row["seed"] in chance]
             if way != RANDOM and pairs:
-                gains.append([f"{way} less {RANDOM}", *_gains(columns, pairs)])
+                gains.append([f"{way} less {RANDOM}", str(len(pairs)), *_gains(columns, pairs)])
         parts += [
             f"{START} labelled images, and {START} more, chosen by the model of the first: "
             "random; unsure: of the highest mean entropy; spread: descriptors farthest from what "
