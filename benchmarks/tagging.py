@@ -29,6 +29,7 @@ from retrieval.tags import (
     beside_labels,
     company,
     least_chances,
+    outcome_chances,
     outcomes,
     support_of,
     thresholds,
@@ -80,7 +81,7 @@ def _sets(part: Dataset, chances: Floats, training: Data) -> dict[str, dict[str,
     if "true_chances" not in training:
         return {}
     least, out = least_chances(training, part.schema, SETS), {}
-    every = np.hstack([chances, part.schema.left_over(chances)])
+    every = outcome_chances(part.schema, chances)
     real = outcomes(part.schema, part.labels)
     for number, attribute in enumerate(part.schema.attributes):
         own = np.arange(*part.schema.offsets[number : number + 2])

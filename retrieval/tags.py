@@ -101,6 +101,11 @@ def outcomes(schema: Schema, labels: NDArray[np.int8]) -> NDArray[np.bool_]:
     return np.hstack([labels == 1, schema.inapplicable(labels)])
 
 
+def outcome_chances(schema: Schema, chances: Floats) -> Floats:
+    """Chances of the `outcomes` [N, K + attributes], by those of values [N, K]."""
+    return np.hstack([chances, schema.left_over(chances)])
+
+
 def company(schema: Schema, labels: NDArray[np.int8]) -> Floats:
     """How `outcomes` go together, learnt from label states [N, K]: at [u, v] the logarithm of how
     much oftener v is where u is, among pictures labelled in v's attribute; 0 within an attribute.
@@ -123,7 +128,7 @@ def beside_labels(
 ) -> Floats:
     """Chances [N, K] with what label states [N, K] say of a picture's other attributes counted in,
     at `_COMPANY` of what naive Bayes makes of their `company`, `lift`."""
-    size, every = schema.size, np.hstack([chances, schema.left_over(chances)])
+    size, every = schema.size, outcome_chances(schema, chances)
     fitting = np.maximum(every, _TINY) * np.exp(_COMPANY * outcomes(schema, labels) @ lift)
     rest = np.maximum(1 - every[:, :size], _TINY)
     for number in np.flatnonzero(~schema.multi).tolist():

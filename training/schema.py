@@ -83,6 +83,23 @@ class Attribute:
         if twice := _twice(self.values):
             raise DataError(f"attribute {self.name!r} lists a value twice: {', '.join(twice)}")
 
+    def inapplicable(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Whether it is known not to apply [N] bool, by the states of its values [N, n]: it is
+        optional, and all its values are known absent."""
+        return np.asarray((states == -1).all(axis=1) & self.optional)
+
+    def labelled(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
+        """Whether it is known [N] bool, by the states of its values [N, n]: a value is known
+        present, or it is known not to apply."""
+        has = np.asarray((states == 1).any(axis=1))
+        return has | self.inapplicable(states) if self.optional else has
+
+    def left_over(self, chances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The chance that it does not apply, if it is optional, [N] 0..1, by the chances of its
+        values [N, n]: of one value what is left of 1, of several that all are absent."""
+        out = (1 - chances).prod(axis=1) if self.multi else 1 - chances.sum(axis=1)
+        return np.asarray(out.clip(0, 1))
+
 
 @dataclass(frozen=True)
 class Schema:
@@ -126,29 +143,27 @@ class Schema:
         return np.array([a.optional for a in self.attributes], dtype=bool)
 
     def inapplicable(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
-        """Whether each attribute is known not to apply, [N, number of attributes] bool, by label
-        states [N, K]: it is optional, and all its values are known absent."""
-        return ~self._any(states != -1) & self.optional
+        """`Attribute.inapplicable` of each: label states [N, K] to [N, number of attributes]."""
+        out = np.zeros((len(states), len(self.attributes)), dtype=bool)
+        for number in np.flatnonzero(self.optional).tolist():
+            own = states[:, self.slice_of(number)]
+            out[:, number] = self.attributes[number].inapplicable(own)
+        return out
 
     def labelled(self, states: NDArray[np.int8]) -> NDArray[np.bool_]:
-        """Whether each attribute is known, [N, number of attributes] bool, by label states [N, K]:
-        a value is known present, or it is known not to apply."""
-        return self._any(states == 1) | self.inapplicable(states)
-
-    def _any(self, has: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether any of its values is true, of each attribute: [N, K] to [N, attributes]."""
-        found = [has[:, self.slice_of(n)].any(axis=1) for n in range(len(self.attributes))]
-        return np.stack(found, axis=1) if found else np.zeros((len(has), 0), dtype=bool)
+        """`Attribute.labelled` of each: label states [N, K] to [N, number of attributes]."""
+        out = np.zeros((len(states), len(self.attributes)), dtype=bool)
+        for number, attribute in enumerate(self.attributes):
+            out[:, number] = attribute.labelled(states[:, self.slice_of(number)])
+        return out
 
     def left_over(self, chances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The chance that an attribute does not apply [N, number of attributes] float32, by the
-        chances of all values [N, K]: of one value what is left of 1, of several the chance that all
-        are absent; 0 where it always applies."""
+        """`Attribute.left_over` of each: chances [N, K] to [N, number of attributes] float32; 0
+        where an attribute always applies."""
         out = np.zeros((len(chances), len(self.attributes)), dtype=np.float32)
         for number in np.flatnonzero(self.optional).tolist():
-            own = chances[:, self.slice_of(number)]
-            out[:, number] = (1 - own).prod(1) if self.multi[number] else 1 - own.sum(1)
-        return out.clip(0, 1)
+            out[:, number] = self.attributes[number].left_over(chances[:, self.slice_of(number)])
+        return out
 
     @cached_property
     def value_names(self) -> tuple[str, ...]:

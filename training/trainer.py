@@ -128,7 +128,9 @@ class Trainer:
     def _waited_enough(self, report: TrainReport) -> bool:
         """Whether the recipe's patience is over: the first process knows, all hear of it."""
         patience, waited = self.config.recipe.patience, len(report.epochs) - report.best_epoch
-        over = bool(patience and self.setting.processes.first and waited >= patience)
+        if not patience:
+            return False
+        over = self.setting.processes.first and waited >= patience
         told = torch.tensor([over], dtype=torch.uint8, device=self.setting.device)
         return bool(self.setting.processes.gather(told).any())
 

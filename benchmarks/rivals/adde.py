@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from retrieval.evaluation.attribute_map import Embed
+from retrieval.tags import THRESHOLD, Predicted
 from training.descriptor import Floats
 from training.errors import DataError
 from training.schema import Condition, Schema
@@ -156,14 +157,9 @@ def predicted_values(
     """Which values are predicted, [N, K]: the likeliest of an attribute, unless it is likelier that
     it does not apply, or where an attribute has several those of at least `least` [K], None: 0.5.
     """
-    out = np.asarray(chances >= (0.5 if least is None else least))
-    lacking = schema.left_over(chances)
-    for number, attribute in enumerate(schema.attributes):
-        if not attribute.multi:
-            own = chances[:, schema.slice_of(number)]
-            likeliest = np.arange(own.shape[1]) == own.argmax(axis=1)[:, None]
-            out[:, schema.slice_of(number)] = likeliest & (own >= lacking[:, [number]])
-    return out
+    reached = chances >= (THRESHOLD if least is None else least)
+    several = schema.multi[schema.attribute_of]
+    return np.where(several, reached, Predicted.of(schema, chances).values)
 
 
 def unit(x: Floats) -> Floats:

@@ -19,6 +19,7 @@ from benchmarks.tables.row_file import config_tables
 from training.datasets.dataset import Dataset
 from training.errors import DataError
 from training.files import file_sha256
+from training.models.backbones import is_file
 from training.run import RunConfig
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow")
@@ -125,7 +126,7 @@ def weights_hash(weights: str | None) -> str:
     """Of the file's content; the name itself for weights that are downloaded."""
     if weights is None:
         return "random"
-    if not weights.endswith(".safetensors") and "/" not in weights:
+    if not is_file(weights):
         return weights
     if not Path(weights).is_file():
         raise DataError(f"weights file {weights} does not exist; pass --weights FILE.safetensors")

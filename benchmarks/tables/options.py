@@ -10,6 +10,7 @@ import click
 
 from benchmarks.common import WorkBench
 from retrieval.options import COUNT, DatasetOptions
+from training.models.backbones import is_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,7 @@ class Trained(WorkBench, DatasetOptions):
 
     def __post_init__(self) -> None:
         """A weights file has its full path: a run's config is read from elsewhere."""
-        if self.weights is not None and (
-            self.weights.endswith(".safetensors") or "/" in self.weights
-        ):
+        if self.weights is not None and is_file(self.weights):
             whole = str(Path(self.weights).expanduser().resolve())
             object.__setattr__(self, "weights", whole)
 

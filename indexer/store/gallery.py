@@ -173,11 +173,13 @@ def align_labels(
     pairs = [(i, columns[name]) for i, name in enumerate(_names(target)) if name in columns]
     out = np.zeros((len(labels), target.size), dtype=np.int8)
     own = [normalise_name(attribute.name) for attribute in source.attributes]
-    stated, lacking = source.labelled(labels), np.zeros((len(labels), len(target.attributes)), bool)
+    lacking = np.zeros((len(labels), len(target.attributes)), dtype=bool)
     for number, attribute in enumerate(target.attributes):
         if (name := normalise_name(attribute.name)) in own:
-            out[stated[:, own.index(name)], target.slice_of(number)] = -1
-            lacking[:, number] = source.inapplicable(labels)[:, own.index(name)]
+            origin = own.index(name)
+            states = labels[:, source.slice_of(origin)]
+            out[source.attributes[origin].labelled(states), target.slice_of(number)] = -1
+            lacking[:, number] = source.attributes[origin].inapplicable(states)
     for to, origin in pairs:
         out[:, to] = labels[:, origin]
     # Of an optional attribute "absent throughout" would say more than "a value not known here".

@@ -176,15 +176,14 @@ def count_attributes(dataset: Dataset) -> list[AttributeCount]:
     """Images that have each value, and that are labelled in each attribute, by split."""
     counts: list[AttributeCount] = []
     for number, attribute in enumerate(dataset.schema.attributes):
-        present = dataset.labels[:, dataset.schema.slice_of(number)] == 1
-        lacking = dataset.schema.inapplicable(dataset.labels)[:, [number]]
-        names = (*attribute.values, *([NOT_APPLICABLE] if attribute.optional else []))
-        found = _by_split(dataset, np.hstack([present, lacking]))
-        values = [ValueCount(*pair) for pair in zip(names, found, strict=False)]
-        known = present.any(axis=1, keepdims=True) | lacking
-        counts.append(
-            AttributeCount(attribute.name, attribute.multi, _by_split(dataset, known)[0], values)
-        )
+        states = dataset.labels[:, dataset.schema.slice_of(number)]
+        known, names, found = attribute.labelled(states), attribute.values, states == 1
+        if attribute.optional:
+            names = (*names, NOT_APPLICABLE)
+            found = np.column_stack([found, attribute.inapplicable(states)])
+        values = list(map(ValueCount, names, _by_split(dataset, found)))
+        labelled = _by_split(dataset, known[:, None])[0]
+        counts.append(AttributeCount(attribute.name, attribute.multi, labelled, values))
     return counts
 
 

@@ -73,8 +73,8 @@ def queries_and_candidates(dataset: Dataset, split: str, attribute: int) -> Attr
     if split in dataset.protocols:
         return _published(dataset, dataset.protocols[split], attribute, where)
     rows = dataset.rows_of(split)
-    sets = dataset.labels[rows, where] == 1
-    labelled = dataset.schema.labelled(dataset.labels[rows])[:, attribute]
+    states = dataset.labels[rows, where]
+    sets, labelled = states == 1, dataset.schema.attributes[attribute].labelled(states)
     rows, sets = rows[labelled], sets[labelled]
     image, value = np.nonzero(sets)
     return AttributeTask(

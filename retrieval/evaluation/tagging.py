@@ -127,8 +127,8 @@ def predictions(
     if schema.multi[number]:
         return chances.ravel(), true.ravel()
     if schema.optional[number]:
-        none = (1 - chances.sum(axis=1, keepdims=True)).clip(0, 1)
-        chances = np.hstack([chances, none])
+        none = schema.attributes[number].left_over(chances)
+        chances = np.hstack([chances, none[:, None]])
         true = np.hstack([true, ~true.any(axis=1, keepdims=True)])
     rows, top = np.arange(len(chances)), chances.argmax(axis=1)
     return chances[rows, top], true[rows, top]

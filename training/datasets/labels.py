@@ -33,10 +33,8 @@ def states_of(schema: Schema, statements: Sequence[RetrievalList], count: int) -
             states[stated.rows[stated.attributes == attribute], schema.slice_of(attribute)] = -1
     # Only now: a row may have several values of one attribute.
     for stated in statements:
-        flat, has = (
-            np.asarray(schema.offsets)[stated.attributes] + stated.values,
-            stated.values >= 0,
-        )
+        has = stated.values >= 0
+        flat = np.asarray(schema.offsets)[stated.attributes] + stated.values
         states[stated.rows[has], flat[has]] = 1
     return states
 
@@ -67,14 +65,9 @@ def dataset_of(
     """
     labels = states_of(schema, statements, len(paths))
     schema = with_multi(schema, labels)
-    for stated in statements:
-        lacking = set(stated.attributes[stated.values < 0].tolist())
-        schema = Schema(
-            tuple(
-                replace(own, optional=own.optional or number in lacking)
-                for number, own in enumerate(schema.attributes)
-            )
-        )
+    if lacking := {n for one in statements for n in one.attributes[one.values < 0].tolist()}:
+        own = enumerate(schema.attributes)
+        schema = Schema(tuple(replace(a, optional=a.optional or n in lacking) for n, a in own))
     category = np.full(len(paths), -1, dtype=np.int64)
     names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
